@@ -1,0 +1,26 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+EXTRAS := video,mesh,train,eval,template,dev
+
+.PHONY: train test lint clean
+
+train: $(VENV)/ready
+	$(RUN) train.py
+
+test: $(VENV)/ready lint
+	$(RUN) -m pytest -n 2
+
+lint: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+
+$(VENV)/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet torch -c constraints.txt
+	$(RUN) -m pip install --quiet -e ".[$(EXTRAS)]" -c constraints.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs data

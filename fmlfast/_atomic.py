@@ -1,0 +1,28 @@
+"""Files and folders that appear whole or not at all."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yields a temporary path beside `path`; renames it onto `path` on success and removes it on any error.
+
+    The caller writes a file, or makes a folder, at the yielded path, which keeps the suffix of `path`. An existing
+    file is replaced; an existing folder is left alone and raises FileExistsError before anything is written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise FileExistsError(f"{path} exists; remove it or choose another output")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        temporary = scratch / path.name
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
