@@ -1,0 +1,63 @@
+"""fmlfast: learn a 3D face model from video clips, reconstruct faces, render them differentiably.
+
+The names below load on first use, so `import fmlfast` and `fmlfast --help` do not wait for torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "FaceTemplate": "fmlfast.template",
+    "FML": "fmlfast.system",
+    "Frames": "fmlfast.system",
+    "Codes": "fmlfast.system",
+    "Reconstruction": "fmlfast.reconstruction",
+    "reconstruct": "fmlfast.reconstruction",
+    "read_image": "fmlfast.images",
+    "write_mesh": "fmlfast.export",
+    "project": "fmlfast.camera",
+    "Fragments": "fmlfast.renderer",
+    "Rendering": "fmlfast.renderer",
+    "rasterize": "fmlfast.renderer",
+    "interpolate": "fmlfast.renderer",
+    "vertex_normals": "fmlfast.renderer",
+    "vertex_visibility": "fmlfast.renderer",
+    "sh_basis": "fmlfast.renderer",
+    "shade_sh": "fmlfast.renderer",
+    "render": "fmlfast.renderer",
+}
+__all__ = ["__version__", *_HOME]
+
+if TYPE_CHECKING:
+    from fmlfast.camera import project as project
+    from fmlfast.export import write_mesh as write_mesh
+    from fmlfast.images import read_image as read_image
+    from fmlfast.reconstruction import Reconstruction as Reconstruction
+    from fmlfast.reconstruction import reconstruct as reconstruct
+    from fmlfast.renderer import Fragments as Fragments
+    from fmlfast.renderer import Rendering as Rendering
+    from fmlfast.renderer import interpolate as interpolate
+    from fmlfast.renderer import rasterize as rasterize
+    from fmlfast.renderer import render as render
+    from fmlfast.renderer import sh_basis as sh_basis
+    from fmlfast.renderer import shade_sh as shade_sh
+    from fmlfast.renderer import vertex_normals as vertex_normals
+    from fmlfast.renderer import vertex_visibility as vertex_visibility
+    from fmlfast.system import FML as FML
+    from fmlfast.system import Codes as Codes
+    from fmlfast.system import Frames as Frames
+    from fmlfast.template import FaceTemplate as FaceTemplate
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fmlfast' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value  # later look-ups find it without coming here
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,124 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from fmlfast.images import read_image
+
+
+def picture(seed: int, height: int = 70, width: int = 93) -> np.ndarray:
+    """A smooth random picture, so that JPEG keeps it within a few grey levels; uint8 [H, W, 3]."""
+    small = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def test_rgb_png_is_read_as_it_is(tmp_path):
+    image = picture(0)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+    np.testing.assert_array_equal(read_image(str(tmp_path / "a.png")), image)
+
+
+def test_grey_becomes_rgb(tmp_path):
+    grey = picture(1)[..., 0]
+    Image.fromarray(grey).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.repeat(grey[..., None], 3, axis=2))
+
+
+def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path):
+    values = np.random.default_rng(2).integers(0, 65536, (71, 64)).astype(np.uint16)
+    values[0, :2] = 0, 65535
+    Image.fromarray(values).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image.dtype == np.uint8 and image.shape == (71, 64, 3)
+    np.testing.assert_array_equal(image[..., 1], np.rint(values / 257.0))
+
+
+def test_transparency_is_composited_on_white(tmp_path):
+    color, alpha = picture(3), picture(4)[..., :1]
+    alpha = np.where(alpha > 200, 255, np.where(alpha < 50, 0, alpha)).astype(np.uint8)
+    Image.fromarray(np.concatenate([color, alpha], axis=2)).save(tmp_path / "a.png")
+    share = alpha / 255.0
+    expected = color * share + 255.0 * (1.0 - share)
+    assert np.abs(read_image(tmp_path / "a.png") - expected).max() <= 1.0
+
+
+def test_palette_with_a_transparent_colour(tmp_path):
+    image = Image.fromarray(picture(5)).quantize(16)
+    colors = np.asarray(image.convert("RGB"))
+    hidden = np.asarray(image) == 3
+    image.save(tmp_path / "a.png", transparency=3)
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.where(hidden[..., None], 255, colors))
+
+
+def test_cmyk_jpeg(tmp_path):
+    image = picture(6)
+    Image.fromarray(image).convert("CMYK").save(tmp_path / "a.jpg", quality=98, subsampling=0)
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - image).mean() < 3.0
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+    upright = picture(7, 66, 91)
+    stored = {  # how a camera stores the upright picture under each EXIF orientation
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.jpg", quality=98, subsampling=0, exif=exif)
+    image = read_image(tmp_path / "a.jpg")
+    assert image.shape == upright.shape
+    assert np.abs(image.astype(int) - upright).mean() < 3.0
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_embedded_profile_is_converted(tmp_path, channels):
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    swapped = (
+        srgb.replace(b"rXYZ", b"????").replace(b"bXYZ", b"rXYZ").replace(b"????", b"bXYZ")
+    )  # red and blue primaries
+    image = picture(8)
+    stored = np.concatenate([image, np.full_like(image[..., :1], 255)], axis=2)[..., :channels]
+    Image.fromarray(stored).save(tmp_path / "a.png", icc_profile=swapped)
+    assert np.abs(read_image(tmp_path / "a.png").astype(int) - image[..., ::-1]).max() <= 3
+    Image.fromarray(stored).save(tmp_path / "b.png", icc_profile=b"not a profile")
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png"), image)
+
+
+def test_bad_files_raise_one_error_that_names_them(tmp_path):
+    whole = io.BytesIO()
+    Image.fromarray(picture(9)).save(whole, "png")
+    (tmp_path / "truncated.png").write_bytes(whole.getvalue()[: len(whole.getvalue()) * 2 // 3])
+    jpeg = io.BytesIO()
+    Image.fromarray(picture(9, 300, 300)).save(jpeg, "jpeg")
+    (tmp_path / "truncated.jpg").write_bytes(jpeg.getvalue()[: len(jpeg.getvalue()) // 2])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.jpg").write_text("no image at all")
+    Image.fromarray(picture(9, 16, 16)).save(tmp_path / "small.png")
+    Image.fromarray(np.full((80, 80), 0.5, np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(np.full((80, 80), 1 << 20, np.int32)).save(tmp_path / "int.tif")
+    (tmp_path / "folder").mkdir()
+    reasons = {
+        "truncated.png": "truncated",
+        "truncated.jpg": "truncated",
+        "empty.png": "cannot be read",
+        "text.jpg": "cannot be read",
+        "small.png": "16x16 pixels is too small",
+        "float.tif": "floating-point",
+        "int.tif": "32-bit",
+        "folder": "is a folder",
+    }
+    for name, reason in reasons.items():
+        with pytest.raises(ValueError, match=reason) as caught:
+            read_image(tmp_path / name)
+        assert name in str(caught.value)
+    with pytest.raises(FileNotFoundError, match="absent.png"):
+        read_image(tmp_path / "absent.png")
