@@ -1,0 +1,80 @@
+"""Square crops around faces: one rule for synthetic clips, prepared videos and photos.
+
+All coordinates are in pixels with pixel centres at +0.5, so crop and source differ by a shift and a scale only.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+LANDMARK_SPAN = 0.62  # share of the crop that the landmarks' bounding box spans
+ASSUMED_FOCAL = 1.2  # times the longer side of the image: about 45 degrees across, a phone or a webcam
+
+
+class Crop(NamedTuple):
+    """A square of the source image: upper left corner and side, pixels."""
+
+    x0: float
+    y0: float
+    side: float
+
+
+def face_crop(landmarks: np.ndarray) -> Crop:
+    """The square crop of a face: centred on the mean landmark, the landmarks' box spanning 62% of its side.
+
+    landmarks: [68, 2] pixels of the source image. The crop may reach beyond the image. Raises ValueError when the
+    landmarks are not [68, 2] finite numbers or all coincide.
+    """
+    if landmarks.shape != (68, 2) or not np.isfinite(landmarks).all():
+        raise ValueError(f"landmarks must be 68 finite points [68, 2], got {list(landmarks.shape)}")
+    points = landmarks.astype(np.float64)
+    side = float(np.ptp(points, axis=0).max()) / LANDMARK_SPAN
+    if side <= 0:
+        raise ValueError("all landmarks coincide: no crop around them")
+    x, y = points.mean(axis=0)
+    return Crop(float(x) - side / 2, float(y) - side / 2, side)
+
+
+def crop_image(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:
+    """Resamples a crop to [size, size, 3] uint8, antialiased; outside of the source its border pixels go on.
+
+    image: [H, W, 3] uint8. Raises ValueError when the crop does not touch the image.
+    """
+    height, width = image.shape[:2]
+    x1, y1 = crop.x0 + crop.side, crop.y0 + crop.side
+    if crop.x0 >= width or crop.y0 >= height or x1 <= 0 or y1 <= 0:
+        raise ValueError(f"the crop {tuple(round(v, 1) for v in crop)} lies outside the {width} x {height} image")
+    # A margin of the resampling filter's support, so that only pixels near the crop are copied and padded.
+    margin = math.ceil(2 * crop.side / size) + 2
+    left, top = math.floor(crop.x0) - margin, math.floor(crop.y0) - margin
+    columns = np.clip(np.arange(left, math.ceil(x1) + margin), 0, width - 1)
+    rows = np.clip(np.arange(top, math.ceil(y1) + margin), 0, height - 1)
+    patch = Image.fromarray(np.ascontiguousarray(image[rows[:, None], columns]))
+    box = (crop.x0 - left, crop.y0 - top, x1 - left, y1 - top)
+    return np.asarray(patch.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def crop_to_source(crop: Crop, size: int) -> np.ndarray:
+    """[2, 3] float32: maps pixels of the crop, resampled to `size`, to pixels of the source."""
+    scale = crop.side / size
+    return np.array([[scale, 0, crop.x0], [0, scale, crop.y0]], np.float32)
+
+
+def points_to_crop(points: np.ndarray, crop: Crop, size: int) -> np.ndarray:
+    """Points [..., 2] in source pixels -> float32 pixels of the crop resampled to `size`."""
+    return ((points - (crop.x0, crop.y0)) * (size / crop.side)).astype(np.float32)
+
+
+def K_to_crop(K: np.ndarray, crop: Crop, size: int) -> np.ndarray:
+    """Intrinsics [3, 3] of the source image -> float32 [3, 3] of the crop resampled to `size`."""
+    scale = size / crop.side
+    to_crop = np.array([[scale, 0, -crop.x0 * scale], [0, scale, -crop.y0 * scale], [0, 0, 1]])
+    return (to_crop @ K).astype(np.float32)
+
+
+def assumed_K(width: int, height: int) -> np.ndarray:
+    """[3, 3] intrinsics for a source image of unknown camera: focal length 1.2 x the longer side, centred."""
+    focal = ASSUMED_FOCAL * max(width, height)
+    return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
