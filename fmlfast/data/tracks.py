@@ -1,0 +1,167 @@
+"""Smooth random tracks in time: what a face does and where it turns during one short clip."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+YAW_LIMIT, PITCH_LIMIT, ROLL_LIMIT = 45.0, 25.0, 20.0  # degrees
+
+Weights = dict[str, float]
+
+# What people do with their faces, as weights of ARKit-style units; a star stands for Left and Right.
+_ACTIONS: tuple[Weights, ...] = (
+    {"mouthSmile*": 0.9, "cheekSquint*": 0.5, "eyeSquint*": 0.3, "mouthDimple*": 0.4},
+    {"mouthSmile*": 0.8, "cheekSquint*": 0.6, "jawOpen": 0.3, "mouthUpperUp*": 0.35, "mouthLowerDown*": 0.2},
+    {"browInnerUp": 0.8, "browOuterUp*": 0.8, "eyeWide*": 0.6, "jawOpen": 0.35},
+    {"browDown*": 0.9, "eyeSquint*": 0.5, "noseSneer*": 0.3, "mouthPress*": 0.5},
+    {"browInnerUp": 0.8, "mouthFrown*": 0.8, "mouthShrugLower": 0.5},
+    {"noseSneer*": 0.8, "mouthUpperUp*": 0.6, "browDown*": 0.4},
+    {"jawOpen": 0.9},
+    {"mouthPucker": 0.9},
+    {"mouthFunnel": 0.8, "jawOpen": 0.25},
+    {"mouthFrown*": 0.8, "mouthShrugLower": 0.4, "mouthShrugUpper": 0.3},
+    {"cheekPuff": 0.9, "mouthPress*": 0.3},
+    {"mouthStretch*": 0.8, "mouthLowerDown*": 0.4},
+    {"mouthRollLower": 0.7, "mouthRollUpper": 0.7, "mouthPress*": 0.4},
+    {"jawForward": 0.7},
+    {"jawLeft": 0.6, "mouthLeft": 0.5},
+    {"jawRight": 0.6, "mouthRight": 0.5},
+    {"mouthLeft": 0.6, "mouthDimpleLeft": 0.4},
+    {"mouthRight": 0.6, "mouthDimpleRight": 0.4},
+    {"browDown*": 0.8},
+    {"browInnerUp": 0.5, "browOuterUp*": 0.9},
+    {"eyeSquint*": 0.8, "cheekSquint*": 0.5},
+    {"eyeWide*": 0.8},
+    {"mouthDimple*": 0.8, "mouthPress*": 0.4},
+)
+# Mouth shapes that talking runs through, each on its own clock.
+_VISEMES: tuple[Weights, ...] = (
+    {"jawOpen": 0.55, "mouthLowerDown*": 0.25},
+    {"mouthFunnel": 0.6},
+    {"mouthPucker": 0.6},
+    {"mouthStretch*": 0.4, "mouthUpperUp*": 0.25},
+    {"mouthRollLower": 0.5, "mouthPress*": 0.3},
+)
+_SIDES = ("Left", "Right")
+
+
+@dataclass(frozen=True)
+class Track:
+    """M moments of one clip."""
+
+    times: NDArray[np.float32]  # [M] seconds, ascending
+    expression: NDArray[np.float32]  # [M, E] in 0..1
+    angles: NDArray[np.float64]  # [M, 3] yaw, pitch, roll in degrees
+    drift: NDArray[np.float64]  # [M, 3] in about -1..1: how the head wanders sideways, up and away
+
+
+def rotation_from_angles(angles: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rotations [..., 3, 3] from the model to an OpenCV camera of yaw, pitch, roll [..., 3] in degrees.
+
+    R = diag(1, -1, -1) Rz(roll) Rx(pitch) Ry(yaw): zero is a frontal face, yaw turns it about its own vertical axis.
+    """
+    cos, sin = np.cos(np.radians(angles)), np.sin(np.radians(angles))
+    one, nil = np.ones_like(cos[..., 0]), np.zeros_like(cos[..., 0])
+    (cy, cx, cz), (sy, sx, sz) = np.moveaxis(cos, -1, 0), np.moveaxis(sin, -1, 0)
+
+    def matrix(*rows: NDArray[np.floating]) -> NDArray[np.floating]:
+        return np.stack(rows, axis=-1).reshape(*one.shape, 3, 3)
+
+    yaw = matrix(cy, nil, sy, nil, one, nil, -sy, nil, cy)
+    pitch = matrix(one, nil, nil, nil, cx, -sx, nil, sx, cx)
+    roll = matrix(cz, -sz, nil, sz, cz, nil, nil, nil, one)
+    return np.diag([1.0, -1.0, -1.0]) @ roll @ pitch @ yaw
+
+
+def _wave(rng: np.random.Generator, times: NDArray[np.floating], hertz: float) -> NDArray[np.floating]:
+    """A smooth random curve [M] in -1..1, of two incommensurable oscillations about `hertz`."""
+    phase, rate = rng.uniform(0.0, 2.0 * np.pi, 2), hertz * rng.uniform(0.6, 1.5, 2)
+    return 0.65 * np.sin(2 * np.pi * rate[0] * times + phase[0]) + 0.35 * np.sin(3.3 * rate[1] * times + phase[1])
+
+
+def _pose(rng: np.random.Generator, times: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Angles [M, 3]: around a mean near the front, swinging; softly limited, so that no angle passes its limit."""
+    limits = np.array([YAW_LIMIT, PITCH_LIMIT, ROLL_LIMIT])
+    mean = rng.normal(0.0, [12.0, 6.0, 4.5])
+    swing = rng.uniform([8.0, 3.0, 2.0], [36.0, 14.0, 11.0])
+    waves = np.stack([_wave(rng, times, 0.35) for _ in range(3)], axis=-1)  # [M, 3]
+    return limits * np.tanh((mean + swing * waves) / limits)
+
+
+class _Units:
+    """Adds named weights, with a star for both sides, to expression rows; units the template lacks are skipped."""
+
+    def __init__(self, names: tuple[str, ...], count: int) -> None:
+        self.column = {name: index for index, name in enumerate(names)}
+        self.rows = np.zeros((count, len(names)))
+
+    def add(self, weights: Weights, level: NDArray[np.floating], sides: tuple[float, float] = (1.0, 1.0)) -> None:
+        for pattern, weight in weights.items():
+            if pattern.endswith("*"):
+                for side, share in zip(_SIDES, sides, strict=True):
+                    self._add(pattern[:-1] + side, weight * share * level)
+            else:
+                self._add(pattern, weight * level)
+
+    def _add(self, name: str, values: NDArray[np.floating]) -> None:
+        if name in self.column:
+            self.rows[:, self.column[name]] += values
+
+    def get(self, name: str) -> NDArray[np.floating]:
+        return self.rows[:, self.column[name]] if name in self.column else np.zeros(len(self.rows))
+
+
+def _sides(rng: np.random.Generator) -> tuple[float, float]:
+    """How strongly Left and Right take part: nearly the same, or now and then one side only."""
+    if rng.random() < 0.12:
+        return (1.0, 0.15) if rng.random() < 0.5 else (0.15, 1.0)
+    left, right = np.clip(rng.normal(1.0, 0.1, 2), 0.7, 1.2)
+    return float(left), float(right)
+
+
+def _gaze(rng: np.random.Generator, times: NDArray[np.floating], angles: NDArray[np.floating], units: _Units) -> None:
+    """Eyes move together; most people look at the camera, so that the eyes turn against the head."""
+    follow = rng.uniform(0.5, 1.0) if rng.random() < 0.6 else 0.0
+    spread = 0.12 if follow else 0.45
+    left = -follow * angles[:, 0] / 38.0 + spread * _wave(rng, times, 0.5)  # > 0: towards the subject's left
+    up = follow * angles[:, 1] / 30.0 + 0.7 * spread * _wave(rng, times, 0.4)
+    units.add({"eyeLookOutLeft": 1.0, "eyeLookInRight": 1.0}, np.clip(left, 0.0, 0.85))
+    units.add({"eyeLookInLeft": 1.0, "eyeLookOutRight": 1.0}, np.clip(-left, 0.0, 0.85))
+    units.add({"eyeLookUp*": 1.0}, np.clip(up, 0.0, 0.7))
+    units.add({"eyeLookDown*": 1.0}, np.clip(-up, 0.0, 0.7))
+
+
+def _expression(
+    rng: np.random.Generator, times: NDArray[np.floating], angles: NDArray[np.floating], names: tuple[str, ...]
+) -> NDArray[np.floating]:
+    """Expression rows [M, E]: one to three actions that swell and fade, perhaps talking, gaze, and blinks."""
+    units = _Units(names, len(times))
+    chosen = rng.choice(len(_ACTIONS), rng.choice([0, 1, 2, 3], p=[0.08, 0.42, 0.36, 0.14]), replace=False)
+    for action in chosen:
+        swell = np.clip(0.5 + 0.75 * _wave(rng, times, 0.3), 0.0, 1.0)
+        units.add(_ACTIONS[action], rng.uniform(0.35, 1.1) * swell, _sides(rng))
+    if rng.random() < 0.45:
+        loudness = rng.uniform(0.3, 1.0)
+        for viseme in _VISEMES:
+            units.add(viseme, loudness * np.clip(_wave(rng, times, 1.4), 0.0, 1.0), _sides(rng))
+    _gaze(rng, times, angles, units)
+    closed = rng.random(len(times)) < 0.07
+    blink = np.where(closed, rng.uniform(0.5, 1.0, len(times)), rng.uniform(0.0, 0.12))
+    units.add({"eyeBlink*": 1.0}, blink)
+    units.add({"eyeWide*": -1.0}, np.minimum(blink, units.get("eyeWideLeft")))  # no lid goes up and down at once
+    # Lips can only meet over a jaw that is open: sometimes they do, a mumble or a yawn held back.
+    if rng.random() < 0.10:
+        units.add({"mouthClose": rng.uniform(0.3, 0.9)}, np.minimum(units.get("jawOpen"), 0.5))
+    rows = np.clip(units.rows, 0.0, 1.0)
+    return np.where(rows < 0.01, 0.0, rows)
+
+
+def random_track(rng: np.random.Generator, frames: int, expression_names: tuple[str, ...]) -> Track:
+    """A clip of two to six seconds, seen at `frames` moments spread over it."""
+    duration = rng.uniform(2.0, 6.0)
+    times = (np.arange(frames) + rng.uniform(0.1, 0.9, frames)) * duration / frames
+    angles = _pose(rng, times)
+    expression = _expression(rng, times, angles, expression_names)
+    drift = np.stack([_wave(rng, times, 0.3) for _ in range(3)], axis=-1)
+    return Track(times.astype(np.float32), expression.astype(np.float32), angles, drift)
