@@ -1,0 +1,98 @@
+"""Closed-form alignment of a face from its 2D landmarks: a similarity to the frontal template and a starting pose."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle, skew
+
+LANDMARKS_66 = tuple(i for i in range(68) if i not in (60, 64))  # iBUG 68 without the inner mouth corners
+CROP_HALF_WIDTH = 93.0  # mm of the frontal face from the crop's centre to its border
+CROP_CENTER_Y = 4.0  # mm, the crop's centre above the model's origin
+NUM_JAW = 17
+MOUTH_START = 48
+
+
+@dataclass
+class Alignment:
+    """Similarity pixel = matrix @ c + offset from crop coordinates c in [-1, 1]^2 to image pixels, one a frame."""
+
+    matrix: Tensor  # [F, 2, 2] px
+    offset: Tensor  # [F, 2] px
+    roll: Tensor  # [F] radians
+
+    def to_crop(
+        self,
+        pixels: Tensor,  # [F, N, 2]
+    ) -> Tensor:  # [F, N, 2]
+        """Image pixels to crop coordinates."""
+        return (pixels - self.offset[:, None]) @ torch.linalg.inv(self.matrix).transpose(1, 2)
+
+
+def align_to_front(
+    landmarks: Tensor,  # [F, 66, 2] px
+    points: Tensor,  # [66, 3] mm, the template's landmarks
+) -> Alignment:
+    """Least-squares similarity from the frontal template's inner 49 points to the detected ones (no reflection)."""
+    source = torch.stack([points[NUM_JAW:, 0], CROP_CENTER_Y - points[NUM_JAW:, 1]], 1) / CROP_HALF_WIDTH
+    target = landmarks[:, NUM_JAW:]
+    source_mean, target_mean = source.mean(0), target.mean(1)
+    x, y = source - source_mean, target - target_mean[:, None]
+    norm = x.square().sum()
+    a = (y * x).sum((1, 2)) / norm
+    b = (x[:, 0] * y[..., 1] - x[:, 1] * y[..., 0]).sum(1) / norm
+    matrix = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
+    return Alignment(matrix, target_mean - matrix @ source_mean, torch.atan2(b, a))
+
+
+def to_rays(
+    pixels: Tensor,  # [F, N, 2]
+    Ks: Tensor,  # [F, 3, 3]
+) -> Tensor:  # [F, N, 2]
+    """Pixels to normalised image coordinates x/z, y/z."""
+    focal = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1]], 1)[:, None]
+    return (pixels - Ks[:, None, :2, 2]) / focal
+
+
+def fit_pose(
+    landmarks: Tensor,  # [F, 66, 2] px
+    Ks: Tensor,  # [F, 3, 3] px
+    points: Tensor,  # [66, 3] mm, the template's landmarks
+    steps: int = 8,
+) -> tuple[Tensor, Tensor]:  # [F, 3, 3], [F, 3] mm
+    """Rotation and translation of the rigid template by robust Gauss-Newton from the frontal similarity.
+
+    The jaw slides and the mouth moves, so they weigh 0.15 and 0.4; residuals are Cauchy-like robust beyond 5 mm.
+    """
+    rays = to_rays(landmarks, Ks)
+    alignment = align_to_front(rays, points)
+    scale = alignment.matrix.det().sqrt() / CROP_HALF_WIDTH  # rays per mm, the inverse of the depth
+    rotation = rotation_about_view(alignment.roll) @ torch.tensor(FRONTAL, dtype=rays.dtype, device=rays.device)
+    center = rays.new_tensor([0.0, CROP_CENTER_Y / CROP_HALF_WIDTH])
+    start = alignment.matrix @ center + alignment.offset
+    translation = torch.cat([start, torch.ones_like(start[:, :1])], 1) / scale[:, None]
+    weights = torch.ones(len(points), dtype=rays.dtype, device=rays.device)
+    weights[:NUM_JAW] = 0.15
+    weights[MOUTH_START:] = 0.4
+    for _ in range(steps):
+        turned = points @ rotation.transpose(1, 2)
+        camera = turned + translation[:, None]
+        inverse_depth = 1 / camera[..., 2].clamp(min=1.0)
+        projected = camera[..., :2] * inverse_depth[..., None]
+        unit = scale[:, None, None] * 2.5  # residuals are counted in 2.5 mm at the face
+        residual = (rays - projected) / unit
+        jacobian = torch.zeros(*projected.shape, 3, dtype=rays.dtype, device=rays.device)
+        jacobian[..., 0, 0] = jacobian[..., 1, 1] = inverse_depth
+        jacobian[..., 2] = -projected * inverse_depth[..., None]
+        jacobian = jacobian / unit[..., None]
+        jacobian = torch.cat([jacobian @ -skew(turned), jacobian], -1)  # [F, 66, 2, 6]
+        robust = weights / (1 + residual.square().sum(-1) / 4).sqrt()
+        weighted = (jacobian * robust[..., None, None]).flatten(1, 2)
+        hessian = weighted.transpose(1, 2) @ jacobian.flatten(1, 2)
+        gradient = (weighted.transpose(1, 2) @ residual.flatten(1)[..., None])[..., 0]
+        damping = hessian.diagonal(dim1=1, dim2=2) * 1e-3 + 1e-6
+        step = torch.linalg.solve(hessian + torch.diag_embed(damping), gradient)
+        rotation = rotation_from_axis_angle(step[:, :3].clamp(-0.5, 0.5)) @ rotation
+        translation = translation + step[:, 3:]
+    return rotation, translation

@@ -1,0 +1,44 @@
+"""The state of a training run in one safetensors file: model, optimiser and step, whole or not at all."""
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fmlfast._atomic import atomic_path
+
+
+def save_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    """Writes what `load_state` needs to continue bit for bit after `step` steps."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"step": str(step)})
+
+
+def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Restores model and optimiser; returns how many steps were done.
+
+    Raises ValueError when there is nothing to continue or the file belongs to another architecture.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: this run has no checkpoint yet; start it without --resume")
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            step = int(file.metadata()["step"])
+        model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot continue this run: {error}") from error
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    return step

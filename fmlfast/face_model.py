@@ -1,0 +1,126 @@
+"""The learned face model: identity on the deformation graph, expressions on the mesh, reflectance per vertex."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from fmlfast.kernels.blendshape import deform, linear_decode, skin_displacements
+from fmlfast.template import FaceTemplate
+
+
+def graph_spectrum(
+    nodes: Tensor,  # [G, 3] mm
+    edges: Tensor,  # [N, 2] int64
+    count: int,
+) -> Tensor:  # [count, 3G]
+    """Smooth displacement fields on the graph: eigenvectors of its normalised Laplacian, decaying with frequency.
+
+    One field an axis and eigenvector, node-major; the decay makes low frequencies learn first.
+    """
+    length = (nodes[edges[:, 0]] - nodes[edges[:, 1]]).norm(dim=1)
+    weight = torch.exp(-0.5 * (length / length.median()) ** 2).double()
+    adjacency = torch.zeros(len(nodes), len(nodes), dtype=torch.float64)
+    adjacency[edges[:, 0], edges[:, 1]] = weight
+    adjacency[edges[:, 1], edges[:, 0]] = weight
+    scale = adjacency.sum(1).clamp(min=1e-6).rsqrt()
+    values, vectors = torch.linalg.eigh(
+        torch.eye(len(nodes), dtype=torch.float64) - scale[:, None] * adjacency * scale[None]
+    )
+    harmonics = -(-count // 3)
+    knee = values[min(6, harmonics - 1)].clamp(min=1e-6)
+    amplitude = len(nodes) ** 0.5 / torch.sqrt(1 + 3 * values[:harmonics] / knee)
+    fields = torch.zeros(harmonics, 3, len(nodes), 3, dtype=torch.float64)
+    for axis in range(3):
+        fields[:, axis, :, axis] = (vectors[:, :harmonics] * amplitude).T
+    return fields.reshape(3 * harmonics, -1)[:count].float()
+
+
+class FaceModel(nn.Module):
+    """v = v_bar + S OC(theta_s) alpha + E delta, r = r_bar + theta_r beta (paper section 3).
+
+    `spectral` > 0 writes theta_s as coefficients times that many graph-Laplacian fields (fewer, smoother degrees of
+    freedom); 0 learns it freely, as the paper does. `complement_rank` is how many expression directions identity
+    may not use: None for all (the paper), 0 for none.
+    """
+
+    def __init__(
+        self,
+        template: FaceTemplate,
+        identity_dim: int,
+        reflectance_dim: int,
+        complement_rank: int | None,
+        spectral: int,
+    ) -> None:
+        super().__init__()
+        self.num_vertices = len(template.vertices)
+        self.num_nodes = len(template.nodes)
+        self.template = template
+        for name in ("vertices", "skin_indices", "skin_weights", "expressions"):
+            self.register_buffer(f"template_{name}", getattr(template, name), persistent=False)
+        self.register_buffer("complement", template.complement_basis(complement_rank), persistent=False)
+        if spectral:
+            spectrum = graph_spectrum(template.nodes, template.node_edges, spectral)
+            initial = torch.randn(identity_dim, spectral) * (0.085 / spectral**0.5)
+        else:
+            spectrum = None
+            initial = torch.randn(identity_dim, 3 * self.num_nodes) * 0.05
+        self.register_buffer("spectrum", spectrum, persistent=False)
+        self.identity_basis = nn.Parameter(initial)
+        self.reflectance_mean = nn.Parameter(template.colors.flatten().clone())
+        self.reflectance_basis = nn.Parameter(torch.randn(reflectance_dim, 3 * self.num_vertices) * 0.01)
+
+    def displacements(
+        self,
+        alpha: Tensor,  # [B, K]
+    ) -> Tensor:  # [B, G, 3] mm
+        """Node displacements t = OC(theta_s) alpha; OC removes the span of the expressions' basis Q."""
+        field = alpha @ self.identity_basis
+        if self.spectrum is not None:
+            field = field @ self.spectrum
+        field = field - (field @ self.complement) @ self.complement.T
+        return rearrange(field, "b (g c) -> b g c", c=3)
+
+    def neutral(
+        self,
+        displacements: Tensor,  # [B, G, 3] mm
+        template: FaceTemplate | None = None,
+    ) -> Tensor:  # [B, V, 3] mm
+        """Neutral geometry v_bar + S t, on this model's mesh or on another level of the same template."""
+        vertices, indices, weights, _ = self._mesh(template)
+        return vertices + skin_displacements(displacements, indices, weights)
+
+    def geometry(
+        self,
+        displacements: Tensor,  # [B, G, 3] mm
+        delta: Tensor,  # [B, M, E]
+        template: FaceTemplate | None = None,
+    ) -> Tensor:  # [B, M, V, 3] mm
+        """Geometry with expression, in the model frame."""
+        vertices, indices, weights, expressions = self._mesh(template)
+        return deform(vertices, displacements, indices, weights, expressions, delta)
+
+    def reflectance(
+        self,
+        beta: Tensor,  # [B, Kr]
+    ) -> Tensor:  # [B, V, 3] linear RGB
+        """Per-vertex reflectance."""
+        flat = linear_decode(beta, self.reflectance_basis, self.reflectance_mean)
+        return flat.view(len(beta), self.num_vertices, 3)
+
+    def _mesh(self, template: FaceTemplate | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if template is None:
+            return (
+                self.template_vertices,
+                self.template_skin_indices,
+                self.template_skin_weights,
+                (self.template_expressions),
+            )
+        if template.fingerprint != self.template.fingerprint:
+            raise ValueError(f"template {template.name} is not a level of the model's template {self.template.name}")
+        device = self.template_vertices.device
+        return (
+            template.vertices.to(device),
+            template.skin_indices.to(device),
+            template.skin_weights.to(device),
+            template.expressions.to(device),
+        )

@@ -1,0 +1,103 @@
+"""What goes into the encoder (Frames) and what comes out (Codes)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fmlfast.color import srgb_to_linear
+from fmlfast.data.shards import Clip
+
+
+class _Batch:
+    """Common to dataclasses whose fields are all tensors with the subject first."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on another device."""
+        return replace(self, **{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})  # type: ignore[type-var]
+
+    def select(self, subjects: Tensor | slice) -> Self:
+        """Some of the subjects."""
+        return replace(self, **{f.name: getattr(self, f.name)[subjects] for f in fields(self)})  # type: ignore[type-var]
+
+
+@dataclass
+class Frames(_Batch):
+    """M frames of each of B subjects; frames whose mask is False are padding and count nowhere."""
+
+    images: Tensor  # [B, M, 3, S, S] sRGB in [0, 1]
+    landmarks: Tensor  # [B, M, 68, 2] px
+    confidence: Tensor  # [B, M, 68] in [0, 1]
+    Ks: Tensor  # [B, M, 3, 3] px
+    mask: Tensor  # [B, M] bool
+
+    @cached_property
+    def linear(self) -> Tensor:
+        """The images in linear RGB, [B, M, 3, S, S]."""
+        return srgb_to_linear(self.images)
+
+    def only(self, frames: Sequence[int]) -> "Frames":
+        """A batch that holds just some of each subject's frames."""
+        index = torch.as_tensor(frames, device=self.mask.device)
+        return Frames(**{f.name: getattr(self, f.name)[:, index] for f in fields(self)})
+
+    def each_alone(self) -> "Frames":
+        """A batch of B*M subjects with one frame each."""
+        return Frames(**{f.name: getattr(self, f.name).flatten(0, 1)[:, None] for f in fields(self)})
+
+    @classmethod
+    def from_clips(cls, clips: Sequence[Clip], size: int, frames: int | None = None) -> "Frames":
+        """Stacks clips, resized to `size` px; clips shorter than `frames` (default: the longest) repeat their frames
+        under a False mask, so that padding never distorts batch statistics. Raises ValueError for no clips."""
+        if not clips:
+            raise ValueError("no clips given; at least one is needed to make a batch")
+        count = frames or max(len(clip.images) for clip in clips)
+        resized = [resize_clip(clip, size) for clip in clips]
+        order = [np.arange(count) % len(clip.images) for clip in clips]
+        images = np.stack([clip.images[i] for clip, i in zip(resized, order, strict=True)])
+
+        def stack(name: str) -> Tensor:
+            return torch.from_numpy(
+                np.stack([getattr(clip, name)[i] for clip, i in zip(resized, order, strict=True)])
+            ).float()
+
+        return cls(
+            images=torch.from_numpy(images).permute(0, 1, 4, 2, 3).float().div_(255.0).contiguous(),
+            landmarks=stack("landmarks"),
+            confidence=stack("confidence"),
+            Ks=stack("Ks"),
+            mask=torch.tensor(np.stack([np.arange(count) < len(clip.images) for clip in clips])),
+        )
+
+
+@dataclass
+class Codes(_Batch):
+    """Everything the model knows of B subjects in M frames each."""
+
+    identity: Tensor  # [B, K] alpha
+    reflectance: Tensor  # [B, Kr] beta
+    rotation: Tensor  # [B, M, 3, 3] model frame -> camera frame
+    translation: Tensor  # [B, M, 3] mm
+    sh: Tensor  # [B, M, 9, 3] light
+    expression: Tensor  # [B, M, E] delta
+
+
+def resize_clip(clip: Clip, size: int) -> Clip:
+    """The clip with square images of side `size` px; landmarks, Ks and crop_to_source follow."""
+    old = clip.images.shape[1]
+    if old == size:
+        return clip
+    factor = size / old
+    images = np.stack(
+        [np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR)) for i in clip.images]
+    )
+    Ks = clip.Ks.copy()
+    Ks[:, :2] *= factor
+    crop_to_source = clip.crop_to_source.copy()
+    crop_to_source[:, :, :2] /= factor
+    return replace(clip, images=images, landmarks=clip.landmarks * factor, Ks=Ks, crop_to_source=crop_to_source)

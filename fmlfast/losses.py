@@ -1,0 +1,79 @@
+"""One function a term of the training loss (paper section 5). Distances in mm, pixels as stated, colours linear."""
+
+import torch
+from torch import Tensor
+
+from fmlfast.alignment import NUM_JAW
+
+
+def landmark_loss(
+    predicted: Tensor,  # [F, 66, 2] px
+    detected: Tensor,  # [F, 66, 2] px
+    confidence: Tensor,  # [F, 66] in [0, 1]
+    size: int,  # px, side of the image
+    jaw_weight: float,
+) -> Tensor:  # [F]
+    """mean_i w_i c_i (sqrt(1 + d_i^2) - 1), d_i the distance in percent of the image's side; w_i = jaw_weight for
+    the sliding jaw line, 1 else. Charbonnier, as detectors have outliers."""
+    distance = ((predicted - detected) * (100.0 / size)).square().sum(-1)
+    weight = torch.ones_like(confidence)
+    weight[:, :NUM_JAW] = jaw_weight
+    return ((torch.sqrt(1 + distance) - 1) * weight * confidence).mean(1)
+
+
+def membrane_loss(
+    displacements: Tensor,  # [B, G, 3] mm
+    edges: Tensor,  # [N, 2] pairs of neighbouring nodes
+) -> Tensor:  # [B]
+    """mean_{(i,j)} ||t_i - t_j||^2, the linearised membrane energy on the graph."""
+    return (displacements[:, edges[:, 0]] - displacements[:, edges[:, 1]]).square().sum(-1).mean(1)
+
+
+def displacement_loss(
+    displacements: Tensor,  # [B, G, 3] mm
+) -> Tensor:  # [B]
+    """mean_i ||t_i||^2: of all explanations the one nearest to the template."""
+    return displacements.square().sum(-1).mean(1)
+
+
+def sparsity_loss(
+    reflectance: Tensor,  # [B, V, 3] linear RGB
+    chromaticity: Tensor,  # [B, V, 2] r/(r+g+b), g/(r+g+b) of the images at the vertices, held constant
+    known: Tensor,  # [B, V] bool, vertices that some frame sees
+    edges: Tensor,  # [N, 2] pairs of neighbouring vertices
+    eta: float = 80.0,
+    p: float = 0.9,
+) -> Tensor:  # [B]
+    """mean_{(i,j)} w_ij ||r_i - r_j||^p with w_ij = exp(-eta ||h_i - h_j||): where the image's chromaticity is
+    constant, so is the reflectance, and what varies is light. Unseen vertices have w_ij = 1."""
+    i, j = edges.unbind(1)
+    h = (chromaticity[:, i] - chromaticity[:, j]).norm(dim=-1)
+    weight = torch.exp(-eta * torch.where(known[:, i] & known[:, j], h, torch.zeros_like(h)))
+    difference = (reflectance[:, i] - reflectance[:, j]).square().sum(-1)
+    return (weight * (difference + 1e-6).pow(p / 2)).mean(1)
+
+
+def expression_loss(
+    delta: Tensor,  # [F, E]
+    sigma: float = 1.0,
+) -> Tensor:  # [F]
+    """sum_u (delta_u / sigma)^2."""
+    return (delta / sigma).square().sum(-1)
+
+
+def reflectance_loss(
+    offset: Tensor,  # [B, V, 3], theta_r beta
+) -> Tensor:  # [B]
+    """Mean squared deviation from the mean reflectance."""
+    return offset.square().mean((1, 2))
+
+
+def chromaticity_of(
+    colors: Tensor,  # [B, M, V, 3] image colours at the vertices
+    visible: Tensor,  # [B, M, V] weights
+) -> tuple[Tensor, Tensor]:  # [B, V, 2], [B, V] bool
+    """Chromaticity of each vertex averaged over the frames that see it, and which vertices any frame sees."""
+    seen = visible > 0
+    total = (colors * seen[..., None]).sum(1)
+    known = seen.any(1)
+    return total[..., :2] / total.sum(-1, keepdim=True).clamp(min=1e-4), known

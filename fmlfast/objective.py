@@ -1,0 +1,138 @@
+"""The training and refinement objective: all loss terms of a batch, each weighted, one value a subject."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fmlfast.alignment import LANDMARKS_66, NUM_JAW
+from fmlfast.camera import project
+from fmlfast.contour import select_contour
+from fmlfast.frames import Codes, Frames
+from fmlfast.kernels.photometric import photometric
+from fmlfast.kernels.rasterize import rasterize
+from fmlfast.kernels.shading import shade_sh, vertex_normals
+from fmlfast.kernels.visibility import vertex_visibility
+from fmlfast.losses import (
+    chromaticity_of,
+    displacement_loss,
+    expression_loss,
+    landmark_loss,
+    membrane_loss,
+    reflectance_loss,
+    sparsity_loss,
+)
+from fmlfast.network import masked_mean
+from fmlfast.system import FML
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms, found on the validation split of synthetic clips."""
+
+    photometric: float = 20.0
+    """Balances a colour difference of 0.1 with a landmark error of 0.6% of the image."""
+    photometric_kind: Literal["squared", "l1", "charbonnier"] = "squared"
+    """The paper's squared norm; "charbonnier" resists occluders."""
+    landmarks: float = 1.0
+    jaw: float = 0.25
+    """Relative weight of the jaw line, the detector's least certain points."""
+    membrane: float = 0.02
+    displacement: float = 0.004
+    """Keeps identity from explaining what pose explains; larger flattens faces."""
+    expression: float = 0.02
+    sparsity: float = 0.1
+    reflectance: float = 0.5
+    """Deviation of the reflectance from its mean; without it light bakes into skin."""
+
+
+def predicted_landmarks(
+    model: FML,
+    camera: Tensor,  # [F, V, 3] mm
+    Ks: Tensor,  # [F, 3, 3]
+) -> Tensor:  # [F, 66, 2] px
+    """Projected landmarks; the jaw line is chosen anew on the current silhouette (the choice has no gradient)."""
+    fixed = (camera[:, model.landmark_corners] * model.landmark_weights[..., None]).sum(2)
+    points = project(fixed, Ks)
+    candidates = model.template.jaw_candidates.to(camera.device)
+    strips = project(camera[:, candidates.flatten()], Ks).unflatten(1, candidates.shape)
+    choice = select_contour(strips.detach(), points[:, NUM_JAW:].mean(1).detach())
+    jaw = strips.gather(2, choice[:, :, None, None].expand(-1, -1, 1, 2))[:, :, 0]
+    return torch.cat([jaw, points[:, NUM_JAW:]], 1)
+
+
+def visible_weights(
+    model: FML,
+    camera: Tensor,  # [F, V, 3] mm
+    normals: Tensor,  # [F, V, 3]
+    Ks: Tensor,  # [F, 3, 3]
+    size: int,
+) -> Tensor:  # [F, V]
+    """How much the photometric term counts each vertex: its region's weight where it is visible, 0 else."""
+    regions = model.template.regions
+    weight = torch.maximum(regions["face"], regions["eyes"]).to(camera.device)
+    if model.config.visibility == "zbuffer":
+        depth = rasterize(camera, model.template.triangles.to(camera.device), Ks, size, size).depth
+        return weight * vertex_visibility(camera, normals, Ks, depth)
+    uv = project(camera, Ks)
+    inside = ((uv > 0) & (uv < size)).all(-1)
+    facing = (normals * torch.nn.functional.normalize(camera, dim=-1)).sum(-1) < -0.2
+    return weight * (facing & inside)
+
+
+def objective(
+    model: FML,
+    frames: Frames,
+    codes: Codes,
+    weights: LossWeights,
+    photometric_ramp: float = 1.0,
+    detach_geometry: bool = False,
+) -> dict[str, Tensor]:  # term -> [B]
+    """Weighted loss terms. `photometric_ramp` scales the photometric term and 0 leaves it out; `detach_geometry`
+    keeps it from moving geometry, so that light and reflectance settle first."""
+    size = frames.images.shape[-1]
+    subjects, count = frames.mask.shape
+    Ks = frames.Ks.flatten(0, 1)
+    displacements = model.displacements(codes)
+    posed = model.face.geometry(displacements, codes.expression)
+    camera = (posed @ codes.rotation.transpose(2, 3) + codes.translation[:, :, None]).flatten(0, 1)
+
+    def over_frames(values: Tensor) -> Tensor:
+        return masked_mean(values.view(subjects, count, 1), frames.mask)[:, 0]
+
+    ids = list(LANDMARKS_66)
+    landmarks = landmark_loss(
+        predicted_landmarks(model, camera, Ks),
+        frames.landmarks[:, :, ids].flatten(0, 1),
+        frames.confidence[:, :, ids].flatten(0, 1),
+        size,
+        weights.jaw,
+    )
+    terms = {
+        "landmarks": weights.landmarks * over_frames(landmarks),
+        "membrane": weights.membrane * membrane_loss(displacements, model.template.node_edges.to(camera.device)),
+        "displacement": weights.displacement * displacement_loss(displacements),
+        "expression": weights.expression * over_frames(expression_loss(codes.expression.flatten(0, 1))),
+    }
+    if photometric_ramp > 0:
+        if detach_geometry:
+            camera = camera.detach()
+        normals = vertex_normals(camera, model.template.triangles.to(camera.device))
+        with torch.no_grad():
+            visible = visible_weights(model, camera.detach(), normals.detach(), Ks, size)
+            visible = visible * frames.mask.flatten()[:, None]
+        reflectance = model.reflectance(codes)
+        per_frame = reflectance[:, None].expand(-1, count, -1, -1).flatten(0, 1)
+        colors = shade_sh(per_frame, normals, codes.sh.flatten(0, 1))
+        difference, sampled = photometric(
+            frames.linear.flatten(0, 1), project(camera, Ks), colors, visible, weights.photometric_kind
+        )
+        chromaticity, known = chromaticity_of(
+            sampled.detach().unflatten(0, (subjects, count)), visible.unflatten(0, (subjects, count))
+        )
+        terms["photometric"] = photometric_ramp * weights.photometric * over_frames(difference)
+        terms["sparsity"] = weights.sparsity * sparsity_loss(reflectance, chromaticity, known, model.mesh_edges)
+        offset = reflectance - model.face.reflectance_mean.view_as(reflectance[0])
+        terms["reflectance"] = weights.reflectance * reflectance_loss(offset)
+    return terms

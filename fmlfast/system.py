@@ -1,0 +1,247 @@
+"""The whole system: encoder and face model behind one interface, saved to and loaded from a run folder."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from fmlfast._atomic import atomic_path
+from fmlfast.alignment import CROP_HALF_WIDTH, LANDMARKS_66, Alignment, align_to_front, fit_pose, to_rays
+from fmlfast.face_model import FaceModel
+from fmlfast.frames import Codes, Frames
+from fmlfast.network import Encoder
+from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
+from fmlfast.template import FaceTemplate
+
+PLAIN_DEPTH_WIDTH = 2.2 * CROP_HALF_WIDTH  # mm that an unaligned crop spans at the face's usual depth
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The architecture: what a checkpoint needs to be loaded."""
+
+    template: str = "default"
+    """"default", or a folder for FaceTemplate.from_folder."""
+    level: int = 2
+    """Subdivision level of the mesh that is trained: 0, 1 or 2."""
+    image_size: int = 240
+    """Side in px of the images that the losses see."""
+    input_size: int = 240
+    """Side in px of the network's input."""
+    channels: tuple[int, ...] = (64, 128, 256, 384)
+    """Channels of the tower's stride-2 stages."""
+    width: int = 512
+    """Width of the dense layers."""
+    identity_dim: int = 500
+    reflectance_dim: int = 500
+    complement_rank: int | None = None
+    """Expression directions that identity may not use: None for all (the paper), 0 for none."""
+    spectral: int = 0
+    """Smooth graph fields that span the identity basis; 0 learns it freely (the paper)."""
+    aligned_crop: bool = True
+    """Turn, scale and shift the network's input by the landmarks; False feeds the plain crop (the paper)."""
+    landmark_input: bool = True
+    """Feed the aligned landmarks to the network beside the image; False is the paper's setting."""
+    pose_init: bool = True
+    """Start the pose from a closed-form fit to the landmarks; False predicts all of it (the paper)."""
+    signed_expressions: bool = False
+    """Let expression coefficients be negative; blendshapes are made for positive ones."""
+    visibility: Literal["zbuffer", "backface"] = "zbuffer"
+    """Which vertices the photometric term may see."""
+
+
+class FML(nn.Module):
+    """Frames in, codes out, and from codes the geometry and reflectance of the face (paper figure 2)."""
+
+    def __init__(self, config: ModelConfig, template: FaceTemplate | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.template = template or load_template(config)
+        self.face = FaceModel(
+            self.template, config.identity_dim, config.reflectance_dim, config.complement_rank, config.spectral
+        )
+        self.num_expressions = len(self.template.expressions)
+        codes = config.identity_dim + config.reflectance_dim
+        side = 2 * len(LANDMARKS_66) * config.landmark_input + 13 * config.pose_init
+        self.encoder = Encoder(config.input_size, config.channels, config.width, side, codes, 33 + self.num_expressions)
+        # Mean and square root of the covariance of codes over training subjects: the prior that refinement uses.
+        self.register_buffer("code_mean", torch.zeros(codes))
+        self.register_buffer("code_factor", torch.eye(codes))
+        ids = torch.tensor(LANDMARKS_66)
+        corners = self.template.triangles[self.template.landmark_triangles[ids]].long()
+        self.register_buffer("landmark_corners", corners, persistent=False)
+        self.register_buffer("landmark_weights", self.template.landmark_barycentrics[ids], persistent=False)
+        triangles = self.template.triangles.long()
+        pairs = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).sort(1).values
+        self.register_buffer("mesh_edges", torch.unique(pairs, dim=0), persistent=False)
+        points = self.template.landmarks(self.template.vertices)[ids]
+        self.register_buffer("landmark_points", points, persistent=False)
+
+    def encode(self, frames: Frames, jitter: float = 0.0, drop: float = 0.0) -> Codes:
+        """Codes of the subjects in `frames`. `jitter` (share of the image's side) and `drop` (probability) disturb
+        the landmarks that the network sees, for training."""
+        size = frames.images.shape[-1]
+        landmarks = frames.landmarks[:, :, list(LANDMARKS_66)].flatten(0, 1)
+        Ks = frames.Ks.flatten(0, 1)
+        with torch.no_grad():
+            if jitter:
+                landmarks = landmarks + torch.randn_like(landmarks) * (jitter * size)
+            alignment = align_to_front(landmarks, self.landmark_points)
+            pose = fit_pose(landmarks, Ks, self.landmark_points) if self.config.pose_init else None
+            side = self._side_features(landmarks, Ks, alignment, pose)
+            inputs = self._network_input(frames.images, alignment)
+            keep = None
+            if side is not None and drop and self.config.landmark_input:
+                rate = drop * 2 * torch.rand(len(side), 1, device=side.device)
+                kept = (torch.rand(len(side), len(LANDMARKS_66), device=side.device) > rate).float()
+                kept = kept.repeat_interleave(2, 1)
+                keep = torch.cat([kept, kept.new_ones(len(side), side.shape[1] - kept.shape[1])], 1)
+        codes, raw = self.encoder(inputs, frames.mask, side, keep)
+        return self._codes(codes, raw, Ks, size, alignment, pose)
+
+    def displacements(self, codes: Codes) -> Tensor:
+        """Graph node displacements, [B, G, 3] mm."""
+        return self.face.displacements(codes.identity)
+
+    def neutral(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
+        """Neutral geometry in the model frame, [B, V, 3] mm."""
+        return self.face.neutral(self.displacements(codes), template)
+
+    def geometry(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
+        """Geometry with expression in the model frame, [B, M, V, 3] mm."""
+        return self.face.geometry(self.displacements(codes), codes.expression, template)
+
+    def camera_vertices(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
+        """Geometry with expression in the camera frame, [B, M, V, 3] mm."""
+        return self.geometry(codes, template) @ codes.rotation.transpose(2, 3) + codes.translation[:, :, None]
+
+    def reflectance(self, codes: Codes) -> Tensor:
+        """Per-vertex reflectance, [B, V, 3] linear RGB."""
+        return self.face.reflectance(codes.reflectance)
+
+    def _network_input(self, images: Tensor, alignment: Alignment) -> Tensor:
+        """[B, M, 3, S, S] -> [B, M, 3, s, s], cut out along the alignment if the config says so."""
+        flat, size, target = images.flatten(0, 1), images.shape[-1], self.config.input_size
+        if self.config.aligned_crop:
+            theta = torch.cat([alignment.matrix * (2 / size), (alignment.offset * (2 / size) - 1)[..., None]], 2)
+            grid = F.affine_grid(theta, [len(flat), 3, target, target], align_corners=False)
+            flat = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
+        elif size != target:
+            flat = F.interpolate(flat, size=(target, target), mode="bilinear", antialias=True)
+        return flat.unflatten(0, images.shape[:2])
+
+    def _side_features(
+        self, landmarks: Tensor, Ks: Tensor, alignment: Alignment, pose: tuple[Tensor, Tensor] | None
+    ) -> Tensor | None:
+        """Aligned landmarks and the starting pose as the aligned crop shows it, [F, N]."""
+        parts = [alignment.to_crop(landmarks).flatten(1)] if self.config.landmark_input else []
+        if pose is not None:
+            rotation, translation = pose
+            unroll = rotation_about_view(-alignment.roll)
+            scale = alignment.matrix.det().sqrt() / Ks[:, 0, 0]  # rays in half a crop: how close the camera is
+            center = to_rays(alignment.offset[:, None], Ks)[:, 0]
+            shift = (translation[:, :2] / translation[:, 2:] - center) / scale[:, None]
+            depth = torch.stack([translation[:, 2] * scale / CROP_HALF_WIDTH, scale * 4], 1).log()
+            turned = (unroll @ rotation @ rotation.new_tensor(FRONTAL)).flatten(1)
+            parts.append(torch.cat([turned, (unroll[:, :2, :2] @ shift[..., None])[..., 0], depth], 1))
+        return torch.cat(parts, 1) if parts else None
+
+    def _codes(
+        self,
+        codes: Tensor,
+        raw: Tensor,
+        Ks: Tensor,
+        size: int,
+        alignment: Alignment,
+        pose: tuple[Tensor, Tensor] | None,
+    ) -> Codes:
+        flat = raw.flatten(0, 1)
+        turn, shift, light, delta = flat.split([3, 3, 27, self.num_expressions], 1)
+        residual = rotation_from_axis_angle(0.5 * turn)
+        frontal = flat.new_tensor(FRONTAL)
+        focal = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1]], 1)
+        roll = rotation_about_view(alignment.roll)
+        if pose is not None:
+            rotation, start = pose
+            depth = start[:, 2] * torch.exp(0.1 * shift[:, 2])
+            center, scale = start[:, :2] / start[:, 2:], 20.0 / start[:, 2:]
+        elif self.config.aligned_crop:
+            rotation = roll @ frontal
+            depth = CROP_HALF_WIDTH * focal[:, 0] / alignment.matrix.det().sqrt() * torch.exp(0.2 * shift[:, 2])
+            center, scale = to_rays(alignment.offset[:, None], Ks)[:, 0], 20.0 / depth[:, None]
+        else:
+            roll, rotation = torch.eye(3, device=flat.device).expand_as(residual), frontal
+            depth = PLAIN_DEPTH_WIDTH * focal[:, 0] / size * torch.exp(0.2 * shift[:, 2])
+            center, scale = (size / 2 - Ks[:, :2, 2]) / focal, 20.0 / depth[:, None]
+        rotation = roll @ residual @ roll.transpose(1, 2) @ rotation
+        ray = center + (roll[:, :2, :2] @ shift[:, :2, None])[..., 0] * scale
+        translation = torch.cat([ray, torch.ones_like(ray[:, :1])], 1) * depth[:, None]
+        sh = 0.3 * light.unflatten(1, (9, 3)) + torch.eye(9, 1, device=flat.device) * 0.75
+        # Small at the start and never dead: an expression begins near 0.03 with a slope of 0.08.
+        delta = 0.3 * delta if self.config.signed_expressions else F.softplus(3 * delta - 2.5) / 3
+        alpha, beta = codes.split([self.config.identity_dim, self.config.reflectance_dim], 1)
+        shape = raw.shape[:2]
+        return Codes(
+            identity=alpha,
+            reflectance=beta,
+            rotation=rotation.unflatten(0, shape),
+            translation=translation.unflatten(0, shape),
+            sh=sh.unflatten(0, shape),
+            expression=delta.unflatten(0, shape),
+        )
+
+    def save(self, folder: str | Path, **extra: Any) -> None:
+        """Writes model.safetensors and config.json, each whole or not at all; `extra` joins the config."""
+        folder = Path(folder)
+        config = {
+            "model": asdict(self.config),
+            "template": {"name": self.template.name, "fingerprint": self.template.fingerprint},
+            **extra,
+        }
+        with atomic_path(folder / "config.json") as path:
+            path.write_text(json.dumps(config, indent=2, default=str) + "\n")
+        tensors = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
+        with atomic_path(folder / "model.safetensors") as path:
+            save_file(tensors, path)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "FML":
+        """The model of a run folder, in evaluation mode.
+
+        Raises ValueError where the folder is no run, is damaged, or was trained on another template.
+        """
+        folder = Path(folder)
+        for name in ("config.json", "model.safetensors"):
+            if not (folder / name).is_file():
+                raise ValueError(f"{folder} is not a finished run: {name} is missing; train with train.py first")
+        try:
+            stored = json.loads((folder / "config.json").read_text())
+            fields = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["model"].items()}
+            config, fingerprint = ModelConfig(**fields), stored["template"]["fingerprint"]
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{folder / 'config.json'} cannot be read ({error}); copy it anew") from error
+        template = load_template(config)
+        if template.fingerprint != fingerprint:
+            raise ValueError(
+                f"{folder} was trained on template {stored['template']['name']} ({fingerprint}), but "
+                f"{template.name} ({template.fingerprint}) is installed; use the release that trained it"
+            )
+        model = cls(config, template)
+        try:
+            model.load_state_dict(load_file(folder / "model.safetensors"))
+        except (SafetensorError, RuntimeError) as error:
+            raise ValueError(f"{folder / 'model.safetensors'} does not hold this model: {error}") from error
+        return model.eval().to(device)
+
+
+def load_template(config: ModelConfig) -> FaceTemplate:
+    """The template that a config names, at its level."""
+    if config.template == "default":
+        return FaceTemplate.default(config.level)
+    return FaceTemplate.from_folder(config.template, level=config.level)
