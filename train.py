@@ -166,7 +166,7 @@ def train(config: Config) -> None:
     watch = FiniteWatch(config)
 
     for step, batch in enumerate(tqdm(batches, initial=start, total=config.steps, disable=None), start):
-        torch.manual_seed(hash((config.seed, step)))  # a resumed run draws what an unbroken one would
+        torch.manual_seed(config.seed * 1_000_003 + step)  # a resumed run draws what an unbroken one would
         progress = step / config.steps
         learning_rate = min(1.0, (step + 1) / config.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""Linear decoders: a few codes times a large basis. Torch reference; DESIGN: paper section 3.1-3.3 (arXiv 1812.07603)."""
+"""Linear decoders: a few codes times a large basis (paper section 3, arXiv 1812.07603). Torch reference."""
 
 import torch.nn.functional as F
 from einops import rearrange

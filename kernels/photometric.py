@@ -1,4 +1,4 @@
-"""Per-vertex photometric loss: sample the image at projected vertices and compare. Torch reference (paper equation 9)."""
+"""Per-vertex photometric loss: sample the image at projected vertices and compare. Torch reference."""
 
 import torch
 import torch.nn.functional as F

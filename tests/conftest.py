@@ -1,0 +1,48 @@
+"""Fixtures that many tests share: a few synthetic clips and a small model on the coarsest mesh."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fmlfast.data.shards import list_clips, read_clip
+from fmlfast.data.synthetic import SyntheticConfig, generate
+from fmlfast.frames import Frames
+from fmlfast.system import FML, ModelConfig
+
+torch.set_num_threads(1)
+
+SMALL = ModelConfig(
+    level=0,
+    image_size=64,
+    input_size=32,
+    channels=(8, 16),
+    width=32,
+    identity_dim=6,
+    reflectance_dim=4,
+    complement_rank=10,
+    spectral=30,
+)
+
+
+@pytest.fixture(scope="session")
+def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of synthetic clips: 6 training, 2 validation and 3 test people, 64 px."""
+    folder = tmp_path_factory.mktemp("synthetic") / "clips"
+    generate(
+        SyntheticConfig(out=folder, people=6, val_people=2, test_people=3, size=64, level=0, supersample=1, workers=1)
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def frames(synthetic_folder: Path) -> Frames:
+    """Two people in four frames each."""
+    return Frames.from_clips([read_clip(ref) for ref in list_clips(synthetic_folder, "train")[:2]], 64)
+
+
+@pytest.fixture
+def model() -> FML:
+    """A small untrained model, the same each time."""
+    torch.manual_seed(0)
+    return FML(SMALL).eval()

@@ -1,0 +1,58 @@
+import torch
+
+from fmlfast.losses import (
+    chromaticity_of,
+    displacement_loss,
+    expression_loss,
+    landmark_loss,
+    membrane_loss,
+    reflectance_loss,
+    sparsity_loss,
+)
+
+EDGES = torch.tensor([[0, 1], [1, 2]])
+
+
+def test_landmarks_weigh_the_jaw_and_the_confidence() -> None:
+    detected, confidence = torch.zeros(1, 66, 2), torch.ones(1, 66)
+    inner, jaw = detected.clone(), detected.clone()
+    inner[0, 30, 0] = jaw[0, 3, 0] = 2.0  # 2 px of 100 px are 2%
+    expected = (5**0.5 - 1) / 66
+    torch.testing.assert_close(landmark_loss(inner, detected, confidence, 100, 0.25), torch.tensor([expected]))
+    torch.testing.assert_close(landmark_loss(jaw, detected, confidence, 100, 0.25), torch.tensor([expected / 4]))
+    torch.testing.assert_close(landmark_loss(inner, detected, confidence / 2, 100, 1), torch.tensor([expected / 2]))
+
+
+def test_membrane_is_blind_to_translation() -> None:
+    t = torch.tensor([[[0.0, 0, 0], [1, 2, 2], [1, 2, 2]]])
+    torch.testing.assert_close(membrane_loss(t, EDGES), torch.tensor([4.5]))
+    torch.testing.assert_close(membrane_loss(t + 5, EDGES), torch.tensor([4.5]))
+    torch.testing.assert_close(displacement_loss(t), torch.tensor([6.0]))
+
+
+def test_sparsity_spares_edges_of_the_image() -> None:
+    reflectance = torch.tensor([[[0.5, 0.5, 0.5], [0.7, 0.5, 0.5], [0.7, 0.5, 0.5]]])
+    same = torch.full((1, 3, 2), 1 / 3)
+    known = torch.ones(1, 3, dtype=torch.bool)
+    full = sparsity_loss(reflectance, same, known, EDGES)
+    torch.testing.assert_close(full, torch.tensor([0.2**0.9 / 2 + 1e-6**0.45 / 2]), rtol=1e-3, atol=1e-4)
+    different = same.clone()
+    different[0, 0, 0] += 0.05
+    spared = sparsity_loss(reflectance, different, known, EDGES)
+    assert spared < 0.1 * full
+    known[0, 0] = False
+    torch.testing.assert_close(sparsity_loss(reflectance, different, known, EDGES), full)
+
+
+def test_chromaticity_averages_the_frames_that_see_a_vertex() -> None:
+    colors = torch.tensor([[[[0.2, 0.2, 0.2]], [[0.8, 0.0, 0.0]]]])
+    h, known = chromaticity_of(colors, torch.tensor([[[0.5], [0.0]]]))
+    torch.testing.assert_close(h, torch.full((1, 1, 2), 1 / 3))
+    assert known.all()
+    _, known = chromaticity_of(colors, torch.zeros(1, 2, 1))
+    assert not known.any()
+
+
+def test_priors_are_sums_of_squares() -> None:
+    torch.testing.assert_close(expression_loss(torch.tensor([[1.0, 2.0]]), 0.5), torch.tensor([20.0]))
+    torch.testing.assert_close(reflectance_loss(torch.full((2, 4, 3), 0.5)), torch.full((2,), 0.25))

@@ -1,0 +1,131 @@
+"""The training loop end to end, on a handful of clips."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import SMALL
+from safetensors.torch import load_file
+
+from fmlfast.checkpoint import load_state
+from fmlfast.system import FML
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import train as training
+
+
+@pytest.fixture
+def config(synthetic_folder: Path, tmp_path: Path) -> training.Config:
+    return training.Config(
+        run=tmp_path / "run",
+        data=synthetic_folder,
+        model=SMALL,
+        steps=6,
+        batch=2,
+        log_every=1,
+        preview_every=3,
+        checkpoint_every=3,
+        tensorboard=False,
+        evaluate=False,
+        device="cpu",
+    )
+
+
+def test_a_run_folder_holds_everything(config: training.Config) -> None:
+    training.train(replace(config, evaluate=True, tensorboard=True))
+    names = {p.relative_to(config.run).as_posix() for p in config.run.rglob("*")}
+    assert {
+        "config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "previews/step-000003.png",
+        "previews/step-000006.png",
+        "evaluation.json",
+        "report.html",
+    } <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    rows = [json.loads(line) for line in (config.run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "landmarks", "membrane", "frames_per_second"} <= rows[0].keys()
+    evaluation = json.loads((config.run / "evaluation.json").read_text())
+    for row in ("mean_face", "frames_1", "frames_4", "frames_4_refined"):
+        values = [evaluation[row][k] for k in ("vertex_mm", "neutral_mm", "normal_deg", "landmark_nme", "photometric")]
+        assert all(0 < v < 1000 for v in values)
+    with pytest.raises(ValueError, match="already holds a run"):
+        training.train(config)
+
+
+def test_resuming_continues_bit_for_bit(config: training.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    training.train(config)
+    whole = load_file(config.run / "model.safetensors")
+    broken = replace(config, run=config.run.with_name("broken"))
+    real = training.FiniteWatch.check
+
+    def stop(self: training.FiniteWatch, step: int, *rest) -> None:
+        if step == 4:
+            raise KeyboardInterrupt
+        real(self, step, *rest)
+
+    monkeypatch.setattr(training.FiniteWatch, "check", stop)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(broken)
+    assert not (broken.run / "model.safetensors").exists()
+    monkeypatch.undo()
+    training.train(replace(broken, resume=True))
+    resumed = load_file(broken.run / "model.safetensors")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    rows = [json.loads(line) for line in (broken.run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_non_finite_loss_stops_and_keeps_the_batch(config: training.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = training.objective
+
+    def poisoned(*args):
+        return {k: v * float("nan") for k, v in real(*args).items()}
+
+    monkeypatch.setattr(training, "objective", poisoned)
+    with pytest.raises(FloatingPointError, match="nonfinite-000000"):
+        training.train(config)
+    saved = load_file(config.run / "nonfinite-000000.safetensors")
+    assert saved["images"].shape == (2, 4, 3, 64, 64) and torch.isfinite(saved["images"]).all()
+    assert not (config.run / "model.safetensors").exists()
+
+
+def test_training_learns(config: training.Config) -> None:
+    training.train(replace(config, steps=40, checkpoint_every=100, preview_every=100))
+    rows = [json.loads(line) for line in (config.run / "metrics.jsonl").read_text().splitlines()]
+    assert sum(r["landmarks"] for r in rows[-10:]) < 0.6 * sum(r["landmarks"] for r in rows[:5]) * 2
+    model = FML.load(config.run)
+    assert not torch.equal(model.code_factor, torch.eye(10))
+
+
+def test_starting_from_another_run(config: training.Config) -> None:
+    training.train(config)
+    training.train(replace(config, run=config.run.with_name("second"), init=config.run, steps=1))
+    with pytest.raises(ValueError, match="architecture"):
+        training.train(
+            replace(config, run=config.run.with_name("third"), init=config.run, model=replace(SMALL, width=16))
+        )
+
+
+def test_nothing_to_resume(config: training.Config) -> None:
+    with pytest.raises(ValueError, match="no checkpoint yet"):
+        training.train(replace(config, resume=True))
+    model = FML(SMALL)
+    path = config.run / "state.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(ValueError, match="cannot continue"):
+        load_state(path, model, training.make_optimizer(model, config))
+
+
+def test_help_names_the_presets() -> None:
+    script = Path(training.__file__)
+    text = subprocess.run([sys.executable, script, "--preset", "paper", "--help"], capture_output=True, text=True)
+    assert text.returncode == 0 and "cpu,base,paper" in text.stdout and "--model.identity-dim" in text.stdout
