@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 _HOME = {
     "FaceTemplate": "fmlfast.template",
     "FML": "fmlfast.system",
-    "Frames": "fmlfast.system",
-    "Codes": "fmlfast.system",
+    "Frames": "fmlfast.frames",
+    "Codes": "fmlfast.frames",
     "Reconstruction": "fmlfast.reconstruction",
     "reconstruct": "fmlfast.reconstruction",
     "read_image": "fmlfast.images",
@@ -33,6 +33,8 @@ __all__ = ["__version__", *_HOME]
 if TYPE_CHECKING:
     from fmlfast.camera import project as project
     from fmlfast.export import write_mesh as write_mesh
+    from fmlfast.frames import Codes as Codes
+    from fmlfast.frames import Frames as Frames
     from fmlfast.images import read_image as read_image
     from fmlfast.reconstruction import Reconstruction as Reconstruction
     from fmlfast.reconstruction import reconstruct as reconstruct
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
     from fmlfast.renderer import vertex_normals as vertex_normals
     from fmlfast.renderer import vertex_visibility as vertex_visibility
     from fmlfast.system import FML as FML
-    from fmlfast.system import Codes as Codes
-    from fmlfast.system import Frames as Frames
     from fmlfast.template import FaceTemplate as FaceTemplate
 
 

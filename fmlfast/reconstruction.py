@@ -1,0 +1,253 @@
+"""From photos of one person to a face: detect, crop, encode, refine, and write what came out.
+
+The module is not called `reconstruct`, because importing it would then replace the function `fmlfast.reconstruct`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fmlfast import __version__
+from fmlfast._atomic import atomic_path
+from fmlfast.data.crop import K_to_crop, assumed_K, crop_image, crop_to_source, face_crop, points_to_crop
+from fmlfast.data.landmarks import Face, detect_faces
+from fmlfast.data.shards import Clip
+from fmlfast.export import SUFFIXES, write_mesh
+from fmlfast.frames import Codes, Frames
+from fmlfast.images import check_image, read_image
+from fmlfast.overlay import overlay, panel
+from fmlfast.refine import refine as refine_codes
+from fmlfast.renderer import shade_sh, vertex_normals
+from fmlfast.system import FML, load_template
+from fmlfast.template import FaceTemplate
+
+CONVENTIONS = (
+    "mm; camera +x right, +y down, +z forward; X_camera = R X_model + t; pixel centres at +0.5; linear RGB = "
+    "reflectance * (H(n) @ sh), H = [1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1], n the unit normal in the camera frame"
+)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One person's face in N photos: one identity and reflectance, and pose, expression and light of each photo.
+
+    Vertices are millimetres. The model frame has +x to the subject's left, +y up and +z out of the face; the camera
+    frame of a photo has +x right, +y down and +z forward, X_camera = R X_model + t with R and t in `codes`.
+    """
+
+    names: tuple[str, ...]
+    """One a photo, unique; from the file names."""
+    photos: tuple[np.ndarray, ...]
+    """uint8 [H, W, 3] sRGB each."""
+    landmarks: np.ndarray
+    """[N, 68, 2] detected points, pixels of the photo, iBUG 68 order."""
+    Ks: np.ndarray
+    """[N, 3, 3] intrinsics of the photos, pixels; the focal length is a guess of 1.2 x the longer side."""
+    codes: Codes
+    """Codes of one subject in N frames, on the CPU."""
+    template: FaceTemplate
+    """The mesh of everything below."""
+    neutral: Tensor
+    """[V, 3] without expression, model frame."""
+    vertices: Tensor
+    """[N, V, 3] with expression, model frame."""
+    camera_vertices: Tensor
+    """[N, V, 3] with expression, camera frame."""
+    reflectance: Tensor
+    """[V, 3] linear RGB."""
+    shaded: Tensor
+    """[N, V, 3] linear RGB under the light of each photo."""
+
+    def overlay(self, index: int) -> np.ndarray:
+        """The face rendered over photo `index`, [H, W, 3] uint8 sRGB."""
+        return overlay(
+            self.photos[index],
+            self.camera_vertices[index],
+            self.template.triangles,
+            self.shaded[index],
+            torch.from_numpy(self.Ks[index]),
+        )
+
+    def panel(self, index: int) -> np.ndarray:
+        """Photo, overlay, geometry and reflectance of photo `index` side by side, uint8 sRGB."""
+        return panel(
+            self.photos[index],
+            self.camera_vertices[index],
+            self.template.triangles,
+            self.shaded[index],
+            self.reflectance,
+            torch.from_numpy(self.Ks[index]),
+        )
+
+    def parameters(self) -> dict[str, object]:
+        """Everything but the meshes as JSON types: codes, cameras, poses, light, expressions, landmarks."""
+        codes, template = self.codes, self.template
+        photos = [
+            {
+                "name": name,
+                "width": photo.shape[1],
+                "height": photo.shape[0],
+                "K": self.Ks[i].tolist(),
+                "R": codes.rotation[0, i].tolist(),
+                "t": codes.translation[0, i].tolist(),
+                "sh": codes.sh[0, i].tolist(),
+                "expression": dict(zip(template.expression_names, codes.expression[0, i].tolist(), strict=True)),
+                "landmarks": self.landmarks[i].tolist(),
+            }
+            for i, (name, photo) in enumerate(zip(self.names, self.photos, strict=True))
+        ]
+        return {
+            "fmlfast": __version__,
+            "template": {"name": template.name, "level": template.level, "fingerprint": template.fingerprint},
+            "conventions": CONVENTIONS,
+            "identity": codes.identity[0].tolist(),
+            "reflectance": codes.reflectance[0].tolist(),
+            "photos": photos,
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Writes a new folder, whole or not at all.
+
+        For each photo `overlay-NAME.png` (at the photo's full size), `panel-NAME.png` and `mesh-NAME.ply|obj|glb` (with
+        expression, model frame, reflectance as vertex colours); `neutral.ply|obj|glb`; `parameters.json`.
+
+        Raises FileExistsError when `folder` exists.
+        """
+        triangles, uv = self.template.triangles, self.template.uv
+        with atomic_path(check_new(folder)) as temporary:
+            temporary.mkdir()
+            for i, name in enumerate(self.names):
+                Image.fromarray(self.overlay(i)).save(temporary / f"overlay-{name}.png")
+                Image.fromarray(self.panel(i)).save(temporary / f"panel-{name}.png")
+            meshes = [("neutral", self.neutral)]
+            meshes += [(f"mesh-{name}", points) for name, points in zip(self.names, self.vertices, strict=True)]
+            for name, points in meshes:
+                for suffix in SUFFIXES:
+                    write_mesh(temporary / f"{name}{suffix}", points, triangles, self.reflectance, uv)
+            (temporary / "parameters.json").write_text(json.dumps(self.parameters(), indent=1) + "\n")
+
+
+def reconstruct(
+    images: Sequence[str | Path | np.ndarray],
+    checkpoint: str | Path,
+    *,
+    face: int | None = None,
+    refine: int = 50,
+) -> Reconstruction:
+    """Reconstructs one person from one photo or several, jointly: one identity for all.
+
+    Args:
+        images: files in any format Pillow reads, or uint8 [H, W, 3] sRGB arrays; all of the same person.
+        checkpoint: a run folder of train.py.
+        face: which face to take in photos that show several, counted from 0 at the left.
+        refine: steps of test-time refinement; 0 takes the network's answer.
+
+    Returns:
+        The reconstruction, on the CPU; nothing is written before its `save`.
+
+    Raises:
+        FileNotFoundError: an image or the checkpoint does not exist.
+        ValueError: an image cannot be read, shows no face, or several and `face` chooses none of them; the checkpoint
+            is none or belongs to another template.
+    """
+    if len(images) == 0:
+        raise ValueError("no images given; name at least one photo of the person")
+    labels = [f"image {n}" if isinstance(image, np.ndarray) else str(image) for n, image in enumerate(images)]
+    model = FML.load(checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
+    photos, faces = [], []
+    for image, label in zip(images, labels, strict=True):
+        photo = check_image(image, label) if isinstance(image, np.ndarray) else read_image(image)
+        photos.append(photo)
+        faces.append(_choose(detect_faces(photo), label, face, alone=len(images) == 1))
+    Ks = np.stack([assumed_K(photo.shape[1], photo.shape[0]) for photo in photos]).astype(np.float32)
+    clip = _clip(photos, faces, Ks, model.config.image_size)
+    frames = Frames.from_clips([clip], model.config.image_size).to(model.landmark_points.device)
+    with torch.no_grad():
+        codes = model.encode(frames)
+    codes = refine_codes(model, frames, codes, refine).to("cpu")
+    model = model.cpu()
+    template = _finest(model)
+    reflectance = model.reflectance(codes)[0]
+    if template.level > model.config.level:
+        reflectance = template.subdivide(reflectance.T).T
+    camera = model.camera_vertices(codes, template)[0]
+    normals = vertex_normals(camera, template.triangles)
+    return Reconstruction(
+        names=_names(images),
+        photos=tuple(photos),
+        landmarks=np.stack([item.landmarks for item in faces]),
+        Ks=Ks,
+        codes=codes,
+        template=template,
+        neutral=model.neutral(codes, template)[0],
+        vertices=model.geometry(codes, template)[0],
+        camera_vertices=camera,
+        reflectance=reflectance,
+        shaded=shade_sh(reflectance.expand_as(camera), normals, codes.sh[0]),
+    )
+
+
+def check_new(folder: str | Path) -> Path:
+    """`folder` as a path; raises FileExistsError when anything is there already."""
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; remove it or choose another output")
+    return folder
+
+
+def _finest(model: FML) -> FaceTemplate:
+    """The mesh to write: a model trained on the base mesh is shown on the finest level, any other on its own."""
+    return load_template(replace(model.config, level=2)) if model.config.level == 0 else model.template
+
+
+def _clip(photos: Sequence[np.ndarray], faces: Sequence[Face], Ks: np.ndarray, size: int) -> Clip:
+    """The photos cropped to their faces, as one clip of one subject."""
+    crops = [face_crop(item.landmarks) for item in faces]
+    return Clip(
+        key="photos",
+        subject="photos",
+        source="photos",
+        images=np.stack([crop_image(photo, crop, size) for photo, crop in zip(photos, crops, strict=True)]),
+        landmarks=np.stack([points_to_crop(f.landmarks, crop, size) for f, crop in zip(faces, crops, strict=True)]),
+        confidence=np.stack([item.confidence for item in faces]).astype(np.float32),
+        Ks=np.stack([K_to_crop(K, crop, size) for K, crop in zip(Ks, crops, strict=True)]),
+        crop_to_source=np.stack([crop_to_source(crop, size) for crop in crops]),
+        times=np.zeros(len(photos), np.float32),
+        focal_source="assumed",
+    )
+
+
+def _names(images: Sequence[str | Path | np.ndarray]) -> tuple[str, ...]:
+    """File names without suffix, numbered where they would collide."""
+    names: list[str] = []
+    for number, image in enumerate(images):
+        stem = f"image-{number}" if isinstance(image, np.ndarray) else Path(image).stem
+        name, copy = stem, 1
+        while name in names:
+            copy += 1
+            name = f"{stem}-{copy}"
+        names.append(name)
+    return tuple(names)
+
+
+def _choose(faces: Sequence[Face], label: str, face: int | None, alone: bool) -> Face:
+    """The face to take; among several photos `face` is meant for those that show several people."""
+    if not faces:
+        raise ValueError(f"{label}: no face found; give a photo with a larger, sharper or less turned face")
+    faces = sorted(faces, key=lambda item: float(item.landmarks[:, 0].mean()))
+    if len(faces) == 1 and (face is None or not alone):
+        return faces[0]
+    if face is not None and 0 <= face < len(faces):
+        return faces[face]
+    problem = f"{len(faces)} faces" if face is None else f"no face {face}"
+    boxes = []
+    for i, item in enumerate(faces):
+        (left, top), (right, bottom) = item.landmarks.min(0), item.landmarks.max(0)
+        boxes.append(f"{i} at x {left:.0f}-{right:.0f}, y {top:.0f}-{bottom:.0f}")
+    raise ValueError(f"{label}: {problem}; choose with --face N from left to right: {'; '.join(boxes)}")

@@ -1,0 +1,69 @@
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import fmlfast
+
+ROOT = Path(__file__).resolve().parent.parent
+SHIPPED = ("pyproject.toml", "README.md", "LICENSE", "LICENSES.md", "fmlfast", "kernels")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Names inside the wheel, built from a copy so that no build folder is left in the tree."""
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools, the build backend, is not installed")
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    for name in SHIPPED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+        copy(ROOT / name, source / name, **({"symlinks": True} if copy is shutil.copytree else {}))
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-q"]
+    subprocess.run([*command, "-w", str(out), str(source)], check=True, capture_output=True, text=True)
+    (built,) = out.glob("*.whl")
+    return zipfile.ZipFile(built).namelist()
+
+
+def test_wheel_holds_every_module_and_the_template(wheel):
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "fmlfast").rglob("*.py")}
+    modules |= {f"fmlfast/{path.relative_to(ROOT)}" for path in (ROOT / "kernels").rglob("*.py")}
+    assert any(name.startswith("fmlfast/kernels/") for name in modules)
+    assert modules <= set(wheel)
+    assert "fmlfast/assets/template.npz" in wheel
+
+
+def test_wheel_installs_nothing_outside_fmlfast(wheel):
+    assert {name.split("/")[0] for name in wheel} == {"fmlfast", f"fmlfast-{fmlfast.__version__}.dist-info"}
+
+
+def test_wheel_carries_the_licences(wheel):
+    assert {Path(name).name for name in wheel if "/licenses/" in name} == {"LICENSE", "LICENSES.md"}
+
+
+def test_version_is_one(wheel):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == fmlfast.__version__
+
+
+def test_kernels_are_one_package_however_imported():
+    import fmlfast.kernels
+
+    assert Path(fmlfast.kernels.__file__).resolve() == ROOT / "kernels" / "__init__.py"
+
+
+def test_every_public_name_loads():
+    for name in fmlfast.__all__:
+        assert getattr(fmlfast, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = fmlfast.nonsense
+
+
+def test_import_is_light():
+    """`import fmlfast` and the command's help must not wait for torch."""
+    code = "import sys, fmlfast, fmlfast.cli; sys.exit('torch' in sys.modules or 'mediapipe' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
