@@ -1,0 +1,84 @@
+"""Which vertices a camera sees, from the z-buffer."""
+
+import torch
+from torch import Tensor
+
+_PLANE = 0.25  # pixels by which the vertex's tangent plane may lie behind the z-buffer, measured along the normal
+_DEPTH = 3.0  # pixels by which the vertex itself may lie behind the z-buffer
+
+
+def vertex_visibility(
+    vertices: Tensor,  # [F, V, 3]
+    normals: Tensor,  # [F, V, 3]
+    Ks: Tensor,  # [F, 3, 3]
+    depth: Tensor,  # [F, H, W]
+) -> Tensor:  # [F, V]
+    """Votes of the 2x2 z-buffer pixels around each vertex, compared with the vertex's tangent plane.
+
+    With n the normal, d a pixel's depth, (u, v) the projection of the vertex V and px = V.z / f one pixel in mm there, a
+    vertex is visible where dot(n, V) < 0, (u, v) is inside the image, its own pixel passes and so does at least one of the
+    other three. A pixel (x, y) passes where it is outside the image, empty, or
+
+        d s - dot(n, V) <= 0.25 px and V.z - d <= 3 px,  s = n.x (x + .5 - cx) / fx + n.y (y + .5 - cy) / fy + n.z
+
+    d s - dot(n, V) is how far the surface seen at the pixel lies in front of the vertex's tangent plane. Comparing with the
+    plane and not with V.z keeps slanted surfaces, whose depth changes much within a pixel. Not differentiable.
+
+    Args:
+        vertices: [F, V, 3] float32, camera space, mm.
+        normals: [F, V, 3] float32, unit, outward, camera frame.
+        Ks: [F, 3, 3] float32, intrinsics of the z-buffer, pixels.
+        depth: [F, H, W] float32, mm, inf where empty, as `rasterize` gives it.
+
+    Returns:
+        [F, V] bool.
+
+    Raises:
+        ValueError: wrong shape, dtype or device, naming the argument.
+    """
+    _check(vertices, normals, Ks, depth)
+    with torch.no_grad():
+        frames, height, width = depth.shape
+        x, y, z = vertices.unbind(-1)
+        nx, ny, nz = normals.unbind(-1)
+        fx, skew, cx, fy, cy = (Ks[:, i, j, None] for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2)))
+        offset = nx * x + ny * y + nz * z  # of the tangent plane, negative where it faces the camera
+        u, v = (fx * x + skew * y) / z + cx, fy * y / z + cy
+        candidate = (offset < 0) & (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        at = candidate.view(-1).nonzero().view(-1)
+        frame = at // vertices.shape[1]
+        x, y, z, u, v, nx, ny, nz, offset = (a.reshape(-1)[at] for a in (x, y, z, u, v, nx, ny, nz, offset))
+        fx, skew, cx, fy, cy = (a.view(-1)[frame] for a in (fx, skew, cx, fy, cy))
+        pixel = z / fx  # mm
+        column, row = u.floor(), v.floor()
+        # The block's other column and row lie on the side of the pixel's centre that the vertex is on.
+        beside = torch.where(u - column < 0.5, column - 1, column + 1)
+        below = torch.where(v - row < 0.5, row - 1, row + 1)
+        passes = []
+        for px, py in ((column, row), (beside, row), (column, below), (beside, below)):
+            outside = (px < 0) | (px >= width) | (py < 0) | (py >= height)
+            address = (frame * height + py.clamp(0, height - 1).long()) * width + px.clamp(0, width - 1).long()
+            d = depth.reshape(-1)[address]
+            ray_y = (py + 0.5 - cy) / fy
+            ray_x = (px + 0.5 - cx - skew * ray_y) / fx
+            plane = d * (nx * ray_x + ny * ray_y + nz) - offset
+            passes.append(outside | d.isinf() | ((plane <= _PLANE * pixel) & (z - d <= _DEPTH * pixel)))
+        visible = passes[0] & (passes[1] | passes[2] | passes[3])
+        return torch.zeros_like(candidate).view(-1).index_copy(0, at, visible).view(candidate.shape)
+
+
+def _check(vertices: Tensor, normals: Tensor, Ks: Tensor, depth: Tensor) -> None:
+    if vertices.ndim != 3 or vertices.shape[-1] != 3:
+        raise ValueError(f"vertices must be [F, V, 3], not {tuple(vertices.shape)}")
+    frames = len(vertices)
+    if normals.shape != vertices.shape:
+        raise ValueError(f"normals must be {tuple(vertices.shape)} like vertices, not {tuple(normals.shape)}")
+    if tuple(Ks.shape) != (frames, 3, 3):
+        raise ValueError(f"Ks must be [{frames}, 3, 3] to go with vertices, not {tuple(Ks.shape)}")
+    if depth.ndim != 3 or len(depth) != frames or 0 in depth.shape[1:]:
+        raise ValueError(f"depth must be [{frames}, H, W] to go with vertices, not {tuple(depth.shape)}")
+    for name, tensor in (("vertices", vertices), ("normals", normals), ("Ks", Ks), ("depth", depth)):
+        if not tensor.is_floating_point() or tensor.device != vertices.device:
+            raise ValueError(
+                f"{name} must be floating point on {vertices.device}, not {tensor.dtype} on {tensor.device}"
+            )
