@@ -1,0 +1,162 @@
+"""The report page: whole, self-contained, and honest about damaged input."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fmlfast.chart import line_chart
+from fmlfast.report import read_history, write_report
+
+EVALUATION: dict[str, Any] = {
+    "mean_face": {"vertex_mm": 3.17, "neutral_mm": 2.68, "normal_deg": 9.0, "landmark_nme": 6.1, "photometric": 30.0},
+    "frames_1": {"vertex_mm": 2.4, "neutral_mm": 2.2, "normal_deg": 8.0, "landmark_nme": 3.5, "photometric": 21.0},
+    "frames_4": {"vertex_mm": 2.3, "neutral_mm": 2.0, "normal_deg": 7.5, "landmark_nme": 3.2, "photometric": 20.0},
+    "frames_4_refined": {"vertex_mm": 2.1, "neutral_mm": 1.9, "normal_deg": 7.2, "landmark_nme": 2, "photometric": 15},
+    "ratios": {"frames_1": {"vertex_mm": 0.757}, "frames_4": {"vertex_mm": 0.726}, "frames_4_refined": {}},
+    "spread": {"mean_face": {"vertex_mm": 0.0625}, "frames_1": {"vertex_mm": None}},
+    "floor": {"graph": 0.43, "complement": 1.55, "complement_rank": 51},
+    "split": "test",
+    "people": 100,
+}
+
+
+def make_run(folder: Path) -> Path:
+    run = folder / "my <run>"
+    (run / "previews").mkdir(parents=True)
+    config = {"model": {"level": 1, "channels": [24, 48], "spectral": None}, "steps": 900, "data": "data/<a>&b"}
+    (run / "config.json").write_text(json.dumps(config))
+    lines = [{"step": s, "loss": 30 * math.exp(-s / 40), "frames_per_second": 90.0 + s % 3} for s in range(0, 300, 7)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / "evaluation.json").write_text(json.dumps(EVALUATION))
+    for step in (0, 100, 150, 300):
+        Image.fromarray(np.full((8, 20, 3), step // 2, np.uint8)).save(run / "previews" / f"step-{step:06d}.png")
+    Image.fromarray(np.zeros((8, 20, 3), np.uint8)).save(run / "error_map.png")
+    return run
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch, and checks that tags nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        pass  # opens and closes at once
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+def test_the_page_holds_everything_it_shows(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    path = write_report(run)
+    assert path == run / "report.html"
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert len(page.sources) == 4 and all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "url(" not in text and "@import" not in text and "<script" not in text
+    assert text.count("<svg") == 2  # loss and frames per second
+    words = "".join(page.words)
+    for expected in (
+        "my <run>",
+        "data/<a>&b",
+        "24, 48",
+        "± 0.06",
+        "× 0.726",
+        "1.55 mm",
+        "rank 51",
+        "4 frames, refined",
+    ):
+        assert expected in words
+    assert "Step 0" in words and "Step 150" in words and "Step 300" in words and "Step 100" not in words
+
+
+def test_a_young_run_has_a_page_too(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert page.open == [] and page.sources == []
+    assert "Machine" in page.words and "Training" not in page.words
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a run folder"):
+        write_report(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["config.json", "evaluation.json"])
+@pytest.mark.parametrize("content", ['{"a": ', "[1, 2]"])
+def test_damaged_json_is_named_and_leaves_no_page(tmp_path: Path, name: str, content: str) -> None:
+    run = make_run(tmp_path)
+    (run / name).write_text(content)
+    with pytest.raises(ValueError, match=name):
+        write_report(run)
+    assert not (run / "report.html").exists()
+
+
+def test_history_survives_a_crash_and_a_resume(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"step": 0, "loss": 5}\n{"step": 10, "loss": 4}\n{"step": 0, "loss": 6, "note": "x"}\n{"step": 20, "lo'
+    )
+    assert read_history(path) == [{"step": 0, "loss": 6}, {"step": 10, "loss": 4}]
+    path.write_text('{"step": 0}\n{"loss": 4}\n{"step": 20}\n')
+    with pytest.raises(ValueError, match="line 2"):
+        read_history(path)
+    assert read_history(tmp_path / "absent.jsonl") == []
+
+
+def curve(svg: str, name: str) -> np.ndarray:
+    """Points [N,2] of one polyline of a chart."""
+    points = next(e.attrib["points"] for e in ElementTree.fromstring(svg).iter() if e.attrib.get("class") == name)
+    return np.array([[float(v) for v in point.split(",")] for point in points.split()])
+
+
+def test_a_chart_draws_the_numbers() -> None:
+    steps = list(range(1000))
+    linear = curve(line_chart("up & down", steps, [1.0 + 0.001 * s for s in steps]), "raw")
+    assert 100 < len(linear) <= 300
+    slopes = np.diff(linear[:, 1]) / np.diff(linear[:, 0])
+    np.testing.assert_allclose(slopes, slopes.mean(), atol=0.15)  # a line stays a line, and rises on screen
+    assert slopes.mean() < 0
+    decay = curve(line_chart("decay", steps, [math.exp(-s / 100) for s in steps]), "raw")
+    slopes = np.diff(decay[:, 1]) / np.diff(decay[:, 0])
+    np.testing.assert_allclose(slopes, slopes.mean(), atol=0.15)  # four decades: the axis is logarithmic
+    noise = np.random.default_rng(0).normal(5.0, 1.0, 1000)
+    svg = line_chart("noise", steps, noise.tolist())
+    assert curve(svg, "smooth")[50:, 1].std() < 0.4 * curve(svg, "raw")[:, 1].std()
+
+
+@pytest.mark.parametrize("values", [[3.0], [0.0, 0.0, 0.0], [-1.0, 2.0], [math.nan, 1.0, math.inf, 2.0], [1e-9, 1e9]])
+def test_a_chart_of_odd_numbers_is_finite_and_inside(values: list[float]) -> None:
+    svg = line_chart("odd", list(range(len(values))), values)
+    for name in ("raw", "smooth"):
+        points = curve(svg, name)
+        assert np.isfinite(points).all()
+        assert (points >= 0).all() and (points <= [320, 162]).all()
+    assert not re.search(r"nan|inf", svg)
+
+
+def test_a_chart_of_nothing_is_nothing() -> None:
+    assert line_chart("none", [], []) == "" and line_chart("none", [1], [math.nan]) == ""
