@@ -38,7 +38,7 @@ def face_crop(landmarks: np.ndarray) -> Crop:
 
 
 def crop_image(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:
-    """Resamples a crop to [size, size, 3] uint8, antialiased; outside of the source its border pixels go on.
+    """Resamples a crop to [size, size, 3] uint8, antialiased; the source is mirrored at its border.
 
     image: [H, W, 3] uint8. Raises ValueError when the crop does not touch the image.
     """
@@ -49,11 +49,17 @@ def crop_image(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:
     # A margin of the resampling filter's support, so that only pixels near the crop are copied and padded.
     margin = math.ceil(2 * crop.side / size) + 2
     left, top = math.floor(crop.x0) - margin, math.floor(crop.y0) - margin
-    columns = np.clip(np.arange(left, math.ceil(x1) + margin), 0, width - 1)
-    rows = np.clip(np.arange(top, math.ceil(y1) + margin), 0, height - 1)
+    columns = _mirrored(np.arange(left, math.ceil(x1) + margin), width)
+    rows = _mirrored(np.arange(top, math.ceil(y1) + margin), height)
     patch = Image.fromarray(np.ascontiguousarray(image[rows[:, None], columns]))
     box = (crop.x0 - left, crop.y0 - top, x1 - left, y1 - top)
     return np.asarray(patch.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def _mirrored(index: np.ndarray, length: int) -> np.ndarray:
+    """Indices beyond 0..length-1 run back and forth: beyond the border goes on what was before it, skin as skin."""
+    index = index % (2 * length)
+    return np.minimum(index, 2 * length - 1 - index)
 
 
 def crop_to_source(crop: Crop, size: int) -> np.ndarray:
