@@ -3,23 +3,24 @@
 import html
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 POINTS = 300  # a curve is drawn with at most this many
 
 
 def line_chart(title: str, steps: Sequence[float], values: Sequence[float]) -> str:
-    """An inline SVG of one curve, faint as logged and bold as an exponential mean.
+    """An inline SVG of one curve, faint as logged and bold as a moving mean over 5% of it.
 
     The axis is logarithmic where the values are positive and span more than a factor of ten.
     """
     pairs = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
     if not pairs:
         return ""
-    smooth, mean = [], pairs[0][1]
-    keep = 1 - 1 / max(1.0, 0.04 * len(pairs))  # the mean looks back over 4% of the curve
-    for step, value in pairs:
-        mean = keep * mean + (1 - keep) * value
-        smooth.append((step, mean))
+    total = [0.0, *accumulate(value for _, value in pairs)]
+    smooth = []
+    for i, (step, _) in enumerate(pairs):
+        reach = min(len(pairs) // 40, i, len(pairs) - 1 - i)  # symmetric to the very ends: no lag behind the curve
+        smooth.append((step, (total[i + reach + 1] - total[i - reach]) / (2 * reach + 1)))
     low, high = min(v for _, v in pairs), max(v for _, v in pairs)
     log = low > 0 and high > 10 * low
     ticks = _log_ticks(low, high) if log else _ticks(low, high)

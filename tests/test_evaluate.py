@@ -1,0 +1,206 @@
+"""The evaluation protocol on synthetic clips whose truth is known."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fmlfast import evaluate as module
+from fmlfast import metrics
+from fmlfast.alignment import LANDMARKS_66, fit_pose
+from fmlfast.camera import project
+from fmlfast.data.shards import list_clips, read_clip, read_meta, read_truth, write_meta
+from fmlfast.evaluate import evaluate, evaluate_run, evaluation_template, fit_light, measure
+from fmlfast.frames import Frames
+from fmlfast.kernels.shading import shade_sh
+from fmlfast.system import FML
+from fmlfast.tally import METRICS, Tally
+from fmlfast.template import FaceTemplate
+
+ROWS = ["mean_face", "frames_1", "frames_4", "frames_4_refined"]
+
+
+@pytest.fixture(scope="module")
+def table(synthetic_folder: Path) -> dict[str, Any]:
+    """The table of a small untrained model, refined a little."""
+    return evaluate(small_model(), synthetic_folder, refine_steps=3)
+
+
+def small_model() -> FML:
+    from conftest import SMALL
+
+    torch.manual_seed(0)
+    return FML(SMALL).eval()
+
+
+def test_the_table_holds_what_it_should(table: dict[str, Any]) -> None:
+    for row in ROWS:
+        assert tuple(table[row]) == METRICS
+        assert all(0 < value < 300 for value in table[row].values()), row
+        assert set(table["spread"][row]) == set(METRICS)
+    assert list(table["ratios"]) == ROWS[1:]
+    for row in ROWS[1:]:
+        ratio = table[row]["vertex_mm"] / table["mean_face"]["vertex_mm"]
+        assert table["ratios"][row]["vertex_mm"] == pytest.approx(ratio, rel=1e-3)
+    assert table["frames_4_refined"] != table["frames_4"] != table["frames_1"]
+    assert (table["people"], table["clips"], table["frames"]) == (3, 3, 12)
+    assert (table["split"], table["level"], table["refine_steps"]) == ("test", 1, 3)
+    assert 0 < table["floor"]["graph"] < table["floor"]["complement"] < table["mean_face"]["neutral_mm"]
+    assert table["floor"]["complement_rank"] == 10
+    assert json.loads(json.dumps(table)) == table
+
+
+def test_the_mean_face_row_is_the_templates_error(table: dict[str, Any], synthetic_folder: Path) -> None:
+    template = FaceTemplate.default(1)
+    errors, neutral_errors = [], []
+    truth = read_truth(synthetic_folder, "test")
+    for ref in list_clips(synthetic_folder, "test"):
+        neutral = template.subdivide(torch.from_numpy(truth[ref.key]["vertices"]).float())
+        moves = torch.einsum("me,evc->mvc", torch.from_numpy(truth[ref.key]["expression"]), template.expressions)
+        posed = neutral + moves
+        mean = template.vertices.expand_as(posed)
+        errors.append(metrics.vertex_error(mean, posed, template.regions["face"]).mean())
+        neutral_errors.append(metrics.vertex_error(mean[:1], neutral[None], template.regions["face"]).mean())
+    assert table["mean_face"]["vertex_mm"] == pytest.approx(float(torch.stack(errors).mean()), rel=1e-4)
+    assert table["mean_face"]["neutral_mm"] == pytest.approx(float(torch.stack(neutral_errors).mean()), rel=1e-4)
+
+
+def test_the_truth_itself_has_no_error(synthetic_folder: Path) -> None:
+    """A perfect reconstruction scores zero: evaluation and generator agree about frames, jaw line, light and units."""
+    template = FaceTemplate.default(0)
+    refs = list_clips(synthetic_folder, "test")
+    clips = [read_clip(ref) for ref in refs]
+    truth = read_truth(synthetic_folder, "test")
+    frames = Frames.from_clips(clips, clips[0].images.shape[1])
+    target = module._target(frames, clips, truth, template)
+    assert target.posed is not None and target.neutral is not None and target.rotation is not None
+
+    def stack(name: str) -> torch.Tensor:
+        return torch.cat([torch.from_numpy(truth[ref.key][name]).float() for ref in refs])
+
+    translation, sh = stack("translation"), stack("sh")
+    reflectance = torch.stack([torch.from_numpy(truth[ref.key]["reflectance"]).float() for ref in refs])
+    surface = target.posed @ target.rotation.mT + translation[:, None]
+    perfect = module._Estimate(
+        target.neutral,
+        target.posed,
+        target.rotation,
+        translation,
+        surface,
+        reflectance.repeat_interleave(torch.tensor([clip.frames for clip in clips]), 0),
+        sh,
+    )
+    errors, distances = module._errors(perfect, target, template, template)
+    assert distances is not None and distances.max() < 1e-3
+    for name in ("vertex_mm", "neutral_mm", "normal_deg", "rotation_deg"):
+        assert errors[name].max() < 1e-2, name
+    assert errors["landmark_nme"].max() < 0.2
+    assert errors["photometric"].median() < 16  # camera noise, occluders and procedural detail remain
+
+
+def test_neither_batch_size_nor_order_of_people_matters(synthetic_folder: Path, table: dict[str, Any]) -> None:
+    one_by_one = evaluate(small_model(), synthetic_folder, refine_steps=3, batch=1)
+    for row in ROWS:
+        for name in METRICS:
+            assert one_by_one[row][name] == pytest.approx(table[row][name], rel=2e-2), (row, name)
+
+
+def test_refinement_of_no_steps_changes_nothing(synthetic_folder: Path) -> None:
+    table = evaluate(small_model(), synthetic_folder, refine_steps=0, clips=2)
+    assert table["frames_4_refined"] == table["frames_4"]
+    assert table["clips"] == 2
+
+
+def test_clips_without_truth_give_image_errors_only(synthetic_folder: Path, tmp_path: Path) -> None:
+    for path in synthetic_folder.glob("test-0*.tar"):
+        shutil.copy(path, tmp_path)
+    result = measure(small_model(), tmp_path, refine_steps=2)
+    for row in ROWS:
+        assert set(result.table[row]) == {"landmark_nme", "photometric"}
+    assert "floor" not in result.table and result.vertex_errors == {}
+    assert (result.table["people"], result.table["frames"]) == (3, 12)
+
+
+def test_a_model_in_training_stays_in_training_and_unchanged(synthetic_folder: Path) -> None:
+    model = small_model().train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    evaluate(model, synthetic_folder, refine_steps=1, clips=1)
+    assert model.training and all(p.requires_grad for p in model.parameters())
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_a_run_gets_its_files(synthetic_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    small_model().save(run)
+    table = evaluate_run(run, synthetic_folder, "val", refine_steps=1)
+    assert json.loads((run / "evaluation.json").read_text()) == table
+    assert table["split"] == "val" and table["people"] == 2
+    assert (run / "error_map.png").stat().st_size > 1000
+    assert sorted(p.name for p in run.iterdir()) == [
+        "config.json",
+        "error_map.png",
+        "evaluation.json",
+        "model.safetensors",
+    ]
+
+
+def test_clips_of_another_template_are_refused(synthetic_folder: Path, tmp_path: Path) -> None:
+    for path in synthetic_folder.glob("test-*.tar"):
+        shutil.copy(path, tmp_path)
+    meta = read_meta(synthetic_folder)
+    assert meta["template"] == FaceTemplate.default(0).fingerprint
+    write_meta(tmp_path, {**meta, "template": "0123456789abcdef"})
+    with pytest.raises(ValueError, match="0123456789abcdef"):
+        evaluate(small_model(), tmp_path)
+    with pytest.raises(ValueError, match="nowhere"):
+        evaluate(small_model(), synthetic_folder, "nowhere")
+    with pytest.raises(ValueError):
+        evaluate(small_model(), tmp_path / "absent")
+
+
+def test_every_level_of_the_template_is_measured_on_the_same_mesh() -> None:
+    levels = [evaluation_template(FaceTemplate.default(level)).level for level in (0, 1)]
+    assert levels == [1, 1]
+
+
+def test_known_light_is_recovered() -> None:
+    generator = torch.Generator().manual_seed(3)
+    normals = torch.nn.functional.normalize(torch.randn(2, 400, 3, generator=generator), dim=-1)
+    reflectance = 0.2 + 0.6 * torch.rand(2, 400, 3, generator=generator)
+    sh = torch.randn(2, 9, 3, generator=generator)
+    colors = shade_sh(reflectance, normals, sh)
+    weights = (torch.rand(2, 400, generator=generator) > 0.4).float()
+    spoiled = torch.where(weights[..., None] > 0, colors, 7.0)
+    torch.testing.assert_close(fit_light(spoiled, reflectance, normals, weights), sh, atol=0.02, rtol=0.02)
+
+
+def test_the_mean_face_is_posed_by_its_landmarks(synthetic_folder: Path) -> None:
+    template = FaceTemplate.default(0)
+    points = template.landmarks(template.vertices)[list(LANDMARKS_66)]
+    frames = Frames.from_clips([read_clip(list_clips(synthetic_folder, "test")[0])], 64)
+    landmarks, Ks = frames.landmarks[0][:, list(LANDMARKS_66)], frames.Ks[0]
+    rotation, translation = fit_pose(landmarks, Ks, points)
+    offset = (project(points @ rotation.mT + translation[:, None], Ks) - landmarks)[:, 17:].norm(dim=-1).mean()
+    estimate = module._mean_face(small_model(), frames, evaluation_template(template))
+    torch.testing.assert_close(estimate.rotation, rotation)
+    torch.testing.assert_close(estimate.translation, translation)
+    assert offset < 3  # px of 64
+
+
+def test_people_count_once_however_many_clips_they_have() -> None:
+    tally = Tally(2)
+    errors = {"vertex_mm": torch.tensor([1.0, 3.0, 5.0])}
+    distances = torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 6.0]])
+    tally.add("mean_face", ["a", "a", "b"], errors, distances)
+    tally.add("mean_face", ["b"], {"vertex_mm": torch.tensor([9.0])}, torch.tensor([[9.0, 6.0]]))
+    tally.add("frames_1", ["a", "a", "b", "b"], {"vertex_mm": torch.tensor([1.0, 1.0, 2.0, 2.0])}, None)
+    table = tally.table()
+    assert table["mean_face"]["vertex_mm"] == 4.5  # a: 2, b: 7
+    assert table["spread"]["mean_face"]["vertex_mm"] == pytest.approx(2.5)  # std of 2 and 7 over sqrt 2
+    assert table["ratios"] == {"frames_1": {"vertex_mm": pytest.approx(1.5 / 4.5)}}
+    assert (tally.people, tally.frames) == (2, 4)
+    torch.testing.assert_close(tally.vertex_errors()["mean_face"], torch.tensor([4.5, 3.0]).double())

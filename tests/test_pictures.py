@@ -1,0 +1,140 @@
+"""Pictures: what is drawn where."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fmlfast.frames import Codes, Frames
+from fmlfast.pictures import (
+    COLUMNS,
+    PAPER,
+    colormap,
+    draw,
+    error_map,
+    nice_ceiling,
+    reconstruction_panel,
+    save_image,
+    tile,
+)
+from fmlfast.system import FML
+from fmlfast.template import FaceTemplate
+
+
+def cells(panel: np.ndarray, size: int) -> np.ndarray:
+    """A panel's pictures [R,C,S,S,3], found from the bottom right corner."""
+    rows, columns = panel.shape[0] // size, panel.shape[1] // size
+    gap = (panel.shape[1] - columns * size) // (columns - 1)
+    grid = []
+    for row in reversed(range(rows)):
+        bottom = panel.shape[0] - row * (size + gap)
+        line = [panel[bottom - size : bottom, c * (size + gap) : c * (size + gap) + size] for c in range(columns)]
+        grid.append(np.stack(line))
+    return np.stack(grid)
+
+
+@pytest.fixture
+def codes(model: FML, frames: Frames) -> Codes:
+    with torch.no_grad():
+        return model.encode(frames)
+
+
+def test_the_panel_shows_every_column(model: FML, frames: Frames, codes: Codes) -> None:
+    size = frames.images.shape[-1]
+    panel = reconstruction_panel(model, frames, codes, rows=3)
+    assert panel.dtype == np.uint8
+    grid = cells(panel, size)
+    assert grid.shape == (3, len(COLUMNS), size, size, 3)
+    # Both subjects are shown, and first frames before others: subject 0 in frames 0 and 1, subject 1 in frame 0.
+    for row, (subject, frame) in enumerate([(0, 0), (0, 1), (1, 0)]):
+        image = frames.images[subject, frame].permute(1, 2, 0).numpy() * 255
+        assert np.abs(grid[row, 0] - image).max() <= 0.51
+    face, grey = np.any(grid[:, 2] != PAPER, axis=-1), grid[:, 2].astype(int)
+    inside = face & ~np.any(np.abs(grey - PAPER) < 12, axis=-1)
+    assert inside.mean() > 0.1
+    assert np.ptp(grey[inside], axis=-1).max() <= 1  # clay has no colour
+    assert (grid[:, 1][~face] == grid[:, 0][~face]).all()  # the overlay leaves the background alone
+    assert np.abs(grid[:, 1][inside].astype(int) - grid[:, 0][inside]).mean() > 2
+    for column in (3, 4):
+        assert (grid[:, column][~face] == PAPER).all()
+        assert (grid[:, column][inside] != PAPER).any()
+
+
+def test_padding_frames_are_not_shown(model: FML, frames: Frames, codes: Codes) -> None:
+    mask = frames.mask.clone()
+    mask[0, :3] = False
+    mask[1, 1:] = False
+    grid = cells(reconstruction_panel(model, replace(frames, mask=mask), codes, rows=8), frames.images.shape[-1])
+    assert len(grid) == 2
+    for row, (subject, frame) in enumerate([(0, 3), (1, 0)]):
+        assert np.abs(grid[row, 0] - frames.images[subject, frame].permute(1, 2, 0).numpy() * 255).max() <= 0.51
+    with pytest.raises(ValueError, match="rows"):
+        reconstruction_panel(model, frames, codes, rows=0)
+
+
+def test_edges_are_smooth_and_values_premultiplied() -> None:
+    corners = torch.tensor([[[-10.0, -10, 100], [-10, 10, 100], [10, 10, 100], [10, -10, 100]]])
+    triangles = torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)
+    K = torch.tensor([[[42.5, 0, 8], [0, 40.0, 8], [0, 0, 1]]])  # edges at x = 3.75 and 12.25, y = 4 and 12
+    normals = torch.tensor([0.0, 0.0, -1.0]).expand(1, 4, 3)
+    fields = torch.cat([torch.tensor([0.8, 0.4]).expand(1, 4, 2), normals], -1)
+    values, coverage = draw(corners, triangles, fields, K, 16)
+    assert values.shape == (1, 16, 16, 5) and coverage.shape == (1, 16, 16, 1)
+    torch.testing.assert_close(coverage[0, 4:12, 4:12], torch.ones(8, 8, 1))
+    assert coverage[0, 4:12, 3].unique().tolist() == [0.5] and coverage[0, :4].max() == 0
+    torch.testing.assert_close(values[..., :2], coverage * torch.tensor([0.8, 0.4]))
+    clay = values[0, 8, 8, 2:]
+    assert (clay == clay[0]).all() and 0.3 < clay[0] < 0.9
+
+
+def test_tiles_lie_where_they_belong() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(2, 3, 40, 40, 3, generator=generator)
+    page = tile(pictures, ("a", "b", "c"))
+    np.testing.assert_array_equal(cells(page, 40), (pictures * 255).round().byte().numpy())
+    header = page[: page.shape[0] - 2 * 40 - 4]
+    dark = (header < 150).all(-1)
+    assert all(dark[:, 44 * c : 44 * c + 40].any() for c in range(3))  # a caption above each column
+
+
+def test_the_error_map_colours_the_face_by_error() -> None:
+    template = FaceTemplate.default(0)
+    x = template.vertices[:, 0]
+    errors = {"mean_face": torch.where(x > 0, 4.0, 0.0), "frames_4": torch.zeros(len(x))}
+    size = 96
+    picture = error_map(template, errors, size)
+    left, right = (cells(picture[:, : 2 * size + 4], size)[0, i].astype(int) for i in (0, 1))
+    middle = slice(size // 2 - 5, size // 2 + 5)
+    subject_left = left[middle, size // 2 + 10 : size // 2 + 16].mean((0, 1))  # +x lies right in the image
+    subject_right = left[middle, size // 2 - 16 : size // 2 - 10].mean((0, 1))
+    assert subject_left[0] > subject_left[2] + 60  # yellow: the largest error
+    assert subject_right[2] > subject_right[1] + 30  # violet: none
+    assert (right[middle, size // 2 + 10 : size // 2 + 16].mean((0, 1)) - subject_right < 40).all()
+    with pytest.raises(ValueError, match="errors"):
+        error_map(template, {"x": torch.zeros(7)})
+    with pytest.raises(ValueError, match="errors"):
+        error_map(template, {})
+
+
+def test_the_colormap_runs_from_violet_to_yellow() -> None:
+    ramp = colormap(torch.linspace(-0.5, 1.5, 401))
+    torch.testing.assert_close(ramp[0] * 255, torch.tensor([68.0, 1, 84]))
+    torch.testing.assert_close(ramp[-1] * 255, torch.tensor([253.0, 231, 37]))
+    luminance = ramp @ torch.tensor([0.2126, 0.7152, 0.0722])
+    assert (luminance[101:300].diff() > 0).all()
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0.93, 1), (1.0, 1), (1.01, 1.5), (3.2, 4), (9.1, 10), (0.034, 0.04)])
+def test_scales_end_on_round_numbers(value: float, expected: float) -> None:
+    assert nice_ceiling(value) == pytest.approx(expected)
+
+
+def test_saved_pictures_read_back(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
+    save_image(tmp_path / "new" / "a.png", picture)
+    with Image.open(tmp_path / "new" / "a.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), picture)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.png"]
