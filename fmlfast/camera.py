@@ -120,7 +120,7 @@ def to_opengl(viewmats: Tensor, Ks: Tensor, height: int, width: int, near: float
         near, far: clipping planes, the unit of viewmats, 0 < near < far.
 
     Returns:
-        modelviews [F, 4, 4] and projections [F, 4, 4], for column vectors (transpose for glLoadMatrix, which reads columns).
+        modelviews [F, 4, 4] and projections [F, 4, 4], for column vectors (glLoadMatrix reads columns: transpose).
 
     Raises:
         ValueError: invalid cameras, image size or clipping planes.
@@ -172,10 +172,10 @@ def from_opengl(modelviews: Tensor, projections: Tensor, height: int, width: int
 
 
 def to_pytorch3d(viewmats: Tensor, Ks: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Arguments of PyTorch3D's PerspectiveCameras: view space +x left, +y up, +z forward; X_view = X R + T (row vectors).
+    """Arguments of PyTorch3D's PerspectiveCameras.
 
-    Normalised device coordinates are focal X_view / Z_view + principal, +x left and +y up, where the shorter side of the
-    image spans [-1, 1].
+    View space is +x left, +y up, +z forward, X_view = X R + T (row vectors). Normalised device coordinates are
+    focal X_view / Z_view + principal, +x left and +y up, where the shorter side of the image spans [-1, 1].
 
     Args:
         viewmats: [F, 4, 4], world to camera.

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from fmlfast.camera import check_cameras, to_camera
@@ -50,7 +49,9 @@ def render(
     background: Tensor | None = None,  # [C] or [H, W, C]
     supersample: int = 1,
 ) -> Rendering:
-    """Draws meshes with colours at their vertices, with gradients to colours and background (not to vertices or cameras).
+    """Draws meshes with colours at their vertices.
+
+    Gradients go to colours and background, not to vertices or cameras.
 
     Args:
         vertices: [F, V, 3] float32, world space, mm.

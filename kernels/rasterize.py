@@ -2,15 +2,15 @@
 
 Rules, which every backend keeps to the bit:
 
-- A pixel is hit where its centre (x + 0.5, y + 0.5) lies inside the projected triangle. A centre exactly on an edge belongs
-  to the triangle on its right, below a horizontal edge (top-left rule), so that triangles sharing an edge never both hit nor
-  both miss a pixel.
-- The edge function of the vertices a, b at the centre p is (a.x - p.x)(b.y - p.y) - (a.y - p.y)(b.x - p.x): relative to the
-  pixel, so its error shrinks with the distance to the pixel, and without fused multiply-add, so that swapping a and b
-  exactly flips its sign and both triangles of a shared edge see the same number.
-- A vertex nearer than `near` cannot be projected; it stays homogeneous, (x, y, w) = (K X) / near, and the edge functions use
-  a.x - p.x a.w. This clips at the near plane without cutting triangles (Olano and Greer, Triangle Scan Conversion using 2D
-  Homogeneous Coordinates, 1997).
+- A pixel is hit where its centre (x + 0.5, y + 0.5) lies inside the projected triangle. A centre exactly on an edge
+  counts as moved a little to the right and much less down (the top-left rule), so that of the triangles sharing an edge
+  exactly one hits it.
+- The edge function of the vertices a, b at the centre p is (a.x - p.x)(b.y - p.y) - (a.y - p.y)(b.x - p.x). It is
+  relative to the pixel, so its error shrinks with the distance to the pixel; it is computed without fused multiply-add,
+  so that swapping a and b exactly flips its sign and both triangles of a shared edge see the same number.
+- A vertex nearer than `near` cannot be projected; it stays homogeneous, (x, y, w) = K X / near, and p.x, p.y above are
+  multiplied by its w. This clips at the near plane without cutting triangles (Olano and Greer, Triangle Scan Conversion
+  using 2D Homogeneous Coordinates, 1997).
 - The nearest triangle wins, of equal depths the one of lower index: the minimum of depth_bits << 32 | index.
 """
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from ._checks import check_triangles
 
 _EMPTY = torch.iinfo(torch.int64).max
-_CHUNK = 1 << 19  # (triangle, pixel) pairs or (frame, triangle) pairs held at once: bounds the memory to some 100 MB
+_CHUNK = 1 << 18  # (frame, triangle) or (triangle, pixel) pairs held at once: bounds the memory to some 100 MB
 _OPPOSITE = ((1, 2), (2, 0), (0, 1))  # the edge opposite each corner
 _TILES = (64, 8, 1)  # large windows are split into tiles of these sizes; tiles that cannot be hit are dropped
 
@@ -53,9 +53,10 @@ def rasterize(
     cull_backfaces: bool = False,
     near: float = 1.0,
 ) -> Fragments:
-    """Finds the nearest triangle at every pixel centre. Not differentiable: visibility is a constant of the backward pass.
+    """Finds the nearest triangle at every pixel centre; visibility is a constant of the backward pass.
 
     Triangles with a non-finite corner and degenerate ones are left out, those reaching behind `near` are clipped.
+    Several frames share one call; the time goes with the triangles and with the pixels that they cover.
 
     Args:
         vertices: [F, V, 3] float32, camera space (x right, y down, z forward), mm.
@@ -95,7 +96,7 @@ class _Boxes(NamedTuple):
 
     triangle: Tensor  # [N]
     frame: Tensor  # [N]
-    corners: tuple[Tensor, Tensor, Tensor]  # [N] each, rows of the screen's arrays
+    corners: list[Tensor]  # three of [N], rows of the screen's arrays
     left: Tensor  # [N] first column
     top: Tensor  # [N] first row
     columns: Tensor  # [N] number of columns
@@ -103,13 +104,15 @@ class _Boxes(NamedTuple):
     clipped: bool  # whether these triangles reach behind the near plane
 
     def at(self, index: Tensor) -> "_Boxes":  # index [n]
-        pick = [a.index_select(0, index) for a in (self.triangle, self.frame, *self.corners, *self[3:7])]
-        return _Boxes(pick[0], pick[1], (pick[2], pick[3], pick[4]), *pick[5:], self.clipped)
+        triangle, frame, left, top, columns, rows = _take(
+            (self.triangle, self.frame, self.left, self.top, self.columns, self.rows), index
+        )
+        return _Boxes(triangle, frame, _take(self.corners, index), left, top, columns, rows, self.clipped)
 
 
 def _to_screen(vertices: Tensor, Ks: Tensor, near: float) -> _Screen:
     x, y, z = vertices.unbind(-1)
-    front = z >= near
+    front = (z >= near) & (z < torch.inf)
     scale = torch.where(front, z, near).reciprocal()
     w = torch.where(front, 1.0, z / near)
     x, y = x * scale, y * scale
@@ -142,25 +145,24 @@ def _bounding_boxes(
                 index = (seen & (front != clipped)).nonzero().view(-1)
                 if len(index):
                     l, t, r, b = (a.index_select(0, index).long() for a in (left, top, right, bottom))
-                    i, j, k = (row.index_select(0, index) for row in ids)
                     which, frame_of = index % count + first, index // count + frame
-                    yield _Boxes(which, frame_of, (i, j, k), l, t, r - l + 1, b - t + 1, clipped)
+                    yield _Boxes(which, frame_of, _take(ids.unbind(0), index), l, t, r - l + 1, b - t + 1, clipped)
 
 
 def _refine(boxes: _Boxes, screen: _Screen, sizes: tuple[int, ...]) -> Iterator[_Boxes]:
     """Splits the boxes down to single pixels, dropping tiles that their triangle cannot hit."""
-    size, *finer = sizes
+    size, finer = sizes[0], sizes[1:]
     if not finer:
         yield from _split(boxes, size)
         return
     large = torch.maximum(boxes.columns, boxes.rows) > size
     if not bool(large.any()):
-        yield from _refine(boxes, screen, tuple(finer))
+        yield from _refine(boxes, screen, finer)
         return
-    yield from _refine(boxes.at((~large).nonzero().view(-1)), screen, tuple(finer))
+    yield from _refine(boxes.at((~large).nonzero().view(-1)), screen, finer)
     for tiles in _split(boxes.at(large.nonzero().view(-1)), size):
         hit = _may_hit(tiles, screen).nonzero().view(-1)
-        yield from _refine(tiles.at(hit), screen, tuple(finer))
+        yield from _refine(tiles.at(hit), screen, finer)
 
 
 def _split(boxes: _Boxes, size: int) -> Iterator[_Boxes]:
@@ -181,7 +183,7 @@ def _split(boxes: _Boxes, size: int) -> Iterator[_Boxes]:
         width = across.index_select(0, index)
         row = rank // width
         column = rank - row * width
-        rank, row, column = rank, row * size, column * size
+        column, row = column * size, row * size
         columns, rows = (part.columns - column).clamp_(max=size), (part.rows - row).clamp_(max=size)
         yield part._replace(left=part.left + column, top=part.top + row, columns=columns, rows=rows)
 
@@ -190,7 +192,7 @@ def _edges(
     screen: _Screen, corners: Sequence[Tensor], column: Tensor, row: Tensor, clipped: bool
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """The edge function opposite each corner at the pixel's centre, and the corners x, y relative to it; [N] each."""
-    px, py = column + 0.5, row + 0.5
+    px, py = column.to(screen.x.dtype) + 0.5, row.to(screen.x.dtype) + 0.5
     if clipped:
         w = [screen.w.index_select(0, c) for c in corners]
         x = [screen.x.index_select(0, c) - px * a for c, a in zip(corners, w, strict=True)]
@@ -204,16 +206,16 @@ def _edges(
 
 def _may_hit(tiles: _Boxes, screen: _Screen) -> Tensor:
     """[N] bool, False where the centres of the tile's pixels all lie outside the triangle."""
-    least, most = [], []
+    values, sizes = [], []
     for column in (tiles.left, tiles.left + tiles.columns - 1):
         for row in (tiles.top, tiles.top + tiles.rows - 1):
             e, x, y = _edges(screen, tiles.corners, column, row, tiles.clipped)
-            # Edge functions are linear, so the tile's corners bound them, up to rounding.
-            slack = [1e-6 * ((x[i] * y[j]).abs() + (y[i] * x[j]).abs()) for i, j in _OPPOSITE]
-            least.append(torch.stack([a - b for a, b in zip(e, slack, strict=True)]))
-            most.append(torch.stack([a + b for a, b in zip(e, slack, strict=True)]))
-    positive = (torch.stack(most).amax(0) >= 0).all(0)
-    negative = (torch.stack(least).amin(0) <= 0).all(0)
+            values.append(torch.stack(e))
+            sizes.append(torch.stack([(x[i] * y[j]).abs() + (y[i] * x[j]).abs() for i, j in _OPPOSITE]))
+    # Edge functions are linear, so those at the tile's corners bound all others, up to rounding.
+    value, slack = torch.stack(values), 1e-6 * torch.stack(sizes).amax(0)
+    positive = (value.amax(0) + slack >= 0).all(0)
+    negative = (value.amin(0) - slack <= 0).all(0)
     return positive | negative
 
 
@@ -226,7 +228,8 @@ def _draw(keys: Tensor, pixels: _Boxes, screen: _Screen, height: int, width: int
         inside |= low >= 0
     on_edge = (inside & ((low == 0) | (high == 0))).nonzero().view(-1)
     if len(on_edge):
-        inside[on_edge] = _owns(*(_take(a, on_edge) for a in (e, x, y)), screen, _take(pixels.corners, on_edge), cull)
+        w = [screen.w.index_select(0, c) for c in _take(pixels.corners, on_edge)]
+        inside[on_edge] = _owns(_take(e, on_edge), _take(x, on_edge), _take(y, on_edge), w, cull)
     hit = inside.nonzero().view(-1)
     corners = _take(pixels.corners, hit)
     e = _take(e, hit)
@@ -240,11 +243,8 @@ def _draw(keys: Tensor, pixels: _Boxes, screen: _Screen, height: int, width: int
     keys.scatter_reduce_(0, (frame * height + row) * width + column, key, "amin")
 
 
-def _owns(
-    e: list[Tensor], x: list[Tensor], y: list[Tensor], screen: _Screen, corners: list[Tensor], cull: bool
-) -> Tensor:
-    """[N] bool, the top-left rule: what the edge functions' signs become when the pixel moves a little right and less down."""
-    w = [screen.w.index_select(0, c) for c in corners]
+def _owns(e: list[Tensor], x: list[Tensor], y: list[Tensor], w: list[Tensor], cull: bool) -> Tensor:
+    """[N] bool, the top-left rule: the signs where the pixel moves a little right and much less down."""
     signs = []
     for (i, j), value in zip(_OPPOSITE, e, strict=True):
         right, down = y[i] * w[j] - y[j] * w[i], x[j] * w[i] - x[i] * w[j]
@@ -259,10 +259,10 @@ def _resolve(keys: Tensor, screen: _Screen, corners: Tensor, vertices: int, shap
     empty = keys == _EMPTY
     triangle_id = keys.to(torch.int32).masked_fill_(empty, -1)  # keeps the low 32 bits
     depth = (keys >> 32).to(torch.int32).view(torch.float32).masked_fill_(empty, torch.inf)
-    barycentrics = torch.zeros(len(keys), 3, device=keys.device)
+    barycentrics = screen.x.new_zeros(len(keys), 3)
     clipped = bool((screen.w < 1).any())
     for covered in (~empty).nonzero().view(-1).split(_CHUNK):
-        triangle = triangle_id.index_select(0, covered)
+        triangle = triangle_id.index_select(0, covered).long()
         line = covered // width
         frame = line // height
         ids = [c.index_select(0, triangle).add_(frame * vertices) for c in corners]

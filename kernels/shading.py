@@ -42,8 +42,8 @@ def vertex_normals(
 def sh_basis(normals: Tensor) -> Tensor:
     """The nine terms 1, x, y, z, xy, xz, yz, x^2 - y^2, 3 z^2 - 1 of the first three bands, unnormalised.
 
-    Ramamoorthi and Hanrahan, An Efficient Representation for Irradiance Environment Maps, 2001, with the constants left to
-    the coefficients.
+    Ramamoorthi and Hanrahan, An Efficient Representation for Irradiance Environment Maps, 2001, with the constants left
+    to the coefficients.
 
     Args:
         normals: [..., 3] floating point, unit, in the frame the light is described in.

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-_PLANE = 0.25  # pixels by which the vertex's tangent plane may lie behind the z-buffer, measured along the normal
-_DEPTH = 3.0  # pixels by which the vertex itself may lie behind the z-buffer
+_PLANE = 0.25  # pixels by which the z-buffer may lie in front of the vertex's tangent plane
+_DEPTH = 3.0  # pixels by which it may lie in front of the vertex
 
 
 def vertex_visibility(
@@ -15,14 +15,14 @@ def vertex_visibility(
 ) -> Tensor:  # [F, V]
     """Votes of the 2x2 z-buffer pixels around each vertex, compared with the vertex's tangent plane.
 
-    With n the normal, d a pixel's depth, (u, v) the projection of the vertex V and px = V.z / f one pixel in mm there, a
-    vertex is visible where dot(n, V) < 0, (u, v) is inside the image, its own pixel passes and so does at least one of the
-    other three. A pixel (x, y) passes where it is outside the image, empty, or
+    With n the normal, d a pixel's depth, (u, v) the projection of the vertex V and px = V.z / f one pixel in mm there,
+    a vertex is visible where dot(n, V) < 0, (u, v) is inside the image, its own pixel passes and so does at least one
+    of the other three. A pixel (x, y) passes where it is outside the image, empty, or
 
         d s - dot(n, V) <= 0.25 px and V.z - d <= 3 px,  s = n.x (x + .5 - cx) / fx + n.y (y + .5 - cy) / fy + n.z
 
-    d s - dot(n, V) is how far the surface seen at the pixel lies in front of the vertex's tangent plane. Comparing with the
-    plane and not with V.z keeps slanted surfaces, whose depth changes much within a pixel. Not differentiable.
+    d s - dot(n, V) is how far the surface seen at the pixel lies in front of the vertex's tangent plane. Comparing with
+    the plane and not with V.z keeps slanted surfaces, whose depth changes much within a pixel. Not differentiable.
 
     Args:
         vertices: [F, V, 3] float32, camera space, mm.
@@ -47,8 +47,10 @@ def vertex_visibility(
         candidate = (offset < 0) & (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
         at = candidate.view(-1).nonzero().view(-1)
         frame = at // vertices.shape[1]
-        x, y, z, u, v, nx, ny, nz, offset = (a.reshape(-1)[at] for a in (x, y, z, u, v, nx, ny, nz, offset))
-        fx, skew, cx, fy, cy = (a.view(-1)[frame] for a in (fx, skew, cx, fy, cy))
+        x, y, z, u, v, nx, ny, nz, offset = (
+            a.reshape(-1).index_select(0, at) for a in (x, y, z, u, v, nx, ny, nz, offset)
+        )
+        fx, skew, cx, fy, cy = (a.view(-1).index_select(0, frame) for a in (fx, skew, cx, fy, cy))
         pixel = z / fx  # mm
         column, row = u.floor(), v.floor()
         # The block's other column and row lie on the side of the pixel's centre that the vertex is on.
@@ -58,7 +60,7 @@ def vertex_visibility(
         for px, py in ((column, row), (beside, row), (column, below), (beside, below)):
             outside = (px < 0) | (px >= width) | (py < 0) | (py >= height)
             address = (frame * height + py.clamp(0, height - 1).long()) * width + px.clamp(0, width - 1).long()
-            d = depth.reshape(-1)[address]
+            d = depth.reshape(-1).index_select(0, address)
             ray_y = (py + 0.5 - cy) / fy
             ray_x = (px + 0.5 - cx - skew * ray_y) / fx
             plane = d * (nx * ray_x + ny * ray_y + nz) - offset
