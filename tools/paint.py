@@ -1,0 +1,85 @@
+"""Region masks and reference colours of the template's base mesh."""
+
+import numpy as np
+import torch
+from cut import BAG, EYEBALL, INNER_LID, SKIN, Cut
+from makehuman import MakeHuman
+from numpy.typing import NDArray
+
+from fmlfast.regions import brow_mask, neck_mask, smoothstep
+
+Array = NDArray[np.float64]
+
+IRIS_DEGREES, PUPIL_DEGREES = 28.0, 12.5  # the last ring of eyeball vertices that belongs to each
+
+# linear reflectance
+SKIN_COLOR = np.array([0.55, 0.32, 0.225])
+EAR_COLOR = np.array([0.56, 0.27, 0.19])
+LIP_COLOR = np.array([0.42, 0.155, 0.135])
+BROW_COLOR = np.array([0.10, 0.06, 0.04])
+LID_COLOR = np.array([0.40, 0.19, 0.14])
+BAG_COLOR = np.array([0.045, 0.012, 0.012])
+SCLERA_COLOR = np.array([0.70, 0.66, 0.63])
+IRIS_COLOR = np.array([0.10, 0.055, 0.03])
+PUPIL_COLOR = np.array([0.01, 0.01, 0.01])
+
+
+def region_masks(raw: MakeHuman, cut: Cut, uv: Array, vertices: Array, landmarks: Array) -> dict[str, Array]:
+    """Masks [V] in [0, 1] of the named regions, symmetric: MakeHuman's own for lips, ears and face."""
+    points, marks = torch.from_numpy(vertices).float(), torch.from_numpy(landmarks).float()
+    skin = (cut.part == SKIN).astype(np.float64)
+
+    def texture(name: str) -> Array:
+        mask = raw.mask(name, uv)
+        return 0.5 * (mask + mask[cut.mirror]) * skin
+
+    ears = texture("mpfb_ears")
+    neck = neck_mask(points, marks).double().numpy() * skin
+    polar = eye_angles(raw, cut)
+    face = smoothstep(torch.from_numpy(texture("mpfb_face")), 0.2, 0.7).numpy()
+    masks = {
+        "skin": skin,
+        "lips": texture("mpfb_lips"),
+        "lids": texture("mpfb_eyelids"),
+        "brows": brow_mask(points, marks).double().numpy() * skin,
+        "eyes": (cut.part == EYEBALL).astype(np.float64),
+        "iris": (polar <= IRIS_DEGREES).astype(np.float64),
+        "pupil": (polar <= PUPIL_DEGREES).astype(np.float64),
+        "ears": ears,
+        "neck": neck,
+        "mouth_bag": (cut.part == BAG).astype(np.float64),
+        "face": face * (1.0 - ears) * (1.0 - neck),
+    }
+    return masks
+
+
+def eye_angles(raw: MakeHuman, cut: Cut) -> Array:
+    """Degrees [V] between the gaze axis and each eyeball vertex at rest; infinite elsewhere."""
+    rest = cut.operator @ raw.vertices
+    angles = np.full(len(rest), np.inf)
+    for side in (-1.0, 1.0):
+        ball = np.flatnonzero((cut.part == EYEBALL) & (np.sign(rest[:, 0]) == side))
+        pole = ball[np.argmax(rest[ball, 2])]
+        center = rest[pole] - [0.0, 0.0, 0.5 * np.ptp(rest[ball, 0])]
+        angles[ball] = np.degrees(np.arctan2(np.hypot(*(rest[ball] - center)[:, :2].T), (rest[ball] - center)[:, 2]))
+    return angles
+
+
+def reference_colors(masks: dict[str, Array], part: NDArray[np.int64]) -> Array:
+    """Linear reflectance [V, 3] of a middling skin with its lips, brows, lids, eyes and the dark of the mouth."""
+    layers = [
+        (masks["ears"], EAR_COLOR, 0.5),
+        (masks["lids"], LID_COLOR, 0.5),
+        (masks["lips"], LIP_COLOR, 0.85),
+        (masks["brows"], BROW_COLOR, 0.6),
+        ((part == INNER_LID).astype(np.float64), LID_COLOR, 1.0),
+        (masks["eyes"], SCLERA_COLOR, 1.0),
+        (masks["iris"], IRIS_COLOR, 1.0),
+        (masks["pupil"], PUPIL_COLOR, 1.0),
+        (masks["mouth_bag"], BAG_COLOR, 1.0),
+    ]
+    colors = np.tile(SKIN_COLOR, (len(part), 1))
+    for mask, color, strength in layers:
+        amount = strength * mask[:, None]
+        colors = (1.0 - amount) * colors + amount * color
+    return colors
