@@ -7,9 +7,9 @@ Reflectance is linear RGB in 0..1, with the ambient occlusion of the face (eye s
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from fmlfast.data.people import Person
 from fmlfast.template import FaceTemplate
 
 Array = NDArray[np.float32]
@@ -33,6 +33,7 @@ _HAIR = {  # linear albedo
 _IRIS = np.array(
     [[0.045, 0.022, 0.012], [0.095, 0.050, 0.024], [0.130, 0.095, 0.040], [0.110, 0.135, 0.080], [0.095, 0.150, 0.210]]
 )
+_TONES = np.array([0.16, 0.66, 0.84])  # mean tone by PeopleSampler's ETHNICITIES
 _SCLERA = np.array([0.62, 0.57, 0.54])
 _BLOOD = np.array([0.35, -0.55, -0.40])  # log-colour of more blood under the skin
 
@@ -157,7 +158,9 @@ class FaceAppearance:
             )
             folds += fold(nasolabial, 2.6)
             for rise in (-4.0, 0.5, 5.0):
-                crows += fold(np.stack([marks[outer] + [sign * 4, rise * 0.3, -1], marks[outer] + [sign * 15, rise, -6]]), 1.3)
+                crows += fold(
+                    np.stack([marks[outer] + [sign * 4, rise * 0.3, -1], marks[outer] + [sign * 15, rise, -6]]), 1.3
+                )
             rim = marks[eye]
             loop = np.concatenate([rim, rim[:1]])
             distance = polyline_distance(points, loop)[0]
@@ -182,17 +185,18 @@ class FaceAppearance:
                 cosine = rays @ axis / (np.linalg.norm(rays, axis=1) * np.linalg.norm(axis))
                 self._eye_angle[ball] = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
 
-    def sample(self, rng: np.random.Generator, age: float, masculine: float) -> Look:
-        """Draws a look. age 0 (child) to 1 (old), masculine 0 to 1: they decide what is likely, not what happens."""
-        tone = rng.beta(1.25, 0.95)
+    def sample(self, rng: np.random.Generator, person: Person) -> Look:
+        """Draws a look; the person's age, gender and ancestry decide what is likely, not what happens."""
+        age, masculine = (person.age - 20.0) / 55.0, person.gender  # 0..1
+        tone = float(np.clip(person.ethnicity @ _TONES + rng.normal(0.0, 0.15), 0.0, 1.0))
         skin = skin_color(tone) * np.exp(rng.normal(0.0, 0.05) * _BLOOD + rng.normal(0.0, [0.05, 0.03, 0.06]))
         hair = self._hair_color(rng, tone, age)
         color = np.repeat(skin[None], len(self._points), axis=0)  # [V, 3]
         color = self._paint_skin(rng, color, tone, age)
-        makeup = rng.random() < 0.45 * (1.0 - masculine) * min(1.0, 3.0 * age)
+        makeup = rng.random() < 0.45 * (1.0 - masculine)
         color = self._paint_lips(rng, color, tone, makeup)
         color = self._paint_age(rng, color, tone, age, makeup)
-        color = self._paint_beard(rng, color, hair, age * masculine)
+        color = self._paint_beard(rng, color, hair, masculine)
         color = self._paint_brows(rng, color, hair, masculine)
         color *= np.exp((self._occlusion - 1.0)[:, None] * np.array([0.9, 1.15, 1.25]))  # blood warms the shadows
         color = self._paint_eyes(rng, color, tone)
@@ -257,13 +261,15 @@ class FaceAppearance:
         return color * np.exp(-(dark * self._skin)[:, None] * np.array([0.85, 1.0, 1.0]))
 
     def _paint_beard(
-        self, rng: np.random.Generator, color: NDArray[np.floating], hair: NDArray[np.floating], chance: float
+        self, rng: np.random.Generator, color: NDArray[np.floating], hair: NDArray[np.floating], masculine: float
     ) -> NDArray[np.floating]:
-        kind = rng.choice(4, p=[0.30, 0.38, 0.20, 0.12]) if rng.random() < min(1.0, 2.2 * chance) else -1
+        kind = rng.choice(4, p=[0.30, 0.38, 0.20, 0.12]) if rng.random() < _step(np.array(masculine), 0.3, 0.8) else -1
         if kind < 0:
             return color
         mask = (self._beard, self._beard, self._beard, self._goatee)[kind]
-        density = (rng.uniform(0.06, 0.18), rng.uniform(0.18, 0.45), rng.uniform(0.65, 0.92), rng.uniform(0.5, 0.9))[kind]
+        density = (rng.uniform(0.06, 0.18), rng.uniform(0.18, 0.45), rng.uniform(0.65, 0.92), rng.uniform(0.5, 0.9))[
+            kind
+        ]
         patchy = 1.0 + 0.25 * self._field(rng, self._middle)[:, 0] + rng.normal(0.0, 0.25, len(color))
         alpha = np.clip(density * mask * patchy, 0.0, 0.95)[:, None]
         shadow = color * 0.35 * np.array([0.9, 1.0, 1.1])  # short hair in skin looks bluish
@@ -297,8 +303,3 @@ class FaceAppearance:
         pupil = rng.uniform(9.0, 13.0)
         ball = ball + _step(angle, pupil + 3.0, pupil - 3.0)[:, None] * (0.006 - ball)
         return color + self._eyes[:, None] * (ball * (0.35 + 0.65 * self._occlusion[:, None]) - color)
-
-
-def base_reflectance(template: FaceTemplate, colors: Array) -> torch.Tensor:
-    """Reflectance [V0, 3] at the vertices of the base mesh, whose indices every level keeps."""
-    return torch.from_numpy(colors[: template.base_vertices])

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 # convolution (1, 2/3, 1/4) of Ramamoorthi & Hanrahan 2001, already divided by pi: constant radiance 1 shades to 1.
 _NORMS = np.array([0.282095] + [0.488603] * 3 + [1.092548] * 3 + [0.546274, 0.315392])
 _LAMBERT = np.array([1.0] + [2.0 / 3.0] * 3 + [0.25] * 5)
-_LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 _FLOOR = 0.04  # the darkest shading, as a share of the mean: real rooms have no black side
 
 
@@ -53,7 +53,7 @@ def _tint(rng: np.random.Generator, spread: float) -> NDArray[np.float64]:
     """A light colour of luminance 1: warm to cold mostly, green to magenta a little."""
     warm, green = rng.normal(0.0, spread), rng.normal(0.0, 0.25 * spread)
     colour = np.exp(np.array([warm, green, -1.25 * warm]))
-    return colour / (colour @ _LUMINANCE)
+    return colour / (colour @ LUMINANCE)
 
 
 def _area_light(rng: np.random.Generator, directions: NDArray[np.float64], key: bool) -> NDArray[np.float64]:
@@ -81,5 +81,5 @@ def random_light(rng: np.random.Generator, exposure: float = 1.0) -> NDArray[np.
         radiance += _area_light(rng, directions, key=index == 0)
     gamma = shade_environment(radiance)
     facing = np.maximum(-directions[:, 2], 0.0)
-    mean = facing @ (sh_terms(directions) @ gamma @ _LUMINANCE) / facing.sum()
+    mean = facing @ (sh_terms(directions) @ gamma @ LUMINANCE) / facing.sum()
     return (gamma * (exposure / mean)).astype(np.float32)
