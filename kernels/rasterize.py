@@ -24,7 +24,7 @@ from torch import Tensor
 from ._checks import check_triangles
 
 _EMPTY = torch.iinfo(torch.int64).max
-_CHUNK = 1 << 18  # (frame, triangle) or (triangle, pixel) pairs held at once: bounds the memory to some 100 MB
+_CHUNK = 1 << 17  # (frame, triangle) or (triangle, pixel) pairs held at once: bounds the memory to some 100 MB
 _OPPOSITE = ((1, 2), (2, 0), (0, 1))  # the edge opposite each corner
 _TILES = (64, 8, 1)  # large windows are split into tiles of these sizes; tiles that cannot be hit are dropped
 
@@ -83,20 +83,21 @@ def rasterize(
 
 
 class _Screen(NamedTuple):
-    """Homogeneous pixel coordinates of all vertices of all frames, K X = (x, y, w) / scale."""
+    """Homogeneous pixel coordinates of all vertices of all frames, K X = (x, y, w) / scale, x NaN where not finite."""
 
     x: Tensor  # [F * V]
     y: Tensor  # [F * V]
     w: Tensor  # [F * V], 1 in front of the near plane
     scale: Tensor  # [F * V], 1 / z in front of the near plane
+    clipped: bool  # whether any vertex is behind the near plane
 
 
 class _Boxes(NamedTuple):
-    """N windows of pixels, each with the triangle that may cover it."""
+    """N windows of pixels, each with the triangle that may cover it; int32."""
 
     triangle: Tensor  # [N]
     frame: Tensor  # [N]
-    corners: list[Tensor]  # three of [N], rows of the screen's arrays
+    corners: list[Tensor]  # three of [N] int64, rows of the screen's arrays
     left: Tensor  # [N] first column
     top: Tensor  # [N] first row
     columns: Tensor  # [N] number of columns
@@ -112,13 +113,14 @@ class _Boxes(NamedTuple):
 
 def _to_screen(vertices: Tensor, Ks: Tensor, near: float) -> _Screen:
     x, y, z = vertices.unbind(-1)
-    front = (z >= near) & (z < torch.inf)
+    front = z >= near
     scale = torch.where(front, z, near).reciprocal()
     w = torch.where(front, 1.0, z / near)
     x, y = x * scale, y * scale
     k = Ks[:, :2, :, None].unbind(2)  # three columns, [F, 2, 1] each
     u, v = (k[0] * x[:, None] + k[1] * y[:, None] + k[2] * w[:, None]).unbind(1)
-    return _Screen(u.reshape(-1), v.reshape(-1), w.reshape(-1), scale.reshape(-1))
+    u = torch.where((u + v + z).isfinite(), u, torch.nan)
+    return _Screen(u.reshape(-1), v.reshape(-1), w.reshape(-1), scale.reshape(-1), not bool(front.all()))
 
 
 def _bounding_boxes(
@@ -132,21 +134,26 @@ def _bounding_boxes(
         for frame in range(0, frames, step):
             offsets = torch.arange(frame, min(frame + step, frames), device=part.device) * vertices
             ids = (part[:, None] + offsets[:, None]).flatten(1)  # [3, step * T]
-            x, y, w = (a.index_select(0, ids.view(-1)).view(ids.shape) for a in screen[:3])
-            (x0, x1), (y0, y1), (w0, w1) = x.aminmax(dim=0), y.aminmax(dim=0), w.aminmax(dim=0)
-            finite = (x1 - x0).isfinite() & (y1 - y0).isfinite() & w0.isfinite()
-            front = w0 == 1
-            # A triangle that reaches behind the near plane may show up anywhere.
-            x0, x1, y0, y1 = (torch.where(front, a, b) for a, b in ((x0, 0), (x1, width), (y0, 0), (y1, height)))
+            x, y = (a.index_select(0, ids.view(-1)).view(ids.shape) for a in (screen.x, screen.y))
+            (x0, x1), (y0, y1) = x.aminmax(dim=0), y.aminmax(dim=0)
             left, right = (x0 - 0.5).ceil_().clamp_(min=0), (x1 - 0.5).floor_().clamp_(max=width - 1)
             top, bottom = (y0 - 0.5).ceil_().clamp_(min=0), (y1 - 0.5).floor_().clamp_(max=height - 1)
-            seen = finite & (w1 == 1) & (left <= right) & (top <= bottom)
-            for clipped in (False, True):
-                index = (seen & (front != clipped)).nonzero().view(-1)
+            seen = (left <= right) & (top <= bottom)  # False for NaN
+            groups = [(seen, False)]
+            if screen.clipped:
+                w0, w1 = screen.w.index_select(0, ids.view(-1)).view(ids.shape).aminmax(dim=0)
+                crossing = (w0 < 1) & (w1 == 1) & ~(x0 + y0).isnan()
+                # A triangle that reaches behind the near plane may show up anywhere.
+                for bound, value in ((left, 0), (top, 0), (right, width - 1), (bottom, height - 1)):
+                    bound.masked_fill_(crossing, value)
+                groups = [(seen & (w0 == 1), False), (crossing, True)]
+            for chosen, clipped in groups:
+                index = chosen.nonzero().view(-1)
                 if len(index):
-                    l, t, r, b = (a.index_select(0, index).long() for a in (left, top, right, bottom))
-                    which, frame_of = index % count + first, index // count + frame
-                    yield _Boxes(which, frame_of, _take(ids.unbind(0), index), l, t, r - l + 1, b - t + 1, clipped)
+                    l, t, r, b = (a.index_select(0, index).int() for a in (left, top, right, bottom))
+                    triangle, frame_of = (index % count + first).int(), (index // count + frame).int()
+                    corner = _take(ids.unbind(0), index)
+                    yield _Boxes(triangle, frame_of, corner, l, t, r - l + 1, b - t + 1, clipped)
 
 
 def _refine(boxes: _Boxes, screen: _Screen, sizes: tuple[int, ...]) -> Iterator[_Boxes]:
@@ -180,6 +187,7 @@ def _split(boxes: _Boxes, size: int) -> Iterator[_Boxes]:
         rank = torch.arange(len(index), device=ends.device)
         rank += (counts - ends).index_select(0, index) + (ends[first - 1] if first else 0)
         part = boxes.at(index)
+        rank = rank.int()
         width = across.index_select(0, index)
         row = rank // width
         column = rank - row * width
@@ -240,7 +248,7 @@ def _draw(keys: Tensor, pixels: _Boxes, screen: _Screen, height: int, width: int
     key = depth.view(torch.int32).long().bitwise_left_shift_(32).bitwise_or_(pixels.triangle.index_select(0, hit))
     key = torch.where((depth >= (near if pixels.clipped else 0)) & (depth < torch.inf), key, _EMPTY)
     frame, row, column = _take((pixels.frame, pixels.top, pixels.left), hit)
-    keys.scatter_reduce_(0, (frame * height + row) * width + column, key, "amin")
+    keys.scatter_reduce_(0, (frame.long() * height + row) * width + column, key, "amin")
 
 
 def _owns(e: list[Tensor], x: list[Tensor], y: list[Tensor], w: list[Tensor], cull: bool) -> Tensor:
@@ -260,13 +268,12 @@ def _resolve(keys: Tensor, screen: _Screen, corners: Tensor, vertices: int, shap
     triangle_id = keys.to(torch.int32).masked_fill_(empty, -1)  # keeps the low 32 bits
     depth = (keys >> 32).to(torch.int32).view(torch.float32).masked_fill_(empty, torch.inf)
     barycentrics = screen.x.new_zeros(len(keys), 3)
-    clipped = bool((screen.w < 1).any())
     for covered in (~empty).nonzero().view(-1).split(_CHUNK):
         triangle = triangle_id.index_select(0, covered).long()
         line = covered // width
         frame = line // height
         ids = [c.index_select(0, triangle).add_(frame * vertices) for c in corners]
-        e, _, _ = _edges(screen, ids, covered - line * width, line - frame * height, clipped)
+        e, _, _ = _edges(screen, ids, covered - line * width, line - frame * height, screen.clipped)
         weights = torch.stack([a * screen.scale.index_select(0, c) for a, c in zip(e, ids, strict=True)], 1)
         barycentrics[covered] = weights / weights.sum(1, keepdim=True)
     return Fragments(triangle_id.view(shape), barycentrics.view(*shape, 3), depth.view(shape))
