@@ -47,7 +47,7 @@ def neck_mask(vertices: Tensor, landmarks: Tensor) -> Tensor:
 
 
 def face_mask(vertices: Tensor, landmarks: Tensor, skin: Tensor, ears: Tensor, neck: Tensor) -> Tensor:
-    """The region that errors are measured on [V]: skin within 95 mm of the nose tip, before the ears, above the neck."""
+    """Where errors are measured [V]: skin within 95 mm of the nose tip, before the ears, above the neck."""
     near = 1.0 - smoothstep((vertices - landmarks[30]).norm(dim=1), 90.0, 100.0)
     front = smoothstep(vertices[:, 2] - landmarks[[1, 15], 2].mean(), -8.0, 4.0)
     return skin * near * front * (1.0 - ears) * (1.0 - neck)

@@ -36,11 +36,14 @@ def loop_step(num_vertices: int, triangles: Tensor) -> LoopStep:
         raise ValueError(f"triangles must index {num_vertices} vertices")
     sides = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])  # [3 * T0, 2]
     opposite = torch.cat([triangles[:, 2], triangles[:, 0], triangles[:, 1]])  # [3 * T0]
-    edges, edge_of_side, count = torch.unique(sides.sort(dim=1).values, dim=0, return_inverse=True, return_counts=True)
+    low, high = sides.min(dim=1).values, sides.max(dim=1).values
+    # one number a side: far faster than unique rows
+    keys, edge_of_side, count = torch.unique(low * num_vertices + high, return_inverse=True, return_counts=True)
     if int(count.max()) > 2:
         raise ValueError("an edge belongs to more than two triangles; clean the mesh before subdividing it")
     border = count == 1  # [N]
-    first, second = edges.unbind(1)
+    first, second = keys // num_vertices, keys % num_vertices
+    edges = torch.stack([first, second], 1)  # [N, 2]
     new = num_vertices + torch.arange(len(edges))  # the vertex on each edge
 
     degree = torch.bincount(edges.flatten(), minlength=num_vertices)

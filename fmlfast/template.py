@@ -41,7 +41,7 @@ class FaceTemplate:
     node_vertices: Tensor  # [G] int64
     skin_indices: Tensor  # [V, 8] int32
     skin_weights: Tensor  # [V, 8] float32, rows sum to 1
-    node_edges: Tensor  # [N, 2] int64, nodes that skin a common vertex
+    node_edges: Tensor  # [N, 2] int64, nodes that skin a common base vertex
     expression_graph: Tensor  # [3G, E] expressions on the nodes, node-major, xyz interleaved
     fingerprint: str  # 16 hex digits of the base mesh; codes fit only templates with the same one
     subdivision: tuple[Tensor, ...] = field(default=(), repr=False)  # sparse matrices, coarse to fine
@@ -90,7 +90,7 @@ class FaceTemplate:
             node_vertices=tensor("node_vertices", torch.int64),
             skin_indices=skin_indices,
             skin_weights=skin_weights,
-            node_edges=node_edges(skin_indices, skin_weights),
+            node_edges=node_edges(skin_indices, skin_weights, len(arrays["node_vertices"])),
             expression_graph=tensor("expression_graph", torch.float32),
             fingerprint="",
         )
@@ -161,7 +161,6 @@ class FaceTemplate:
             jaw_barycentrics=jaw[1],
             skin_indices=indices,
             skin_weights=weights,
-            node_edges=node_edges(indices, weights),
             subdivision=(*self.subdivision, step.matrix),
         )
 

@@ -121,7 +121,7 @@ def _dense_targets(assets: Mapping[str, NDArray], count: int, num_vertices: int)
 
 
 def align_rigid(points: NDArray, reference: NDArray, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Moves points [V, 3] onto a reference [V, 3] by the rotation and translation of least weighted squares (Kabsch)."""
+    """Moves points [V, 3] onto a reference [V, 3] by rotation and translation, least weighted squares (Kabsch)."""
     share = (weights / weights.sum())[:, None]
     here, there = (share * points).sum(0), (share * reference).sum(0)
     u, _, vt = np.linalg.svd((share * (points - here)).T @ (reference - there))
