@@ -79,8 +79,8 @@ class TarWriter:
     def flush(self) -> None:
         """Finishes the shard under way, if any, and makes it visible."""
         if self._tar is not None:
+            self._tar, self.pending = None, 0  # first: a failure drops the shard
             self._stack.close()
-            self._tar, self.pending = None, 0
             self._number += 1
 
     def write_sample(self, key: str, members: list[tuple[str, bytes]]) -> None:
