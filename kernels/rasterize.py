@@ -134,14 +134,14 @@ def _bounding_boxes(
         for frame in range(0, frames, step):
             offsets = torch.arange(frame, min(frame + step, frames), device=part.device) * vertices
             ids = (part[:, None] + offsets[:, None]).flatten(1)  # [3, step * T]
-            x, y = (a.index_select(0, ids.view(-1)).view(ids.shape) for a in (screen.x, screen.y))
+            x, y = (a.index_select(0, ids.reshape(-1)).view(ids.shape) for a in (screen.x, screen.y))
             (x0, x1), (y0, y1) = x.aminmax(dim=0), y.aminmax(dim=0)
             left, right = (x0 - 0.5).ceil_().clamp_(min=0), (x1 - 0.5).floor_().clamp_(max=width - 1)
             top, bottom = (y0 - 0.5).ceil_().clamp_(min=0), (y1 - 0.5).floor_().clamp_(max=height - 1)
             seen = (left <= right) & (top <= bottom)  # False for NaN
             groups = [(seen, False)]
             if screen.clipped:
-                w0, w1 = screen.w.index_select(0, ids.view(-1)).view(ids.shape).aminmax(dim=0)
+                w0, w1 = screen.w.index_select(0, ids.reshape(-1)).view(ids.shape).aminmax(dim=0)
                 crossing = (w0 < 1) & (w1 == 1) & ~(x0 + y0).isnan()
                 # A triangle that reaches behind the near plane may show up anywhere.
                 for bound, value in ((left, 0), (top, 0), (right, width - 1), (bottom, height - 1)):
