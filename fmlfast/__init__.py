@@ -28,7 +28,6 @@ _HOME = {
     "shade_sh": "fmlfast.renderer",
     "render": "fmlfast.renderer",
 }
-__all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
     from fmlfast.camera import project as project
@@ -60,4 +59,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_HOME})

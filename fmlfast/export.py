@@ -150,7 +150,7 @@ def _glb(mesh: _Mesh) -> bytes:
     if mesh.colors is not None:
         attributes["COLOR_0"] = mesh.colors
     if mesh.uv is not None:
-        attributes["TEXCOORD_0"] = mesh.uv * np.float32([1, -1]) + np.float32([0, 1])
+        attributes["TEXCOORD_0"] = np.stack([mesh.uv[:, 0], 1 - mesh.uv[:, 1]], axis=1)
     arrays = [*attributes.values(), mesh.faces.reshape(-1, 1).astype(np.uint32)]
     accessors, views, offset = [], [], 0
     for array in arrays:

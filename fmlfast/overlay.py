@@ -4,15 +4,13 @@ import math
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.pictures import PAPER, draw, tile
-from fmlfast.renderer import interpolate, rasterize, vertex_normals
+from fmlfast.renderer import render, vertex_normals
 
 SAMPLES = 3  # per pixel and axis
 TILE = 256  # pixels; bounds the memory of a render at any size of photo
@@ -47,14 +45,12 @@ def render_window(
             rows, columns = min(TILE, height - y), min(TILE, width - x)
             shifted = K.clone()
             shifted[:2, 2] -= K.new_tensor([left + x, top + y])
-            shifted[:2] *= SAMPLES
-            fragments = rasterize(vertices[None], triangles, shifted[None], rows * SAMPLES, columns * SAMPLES)
-            hit = (fragments.triangle_id >= 0)[..., None].to(vertices.dtype)
-            samples = torch.cat([interpolate(colors[None], triangles, fragments), hit], dim=-1)
-            pixels = F.avg_pool2d(rearrange(samples, "1 h w c -> 1 c h w"), SAMPLES)
-            pixels = rearrange(pixels, "1 c h w -> h w c")
-            image[y : y + rows, x : x + columns] = pixels[..., :3]
-            coverage[y : y + rows, x : x + columns] = pixels[..., 3:]
+            camera = torch.eye(4)[None]
+            part = render(
+                vertices[None], triangles, colors[None], camera, shifted[None], rows, columns, supersample=SAMPLES
+            )
+            image[y : y + rows, x : x + columns] = part.image[0]
+            coverage[y : y + rows, x : x + columns] = part.mask[0, ..., None]
     return image, coverage
 
 

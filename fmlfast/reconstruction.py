@@ -16,7 +16,7 @@ from torch import Tensor
 from fmlfast import __version__
 from fmlfast._atomic import atomic_path
 from fmlfast.data.crop import K_to_crop, assumed_K, crop_image, crop_to_source, face_crop, points_to_crop
-from fmlfast.data.landmarks import Face, detect_faces
+from fmlfast.data.landmarks import Face, FaceDetector
 from fmlfast.data.shards import Clip
 from fmlfast.export import SUFFIXES, write_mesh
 from fmlfast.frames import Codes, Frames
@@ -133,6 +133,7 @@ class Reconstruction:
             (temporary / "parameters.json").write_text(json.dumps(self.parameters(), indent=1) + "\n")
 
 
+@torch.no_grad()
 def reconstruct(
     images: Sequence[str | Path | np.ndarray],
     checkpoint: str | Path,
@@ -159,23 +160,26 @@ def reconstruct(
     if len(images) == 0:
         raise ValueError("no images given; name at least one photo of the person")
     labels = [f"image {n}" if isinstance(image, np.ndarray) else str(image) for n, image in enumerate(images)]
-    model = FML.load(checkpoint, "cuda" if torch.cuda.is_available() else "cpu")
-    photos, faces = [], []
-    for image, label in zip(images, labels, strict=True):
-        photo = check_image(image, label) if isinstance(image, np.ndarray) else read_image(image)
-        photos.append(photo)
-        faces.append(_choose(detect_faces(photo), label, face, alone=len(images) == 1))
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = FML.load(checkpoint, device)
+    photos = [
+        check_image(image, label) if isinstance(image, np.ndarray) else read_image(image)
+        for image, label in zip(images, labels, strict=True)
+    ]
+    with FaceDetector() as detector:
+        faces = [
+            _choose(detector.detect(photo), label, face, alone=len(images) == 1)
+            for photo, label in zip(photos, labels, strict=True)
+        ]
     Ks = np.stack([assumed_K(photo.shape[1], photo.shape[0]) for photo in photos]).astype(np.float32)
     clip = _clip(photos, faces, Ks, model.config.image_size)
-    frames = Frames.from_clips([clip], model.config.image_size).to(model.landmark_points.device)
-    with torch.no_grad():
-        codes = model.encode(frames)
-    codes = refine_codes(model, frames, codes, refine).to("cpu")
+    frames = Frames.from_clips([clip], model.config.image_size).to(device)
+    codes = refine_codes(model, frames, model.encode(frames), refine).to("cpu")
     model = model.cpu()
     template = _finest(model)
     reflectance = model.reflectance(codes)[0]
     if template.level > model.config.level:
-        reflectance = template.subdivide(reflectance.T).T
+        reflectance = template.subdivide(reflectance)
     camera = model.camera_vertices(codes, template)[0]
     normals = vertex_normals(camera, template.triangles)
     return Reconstruction(
@@ -240,14 +244,13 @@ def _choose(faces: Sequence[Face], label: str, face: int | None, alone: bool) ->
     """The face to take; among several photos `face` is meant for those that show several people."""
     if not faces:
         raise ValueError(f"{label}: no face found; give a photo with a larger, sharper or less turned face")
-    faces = sorted(faces, key=lambda item: float(item.landmarks[:, 0].mean()))
+    faces = sorted(faces, key=lambda item: item.box[0])
     if len(faces) == 1 and (face is None or not alone):
         return faces[0]
     if face is not None and 0 <= face < len(faces):
         return faces[face]
     problem = f"{len(faces)} faces" if face is None else f"no face {face}"
-    boxes = []
-    for i, item in enumerate(faces):
-        (left, top), (right, bottom) = item.landmarks.min(0), item.landmarks.max(0)
-        boxes.append(f"{i} at x {left:.0f}-{right:.0f}, y {top:.0f}-{bottom:.0f}")
+    boxes = [
+        "{} at x {:.0f}-{:.0f}, y {:.0f}-{:.0f}".format(i, *np.array(f.box)[[0, 2, 1, 3]]) for i, f in enumerate(faces)
+    ]
     raise ValueError(f"{label}: {problem}; choose with --face N from left to right: {'; '.join(boxes)}")
