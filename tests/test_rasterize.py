@@ -177,7 +177,8 @@ def test_small_triangles_in_the_far_corner_of_a_large_picture():
     near, shift = torch.tensor([[900.0, 0, 24], [0, 900, 24], [0, 0, 1]]), 2000
     far = near + torch.tensor([[0.0, 0, shift], [0, 0, shift], [0, 0, 0]])
     y, x = torch.meshgrid(torch.linspace(-20, 20, 50), torch.linspace(-20, 20, 50), indexing="ij")
-    vertices = torch.stack([x, y, 600 + 5 * torch.rand(x.shape, generator=g)], -1).view(1, -1, 3)
+    vertices = torch.stack([x, y, torch.full_like(x, 600)], -1).view(1, -1, 3)
+    vertices += (torch.rand(vertices.shape, generator=g) - 0.5) * torch.tensor([0.4, 0.4, 5.0])
     triangles = grid(49, 49, True)
     a = rasterize(vertices, triangles, near[None], 48, 48)
     b = rasterize(vertices, triangles, far[None], 48 + shift, 48 + shift)
