@@ -34,7 +34,7 @@ _IRIS = np.array(
     [[0.045, 0.022, 0.012], [0.095, 0.050, 0.024], [0.130, 0.095, 0.040], [0.110, 0.135, 0.080], [0.095, 0.150, 0.210]]
 )
 _TONES = np.array([0.16, 0.66, 0.84])  # mean tone by PeopleSampler's ETHNICITIES
-_SCLERA = np.array([0.62, 0.57, 0.54])
+_SCLERA = np.array([0.52, 0.48, 0.45])
 _BLOOD = np.array([0.35, -0.55, -0.40])  # log-colour of more blood under the skin
 
 
@@ -89,7 +89,8 @@ class FaceAppearance:
         region = {name: mask.numpy() for name, mask in template.regions.items()}
         self._reference = template.colors.numpy().astype(np.float32)
         self._points = points
-        self._eyes, self._lips = region["eyes"], region["lips"]
+        self._eyes, self._iris, self._pupil = region["eyes"], region["iris"], region["pupil"]
+        self._lips = region["lips"]
         self._bag, self._ears = region["mouth_bag"], region["ears"]
         self._skin = np.clip(1.0 - self._eyes - self._bag, 0.0, 1.0)
         self._occlusion = np.ones(len(points), np.float32) if occlusion is None else occlusion.astype(np.float32)
@@ -100,7 +101,6 @@ class FaceAppearance:
         self._place_blood(points, marks)
         self._place_beard(points, marks)
         self._place_age(points, marks)
-        self._place_eyes(points, marks)
 
     def _place_brows(self, points: Array, marks: Array) -> None:
         lines = marks[21:16:-1], marks[22:27]  # from the nose outwards: subject's right, left
@@ -174,30 +174,20 @@ class FaceAppearance:
         band = _step(points[:, 1], brow + 8.0, brow + 18.0) * _step(np.abs(points[:, 0]), 48.0, 25.0)
         self._forehead = band * (0.5 + 0.5 * np.cos(2.0 * np.pi * (points[:, 1] - brow) / 8.5)) ** 2
 
-    def _place_eyes(self, points: Array, marks: Array) -> None:
-        """Angle [V] in degrees between a point of an eyeball and the middle of the eye's opening."""
-        self._eye_angle = np.full(len(points), 180.0)
-        for rim, side in ((slice(36, 42), ~self._left), (slice(42, 48), self._left)):
-            ball = np.flatnonzero((self._eyes > 0.5) & side)
-            if len(ball):
-                center = points[ball].mean(axis=0)
-                axis, rays = marks[rim].mean(axis=0) - center, points[ball] - center
-                cosine = rays @ axis / (np.linalg.norm(rays, axis=1) * np.linalg.norm(axis))
-                self._eye_angle[ball] = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
-
     def sample(self, rng: np.random.Generator, person: Person) -> Look:
         """Draws a look; the person's age, gender and ancestry decide what is likely, not what happens."""
-        age, masculine = (person.age - 20.0) / 55.0, person.gender  # 0..1
+        age, male = (person.age - 20.0) / 55.0, person.gender > 0.5
         tone = float(np.clip(person.ethnicity @ _TONES + rng.normal(0.0, 0.15), 0.0, 1.0))
         skin = skin_color(tone) * np.exp(rng.normal(0.0, 0.05) * _BLOOD + rng.normal(0.0, [0.05, 0.03, 0.06]))
         hair = self._hair_color(rng, tone, age)
         color = np.repeat(skin[None], len(self._points), axis=0)  # [V, 3]
         color = self._paint_skin(rng, color, tone, age)
-        makeup = rng.random() < 0.45 * (1.0 - masculine)
+        makeup = not male and rng.random() < 0.45
         color = self._paint_lips(rng, color, tone, makeup)
         color = self._paint_age(rng, color, tone, age, makeup)
-        color = self._paint_beard(rng, color, hair, masculine)
-        color = self._paint_brows(rng, color, hair, masculine)
+        if male and rng.random() < 0.6:
+            color = self._paint_beard(rng, color, hair)
+        color = self._paint_brows(rng, color, hair, person.gender)
         color *= np.exp((self._occlusion - 1.0)[:, None] * np.array([0.9, 1.15, 1.25]))  # blood warms the shadows
         color = self._paint_eyes(rng, color, tone)
         color += self._bag[:, None] * (np.array([0.045, 0.014, 0.012]) - color)
@@ -261,11 +251,9 @@ class FaceAppearance:
         return color * np.exp(-(dark * self._skin)[:, None] * np.array([0.85, 1.0, 1.0]))
 
     def _paint_beard(
-        self, rng: np.random.Generator, color: NDArray[np.floating], hair: NDArray[np.floating], masculine: float
+        self, rng: np.random.Generator, color: NDArray[np.floating], hair: NDArray[np.floating]
     ) -> NDArray[np.floating]:
-        kind = rng.choice(4, p=[0.30, 0.38, 0.20, 0.12]) if rng.random() < _step(np.array(masculine), 0.3, 0.8) else -1
-        if kind < 0:
-            return color
+        kind = rng.choice(4, p=[0.30, 0.38, 0.20, 0.12])  # shadow, stubble, full, chin and upper lip
         mask = (self._beard, self._beard, self._beard, self._goatee)[kind]
         density = (rng.uniform(0.06, 0.18), rng.uniform(0.18, 0.45), rng.uniform(0.65, 0.92), rng.uniform(0.5, 0.9))[
             kind
@@ -285,7 +273,10 @@ class FaceAppearance:
         profile = half * (0.55 + 0.6 * np.sin(np.pi * np.clip(0.25 + 0.72 * self._brow_along, 0.0, 1.0)))
         inside = np.clip(self._brow_distance**2 - self._brow_above**2, 0.0, None) ** 0.5  # beyond the ends
         across = np.hypot(self._brow_above - rise, inside)
-        hairs = 1.0 + 0.22 * self._field(rng, self._fine)[:, 0] + rng.normal(0.0, 0.22, len(color))
+        lean = 48.0 * self._brow_along - rng.uniform(0.5, 1.2) * self._brow_above  # mm across the slanted hairs
+        waves = 2 * np.pi / rng.uniform(2.0, 4.5, (6, 1))
+        hairs = 1.0 + 0.11 * np.cos(waves * lean + rng.uniform(0.0, 6.0, (6, 1))).sum(axis=0)
+        hairs = hairs + 0.15 * self._field(rng, self._fine)[:, 0]
         density = rng.uniform(0.5, 0.95) * hairs * _step(across / profile, 1.35, 0.55)
         near = self._brow_distance < 14.0
         alpha = np.clip(density * near * self._skin, 0.0, 0.97)[:, None]
@@ -296,10 +287,8 @@ class FaceAppearance:
         light = np.clip((tone - 0.55) / 0.45, 0.0, 1.0)
         kind = int(rng.choice(5, p=[1.0 - 0.7 * light, *(light * np.array([0.25, 0.15, 0.1, 0.2]))]))
         iris = _IRIS[kind] * np.exp(rng.normal(0.0, 0.25) + rng.normal(0.0, 0.08, 3))
-        angle = self._eye_angle
-        ball = _SCLERA * rng.uniform(0.8, 1.1) * np.exp(-0.25 * _step(angle, 35.0, 80.0))[:, None]
-        ring = iris * (0.45 + 0.55 * _step(angle, 27.0, 20.0))[:, None]
-        ball = ball + _step(angle, 28.5, 22.5)[:, None] * (ring - ball)
-        pupil = rng.uniform(9.0, 13.0)
-        ball = ball + _step(angle, pupil + 3.0, pupil - 3.0)[:, None] * (0.006 - ball)
+        ball = np.repeat((_SCLERA * rng.uniform(0.8, 1.1))[None], len(color), axis=0)  # [V, 3]
+        ring = iris * (0.5 + 0.5 * self._iris**2)[:, None]  # darker towards its rim
+        ball = ball + self._iris[:, None] * (ring - ball)
+        ball = ball + (self._pupil ** rng.uniform(0.6, 1.8))[:, None] * (0.006 - ball)
         return color + self._eyes[:, None] * (ball * (0.35 + 0.65 * self._occlusion[:, None]) - color)

@@ -18,7 +18,7 @@ def _resize(image: Array, size: int, smooth: bool = True) -> Array:
 
 def _palette(rng: np.random.Generator, count: int) -> Array:
     """Linear colours [count, 3] that go together: one hue, many tones, an accent now and then."""
-    base = np.exp(rng.normal(np.log(0.22), 0.7)) * np.exp(rng.normal(0.0, 0.22, 3))
+    base = np.exp(rng.normal(np.log(0.22), 0.7)) * np.exp(rng.normal(0.0, 0.13, 3))
     colors = base * np.exp(rng.normal(0.0, 0.55, (count, 1)) + rng.normal(0.0, 0.10, (count, 3)))
     accent = rng.random(count) < 0.12
     colors[accent] *= np.exp(rng.normal(0.0, 0.6, (int(accent.sum()), 3)))

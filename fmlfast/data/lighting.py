@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 _NORMS = np.array([0.282095] + [0.488603] * 3 + [1.092548] * 3 + [0.546274, 0.315392])
 _LAMBERT = np.array([1.0] + [2.0 / 3.0] * 3 + [0.25] * 5)
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+_WHITE_BALANCE = 0.65  # how much of the light's colour a camera takes away
 _FLOOR = 0.04  # the darkest shading, as a share of the mean: real rooms have no black side
 
 
@@ -63,23 +64,26 @@ def _area_light(rng: np.random.Generator, directions: NDArray[np.float64], key: 
     toward /= np.linalg.norm(toward)
     sharpness = np.exp(rng.uniform(np.log(2.0), np.log(25.0)))
     lobe = np.exp(sharpness * (directions @ toward - 1.0)) * sharpness / 2.0  # equal power whatever the width
-    power = rng.uniform(0.5, 1.9) if key else rng.uniform(0.1, 0.8)
+    power = rng.uniform(0.5, 2.4) if key else rng.uniform(0.1, 0.9)
     return power * lobe[:, None] * _tint(rng, 0.10)
 
 
 def random_light(rng: np.random.Generator, exposure: float = 1.0) -> NDArray[np.float32]:
     """SH light [9, 3] of a random room or sky: a sky-ground gradient, one to three area lights, a tint.
 
-    Scaled so that surfaces facing the camera, weighted by how much they face it, receive a mean luminance of `exposure`.
+    White balanced as cameras do, and scaled so that surfaces facing the camera, weighted by how much they face it,
+    receive a mean luminance of `exposure`.
     """
     directions = sphere_directions()
     up = -directions[:, 1:2]  # the camera's y axis points down
     sky, ground = 0.9 * _tint(rng, 0.08), rng.uniform(0.15, 0.7) * _tint(rng, 0.10)
     horizon = 1.0 / (1.0 + np.exp(-up * rng.uniform(1.5, 6.0)))
-    radiance = rng.uniform(0.35, 1.1) * (horizon * sky + (1.0 - horizon) * ground)  # [N, 3]
+    radiance = rng.uniform(0.25, 1.0) * (horizon * sky + (1.0 - horizon) * ground)  # [N, 3]
     for index in range(rng.integers(1, 4)):
         radiance += _area_light(rng, directions, key=index == 0)
     gamma = shade_environment(radiance)
+    tint = gamma[0] / (gamma[0] @ LUMINANCE)
+    gamma *= tint**-_WHITE_BALANCE
     facing = np.maximum(-directions[:, 2], 0.0)
     mean = facing @ (sh_terms(directions) @ gamma @ LUMINANCE) / facing.sum()
     return (gamma * (exposure / mean)).astype(np.float32)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.floating]
 
 _CENTER = np.array([0.0, 43.0, -90.0])  # of the skull
-_SKULL = (71.0, 92.0, 97.0, 97.0)  # half width, height of the dome, depth to the front and to the back
+_SKULL = (71.0, 92.0, 94.0, 97.0)  # half width, height of the dome, depth to the front and to the back
 _POWER = 2.3  # of the superellipsoid: heads are boxier than ellipsoids
 _DROP = 140.0  # mm that one unit of q stands for below the dome
 # Rings of the head and body under the dome: y, half width, centre z, depth to the front, depth to the back.
@@ -22,10 +22,10 @@ _RINGS = np.array(
         [20.0, 66.0, -90.0, 84.0, 97.0],
         [-15.0, 64.0, -90.0, 80.0, 92.0],
         [-45.0, 56.0, -90.0, 74.0, 80.0],
-        [-75.0, 49.0, -93.0, 52.0, 68.0],
-        [-100.0, 53.0, -95.0, 40.0, 58.0],
-        [-118.0, 58.0, -94.0, 42.0, 58.0],
-        [-130.0, 80.0, -92.0, 46.0, 60.0],
+        [-75.0, 49.0, -93.0, 40.0, 68.0],
+        [-100.0, 53.0, -95.0, 37.0, 58.0],
+        [-118.0, 58.0, -94.0, 37.0, 58.0],
+        [-130.0, 80.0, -92.0, 40.0, 60.0],
         [-143.0, 122.0, -90.0, 54.0, 66.0],
         [-158.0, 168.0, -90.0, 62.0, 72.0],
         [-178.0, 196.0, -90.0, 70.0, 78.0],
@@ -49,6 +49,12 @@ class Part:
 def _smooth(value: Array, low: float, high: float) -> Array:
     t = np.clip((value - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
+
+
+def _distances(a: Array, b: Array) -> Array:
+    """[N, K] between points [N, 3] and [K, 3]."""
+    square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * (a @ b.T)
+    return np.sqrt(np.maximum(square, 0.0))
 
 
 def _body_share(y: Array) -> Array:
@@ -107,17 +113,44 @@ def _streaks(rng: np.random.Generator, phi: Array, q: Array, low: int, high: int
     return np.cos(turns * phi + drift * q + phase).sum(axis=0) * (2.0 / count) ** 0.5
 
 
-def head(skin: Array, detail: int = 1) -> Part:
-    """The skull behind the face and the neck and chest below it, a millimetre inside the face's own skin."""
+@dataclass(frozen=True)
+class Head:
+    """The skull behind the face, and the neck and chest below it; bare skin."""
+
+    vertices: Array  # [N, 3]
+    triangles: NDArray[np.int32]
+    nearest: NDArray[np.int64]  # [N] the face's vertex next to each vertex
+    distance: Array  # [N] mm to it
+
+    def part(self, face_colors: Array, skin: Array) -> Part:
+        """The head as part of a scene: face_colors [>= V0, 3] go on over its edge and fade to the plain skin [3]."""
+        fade = _smooth(self.distance, 3.0, 35.0)[:, None]
+        y = self.vertices[:, 1:2]
+        shadow = 1.0 - 0.3 * _smooth(y, -130.0, -100.0) * _smooth(y, -60.0, -85.0)  # of the chin on the neck
+        colors = (1.0 - fade) * face_colors[self.nearest] + fade * skin * shadow
+        return Part(self.vertices, self.triangles, colors, _body_share(self.vertices[:, 1]))
+
+
+def make_head(face: Array, normals: Array, edge: NDArray[np.bool_], detail: int = 1) -> Head:
+    """A head that fits behind a face: a millimetre under its skin along its edge, well under it elsewhere.
+
+    face, normals [V0, 3]: the mean face. edge [V0]: vertices on the outer rim of its mesh.
+    """
     columns = 32 * detail
     phi = np.arange(columns) * (2 * np.pi / columns)
-    q = np.linspace(0.02, 1.0, 9 * detail)
     heights = np.concatenate([np.linspace(43.0, -160.0, 15 * detail)[1:], [-190.0, -230.0]])
-    dome = _dome(phi[None], q[:, None], -1.5)
-    lower = _ring(heights[:, None], phi[None], -1.0)
-    grid = np.concatenate([dome, lower])
-    shade = 1.0 - 0.25 * np.exp(-(((grid[..., 1:2] + 95.0) / 22.0) ** 2))  # the chin's shadow on the neck
-    return _part(grid, skin * shade, _body_share(grid[..., 1]))
+    dome = _dome(phi[None], np.linspace(0.02, 1.0, 9 * detail)[:, None], -1.5)
+    grid = np.concatenate([dome, _ring(heights[:, None], phi[None], -1.0)])
+    points = grid.reshape(-1, 3)
+    away = _distances(points, face)  # [N, V0]
+    nearest = away.argmin(axis=1)
+    to_edge = away[:, edge].min(axis=1)
+    height = ((points - face[nearest]) * normals[nearest]).sum(axis=1)  # over the skin
+    by_edge = _smooth(to_edge, 26.0, 10.0)
+    sink = by_edge * (height + 1.0) + (1.0 - by_edge) * np.maximum(height + 5.0, 0.0)
+    sink = sink * _smooth(away.min(axis=1), 30.0, 12.0)
+    points = points - sink[:, None] * normals[nearest]
+    return Head(points, grid_triangles(*grid.shape[:2]), nearest, np.linalg.norm(points - face[nearest], axis=1))
 
 
 @dataclass(frozen=True)
@@ -133,15 +166,14 @@ class HairStyle:
     curl: float  # bumps, mm
 
 
-def random_style(rng: np.random.Generator, age: float, masculine: float) -> HairStyle | None:
+def random_style(rng: np.random.Generator, age: float, male: bool) -> HairStyle | None:
     """A hair style, or None for a bald head."""
-    male = rng.random() < masculine
     if male and rng.random() < 0.06 + 0.25 * max(0.0, age - 0.45):
         return None
     recede = rng.uniform(0.0, 14.0) * (1.0 if male else 0.3) * min(1.0, 1.6 * age)
-    front = rng.uniform(84.0, 97.0) + recede
+    front = rng.uniform(74.0, 90.0) + recede
     if rng.random() < (0.15 if male else 0.22):
-        front = rng.uniform(54.0, 72.0)  # a fringe
+        front = rng.uniform(52.0, 68.0)  # a fringe
     kinds = ("buzz", "short", "curly", "bob", "long", "tied")
     share = [0.17, 0.55, 0.12, 0.05, 0.06, 0.05] if male else [0.01, 0.08, 0.12, 0.25, 0.34, 0.20]
     kind = rng.choice(kinds, p=share)
@@ -167,11 +199,12 @@ def hair(rng: np.random.Generator, style: HairStyle, color: Array, detail: int =
     turn = np.degrees(np.minimum(phi, 2 * np.pi - phi))  # 0 front .. 180 back
     behind = style.temple > 90.0  # tucked behind the ears
     side_y, temple_y = style.side_end, (38.0 if behind else max(style.side_end, 24.0))
-    knots = [0.0, 30.0, 52.0, style.temple - 8.0, style.temple + 3.0, 128.0, 180.0]
-    drop = style.front - 8.0 if style.front > 76.0 else style.front - 2.0
-    ends = [style.front, style.front + 1.0, drop, max(temple_y, 36.0), side_y, 0.3 * side_y + 0.7 * style.back_end]
+    fringe = style.front < 72.0
+    arch = np.array([0.0, 0.0, 1.0, 4.0, 10.0]) if fringe else np.array([0.0, 0.5, 4.0, 13.0, 28.0])
+    knots = [0.0, 13.0, 26.0, 39.0, 50.0, style.temple - 8.0, style.temple + 3.0, 128.0, 180.0]
+    ends = [*(style.front - arch), max(temple_y, 36.0), side_y, 0.3 * side_y + 0.7 * style.back_end]
     end_y = np.interp(turn, knots, [*ends, style.back_end])
-    end_y = end_y + (1.0 + style.curl) * _streaks(rng, phi, phi * 0, 14, 40, 0.0)[0]
+    end_y = end_y + (0.7 + 0.3 * style.curl) * _streaks(rng, phi, 0.0 * phi, 14, 50, 0.0)
     above = np.clip((end_y - _CENTER[1]) / _SKULL[1], -1.0, 1.0)
     last = np.where(end_y > _CENTER[1], np.arccos(np.clip(above, 0.0, 1.0)) / (np.pi / 2), 1.0 + (43.0 - end_y) / _DROP)
     t = np.linspace(0.01, 1.0, rows)[:, None]
@@ -182,8 +215,8 @@ def hair(rng: np.random.Generator, style: HairStyle, color: Array, detail: int =
     stand = stand * (1.0 + 0.18 * _streaks(rng, phi, q, 1, 5, 2.0)) + style.curl * _streaks(rng, phi, q, 5, 14, 14.0)
     stand = stand * (1.0 + 0.25 * part * np.sin(phi)) + 0.5 * _streaks(rng, phi, q, 20, 50, 3.0)
     hanging = _smooth(30.0 - end_y, 0.0, 30.0) * (turn > 45.0)  # these ends fall free, all others lie on the skin
-    tuck = _smooth(t, 1.0, 0.72)
-    front_lift = 2.0 if style.front < 76.0 else -2.5
+    tuck = _smooth(t, 1.0, 0.8)
+    front_lift = 6.0 if fringe else -1.0
     stand = hanging * stand + (1.0 - hanging) * (tuck * np.maximum(stand, 1.0) + (1.0 - tuck) * front_lift)
     grid = _dome(phi, q, stand)
     flare = 1.0 + 0.10 * np.maximum(q - 1.0, 0.0)
@@ -211,12 +244,12 @@ def clothes(rng: np.random.Generator, detail: int = 1) -> Part:
     y = start + (-335.0 - start) * t**1.6
     loose = rng.uniform(3.0, 7.0) + 2.0 * _streaks(rng, phi, 4 * t, 3, 9, 1.0) * _smooth(t, 0.1, 0.5)
     grid = _ring(y, np.broadcast_to(phi, y.shape), loose)
-    color = np.exp(rng.uniform(np.log(0.02), np.log(0.7))) * np.exp(rng.normal(0.0, 0.35, 3))
+    color = np.exp(rng.uniform(np.log(0.015), np.log(0.5))) * np.exp(rng.normal(0.0, 0.35, 3))
     pattern = 0.08 * _streaks(rng, phi, 6 * t, 3, 12, 2.0)
     if rng.random() < 0.25:
         pattern = pattern + rng.uniform(-1.2, 0.8) * (np.cos(y * (2 * np.pi / rng.uniform(12.0, 40.0))) > 0.2)
     rim = -0.3 * (t < 0.04)
-    shades = np.clip(color * np.exp(pattern + rim)[..., None], 0.01, 0.8)
+    shades = np.clip(color * np.exp(pattern + rim)[..., None], 0.008, 0.55)
     return _part(grid, shades, _body_share(y))
 
 
@@ -340,7 +373,7 @@ class Carrier:
         self._index, self._base = np.array(chosen), base
         steer = base[self._index]
         system = np.zeros((len(steer) + 4, len(steer) + 4))
-        system[:-4, :-4] = np.linalg.norm(steer[:, None] - steer[None], axis=-1) + 3.0 * np.eye(len(steer))
+        system[:-4, :-4] = _distances(steer, steer) + 3.0 * np.eye(len(steer))
         system[:-4, -4:] = np.concatenate([np.ones((len(steer), 1)), steer], axis=1)
         system[-4:, :-4] = system[:-4, -4:].T
         self._inverse = np.linalg.inv(system)[:, :-4]  # [count + 4, count]
@@ -349,7 +382,7 @@ class Carrier:
         """points [N, 3] around the mean face -> [N, 3] around the face `person` [V0, 3]."""
         steer = self._base[self._index]
         solved = self._inverse @ (person[self._index] - steer)  # [count + 4, 3]
-        away = np.linalg.norm(points[:, None] - steer[None], axis=-1)  # [N, count]
+        away = _distances(points, steer)  # [N, count]
         moved = away @ solved[:-4] + solved[-4] + points @ solved[-3:]
         fade = np.exp(-((away.min(axis=1, keepdims=True) / 110.0) ** 2))
         return points + fade * moved

@@ -48,9 +48,12 @@ class Studio:
         self.size, self.supersample = size, supersample
         self._detail = 2 if level > 1 else 1
         self._people = PeopleSampler()
+        self._plain = np.flatnonzero(base.regions["face"].numpy() > 0.9)
         self._marks = base.landmarks(base.vertices).numpy()  # [68, 3] of the mean face
-        skull = props.head(np.ones(3))
-        occlusion = self.template.subdivide(ambient_occlusion(base, skull.vertices, skull.triangles)[:, None])[:, 0]
+        normals = vertex_normals(base.vertices[None], base.triangles)[0].numpy()
+        self._head = props.make_head(base.vertices.numpy(), normals, _outer_edge(base), self._detail)
+        shadow = ambient_occlusion(base, self._head.vertices, self._head.triangles)
+        occlusion = self.template.subdivide(shadow[:, None])[:, 0]
         self._appearance = FaceAppearance(self.template, occlusion.numpy())
         fixed = (base.regions["eyes"] + base.regions["mouth_bag"]).numpy() < 0.5
         self._carrier = props.Carrier(base.vertices.numpy(), fixed)
@@ -66,7 +69,7 @@ class Studio:
         look = self._appearance.sample(rng, person)
         parts = self._dress(rng, person, look, frames)
         luminance = float(look.skin @ LUMINANCE)
-        sh = random_light(rng, exposure=0.24 * np.exp(rng.normal(0.0, 0.25)) * (luminance / 0.25) ** -0.4)
+        sh = random_light(rng, exposure=1.05 * np.exp(rng.normal(0.0, 0.22)) * (luminance / 0.25) ** -0.45)
         rotation, translation, K = self._place(rng, track)
 
         neutral = torch.from_numpy(person.vertices)  # [V0, 3]
@@ -121,8 +124,8 @@ class Studio:
     def _dress(self, rng: np.random.Generator, person: Person, look: Look, frames: int) -> list[props.Part]:
         """Everything but the face, around the mean face."""
         age = (person.age - 20.0) / 55.0
-        parts = [props.head(look.skin, self._detail), props.clothes(rng, self._detail), props.teeth(self._marks)]
-        style = props.random_style(rng, age, person.gender)
+        parts = [self._head.part(look.colors, look.colors[self._plain].mean(axis=0)), props.clothes(rng, self._detail), props.teeth(self._marks)]
+        style = props.random_style(rng, age, person.gender > 0.5)
         if style is not None:
             parts.append(props.hair(rng, style, look.hair, self._detail))
         if rng.random() < 0.08 + 0.15 * age:
@@ -221,7 +224,7 @@ class Studio:
             views.append(canvas[y : y + size, x : x + size])
         image = picture.image.numpy() + (1.0 - picture.mask.numpy()[..., None]) * np.stack(views)
         if rng.random() < 0.5:
-            image = blur(image, rng.uniform(0.35, 0.9) * size / 128)
+            image = blur(image, rng.uniform(0.35, 0.75) * size / 128)
         image = sensor_noise(rng, image, rng.uniform(0.05, 1.0) ** 2)
         encoded = linear_to_srgb(torch.from_numpy(image)) * 255.0
         return encoded.round().to(torch.uint8).numpy(), picture.depth.numpy()
@@ -230,7 +233,7 @@ class Studio:
         """How much of a mirror each vertex is, [V, 1]: eyes much, lips and the oily middle of the face a little."""
         region = self.template.regions
         middle = torch.exp(-((self.template.vertices[:, 0] / 28.0) ** 2))
-        return ((region["skin"] * (0.4 + 0.6 * middle) + 0.8 * region["lips"]) * 0.035)[:, None]
+        return ((region["skin"] * (0.4 + 0.6 * middle) + 0.8 * region["lips"]) * 0.1)[:, None]
 
     def _shine(self, face: torch.Tensor, normals: torch.Tensor, sh: Array, oil: float) -> torch.Tensor:
         """Highlights [M, V, 1] of the light's main direction (Blinn's half vector), on wet eyes and on skin."""
@@ -239,7 +242,7 @@ class Studio:
         half = torch.nn.functional.normalize(ahead / strength - torch.nn.functional.normalize(face, dim=-1), dim=-1)
         cosine = (normals * half).sum(dim=-1, keepdim=True).clamp(min=0.0)  # [M, V, 1]
         eyes = self.template.regions["eyes"][:, None]
-        return strength * (oil * self._gloss * cosine**12 * 3.0 + 1.5 * eyes * cosine**90)
+        return strength * (oil * self._gloss * cosine**12 + 0.08 * eyes * cosine**60)
 
     def _confidence(self, marks: torch.Tensor, uv: Array, depth: Array, track: Track) -> Array:
         """[M, 68]: 1 for inner points; jaw points less, on the far side least; hidden points a third of that."""
@@ -250,3 +253,14 @@ class Studio:
         seen = depth[np.arange(len(uv))[:, None], row, column]
         hidden = marks[..., 2].numpy() - seen > _BEHIND
         return np.where(hidden, confidence / 3.0, confidence).astype(np.float32)
+
+
+def _outer_edge(template: FaceTemplate) -> NDArray[np.bool_]:
+    """Which vertices [V] lie on the mesh's outer rim: over the forehead, behind the ears, around the neck."""
+    triangles = template.triangles.long()
+    edges = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).sort(dim=1).values
+    unique, count = edges.unique(dim=0, return_counts=True)
+    rim = torch.zeros(len(template.vertices), dtype=torch.bool)
+    rim[unique[count == 1].flatten()] = True
+    rim &= (template.regions["eyes"] + template.regions["mouth_bag"] + template.regions["lips"]) < 0.5
+    return rim.numpy()
