@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from fmlfast.camera import project
 from fmlfast.template import FaceTemplate
 
 JAW_POINTS = 17
@@ -11,7 +12,7 @@ JAW_POINTS = 17
 def select_contour(candidate_uv: Tensor, center: Tensor) -> Tensor:
     """Which candidate of each jaw landmark lies farthest outwards in the image.
 
-    candidate_uv [F, 17, C, 2] float, px; the first candidate is the landmark's static point. center [F, 2] float, px, the
+    candidate_uv [F, 17, C, 2] float, px; the first candidate is the static point. center [F, 2] float, px, the
     middle of the face. Outwards is the direction from the centre to the static point. Returns int64 [F, 17], 0..C-1.
     Raises ValueError for other shapes.
     """
@@ -23,15 +24,18 @@ def select_contour(candidate_uv: Tensor, center: Tensor) -> Tensor:
     return torch.einsum("fjcd,fjd->fjc", candidate_uv, outward).argmax(dim=2)
 
 
-def sliding_jaw(uv: Tensor, template: FaceTemplate) -> Tensor:
-    """The vertices that form the jaw line in each image.
+def slide_landmarks(vertices: Tensor, Ks: Tensor, template: FaceTemplate) -> Tensor:
+    """The 68 landmarks as a detector places them: the jaw line lies on the current silhouette.
 
-    uv [F, V, 2] float, px, projections of the template's vertices. Returns vertex ids int64 [F, 17] out of
-    `template.jaw_candidates`. Raises ValueError when V is not the template's.
+    vertices [F, V, 3] float, camera frame, mm; Ks [F, 3, 3] px; template on the same device. Returns points
+    [F, 68, 3] in the camera frame, mm; the choice of the silhouette has no gradient. Raises ValueError when V is not
+    the template's.
     """
-    if uv.ndim != 3 or uv.shape[1:] != (len(template.vertices), 2):
-        raise ValueError(f"uv must be [F, {len(template.vertices)}, 2], got {list(uv.shape)}")
-    candidates = template.jaw_candidates.to(uv.device)  # [17, C]
-    inner = template.landmarks(torch.nn.functional.pad(uv, (0, 1)))[:, JAW_POINTS:, :2]  # [F, 51, 2]
-    index = select_contour(uv[:, candidates], inner.mean(dim=1))  # [F, 17]
-    return candidates.expand(len(uv), -1, -1).gather(2, index[:, :, None])[:, :, 0]
+    points = template.landmarks(vertices)
+    corners = template.triangles.long()[template.jaw_triangles]  # [17, C, 3]
+    strips = (vertices[:, corners] * template.jaw_barycentrics[..., None]).sum(dim=3)  # [F, 17, C, 3]
+    with torch.no_grad():
+        strips_uv = project(strips.flatten(1, 2), Ks).unflatten(1, corners.shape[:2])
+        index = select_contour(strips_uv, project(points[:, JAW_POINTS:], Ks).mean(dim=1))
+    jaw = strips.gather(2, index[:, :, None, None].expand(-1, -1, 1, 3))[:, :, 0]
+    return torch.cat([jaw, points[:, JAW_POINTS:]], dim=1)

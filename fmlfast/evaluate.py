@@ -14,7 +14,7 @@ from fmlfast._atomic import atomic_path
 from fmlfast.alignment import LANDMARKS_66, fit_pose
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
-from fmlfast.contour import JAW_POINTS, sliding_jaw
+from fmlfast.contour import JAW_POINTS, select_contour
 from fmlfast.data.shards import Clip, Truth, list_clips, read_clip, read_meta, read_truth
 from fmlfast.frames import Codes, Frames
 from fmlfast.kernels.photometric import sample_bilinear
@@ -288,12 +288,13 @@ def _errors(
 
 def _landmarks(estimate: _Estimate, Ks: Tensor, template: FaceTemplate) -> Tensor:
     """Projected landmarks [F,68,2], the jaw line on the silhouette, as detectors place it."""
-    camera = estimate.posed @ estimate.rotation.mT + estimate.translation[:, None]
-    camera = camera.cpu()
-    inner = project(template.landmarks(camera), Ks)[:, JAW_POINTS:]
-    uv = project(camera, Ks)
-    jaw = uv.gather(1, sliding_jaw(uv, template)[..., None].expand(-1, -1, 2))
-    return torch.cat([jaw, inner], 1)
+    camera = (estimate.posed @ estimate.rotation.mT + estimate.translation[:, None]).cpu()
+    inner = project(template.landmarks(camera)[:, JAW_POINTS:], Ks)
+    corners = camera[:, template.triangles.long()[template.jaw_triangles]]  # [F,17,C,3,3]
+    strips = (corners * template.jaw_barycentrics[..., None]).sum(3)
+    uv = project(strips.flatten(1, 2), Ks).unflatten(1, strips.shape[1:3])
+    choice = select_contour(uv, inner.mean(1))[:, :, None, None].expand(-1, -1, 1, 2)
+    return torch.cat([uv.gather(2, choice)[:, :, 0], inner], 1)
 
 
 def _photometric(estimate: _Estimate, target: _Target, own: FaceTemplate) -> Tensor:

@@ -55,8 +55,6 @@ class FaceModel(nn.Module):
         self.num_vertices = len(template.vertices)
         self.num_nodes = len(template.nodes)
         self.template = template
-        for name in ("vertices", "skin_indices", "skin_weights", "expressions"):
-            self.register_buffer(f"template_{name}", getattr(template, name), persistent=False)
         self.register_buffer("complement", template.complement_basis(complement_rank), persistent=False)
         if spectral:
             spectrum = graph_spectrum(template.nodes, template.node_edges, spectral)
@@ -86,8 +84,8 @@ class FaceModel(nn.Module):
         template: FaceTemplate | None = None,
     ) -> Tensor:  # [B, V, 3] mm
         """Neutral geometry v_bar + S t, on this model's mesh or on another level of the same template."""
-        vertices, indices, weights, _ = self._mesh(template)
-        return vertices + skin_displacements(displacements, indices, weights)
+        mesh = self._mesh(template)
+        return mesh.vertices + skin_displacements(displacements, mesh.skin_indices, mesh.skin_weights)
 
     def geometry(
         self,
@@ -96,8 +94,8 @@ class FaceModel(nn.Module):
         template: FaceTemplate | None = None,
     ) -> Tensor:  # [B, M, V, 3] mm
         """Geometry with expression, in the model frame."""
-        vertices, indices, weights, expressions = self._mesh(template)
-        return deform(vertices, displacements, indices, weights, expressions, delta)
+        mesh = self._mesh(template)
+        return deform(mesh.vertices, displacements, mesh.skin_indices, mesh.skin_weights, mesh.expressions, delta)
 
     def reflectance(
         self,
@@ -107,20 +105,9 @@ class FaceModel(nn.Module):
         flat = linear_decode(beta, self.reflectance_basis, self.reflectance_mean)
         return flat.view(len(beta), self.num_vertices, 3)
 
-    def _mesh(self, template: FaceTemplate | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _mesh(self, template: FaceTemplate | None) -> FaceTemplate:
         if template is None:
-            return (
-                self.template_vertices,
-                self.template_skin_indices,
-                self.template_skin_weights,
-                (self.template_expressions),
-            )
+            return self.template
         if template.fingerprint != self.template.fingerprint:
             raise ValueError(f"template {template.name} is not a level of the model's template {self.template.name}")
-        device = self.template_vertices.device
-        return (
-            template.vertices.to(device),
-            template.skin_indices.to(device),
-            template.skin_weights.to(device),
-            template.expressions.to(device),
-        )
+        return template.to(self.reflectance_mean.device)

@@ -6,9 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from fmlfast.alignment import LANDMARKS_66, NUM_JAW
+from fmlfast.alignment import LANDMARKS_66
 from fmlfast.camera import project
-from fmlfast.contour import select_contour
+from fmlfast.contour import slide_landmarks
 from fmlfast.frames import Codes, Frames
 from fmlfast.kernels.photometric import photometric
 from fmlfast.kernels.rasterize import rasterize
@@ -47,21 +47,6 @@ class LossWeights:
     """Deviation of the reflectance from its mean; without it light bakes into skin."""
 
 
-def predicted_landmarks(
-    model: FML,
-    camera: Tensor,  # [F, V, 3] mm
-    Ks: Tensor,  # [F, 3, 3]
-) -> Tensor:  # [F, 66, 2] px
-    """Projected landmarks; the jaw line is chosen anew on the current silhouette (the choice has no gradient)."""
-    fixed = (camera[:, model.landmark_corners] * model.landmark_weights[..., None]).sum(2)
-    points = project(fixed, Ks)
-    candidates = model.template.jaw_candidates.to(camera.device)
-    strips = project(camera[:, candidates.flatten()], Ks).unflatten(1, candidates.shape)
-    choice = select_contour(strips.detach(), points[:, NUM_JAW:].mean(1).detach())
-    jaw = strips.gather(2, choice[:, :, None, None].expand(-1, -1, 1, 2))[:, :, 0]
-    return torch.cat([jaw, points[:, NUM_JAW:]], 1)
-
-
 def visible_weights(
     model: FML,
     camera: Tensor,  # [F, V, 3] mm
@@ -71,9 +56,9 @@ def visible_weights(
 ) -> Tensor:  # [F, V]
     """How much the photometric term counts each vertex: its region's weight where it is visible, 0 else."""
     regions = model.template.regions
-    weight = torch.maximum(regions["face"], regions["eyes"]).to(camera.device)
+    weight = torch.maximum(regions["face"], regions["eyes"])
     if model.config.visibility == "zbuffer":
-        depth = rasterize(camera, model.template.triangles.to(camera.device), Ks, size, size).depth
+        depth = rasterize(camera, model.template.triangles, Ks, size, size).depth
         return weight * vertex_visibility(camera, normals, Ks, depth)
     uv = project(camera, Ks)
     inside = ((uv > 0) & (uv < size)).all(-1)
@@ -103,7 +88,7 @@ def objective(
 
     ids = list(LANDMARKS_66)
     landmarks = landmark_loss(
-        predicted_landmarks(model, camera, Ks),
+        project(slide_landmarks(camera, Ks, model.template)[:, ids], Ks),
         frames.landmarks[:, :, ids].flatten(0, 1),
         frames.confidence[:, :, ids].flatten(0, 1),
         size,
@@ -111,14 +96,14 @@ def objective(
     )
     terms = {
         "landmarks": weights.landmarks * over_frames(landmarks),
-        "membrane": weights.membrane * membrane_loss(displacements, model.template.node_edges.to(camera.device)),
+        "membrane": weights.membrane * membrane_loss(displacements, model.template.node_edges),
         "displacement": weights.displacement * displacement_loss(displacements),
         "expression": weights.expression * over_frames(expression_loss(codes.expression.flatten(0, 1))),
     }
     if photometric_ramp > 0:
         if detach_geometry:
             camera = camera.detach()
-        normals = vertex_normals(camera, model.template.triangles.to(camera.device))
+        normals = vertex_normals(camera, model.template.triangles)
         with torch.no_grad():
             visible = visible_weights(model, camera.detach(), normals.detach(), Ks, size)
             visible = visible * frames.mask.flatten()[:, None]

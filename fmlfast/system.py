@@ -1,9 +1,10 @@
 """The whole system: encoder and face model behind one interface, saved to and loaded from a run folder."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -73,15 +74,17 @@ class FML(nn.Module):
         # Mean and square root of the covariance of codes over training subjects: the prior that refinement uses.
         self.register_buffer("code_mean", torch.zeros(codes))
         self.register_buffer("code_factor", torch.eye(codes))
-        ids = torch.tensor(LANDMARKS_66)
-        corners = self.template.triangles[self.template.landmark_triangles[ids]].long()
-        self.register_buffer("landmark_corners", corners, persistent=False)
-        self.register_buffer("landmark_weights", self.template.landmark_barycentrics[ids], persistent=False)
         triangles = self.template.triangles.long()
         pairs = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).sort(1).values
         self.register_buffer("mesh_edges", torch.unique(pairs, dim=0), persistent=False)
-        points = self.template.landmarks(self.template.vertices)[ids]
+        points = self.template.landmarks(self.template.vertices)[list(LANDMARKS_66)]
         self.register_buffer("landmark_points", points, persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Takes the template along to another device."""
+        super()._apply(fn, recurse)
+        self.template = self.face.template = self.template.to(self.code_mean.device)
+        return self
 
     def encode(self, frames: Frames, jitter: float = 0.0, drop: float = 0.0) -> Codes:
         """Codes of the subjects in `frames`. `jitter` (share of the image's side) and `drop` (probability) disturb

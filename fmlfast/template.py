@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,6 +96,16 @@ class FaceTemplate:
             fingerprint="",
         )
         return replace(template, fingerprint=_fingerprint(template))
+
+    def to(self, device: torch.device | str) -> "FaceTemplate":
+        """The same template with its tensors on another device."""
+        moved: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                moved[item.name] = value.to(device)
+        regions = {name: mask.to(device) for name, mask in self.regions.items()}
+        return replace(self, **moved, regions=regions, subdivision=tuple(m.to(device) for m in self.subdivision))
 
     @property
     def nodes(self) -> Tensor:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
-from fmlfast.contour import JAW_POINTS, select_contour
+from fmlfast.contour import JAW_POINTS, slide_landmarks
 from fmlfast.data import props
 from fmlfast.data.appearance import FaceAppearance, Look
 from fmlfast.data.backdrop import blur, random_backdrop, sensor_noise
@@ -58,9 +58,6 @@ class Studio:
         fixed = (base.regions["eyes"] + base.regions["mouth_bag"]).numpy() < 0.5
         self._carrier = props.Carrier(base.vertices.numpy(), fixed)
         self._gloss = self._gloss_map()
-        corners = self.template.triangles.long()
-        self._jaw_corners = corners[self.template.jaw_triangles]  # [17, C, 3]
-        self._jaw_weights = self.template.jaw_barycentrics[..., None]  # [17, C, 3, 1]
 
     def film(self, rng: np.random.Generator, key: str, frames: int) -> Filmed:
         """Draws a person, a look, a light and a track from `rng`, and films `frames` moments."""
@@ -161,12 +158,7 @@ class Studio:
     def _landmarks(self, face: torch.Tensor, K: Array) -> tuple[torch.Tensor, Array]:
         """Landmarks in camera space [M, 68, 3] and in the source image [M, 68, 2]; the jaw slides to the contour."""
         Ks = torch.from_numpy(K.astype(np.float32)).expand(len(face), 3, 3)
-        marks = self.template.landmarks(face)
-        strips = (face[:, self._jaw_corners] * self._jaw_weights).sum(dim=3)  # [M, 17, C, 3]
-        strips_uv = project(strips.flatten(1, 2), Ks).unflatten(1, strips.shape[1:3])
-        index = select_contour(strips_uv, project(marks[:, JAW_POINTS:], Ks).mean(dim=1))  # [M, 17]
-        jaw = strips.gather(2, index[..., None, None].expand(-1, -1, 1, 3))[:, :, 0]
-        marks = torch.cat([jaw, marks[:, JAW_POINTS:]], dim=1)
+        marks = slide_landmarks(face, Ks, self.template)
         return marks, project(marks, Ks).numpy()
 
     def _detect(
@@ -205,12 +197,15 @@ class Studio:
         """sRGB images [M, S, S, 3] and depth [M, S, S]."""
         frames, size = len(face), self.size
         vertices = torch.cat([face, others], dim=1)
-        triangles, offset = [self.template.triangles], face.shape[1]
-        for part in parts:
-            triangles.append(torch.from_numpy(part.triangles) + offset)
-            offset += len(part.vertices)
-        faces = torch.cat(triangles)
+        starts = np.cumsum([face.shape[1], *(len(part.vertices) for part in parts)])
+        meshes = [torch.from_numpy(part.triangles) + int(start) for part, start in zip(parts, starts, strict=False)]
+        faces = torch.cat([self.template.triangles, *meshes])
         normals = vertex_normals(vertices, faces)
+        facing = ~((normals * vertices).sum(dim=-1) > 0).all(dim=0)  # [V + N] towards the camera in some frame
+        for part, start in zip(parts, starts, strict=False):
+            if part.sheet:
+                facing[start : start + len(part.vertices)] = True
+        faces = faces[facing[faces.long()].any(dim=1)]  # what turns its back all the time need not be drawn
         colors = torch.from_numpy(np.concatenate([look.colors, *(part.colors for part in parts)]).astype(np.float32))
         light = torch.from_numpy(sh).expand(frames, 9, 3)
         shaded = shade_sh(colors[None], normals, light)
