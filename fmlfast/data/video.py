@@ -67,8 +67,7 @@ class Video:
             rate = float(stream.average_rate or 25)
             count = 0
             for raw in self._decode(av, container, stream):
-                aspect = raw.sample_aspect_ratio if hasattr(raw, "sample_aspect_ratio") else stream.sample_aspect_ratio
-                width = round(raw.width * float(aspect or 1)) or raw.width
+                width = max(1, round(raw.width * float(stream.sample_aspect_ratio or 1)))
                 yield Frame(count / rate if raw.time is None else float(raw.time), raw, width)
                 count += 1
             if stream.frames and count < 0.95 * stream.frames and not self.trouble:  # edit lists hide a few

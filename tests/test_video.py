@@ -1,0 +1,139 @@
+"""Videos as a viewer sees them, and where they are cut."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fmlfast.data.video import CutDetector, Video
+
+av = pytest.importorskip("av")
+
+
+def write_video(
+    path: Path,
+    frames: list[np.ndarray],
+    rate: int = 12,
+    codec: str = "ffv1",
+    aspect: Fraction = Fraction(1),
+    turned: int = 0,
+    **options: str,
+) -> Path:
+    """Writes uint8 [H, W, 3] frames; ffv1 in .mkv keeps them all but exactly. turned: degrees, see display matrix."""
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv444p" if codec == "ffv1" else "yuv420p"
+        stream.codec_context.sample_aspect_ratio = aspect
+        if turned:
+            stream.set_display_rotation(turned)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def smooth(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+    """A random picture that survives compression and rescaling."""
+    small = Image.fromarray(rng.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def read(path: Path) -> tuple[list[np.ndarray], list[float], str]:
+    video = Video(path)
+    frames = [(frame.image(), frame.time) for frame in video.frames()]
+    return [image for image, _ in frames], [time for _, time in frames], video.trouble
+
+
+def test_frames_and_times(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frames = [smooth(rng, 46, 62) for _ in range(7)]
+    got, times, trouble = read(write_video(tmp_path / "v.mkv", frames, rate=10))
+    assert trouble == ""
+    np.testing.assert_allclose(times, np.arange(7) / 10, atol=1e-3)
+    for expected, image in zip(frames, got, strict=True):
+        assert np.abs(image.astype(int) - expected).max() <= 4
+
+
+@pytest.mark.parametrize("turned", [90, -90, 180])
+def test_rotation_is_undone(tmp_path: Path, turned: int) -> None:
+    frames = [smooth(np.random.default_rng(1), 48, 64)] * 2
+    got, _, _ = read(write_video(tmp_path / "v.mp4", frames, codec="mpeg4", turned=turned))
+    expected = np.rot90(frames[0], turned // 90)  # the matrix turns counter-clockwise
+    assert got[0].shape == expected.shape
+    assert np.abs(got[0].astype(int) - expected).mean() < 8
+    assert np.abs(got[0].astype(int) - expected[::-1, ::-1]).mean() > 20
+
+
+def test_pixels_become_square(tmp_path: Path) -> None:
+    frames = [smooth(np.random.default_rng(2), 48, 60)]
+    got, _, _ = read(write_video(tmp_path / "v.mp4", frames, codec="mpeg4", aspect=Fraction(4, 3)))
+    expected = np.asarray(Image.fromarray(frames[0]).resize((80, 48), Image.Resampling.BICUBIC))
+    assert got[0].shape == (48, 80, 3)
+    assert np.abs(got[0].astype(int) - expected).mean() < 6
+
+
+def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "noise.mp4").write_bytes(rng.bytes(5000))
+    with av.open(str(tmp_path / "sound.wav"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux(stream.encode(sound))
+    for name in ("empty.mp4", "noise.mp4", "sound.wav", "missing.mp4"):
+        with pytest.raises(ValueError, match="cannot be opened|no video stream"):
+            list(Video(tmp_path / name).frames())
+
+
+def test_a_truncated_video_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    frames = [rng.integers(0, 255, (64, 80, 3), dtype=np.uint8) for _ in range(30)]
+    whole = write_video(tmp_path / "v.mp4", frames, codec="mpeg4", movflags="+faststart").read_bytes()
+    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    got, _, trouble = read(tmp_path / "cut.mp4")
+    assert 5 < len(got) < 25
+    assert trouble
+    end = write_video(tmp_path / "w.mp4", frames, codec="mpeg4").read_bytes()  # its index comes last
+    (tmp_path / "headless.mp4").write_bytes(end[: len(end) // 2])
+    with pytest.raises(ValueError, match="cannot be opened"):
+        read(tmp_path / "headless.mp4")
+
+
+def test_damaged_packets_are_skipped(tmp_path: Path) -> None:
+    frames = [smooth(np.random.default_rng(5), 64, 80)] * 40
+    path = write_video(tmp_path / "v.mp4", frames, codec="mpeg4", movflags="+faststart")
+    payload = bytearray(path.read_bytes())
+    start = payload.index(b"mdat") + 8
+    length = len(payload) - start
+    payload[start + length // 4 : start + length // 2] = bytes(length // 2 - length // 4)
+    path.write_bytes(payload)
+    got, times, _ = read(path)
+    assert len(got) > 10
+    assert times == sorted(times)
+
+
+def panning(rng: np.random.Generator, length: int) -> list[np.ndarray]:
+    """A camera that moves over a wide picture, with noise."""
+    wide = smooth(rng, 54, 96 + 2 * length)
+    views = [wide[:, 2 * i : 2 * i + 96].astype(float) + rng.normal(0, 4, (54, 96, 3)) for i in range(length)]
+    return [np.clip(view, 0, 255).astype(np.uint8) for view in views]
+
+
+def test_cuts_are_found_and_nothing_else(tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    lengths = [20, 3, 31, 12]
+    frames = [frame for length in lengths for frame in panning(rng, length)]
+    video, detector = Video(write_video(tmp_path / "v.mkv", frames)), CutDetector()
+    cuts = [index for index, frame in enumerate(video.frames()) if detector.step(frame.thumbnail())]
+    assert cuts == [20, 23, 54]
+
+
+def test_a_fade_of_the_light_is_no_cut() -> None:
+    picture = smooth(np.random.default_rng(7), 27, 48).astype(np.float32)
+    detector = CutDetector()
+    assert not any(detector.step((picture * level).astype(np.uint8)) for level in np.linspace(1, 0.1, 30))
+    assert detector.step(np.full((27, 48, 3), 200, np.uint8))
