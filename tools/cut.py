@@ -14,7 +14,7 @@ MOUTH_CAVITY, LEFT_EYE_CAVITY = 0x70ACFF, 0xF96C88  # labels of MakeHuman.quad_l
 SKIN, INNER_LID, BAG, EYEBALL = range(4)
 BAG_RINGS = (0, 2, 4, 6)  # rings of the mouth cavity that are kept, counted from the inner lips
 LID_RINGS = (0, 1, 3)  # rings of the eye socket that are kept, counted from the lid margin
-EYE_RINGS = (12.0, 16.0, 27.0, 33.0, 50.0, 72.0, 95.0)  # degrees from the gaze axis; pupil to 12, iris to 27
+EYE_RINGS = (8.0, 11.0, 22.0, 26.0, 45.0, 70.0, 95.0)  # degrees from the gaze axis; pupil to 8, iris to 22
 EYE_SEGMENTS = 16
 EYE_SWELL = 1.012  # makes up for the shrinking of Loop subdivision
 

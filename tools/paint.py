@@ -10,7 +10,7 @@ from fmlfast.regions import brow_mask, neck_mask, smoothstep
 
 Array = NDArray[np.float64]
 
-IRIS_DEGREES, PUPIL_DEGREES = 28.0, 12.5  # the last ring of eyeball vertices that belongs to each
+IRIS_DEGREES, PUPIL_DEGREES = 23.0, 9.0  # the last ring of eyeball vertices that belongs to each
 
 # linear reflectance
 SKIN_COLOR = np.array([0.55, 0.32, 0.225])
@@ -20,7 +20,7 @@ BROW_COLOR = np.array([0.10, 0.06, 0.04])
 LID_COLOR = np.array([0.40, 0.19, 0.14])
 BAG_COLOR = np.array([0.045, 0.012, 0.012])
 SCLERA_COLOR = np.array([0.70, 0.66, 0.63])
-IRIS_COLOR = np.array([0.10, 0.055, 0.03])
+IRIS_COLOR = np.array([0.16, 0.09, 0.05])
 PUPIL_COLOR = np.array([0.01, 0.01, 0.01])
 
 

@@ -17,6 +17,7 @@ LEVELS = ("min", "average", "max")
 SPREAD = 0.8  # of the detail parameters, relative to a spread at which some people turn into caricatures
 DETAIL_SIGMA, SIDE_SIGMA, ASYMMETRY_SIGMA = 0.28, 0.03, 0.10  # at spread 1
 ONE_SIDED = 0.6  # strength of a target that has no opposite
+SKULL, SKULL_SPREAD = ("head-", "forehead-"), 0.6  # these reshape the whole head and are drawn closer to the mean
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ class PeopleSampler:
                 continue
             both_sides = name[2:] if name[:2] in ("l-", "r-") else name
             if both_sides not in shared:
-                shared[both_sides] = float(rng.normal(0.0, DETAIL_SIGMA * SPREAD))
+                sigma = DETAIL_SIGMA * SPREAD * (SKULL_SPREAD if name.startswith(SKULL) else 1.0)
+                shared[both_sides] = float(rng.normal(0.0, sigma))
             own = float(rng.normal(0.0, SIDE_SIGMA * SPREAD)) if both_sides != name else 0.0
             details[k] = np.clip(shared[both_sides] + own, -1.0, 1.0)
         return details
