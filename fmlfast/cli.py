@@ -22,7 +22,7 @@ def prepare(config: Annotated[PrepareConfig, arg(name="")]) -> None:
     """
     from fmlfast.data.prepare import prepare as run
 
-    run(config)
+    print(run(config))
 
 
 @app.command
@@ -69,7 +69,8 @@ def evaluate(
     table = evaluate_run(run, data, split, refine_steps=refine)
     for name, row in table.items():
         if isinstance(row, dict) and "landmark_nme" in row:
-            print(f"{name:20s} " + "  ".join(f"{metric} {value:.3f}" for metric, value in row.items()))
+            values = [f"{metric} {value:.3f}" for metric, value in row.items() if value is not None]
+            print(f"{name:20s} {'  '.join(values)}")
 
 
 def main(args: list[str] | None = None) -> None:

@@ -31,13 +31,13 @@ def read_image(path: str | Path) -> np.ndarray:
             image = ImageOps.exif_transpose(opened)
     except Exception as error:  # decoders raise whatever they like on broken bytes
         raise ValueError(
-            f"{path}: cannot be read as an image ({error}); it may be truncated or of another type: save it as JPEG or PNG"
+            f"{path}: cannot be read as an image ({error}); is it truncated? save it as JPEG or PNG"
         ) from error
     return check_image(np.array(_to_rgb(image, path)), str(path))
 
 
 def check_image(image: np.ndarray, name: str) -> np.ndarray:
-    """Returns `image` when it is uint8 [H, W, 3] of at least 64 pixels a side; raises ValueError naming it otherwise."""
+    """Returns `image` if it is uint8 [H, W, 3] of at least 64 pixels a side, else raises ValueError."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
             f"{name}: an image array must be uint8 [H, W, 3] in sRGB, got {image.dtype} {list(image.shape)}"

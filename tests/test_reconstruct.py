@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from real_media import landmarker, real_media
 
 import fmlfast
 from fmlfast import reconstruction
@@ -86,7 +87,7 @@ def projected_landmarks(result: Reconstruction) -> torch.Tensor:
 
 
 def test_several_photos_share_one_identity_and_sit_on_their_faces(photos, run):
-    result = fmlfast.reconstruct([photos["left"], str(photos["right"])], run, refine=40)
+    result = fmlfast.reconstruct([photos["left"], str(photos["right"])], run, refine=10)
     vertices = len(FaceTemplate.default(2).vertices)
     assert result.names == ("left", "right")
     assert result.neutral.shape == result.reflectance.shape == (vertices, 3)
@@ -151,7 +152,32 @@ def test_saved_folder_reads_back(photos, run, tmp_path):
     np.testing.assert_array_equal(neutral.vertices.astype(np.float32), result.neutral.numpy())
 
 
-def test_overlay_covers_the_face_and_spares_the_rest():
+def test_a_photo_means_the_same_however_it_is_stored(run, tmp_path):
+    """With the real detector: RGBA, 16-bit grey and EXIF-rotated copies of a photo give the face at the same place."""
+    landmarker()
+    photo = Image.open(real_media() / "single_face.jpg").convert("RGB")
+    grey = np.asarray(photo.convert("L"))
+    photo.save(tmp_path / "plain.png")
+    photo.convert("RGBA").save(tmp_path / "rgba.png")
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", quality=97, exif=exif)
+    assert ImageOps.exif_transpose(Image.open(tmp_path / "turned.jpg")).size == photo.size
+    names = ("plain.png", "rgba.png", "grey.png", "sixteen.png", "turned.jpg")
+    results = [reconstruct([tmp_path / name], run, refine=0) for name in names]
+    size = np.ptp(results[0].landmarks[0], axis=0).max()
+    for result in results:
+        assert result.photos[0].shape == (photo.height, photo.width, 3)
+        difference = np.linalg.norm(result.landmarks - results[0].landmarks, axis=-1)
+        assert difference.mean() < 0.02 * size
+    np.testing.assert_array_equal(results[1].landmarks, results[0].landmarks)
+    np.testing.assert_array_equal(results[3].landmarks, results[2].landmarks)
+
+
+def test_overlay_covers_the_face_and_spares_the_rest(monkeypatch):
+    monkeypatch.setattr("fmlfast.overlay.TILE", 57)  # pixels: several tiles, the last ones cut
     template = FaceTemplate.default(0)
     photo = np.random.default_rng(5).integers(0, 256, (301, 333, 3), dtype=np.uint8)
     camera = template.vertices @ torch.tensor(FRONTAL).T + torch.tensor([30.0, -10.0, 420.0])
@@ -187,7 +213,7 @@ def test_a_crowd_is_listed_and_one_is_chosen(photos, run, monkeypatch):
     _, face = photograph(*PLACES["left"])
     crowd = []
     for shift in (35, -70, 0):  # not in order
-        moved = face.landmarks + np.float32([shift, 0])
+        moved = face.landmarks + np.array([shift, 0], np.float32)
         box = (face.box[0] + shift, face.box[1], face.box[2] + shift, face.box[3])
         crowd.append(Face(moved, face.confidence, box, face.rotation, 0.0))
     monkeypatch.setitem(FakeDetector.faces, PLACES["left"][:2], crowd)
