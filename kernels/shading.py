@@ -1,7 +1,10 @@
 """Vertex normals and spherical harmonics shading."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ._checks import check_triangles
 
@@ -27,13 +30,7 @@ def vertex_normals(
     _check_vectors("vertices", vertices, 3)
     check_triangles(triangles, vertices.shape[1], vertices.device)
     points = vertices.permute(1, 2, 0).contiguous()  # [V, 3, F]: long rows make gathers fast
-    corners = triangles.long().unbind(1)
-    # Indexing and index_put sum in a fixed order on GPUs too, index_add does not.
-    a, b, c = (points[i] for i in corners)
-    faces = _cross(b - a, c - a)  # [T, 3, F], of twice the area's length
-    normals = torch.zeros_like(points)
-    for i in corners:
-        normals = normals.index_put((i,), faces, accumulate=True)
+    normals = _AreaVectors.apply(points, triangles.long().T.contiguous())
     square = normals[:, 0] ** 2 + normals[:, 1] ** 2 + normals[:, 2] ** 2
     inverse = torch.where(square > _TINY, square.clamp(min=_TINY).rsqrt(), 0.0)
     return (normals * inverse[:, None]).permute(2, 0, 1).contiguous()
@@ -93,9 +90,45 @@ def shade_sh(
     return reflectance * (sh_basis(normals) @ sh)
 
 
+class _AreaVectors(torch.autograd.Function):
+    """Sum over the triangles around each vertex of (b - a) x (c - a): points [V, 3, F], corners [3, T] -> [V, 3, F]."""
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, corners: Tensor) -> Tensor:
+        ctx.save_for_backward(points, corners)
+        a, b, c = (points.index_select(0, i) for i in corners)
+        faces = _cross(b.sub_(a), c.sub_(a))
+        return _scatter(points, corners, (faces, faces, faces))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        points, corners = ctx.saved_tensors
+        a, b, c = (points.index_select(0, i) for i in corners)
+        faces = gradient.index_select(0, corners[0])
+        faces += gradient.index_select(0, corners[1])
+        faces += gradient.index_select(0, corners[2])
+        to_b, to_c = _cross(c.sub_(a), faces), _cross(faces, b.sub_(a))
+        return _scatter(points, corners, (-(to_b + to_c), to_b, to_c)), None
+
+
+def _scatter(like: Tensor, corners: Tensor, rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    """Adds rows [T, 3, F] to their corners in a fixed order."""
+    total = torch.zeros_like(like)
+    for index, row in zip(corners, rows, strict=True):
+        if total.is_cuda:  # where index_add_ adds in random order
+            total.index_put_((index,), row, accumulate=True)
+        else:
+            total.index_add_(0, index, row)
+    return total
+
+
 def _cross(a: Tensor, b: Tensor) -> Tensor:
-    (ax, ay, az), (bx, by, bz) = a.unbind(1), b.unbind(1)
-    return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], 1)
+    """Cross products along dimension 1; torch.linalg.cross is several times slower there."""
+    out = torch.empty_like(a)
+    for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
+        torch.mul(a[:, i], b[:, j], out=out[:, k]).addcmul_(a[:, j], b[:, i], value=-1)
+    return out
 
 
 def _check_vectors(name: str, tensor: Tensor, size: int) -> None:
