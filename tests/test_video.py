@@ -22,6 +22,7 @@ def write_video(
     **options: str,
 ) -> Path:
     """Writes uint8 [H, W, 3] frames; ffv1 in .mkv keeps them all but exactly. turned: degrees, see display matrix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]

@@ -267,7 +267,9 @@ def _run(sources: list[Source], config: PrepareConfig, model: Path) -> Iterator[
             try:
                 while pending or running:
                     while pending and len(running) < 2 * workers:
-                        running[pool.submit(_work, pending[0], config.rules, model)] = pending.popleft()
+                        source = pending[0]
+                        running[pool.submit(_work, source, config.rules, model)] = source
+                        pending.popleft()
                     for future in wait(running, return_when=FIRST_COMPLETED).done:
                         result = future.result()
                         yield running.pop(future), result

@@ -170,7 +170,7 @@ def _windows(video: Video, rules: Rules, detector: Detector, record: SourceRecor
             due = -np.inf  # a new scene is looked at from its first frame
         if frame.time < due:
             continue
-        due = frame.time + 0.999 / rules.rate
+        due = frame.time + 0.95 / rules.rate  # time stamps are rounded
         record.looked_at += 1
         image = frame.image()
         faces = detector.detect(image, rules.min_face)
