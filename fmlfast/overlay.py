@@ -13,7 +13,7 @@ from fmlfast.pictures import PAPER, draw, tile
 from fmlfast.renderer import render, vertex_normals
 
 SAMPLES = 3  # per pixel and axis
-TILE = 256  # pixels; bounds the memory of a render at any size of photo
+TILE = 512  # pixels; bounds the memory of a render at any size of photo
 PANEL_SIZE = 480  # pixels, side of each picture in a panel
 MARGIN = 1.15  # of a panel's view around the face
 
