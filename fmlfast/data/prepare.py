@@ -126,7 +126,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         write_meta(config.out, _meta(config))
         with _Output(config, report) as output:
             results = _run(sources, config, model)
-            for source, (record, clips) in tqdm(results, total=len(sources), unit="video", disable=None):
+            for source, (record, clips) in tqdm(results, total=len(sources), unit="video", desc="prepare"):
                 output.add(source, record, clips)
     return report
 
