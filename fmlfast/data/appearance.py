@@ -94,9 +94,9 @@ class FaceAppearance:
         self._bag, self._ears = region["mouth_bag"], region["ears"]
         self._skin = np.clip(1.0 - self._eyes - self._bag, 0.0, 1.0)
         self._occlusion = np.ones(len(points), np.float32) if occlusion is None else occlusion.astype(np.float32)
-        self._wide = smooth_basis(points, 32.0, 96, seed=1)
-        self._middle = smooth_basis(points, 9.0, 192, seed=2)
-        self._fine = smooth_basis(points, 3.0, 384, seed=3)
+        self._wide = smooth_basis(points, 32.0, 48, seed=1)
+        self._middle = smooth_basis(points, 9.0, 96, seed=2)
+        self._fine = smooth_basis(points, 3.0, 192, seed=3)
         self._place_brows(points, marks)
         self._place_blood(points, marks)
         self._place_beard(points, marks)
@@ -210,7 +210,7 @@ class FaceAppearance:
     def _paint_skin(
         self, rng: np.random.Generator, color: NDArray[np.floating], tone: float, age: float
     ) -> NDArray[np.floating]:
-        shade = 0.06 * self._field(rng, self._wide) + 0.03 * self._field(rng, self._wide, 3)
+        shade = self._field(rng, self._wide, 4) @ np.array([[0.06, 0.06, 0.06], *(0.03 * np.eye(3))])
         shade = shade + rng.uniform(0.015, 0.045) * self._field(rng, self._middle)
         shade = shade + rng.uniform(0.015, 0.05) * self._field(rng, self._fine)
         shade = shade + rng.normal(0.0, rng.uniform(0.008, 0.03), (len(color), 1))  # pores
@@ -267,7 +267,7 @@ class FaceAppearance:
     def _paint_brows(
         self, rng: np.random.Generator, color: NDArray[np.floating], hair: NDArray[np.floating], masculine: float
     ) -> NDArray[np.floating]:
-        rise = rng.normal(0.6, 0.8) + rng.normal(0.0, 0.3) * np.where(self._left, 1.0, -1.0)
+        rise = rng.normal(-0.8, 0.8) + rng.normal(0.0, 0.3) * np.where(self._left, 1.0, -1.0)
         rise = rise + rng.normal(0.0, 0.8) * np.sin(np.pi * self._brow_along)
         half = rng.uniform(1.9, 3.0) + 1.1 * masculine * rng.uniform(0.2, 1.0)
         profile = half * (0.55 + 0.6 * np.sin(np.pi * np.clip(0.25 + 0.72 * self._brow_along, 0.0, 1.0)))

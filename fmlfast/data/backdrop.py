@@ -88,7 +88,8 @@ def blur(image: Array, sigma: float) -> Array:
         padding[axis] = (reach, reach)
         padded = np.pad(image, padding, mode="edge")
         length = image.shape[axis]
-        image = sum(w * np.take(padded, range(k, k + length), axis=axis) for k, w in enumerate(weights))
+        shifted = [w * np.take(padded, range(k, k + length), axis=axis) for k, w in enumerate(weights)]
+        image = np.sum(shifted, axis=0)
     return image
 
 

@@ -19,8 +19,8 @@ def ambient_occlusion(
 ) -> Tensor:
     """Cosine-weighted share of the sky seen by each vertex of the neutral template, [V] in 0..1.
 
-    others [N, 3], other_triangles [T, 3]: more geometry that casts shadow, mm, in the template's frame. Every direction is
-    one render from afar, and a vertex sees the sky where that camera sees the vertex.
+    others [N, 3], other_triangles [T, 3]: more geometry that casts shadow, mm, in the template's frame. Every direction
+    is one render from afar, and a vertex sees the sky where that camera sees the vertex.
     """
     points = torch.cat([template.vertices, torch.from_numpy(np.asarray(others, np.float32))])
     triangles = torch.cat([template.triangles, torch.from_numpy(other_triangles).int() + len(template.vertices)])

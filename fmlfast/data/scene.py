@@ -9,19 +9,20 @@ from numpy.typing import NDArray
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
 from fmlfast.contour import JAW_POINTS, slide_landmarks
-from fmlfast.data import props
+from fmlfast.data import hair, heads, props
 from fmlfast.data.appearance import FaceAppearance, Look
 from fmlfast.data.backdrop import blur, random_backdrop, sensor_noise
 from fmlfast.data.crop import Crop, K_to_crop, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.lighting import LUMINANCE, random_light
 from fmlfast.data.occlusion import ambient_occlusion
+from fmlfast.data.parts import Carrier, Part
 from fmlfast.data.people import PeopleSampler, Person
 from fmlfast.data.shards import Clip
 from fmlfast.data.tracks import Track, random_track, rotation_from_angles
 from fmlfast.renderer import render, shade_sh, vertex_normals
 from fmlfast.template import FaceTemplate
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating]
 
 _SOURCE_SIDE = 400.0  # pixels of the imagined source video that a crop spans
 _CROP_MM = 235.0  # what a crop spans at the distance of the face
@@ -51,12 +52,12 @@ class Studio:
         self._plain = np.flatnonzero(base.regions["face"].numpy() > 0.9)
         self._marks = base.landmarks(base.vertices).numpy()  # [68, 3] of the mean face
         normals = vertex_normals(base.vertices[None], base.triangles)[0].numpy()
-        self._head = props.make_head(base.vertices.numpy(), normals, _outer_edge(base), self._detail)
+        self._head = heads.make_head(base.vertices.numpy(), normals, _outer_edge(base), self._detail)
         shadow = ambient_occlusion(base, self._head.vertices, self._head.triangles)
         occlusion = self.template.subdivide(shadow[:, None])[:, 0]
         self._appearance = FaceAppearance(self.template, occlusion.numpy())
         fixed = (base.regions["eyes"] + base.regions["mouth_bag"]).numpy() < 0.5
-        self._carrier = props.Carrier(base.vertices.numpy(), fixed)
+        self._carrier = Carrier(base.vertices.numpy(), fixed)
         self._gloss = self._gloss_map()
 
     def film(self, rng: np.random.Generator, key: str, frames: int) -> Filmed:
@@ -118,13 +119,17 @@ class Studio:
         K = np.array([[focal, 0.0, 640.0], [0.0, focal, 360.0], [0.0, 0.0, 1.0]])
         return rotation_from_angles(track.angles), translation, K
 
-    def _dress(self, rng: np.random.Generator, person: Person, look: Look, frames: int) -> list[props.Part]:
+    def _dress(self, rng: np.random.Generator, person: Person, look: Look, frames: int) -> list[Part]:
         """Everything but the face, around the mean face."""
         age = (person.age - 20.0) / 55.0
-        parts = [self._head.part(look.colors, look.colors[self._plain].mean(axis=0)), props.clothes(rng, self._detail), props.teeth(self._marks)]
-        style = props.random_style(rng, age, person.gender > 0.5)
+        parts = [
+            self._head.part(look.colors, look.colors[self._plain].mean(axis=0)),
+            heads.clothes(rng, self._detail),
+            props.teeth(self._marks),
+        ]
+        style = hair.random_style(rng, age, person.gender > 0.5)
         if style is not None:
-            parts.append(props.hair(rng, style, look.hair, self._detail))
+            parts.append(hair.hair(rng, style, look.hair, self._detail))
         if rng.random() < 0.08 + 0.15 * age:
             parts += props.glasses(rng, self._marks)
         if rng.random() < 0.12:
@@ -136,9 +141,9 @@ class Studio:
         return parts
 
     def _carry(
-        self, parts: list[props.Part], person: Person, track: Track, rotation: Array, translation: Array
+        self, parts: list[Part], person: Person, track: Track, rotation: Array, translation: Array
     ) -> torch.Tensor:
-        """The parts' vertices [M, N, 3] in camera space: fitted to the person, the shoulders lagging behind the head."""
+        """The parts' vertices [M, N, 3] in camera space: fitted to the person, shoulders lagging behind the head."""
         points = self._carrier.carry(np.concatenate([part.vertices for part in parts]), person.vertices)
         share = np.concatenate([part.body for part in parts])[:, None]
         angles = 0.85 * track.angles.mean(axis=0) * [0.55, 0.2, 0.15]
@@ -188,7 +193,7 @@ class Studio:
         rng: np.random.Generator,
         face: torch.Tensor,  # [M, V, 3]
         others: torch.Tensor,  # [M, N, 3]
-        parts: list[props.Part],
+        parts: list[Part],
         look: Look,
         sh: Array,  # [9, 3]
         Ks: torch.Tensor,  # [M, 3, 3]

@@ -52,8 +52,8 @@ class Track:
 
     times: NDArray[np.float32]  # [M] seconds, ascending
     expression: NDArray[np.float32]  # [M, E] in 0..1
-    angles: NDArray[np.float64]  # [M, 3] yaw, pitch, roll in degrees
-    drift: NDArray[np.float64]  # [M, 3] in about -1..1: how the head wanders sideways, up and away
+    angles: NDArray[np.floating]  # [M, 3] yaw, pitch, roll in degrees
+    drift: NDArray[np.floating]  # [M, 3] in about -1..1: how the head wanders sideways, up and away
 
 
 def rotation_from_angles(angles: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -1,0 +1,90 @@
+"""Small meshes that make up a scene around a face, and the warp that fits them to each person."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A mesh with linear RGB colours; `body` says how much each vertex turns with the shoulders instead of the head."""
+
+    vertices: Array  # [N, 3] mm
+    triangles: NDArray[np.int32]  # [T, 3]
+    colors: Array  # [N, 3]
+    body: Array  # [N] in 0..1
+    present: NDArray[np.bool_] | None = None  # [M]; None: in every frame
+    sheet: bool = False  # whether its inside can be seen
+
+
+def smooth_step(value: Array, low: float, high: float) -> Array:
+    t = np.clip((value - low) / (high - low), 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+def distances(a: Array, b: Array) -> Array:
+    """[N, K] between points [N, 3] and [K, 3]."""
+    square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * (a @ b.T)
+    return np.sqrt(np.maximum(square, 0.0))
+
+
+def grid_triangles(rows: int, columns: int) -> NDArray[np.int32]:
+    """Triangles [2 (rows-1) columns, 3] of a grid whose columns close a ring, CCW seen from outside when rows descend
+    and columns turn from the front (+z) towards +x."""
+    row, column = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
+    a, b = row * columns + column, row * columns + (column + 1) % columns
+    c, d = a + columns, b + columns
+    return np.concatenate([np.stack([a, c, b], -1), np.stack([b, c, d], -1)]).reshape(-1, 3).astype(np.int32)
+
+
+def grid_part(grid: Array, colors: Array, body: Array | float = 0.0, present: NDArray[np.bool_] | None = None) -> Part:
+    """A part from a grid [rows, columns, 3] whose columns close."""
+    rows, columns, _ = grid.shape
+    vertices = grid.reshape(-1, 3)
+    shades = np.broadcast_to(colors, grid.shape).reshape(-1, 3)
+    share = np.broadcast_to(body, grid.shape[:2]).reshape(-1)
+    return Part(vertices, grid_triangles(rows, columns), shades, share, present)
+
+
+def streaks(rng: np.random.Generator, phi: Array, q: Array, low: int, high: int, slope: float) -> Array:
+    """Random streaks of variance 1 over azimuth (periodic) that wander with q: strands of hair, folds of cloth."""
+    count = 10
+    turns = rng.integers(low, high, count)[:, None, None]
+    phase, drift = rng.uniform(0.0, 2 * np.pi, (count, 1, 1)), rng.normal(0.0, slope, (count, 1, 1))
+    return np.cos(turns * phi + drift * q + phase).sum(axis=0) * (2.0 / count) ** 0.5
+
+
+class Carrier:
+    """Carries points around the mean face over to another face.
+
+    A thin-plate spline in space (biharmonic, kernel |r|) through the displacements of `count` well-spread vertices; it
+    fades out with distance from the face. It depends on the points alone, so it is one small matrix a set of points.
+    """
+
+    def __init__(self, base: Array, usable: NDArray[np.bool_], count: int = 90) -> None:
+        """base [V0, 3]: mean base mesh. usable [V0]: vertices that may steer."""
+        allowed = np.flatnonzero(usable)
+        chosen = [int(allowed[0])]
+        distance = np.full(len(allowed), np.inf)
+        while len(chosen) < min(count, len(allowed)):  # farthest point sampling
+            distance = np.minimum(distance, np.linalg.norm(base[allowed] - base[chosen[-1]], axis=1))
+            chosen.append(int(allowed[distance.argmax()]))
+        self._index, self._base = np.array(chosen), base
+        steer = base[self._index]
+        system = np.zeros((len(steer) + 4, len(steer) + 4))
+        system[:-4, :-4] = distances(steer, steer) + 3.0 * np.eye(len(steer))
+        system[:-4, -4:] = np.concatenate([np.ones((len(steer), 1)), steer], axis=1)
+        system[-4:, :-4] = system[:-4, -4:].T
+        self._inverse = np.linalg.inv(system)[:, :-4]  # [count + 4, count]
+
+    def carry(self, points: Array, person: Array) -> Array:
+        """points [N, 3] around the mean face -> [N, 3] around the face `person` [V0, 3]."""
+        steer = self._base[self._index]
+        solved = self._inverse @ (person[self._index] - steer)  # [count + 4, 3]
+        away = distances(points, steer)  # [N, count]
+        moved = away @ solved[:-4] + solved[-4] + points @ solved[-3:]
+        fade = np.exp(-((away.min(axis=1, keepdims=True) / 110.0) ** 2))
+        return points + fade * moved
