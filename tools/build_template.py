@@ -130,7 +130,7 @@ def texture_coordinates(raw: MakeHuman, cut: Cut) -> Array:
 
 def node_density(cut: Cut, masks: dict[str, Array]) -> Array:
     """How densely graph nodes are wanted [V]: most on the face, none inside the mouth and behind the lids."""
-    density = 0.45 + 0.55 * masks["face"] - 0.1 * masks["ears"]
+    density = 0.6 + 0.4 * masks["face"] - 0.1 * masks["ears"]
     return np.where(np.isin(cut.part, (INNER_LID, BAG, EYEBALL)), 0.0, density)
 
 
