@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fmlfast.camera import check_cameras, to_camera
@@ -67,9 +68,20 @@ def render(
         ValueError: wrong shape, dtype, device or value, naming the argument.
     """
     check_cameras(viewmats, Ks)
+    if vertices.ndim != 3 or vertices.shape[-1] != 3 or len(vertices) != len(viewmats):
+        raise ValueError(f"vertices must be [{len(viewmats)}, V, 3] to go with viewmats, not {tuple(vertices.shape)}")
+    if colors.ndim != 3 or len(colors) not in (1, len(vertices)) or colors.shape[1] != vertices.shape[1]:
+        shape = f"[{len(vertices)} or 1, {vertices.shape[1]}, C]"
+        raise ValueError(f"colors must be {shape} to go with vertices, not {tuple(colors.shape)}")
+    for name, tensor in (("vertices", vertices), ("viewmats", viewmats)):
+        if tensor.dtype != torch.float32:
+            raise ValueError(f"{name} must be float32, not {tensor.dtype}")
+    for name, tensor in (("vertices", vertices), ("colors", colors)):
+        if tensor.device != viewmats.device:
+            raise ValueError(f"{name} is on {tensor.device}, viewmats on {viewmats.device}: move them to one device")
     if not isinstance(supersample, int) or supersample < 1:
         raise ValueError(f"supersample must be an integer of at least 1, not {supersample!r}")
-    channels = colors.shape[-1] if colors.ndim else 0
+    channels = colors.shape[-1]
     if background is not None and tuple(background.shape) not in ((channels,), (height, width, channels)):
         raise ValueError(
             f"background must be [{channels}] or [{height}, {width}, {channels}], not {tuple(background.shape)}"

@@ -1,0 +1,179 @@
+"""render(): colours, masks and depths of simple scenes, super-sampling, backgrounds, gradients."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fmlfast.camera import look_at
+from fmlfast.renderer import Rendering, rasterize, render, vertex_normals
+
+
+def plate(z: float = 0.0, half: float = 50.0) -> tuple[Tensor, Tensor]:
+    """A square facing +z: vertices [1, 4, 3], triangles [2, 3]."""
+    vertices = torch.tensor([[[-half, -half, z], [half, -half, z], [half, half, z], [-half, half, z]]])
+    return vertices, torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)
+
+
+def front(height: int, width: int, focal: float, distance: float = 500.0) -> tuple[Tensor, Tensor]:
+    viewmats = look_at(torch.tensor([[0.0, 0, distance]]), torch.zeros(1, 3))
+    return viewmats, torch.tensor([[[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]]])
+
+
+def same(a: Rendering, b: Rendering) -> bool:
+    return torch.equal(a.image, b.image) and torch.equal(a.mask, b.mask) and torch.equal(a.depth, b.depth)
+
+
+def test_a_plate_lands_where_it_should():
+    """100 mm at 500 mm with f = 100 px is 20 px; red grows to +x (right in the picture), green to +y (up)."""
+    vertices, triangles = plate()
+    viewmats, Ks = front(31, 41, 100.0)
+    colors = torch.tensor([[[0.0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]]])
+    out = render(vertices, triangles, colors, viewmats, Ks, 31, 41)
+    inside = torch.zeros(31, 41, dtype=torch.bool)
+    inside[5:25, 10:30] = True  # centres 5.5 .. 25.5 round 15.5: the top-left rule keeps the first and drops the last
+    assert out.mask.dtype == torch.float32
+    assert torch.equal(out.mask[0] == 1, inside) and torch.equal(out.mask[0] == 0, ~inside)
+    torch.testing.assert_close(out.depth[0][inside], torch.full((400,), 500.0))
+    assert (out.depth[0][~inside] == math.inf).all() and (out.image[0][~inside] == 0).all()
+    y, x = torch.meshgrid(torch.arange(31) + 0.5, torch.arange(41) + 0.5, indexing="ij")
+    expected = torch.stack([(x - 10.5) / 20, (25.5 - y) / 20, torch.ones_like(x)], -1)
+    torch.testing.assert_close(out.image[0][inside], expected[inside], rtol=0, atol=1e-4)
+    assert float(vertex_normals(vertices, triangles)[0, 0, 2]) == 1
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_supersampling_approaches_the_covered_area(samples: int):
+    """Edges at 10.3 .. 30.7 px: the border pixels are covered by a part."""
+    vertices, triangles = plate(half=51.0)
+    viewmats, Ks = front(41, 41, 100.0)
+    out = render(vertices, triangles, torch.ones(1, 4, 2), viewmats, Ks, 41, 41, supersample=samples)
+    assert out.image.shape == (1, 41, 41, 2) and out.mask.shape == out.depth.shape == (1, 41, 41)
+    covered = sum((i + 0.5) / samples > 0.3 for i in range(samples)) / samples
+    torch.testing.assert_close(out.mask[0, 20, 9:13], torch.tensor([0, covered, 1, 1]))
+    torch.testing.assert_close(out.mask[0, 10, 10], torch.tensor(covered**2))
+    torch.testing.assert_close(out.image[..., 1], out.mask)
+    assert torch.equal(out.depth < math.inf, out.mask > 0)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_background_shows_through(samples: int):
+    vertices, triangles = plate(half=51.25)
+    viewmats, Ks = front(21, 25, 60.0)
+    colors = torch.rand(1, 4, 3, generator=torch.Generator().manual_seed(0))
+    black = render(vertices, triangles, colors, viewmats, Ks, 21, 25, supersample=samples)
+    flat = torch.tensor([0.2, 0.4, 0.9])
+    picture = torch.rand(21, 25, 3, generator=torch.Generator().manual_seed(1))
+    for background in (flat, picture):
+        out = render(vertices, triangles, colors, viewmats, Ks, 21, 25, background, samples)
+        torch.testing.assert_close(out.image, black.image + (1 - black.mask[..., None]) * background)
+        assert torch.equal(out.mask, black.mask) and torch.equal(out.depth, black.depth)
+        torch.testing.assert_close(out.image[0, 0, 0], background if background.ndim == 1 else background[0, 0])
+
+
+def test_nearer_surfaces_win_from_any_side():
+    far, triangles = plate(-100.0)
+    near, _ = plate(100.0, half=20.0)
+    vertices = torch.cat([far, near], 1).expand(2, -1, -1)
+    triangles = torch.cat([triangles, triangles + 4])
+    colors = torch.tensor([[1.0, 0]] * 4 + [[0.0, 1]] * 4)[None]
+    eyes = torch.tensor([[0.0, 0, 500], [0, 0, -500]])
+    Ks = front(33, 33, 80.0)[1].expand(2, 3, 3)
+    out = render(vertices, triangles, colors, look_at(eyes, torch.zeros(2, 3)), Ks, 33, 33)
+    torch.testing.assert_close(out.image[0, 16, 16], torch.tensor([0.0, 1]))
+    torch.testing.assert_close(out.image[1, 16, 16], torch.tensor([1.0, 0]))
+    torch.testing.assert_close(out.depth[:, 16, 16], torch.tensor([400.0, 400.0]))
+
+
+def test_gradients_reach_colors_and_background():
+    g = torch.Generator().manual_seed(2)
+    vertices = torch.rand(2, 12, 3, generator=g) * 100 - 50
+    triangles = torch.randint(0, 12, (9, 3), generator=g)
+    viewmats, Ks = front(7, 9, 40.0)
+    viewmats, Ks = viewmats.expand(2, 4, 4), Ks.expand(2, 3, 3)
+    colors = torch.rand(2, 12, 3, generator=g).requires_grad_()
+    background = torch.rand(3, generator=g).requires_grad_()
+    weights = torch.randn(2, 7, 9, 3, generator=g)
+
+    def loss(c: Tensor, b: Tensor) -> Tensor:
+        return (render(vertices, triangles, c, viewmats, Ks, 7, 9, b, 2).image * weights).sum()
+
+    gradients = torch.autograd.grad(loss(colors, background), (colors, background))
+    for tensor, gradient in zip((colors, background), gradients, strict=True):
+        direction = torch.randn(tensor.shape, generator=g)
+        moved = (tensor + direction).detach()
+        change = loss(*((moved, background) if tensor is colors else (colors, moved))) - loss(colors, background)
+        assert float(gradient.abs().sum()) > 0.1
+        assert float(change.detach()) == pytest.approx(float((gradient * direction).sum()), rel=1e-3, abs=1e-3)
+
+
+def test_batch_equals_one_by_one_and_repeats_bitwise():
+    g = torch.Generator().manual_seed(3)
+    vertices = torch.rand(3, 30, 3, generator=g) * 200 - 100
+    triangles = torch.randint(0, 30, (40, 3), generator=g, dtype=torch.int32)
+    colors = torch.rand(3, 30, 3, generator=g)
+    eyes = torch.nn.functional.normalize(torch.randn(3, 3, generator=g), dim=-1) * 400
+    viewmats, Ks = look_at(eyes, torch.zeros(3, 3)), front(25, 31, 50.0)[1].expand(3, 3, 3)
+    whole = render(vertices, triangles, colors, viewmats, Ks, 25, 31, supersample=2)
+    assert float(whole.mask.mean()) > 0.2
+    assert same(whole, render(vertices, triangles, colors, viewmats, Ks, 25, 31, supersample=2))
+    for f in range(3):
+        s = slice(f, f + 1)
+        one = render(vertices[s], triangles, colors[s], viewmats[s], Ks[s], 25, 31, supersample=2)
+        assert same(one, Rendering(whole.image[s], whole.mask[s], whole.depth[s]))
+
+
+def test_depth_is_the_rasterizers():
+    vertices, triangles = plate()
+    viewmats, Ks = front(20, 30, 60.0)
+    out = render(vertices, triangles, torch.ones(1, 4, 1), viewmats, Ks, 20, 30)
+    turned = vertices * torch.tensor([1.0, -1, -1]) + torch.tensor([0.0, 0, 500])
+    torch.testing.assert_close(out.depth, rasterize(turned, triangles, Ks, 20, 30).depth)
+
+
+def test_empty_inputs():
+    triangles = torch.zeros(0, 3, dtype=torch.int32)
+    out = render(
+        torch.zeros(0, 4, 3), triangles, torch.zeros(1, 4, 3), torch.zeros(0, 4, 4), torch.zeros(0, 3, 3), 5, 7
+    )
+    assert out.image.shape == (0, 5, 7, 3) and out.mask.shape == (0, 5, 7)
+    viewmats, Ks = front(5, 7, 10.0)
+    background = torch.tensor([0.1, 0.2, 0.3])
+    out = render(torch.zeros(1, 4, 3), triangles, torch.zeros(1, 4, 3), viewmats, Ks, 5, 7, background)
+    torch.testing.assert_close(out.image, background.expand(1, 5, 7, 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("vertices", {"vertices": torch.zeros(4, 3)}),
+        ("vertices", {"vertices": torch.zeros(1, 4, 3).double()}),
+        ("triangles", {"triangles": torch.tensor([[0, 1, 9]])}),
+        ("colors", {"colors": torch.zeros(2, 4, 3)}),
+        ("colors", {"colors": torch.zeros(3)}),
+        ("colors", {"colors": torch.zeros(1, 4, 3, device="meta")}),
+        ("viewmats", {"viewmats": torch.eye(4)[None].double(), "Ks": torch.eye(3)[None].double()}),
+        ("viewmats", {"viewmats": torch.eye(4)}),
+        ("Ks", {"Ks": torch.zeros(1, 3, 3)}),
+        ("height", {"height": 0}),
+        ("supersample", {"supersample": 0}),
+        ("background", {"background": torch.zeros(4)}),
+        ("background", {"background": torch.zeros(6, 6, 3)}),
+    ],
+)
+def test_bad_input_names_the_argument(name: str, change: dict):
+    vertices, triangles = plate()
+    viewmats, Ks = front(5, 6, 20.0)
+    good = {
+        "vertices": vertices,
+        "triangles": triangles,
+        "colors": torch.ones(1, 4, 3),
+        "viewmats": viewmats,
+        "Ks": Ks,
+        "height": 5,
+        "width": 6,
+    }
+    render(**good)
+    with pytest.raises(ValueError, match=f"^{name} "):
+        render(**(good | change))

@@ -1,0 +1,167 @@
+"""The visibility vote: its definition, pixel by pixel, and how well it agrees with exact occlusion on a face."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from fmlfast.camera import project
+from fmlfast.kernels.rasterize import rasterize
+from fmlfast.kernels.shading import vertex_normals
+from fmlfast.kernels.visibility import vertex_visibility
+from fmlfast.template import FaceTemplate
+
+
+def vote(vertex: list[float], normal: list[float], K: Tensor, depth: Tensor) -> bool:
+    """One vertex, straight from the definition."""
+    (fx, skew, cx), (_, fy, cy), _ = K.tolist()
+    height, width = depth.shape
+    x, y, z = vertex
+    facing = sum(a * b for a, b in zip(vertex, normal, strict=True))
+    if z <= 0 or facing >= 0:
+        return False
+    u, v = (fx * x + skew * y) / z + cx, fy * y / z + cy
+    if not (0 <= u < width and 0 <= v < height):
+        return False
+
+    def passes(px: int, py: int) -> bool:
+        if not (0 <= px < width and 0 <= py < height) or math.isinf(depth[py, px]):
+            return True
+        d = float(depth[py, px])
+        ray_y = (py + 0.5 - cy) / fy
+        ray_x = (px + 0.5 - cx - skew * ray_y) / fx
+        slope = normal[0] * ray_x + normal[1] * ray_y + normal[2]
+        return d * slope - facing <= 0.25 * z / fx and z - d <= 3 * z / fx
+
+    left, top = math.floor(u - 0.5), math.floor(v - 0.5)
+    block = {(px, py) for px in (left, left + 1) for py in (top, top + 1)}
+    own = (math.floor(u), math.floor(v))
+    assert own in block
+    return passes(*own) and any(passes(*p) for p in block - {own})
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_matches_the_definition(seed: int):
+    g = torch.Generator().manual_seed(seed)
+    frames, height, width = 2, 9, 13
+    K = torch.tensor([[40.0, 2.0, 6.3], [0, 43.0, 4.1], [0, 0, 1]])
+    Ks = K + torch.rand(frames, 1, 1, generator=g) * torch.tensor([[5.0, 0, 1], [0, 5, 1], [0, 0, 0]])
+    z = 100 + 20 * torch.rand(frames, 300, 1, generator=g)
+    pixel = torch.rand(frames, 300, 2, generator=g) * torch.tensor([width + 2.0, height + 2.0]) - 1
+    rays = torch.linalg.solve(Ks, torch.cat([pixel, torch.ones_like(z)], -1).transpose(1, 2)).transpose(1, 2)
+    vertices = rays * torch.where(torch.rand(z.shape, generator=g) < 0.05, -z, z)
+    normals = torch.randn(vertices.shape, generator=g) - torch.tensor([0.0, 0, 1.5])
+    normals = torch.nn.functional.normalize(normals, dim=-1)
+    depth = 100 + 20 * torch.rand(frames, height, width, generator=g)
+    depth[torch.rand(depth.shape, generator=g) < 0.2] = torch.inf
+    visible = vertex_visibility(vertices, normals, Ks, depth)
+    expected = [
+        [vote(v, n, Ks[f].double(), depth[f]) for v, n in zip(vertices[f].tolist(), normals[f].tolist(), strict=True)]
+        for f in range(frames)
+    ]
+    assert visible.dtype == torch.bool and visible.shape == (frames, 300)
+    assert 0.1 < visible.float().mean() < 0.9
+    assert (visible != torch.tensor(expected)).sum() <= 1  # one may sit on a threshold
+
+
+def exactly_visible(vertices: Tensor, triangles: Tensor, K: Tensor, size: int, cells: int = 256) -> Tensor:
+    """[V] bool by casting a ray to every vertex inside the picture, in float64; triangles are binned in cells."""
+    points, triangles = vertices.double(), triangles.long()
+    uv = project(points, K.double()) * (cells / size)
+    low = uv[triangles].amin(1).floor().long().clamp(0, cells - 1)
+    span = uv[triangles].amax(1).floor().long().clamp(0, cells - 1) - low + 1
+    count = span.prod(1)
+    triangle = torch.repeat_interleave(torch.arange(len(triangles)), count)
+    rank = torch.arange(len(triangle)) - (count.cumsum(0) - count)[triangle]
+    cell = (low[triangle, 1] + rank // span[triangle, 0]) * cells + low[triangle, 0] + rank % span[triangle, 0]
+    triangle = triangle[cell.argsort()]
+    filled = cell.bincount(minlength=cells**2)
+    inside = ((uv >= 0) & (uv < cells)).all(1)
+    vertex = inside.nonzero().view(-1)
+    home = uv[vertex, 1].long() * cells + uv[vertex, 0].long()
+    start = torch.repeat_interleave(
+        (filled.cumsum(0) - filled)[home] - (filled[home].cumsum(0) - filled[home]), filled[home]
+    )
+    vertex = torch.repeat_interleave(vertex, filled[home])
+    corners = triangles[triangle[start + torch.arange(len(vertex))]]
+    other = (corners != vertex[:, None]).all(1)
+    vertex, corners = vertex[other], corners[other]
+    a, b, c = points[corners].unbind(1)
+    weights = torch.stack([(points[vertex] * torch.linalg.cross(p, q)).sum(1) for p, q in ((b, c), (c, a), (a, b))], 1)
+    at = (a * torch.linalg.cross(b, c)).sum(1) / weights.sum(1)  # 1 at the vertex
+    hit = ((weights >= 0).all(1) | (weights <= 0).all(1)) & (at > 0) & (at < 1 - 1e-9)
+    visible = inside.clone()
+    visible[vertex[hit]] = False
+    return visible
+
+
+def test_agrees_with_exact_occlusion_on_a_face():
+    template = FaceTemplate.default(1)
+    size, focal = 240, 510.0
+    K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
+    g = torch.Generator().manual_seed(0)
+    sums = torch.zeros(4)
+    for _ in range(4):
+        yaw, pitch = ((torch.rand(2, generator=g) * 2 - 1) * torch.tensor([45.0, 25.0])).deg2rad().tolist()
+        turn = torch.tensor([[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]])
+        nod = torch.tensor([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
+        rotation = torch.diag(torch.tensor([1.0, -1, -1])) @ nod @ turn
+        points = template.vertices @ rotation.T + torch.tensor([0.0, 0, 600])
+        normals = vertex_normals(points[None], template.triangles)
+        facing = (normals[0] * points).sum(-1) < 0
+        exact = exactly_visible(points, template.triangles, K, size) & facing
+        depth = rasterize(points[None], template.triangles, K[None], size, size).depth
+        visible = vertex_visibility(points[None], normals, K[None], depth)[0]
+        sums += torch.stack([(visible & exact).sum(), exact.sum(), visible.sum(), facing.sum()])
+    found, right, declared, toward = sums.tolist()
+    recall, false_share = found / right, 1 - found / declared
+    assert right / toward < 0.92  # there is something to tell apart
+    assert recall > 0.96 and false_share < 0.015, (recall, false_share)
+
+
+def test_a_screen_hides_what_is_behind_it():
+    """A wall of vertices facing the camera, the left half behind a screen, the right half in the open."""
+    y, x = torch.meshgrid(torch.linspace(-80, 80, 21), torch.linspace(-80, 80, 21), indexing="ij")
+    wall = torch.stack([x, y, torch.full_like(x, 500.0)], -1).view(1, -1, 3)
+    screen = torch.tensor([[[-200.0, -200, 400], [0, -200, 400], [0, 200, 400], [-200, 200, 400]]])
+    K = torch.tensor([[[150.0, 0, 32], [0, 150, 32], [0, 0, 1]]])
+    depth = rasterize(screen, torch.tensor([[0, 2, 1], [0, 3, 2]]), K, 64, 64).depth
+    normals = torch.tensor([0.0, 0, -1]).expand_as(wall)
+    visible = vertex_visibility(wall, normals, K, depth)[0].view(21, 21)
+    assert not visible[:, :10].any() and visible[:, 11:].all()
+    assert not vertex_visibility(wall, -normals, K, depth).any()  # turned away
+    assert not vertex_visibility(-wall, normals, K, depth).any()  # behind the camera
+
+
+def test_broken_vertices_and_empty_inputs():
+    K, depth = torch.tensor([[[10.0, 0, 2], [0, 10, 2], [0, 0, 1]]]), torch.full((1, 4, 4), torch.inf)
+    vertices = torch.tensor([[[0.0, 0, 9], [torch.nan, 0, 9], [0, 0, torch.nan], [0, 0, 9]]])
+    normals = torch.tensor([[[0.0, 0, -1], [0, 0, -1], [0, 0, -1], [0, 0, 0]]])
+    assert vertex_visibility(vertices, normals, K, depth).tolist() == [[True, False, False, False]]
+    none = torch.zeros(0, 4, 3)
+    assert vertex_visibility(none, none, torch.zeros(0, 3, 3), torch.zeros(0, 4, 4)).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("vertices", {"vertices": torch.zeros(5, 3)}),
+        ("normals", {"normals": torch.zeros(2, 4, 3)}),
+        ("Ks", {"Ks": torch.zeros(1, 3, 3)}),
+        ("depth", {"depth": torch.zeros(2, 6)}),
+        ("depth", {"depth": torch.zeros(2, 0, 6)}),
+        ("depth", {"depth": torch.zeros(2, 6, 6).int()}),
+        ("normals", {"normals": torch.zeros(2, 5, 3, device="meta")}),
+    ],
+)
+def test_bad_input_names_the_argument(name: str, change: dict):
+    good = {
+        "vertices": torch.zeros(2, 5, 3),
+        "normals": torch.zeros(2, 5, 3),
+        "Ks": torch.eye(3).expand(2, 3, 3),
+        "depth": torch.zeros(2, 6, 6),
+    }
+    vertex_visibility(**good)
+    with pytest.raises(ValueError, match=f"^{name}"):
+        vertex_visibility(**(good | change))
