@@ -267,9 +267,9 @@ class FaceAppearance:
     def _paint_brows(
         self, rng: np.random.Generator, color: NDArray[np.floating], hair: NDArray[np.floating], masculine: float
     ) -> NDArray[np.floating]:
-        rise = rng.normal(-0.8, 0.8) + rng.normal(0.0, 0.3) * np.where(self._left, 1.0, -1.0)
-        rise = rise + rng.normal(0.0, 0.8) * np.sin(np.pi * self._brow_along)
         half = rng.uniform(1.9, 3.0) + 1.1 * masculine * rng.uniform(0.2, 1.0)
+        rise = rng.normal(-half, 0.6) + rng.normal(0.0, 0.3) * np.where(self._left, 1.0, -1.0)  # landmarks: upper edge
+        rise = rise + rng.normal(0.0, 0.8) * np.sin(np.pi * self._brow_along)
         profile = half * (0.55 + 0.6 * np.sin(np.pi * np.clip(0.25 + 0.72 * self._brow_along, 0.0, 1.0)))
         inside = np.clip(self._brow_distance**2 - self._brow_above**2, 0.0, None) ** 0.5  # beyond the ends
         across = np.hypot(self._brow_above - rise, inside)

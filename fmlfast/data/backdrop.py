@@ -41,7 +41,7 @@ def _rectangles(rng: np.random.Generator, size: int) -> Array:
 def _discs(rng: np.random.Generator, size: int) -> Array:
     """Lights and leaves far out of focus."""
     y, x = np.mgrid[0:size, 0:size] / size
-    image = _resize(_palette(rng, 9).reshape(3, 3, 3), size)
+    image = np.exp(_resize(np.log(_palette(rng, 9)).reshape(3, 3, 3), size))
     for color in _palette(rng, int(rng.integers(6, 22))) * rng.uniform(0.8, 3.0):
         radius = rng.uniform(0.02, 0.12)
         disc = np.hypot(x - rng.random(), y - rng.random()) < radius
@@ -51,7 +51,7 @@ def _discs(rng: np.random.Generator, size: int) -> Array:
 
 def _soft(rng: np.random.Generator, size: int) -> Array:
     cells = int(rng.integers(2, 7))
-    return _resize(_palette(rng, cells * cells).reshape(cells, cells, 3), size)
+    return np.exp(_resize(np.log(_palette(rng, cells * cells)).reshape(cells, cells, 3), size))
 
 
 def _stripes(rng: np.random.Generator, size: int) -> Array:
@@ -71,10 +71,10 @@ def random_backdrop(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
     else:
         image = (_soft, _rectangles, _discs, _stripes)[kind - 1](rng, size)
         cells = max(2, int(size / np.exp(rng.uniform(np.log(1.5), np.log(14.0)))))  # out of focus, more or less
-        image = _resize(_resize(image, cells), size)
-    light = np.exp(0.35 * _resize(rng.normal(size=(3, 3, 1)).repeat(3, axis=2), size))
-    grain = np.exp(rng.uniform(0.0, 0.08) * _resize(rng.normal(size=(size // 4, size // 4, 1)).repeat(3, axis=2), size))
-    return np.clip(image * light * grain, 0.0, 1.0).astype(np.float32)
+        image = np.exp(_resize(_resize(np.log(image), cells), size))  # of logarithms: no negative overshoot
+    light = 0.35 * _resize(rng.normal(size=(3, 3, 1)), size)
+    grain = rng.uniform(0.0, 0.08) * _resize(rng.normal(size=(size // 4, size // 4, 1)), size)
+    return np.minimum(image * np.exp(light + grain), 1.0).astype(np.float32)
 
 
 def blur(image: Array, sigma: float) -> Array:

@@ -38,7 +38,7 @@ def random_style(rng: np.random.Generator, age: float, male: bool) -> HairStyle 
     if kind == "short":
         return HairStyle(u(9, 30), u(4, 11), front, u(70, 80), u(22, 42), u(-60, -35), u(0.5, 2.0))
     if kind == "curly":
-        return HairStyle(u(20, 48), u(14, 40), front, u(64, 78), u(0, 35), u(-70, -40), u(2.5, 5.0))
+        return HairStyle(u(20, 48), u(14, 40), front, u(66, 78), u(22, 40), u(-70, -40), u(2.5, 5.0))
     if kind == "tied":
         return HairStyle(u(5, 13), u(3, 7), front, u(70, 80), u(30, 45), u(-30, 0), u(0.3, 0.8))
     ears = u(62, 76) if rng.random() < 0.65 else u(96, 108)
@@ -58,12 +58,11 @@ def hair(rng: np.random.Generator, style: HairStyle, color: Array, detail: int =
     arch = np.array([0.0, 0.0, 1.0, 4.0, 10.0]) if fringe else np.array([0.0, 0.5, 4.0, 13.0, 28.0])
     knots = [0.0, 13.0, 26.0, 39.0, 50.0, style.temple - 8.0, style.temple + 3.0, 128.0, 180.0]
     ends = [*(style.front - arch), max(temple_y, 36.0), side_y, 0.3 * side_y + 0.7 * style.back_end]
-    end_y = np.interp(turn, knots, [*ends, style.back_end])
-    end_y = end_y + (0.7 + 0.3 * style.curl) * streaks(rng, phi, 0.0 * phi, 14, 50, 0.0)
+    smooth_end = np.interp(turn, knots, [*ends, style.back_end])
+    end_y = smooth_end + (0.7 + 0.3 * style.curl) * streaks(rng, phi, 0.0 * phi, 14, 50, 0.0)
     above = np.clip((end_y - SKULL_CENTER[1]) / SKULL[1], -1.0, 1.0)
-    last = np.where(
-        end_y > SKULL_CENTER[1], np.arccos(np.clip(above, 0.0, 1.0)) / (np.pi / 2), 1.0 + (43.0 - end_y) / DROP
-    )
+    over, under = np.arccos(np.maximum(above, 0.0)) / (np.pi / 2), 1.0 + (SKULL_CENTER[1] - end_y) / DROP
+    last = np.where(above > 0.0, over, under)
     t = np.linspace(0.01, 1.0, rows)[:, None]
     q = t * last  # [rows, columns]
 
@@ -71,7 +70,7 @@ def hair(rng: np.random.Generator, style: HairStyle, color: Array, detail: int =
     stand = style.side + (style.top - style.side) * np.clip(1.0 - q, 0.0, 1.0) ** 0.7
     stand = stand * (1.0 + 0.18 * streaks(rng, phi, q, 1, 5, 2.0)) + style.curl * streaks(rng, phi, q, 5, 14, 14.0)
     stand = stand * (1.0 + 0.25 * parting * np.sin(phi)) + 0.5 * streaks(rng, phi, q, 20, 50, 3.0)
-    hanging = smooth_step(30.0 - end_y, 0.0, 30.0) * (turn > 45.0)  # these ends fall free, all others lie on the skin
+    hanging = smooth_step(smooth_end, 20.0, -15.0) * (turn > 45.0)  # these ends fall free, all others lie on the skin
     tuck = smooth_step(t, 1.0, 0.8)
     front_lift = 6.0 if fringe else -1.0
     stand = hanging * stand + (1.0 - hanging) * (tuck * np.maximum(stand, 1.0) + (1.0 - tuck) * front_lift)

@@ -36,7 +36,7 @@ def body_share(y: Array) -> Array:
 
 
 def ring(y: Array, phi: Array, grow: Array | float = 0.0) -> Array:
-    """Points [..., 3] of the rings of head and body at height y and azimuth phi: 0 front, then to the subject's left."""
+    """Points [..., 3] of the rings of head and body at height y, azimuth phi (0 front, then the subject's left)."""
     half, middle, front, back = (np.interp(-y, -_RINGS[:, 0], column) for column in _RINGS[:, 1:].T)
     sine, cosine = np.sin(phi), np.cos(phi)
     deep = np.where(cosine > 0, front, back) + grow
@@ -70,13 +70,15 @@ class Head:
     nearest: NDArray[np.int64]  # [N] the face's vertex next to each vertex
     distance: Array  # [N] mm to it
 
-    def part(self, face_colors: Array, skin: Array) -> Part:
+    def part(self, face_colors: Array, skin: Array, bald: bool) -> Part:
         """The head as part of a scene: face_colors [>= V0, 3] go on over its edge and fade to the plain skin [3]."""
         fade = smooth_step(self.distance, 3.0, 35.0)[:, None]
         y = self.vertices[:, 1:2]
         shadow = 1.0 - 0.3 * smooth_step(y, -130.0, -100.0) * smooth_step(y, -60.0, -85.0)  # of the chin on the neck
         colors = (1.0 - fade) * face_colors[self.nearest] + fade * skin * shadow
-        return Part(self.vertices, self.triangles, colors, body_share(self.vertices[:, 1]))
+        under_hair = (self.vertices[:, 1] > 50.0) & (not bald)
+        triangles = self.triangles[~under_hair[self.triangles].all(axis=1)]
+        return Part(self.vertices, triangles, colors, body_share(self.vertices[:, 1]))
 
 
 def make_head(face: Array, normals: Array, edge: NDArray[np.bool_], detail: int = 1) -> Head:
@@ -101,7 +103,8 @@ def make_head(face: Array, normals: Array, edge: NDArray[np.bool_], detail: int 
     triangles = grid_triangles(*grid.shape[:2])
     x, y, z = points.T
     inside = (to_edge > 30.0) & (z > -75.0) & (y > -75.0) & ((y < 8.0) | (y > 42.0))  # under the face, not in its eyes
-    triangles = triangles[~inside[triangles].all(axis=1)]
+    clothed = (y < -132.0) & (z < -70.0)
+    triangles = triangles[~(inside | clothed)[triangles].all(axis=1)]
     return Head(points, triangles, nearest, np.linalg.norm(points - face[nearest], axis=1))
 
 

@@ -122,12 +122,12 @@ class Studio:
     def _dress(self, rng: np.random.Generator, person: Person, look: Look, frames: int) -> list[Part]:
         """Everything but the face, around the mean face."""
         age = (person.age - 20.0) / 55.0
+        style = hair.random_style(rng, age, person.gender > 0.5)
         parts = [
-            self._head.part(look.colors, look.colors[self._plain].mean(axis=0)),
+            self._head.part(look.colors, look.colors[self._plain].mean(axis=0), bald=style is None),
             heads.clothes(rng, self._detail),
             props.teeth(self._marks),
         ]
-        style = hair.random_style(rng, age, person.gender > 0.5)
         if style is not None:
             parts.append(hair.hair(rng, style, look.hair, self._detail))
         if rng.random() < 0.08 + 0.15 * age:

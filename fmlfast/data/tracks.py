@@ -83,8 +83,8 @@ def _wave(rng: np.random.Generator, times: NDArray[np.floating], hertz: float) -
 def _pose(rng: np.random.Generator, times: NDArray[np.floating]) -> NDArray[np.floating]:
     """Angles [M, 3]: around a mean near the front, swinging; softly limited, so that no angle passes its limit."""
     limits = np.array([YAW_LIMIT, PITCH_LIMIT, ROLL_LIMIT])
-    mean = rng.normal(0.0, [12.0, 6.0, 4.5])
-    swing = rng.uniform([8.0, 3.0, 2.0], [36.0, 14.0, 11.0])
+    mean = rng.normal(0.0, [14.0, 6.5, 4.5])
+    swing = rng.uniform([14.0, 5.0, 3.0], [60.0, 24.0, 16.0])
     waves = np.stack([_wave(rng, times, 0.35) for _ in range(3)], axis=-1)  # [M, 3]
     return limits * np.tanh((mean + swing * waves) / limits)
 
