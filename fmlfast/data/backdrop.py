@@ -7,13 +7,10 @@ from PIL import Image
 Array = NDArray[np.floating]
 
 
-def _resize(image: Array, size: int, smooth: bool = True) -> Array:
-    """Scales [h, w, 3] up to [size, size, 3]."""
-    kind = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
-    planes = [
-        Image.fromarray(plane.astype(np.float32)).resize((size, size), kind) for plane in np.moveaxis(image, 2, 0)
-    ]
-    return np.stack([np.asarray(plane) for plane in planes], axis=-1)
+def _resize(image: Array, size: int) -> Array:
+    """Scales [h, w, C] to [size, size, C]."""
+    planes = [Image.fromarray(plane.astype(np.float32)) for plane in np.moveaxis(image, 2, 0)]
+    return np.stack([np.asarray(plane.resize((size, size), Image.Resampling.BICUBIC)) for plane in planes], axis=-1)
 
 
 def _palette(rng: np.random.Generator, count: int) -> Array:
