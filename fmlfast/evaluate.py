@@ -1,7 +1,6 @@
 """Evaluation on held-out people: the mean face, one frame, all frames of a clip, and all frames with refinement."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,16 @@ from torch import Tensor
 
 from fmlfast import metrics
 from fmlfast._atomic import atomic_path
-from fmlfast.alignment import LANDMARKS_66, fit_pose
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
 from fmlfast.contour import JAW_POINTS, select_contour
 from fmlfast.data.shards import Clip, Truth, list_clips, read_clip, read_meta, read_truth
-from fmlfast.frames import Codes, Frames
-from fmlfast.kernels.photometric import sample_bilinear
-from fmlfast.objective import visible_weights
+from fmlfast.estimates import Estimate, estimates
+from fmlfast.frames import Frames
 from fmlfast.pictures import error_map, save_image
-from fmlfast.refine import refine
-from fmlfast.renderer import interpolate, rasterize, sh_basis, shade_sh, vertex_normals
+from fmlfast.renderer import interpolate, rasterize, shade_sh, vertex_normals
 from fmlfast.system import FML
-from fmlfast.tally import MEAN_FACE, Tally, rounded
+from fmlfast.tally import Tally, rounded
 from fmlfast.template import FaceTemplate
 
 
@@ -37,29 +33,25 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Estimate:
-    """A reconstruction of F frames: geometry on the evaluation mesh, appearance on the model's own mesh."""
+class _Truth:
+    """What only synthetic clips know, of F frames in B clips."""
 
-    neutral: Tensor  # [F,V,3] mm, model frame
-    posed: Tensor  # [F,V,3] mm, model frame, with expression
-    rotation: Tensor  # [F,3,3] model to camera
-    translation: Tensor  # [F,3] mm
-    surface: Tensor  # [F,U,3] mm, camera frame, the model's mesh
-    reflectance: Tensor  # [F,U,3] linear RGB
-    sh: Tensor  # [F,9,3]
+    neutral: Tensor  # [B,V,3] mm
+    clip: Tensor  # [F] which clip a frame is of
+    posed: Tensor  # [F,V,3] mm, with expression
+    normals: Tensor  # [F,V,3]
+    rotation: Tensor  # [F,3,3]
 
 
 @dataclass(frozen=True)
 class _Target:
-    """What F frames are compared with; geometry is None for real clips."""
+    """What F frames are compared with."""
 
     image: Tensor  # [F,S,S,3] sRGB
     Ks: Tensor  # [F,3,3] px
     landmarks: Tensor  # [F,68,2] px: exact where there is ground truth, else the detector's
     confidence: Tensor | None  # [F,68] of the detector; None for exact points
-    neutral: Tensor | None = None  # [F,V,3] mm
-    posed: Tensor | None = None  # [F,V,3] mm
-    rotation: Tensor | None = None  # [F,3,3]
+    truth: _Truth | None  # None for real clips
 
 
 def evaluation_template(template: FaceTemplate) -> FaceTemplate:
@@ -99,6 +91,7 @@ def evaluate(
     return measure(model, folder, split, refine_steps=refine_steps, batch=batch, clips=clips).table
 
 
+@torch.no_grad()
 def measure(
     model: FML,
     folder: str | Path,
@@ -121,17 +114,19 @@ def measure(
     floors = {"graph": [], "complement": []}
     training = model.training
     model.eval()
-    for start in range(0, len(refs), batch):
-        part = [read_clip(ref) for ref in refs[start : start + batch]]
-        frames = Frames.from_clips(part, model.config.image_size, longest)
-        people = [clip.subject for clip in part for _ in range(clip.frames)]
-        target = _target(frames, part, truth, template)
-        for row, estimate in _estimates(model, frames, template, longest, refine_steps):
-            totals.add(row, people, *_errors(estimate, target, template, model.template))
-        if target.neutral is not None:
-            floors["graph"].append(metrics.skinning_floor(template, target.neutral, face))
-            floors["complement"].append(metrics.skinning_floor(template, target.neutral, face, complement))
-    model.train(training)
+    try:
+        for start in range(0, len(refs), batch):
+            part = [read_clip(ref) for ref in refs[start : start + batch]]
+            frames = Frames.from_clips(part, model.config.image_size, longest)
+            people = [clip.subject for clip in part for _ in range(clip.frames)]
+            target = _target(frames, part, truth, template)
+            for row, estimate in estimates(model, frames, template, longest, refine_steps):
+                totals.add(row, people, *_errors(estimate, target, template, model.template))
+            if target.truth is not None:
+                floors["graph"].append(metrics.skinning_floor(template, target.truth.neutral, face))
+                floors["complement"].append(metrics.skinning_floor(template, target.truth.neutral, face, complement))
+    finally:
+        model.train(training)
     table = totals.table()
     if truth is not None:
         floor = {name: float(torch.cat(values).mean()) for name, values in floors.items()}
@@ -178,7 +173,7 @@ def _target(frames: Frames, clips: list[Clip], truth: Truth | None, template: Fa
     mask = frames.mask
     image = frames.images[mask].permute(0, 2, 3, 1)
     if truth is None:
-        return _Target(image, frames.Ks[mask], frames.landmarks[mask], frames.confidence[mask].clamp(min=1e-3))
+        return _Target(image, frames.Ks[mask], frames.landmarks[mask], frames.confidence[mask].clamp(min=1e-3), None)
     records = [truth[clip.key] for clip in clips]
 
     def stack(name: str) -> Tensor:
@@ -186,107 +181,45 @@ def _target(frames: Frames, clips: list[Clip], truth: Truth | None, template: Fa
 
     scale = torch.cat([torch.full((clip.frames,), image.shape[1] / clip.images.shape[1]) for clip in clips])
     base = torch.stack([torch.from_numpy(record["vertices"]).float() for record in records])
-    counts = torch.tensor([clip.frames for clip in clips])
-    neutral = template.subdivide(base).repeat_interleave(counts, 0)
-    posed = neutral + (stack("expression") @ template.expressions.flatten(1)).view_as(neutral)
-    landmarks = stack("landmarks") * scale[:, None, None]
-    return _Target(image, frames.Ks[mask], landmarks, None, neutral, posed, stack("rotation"))
-
-
-# --------------------------------------------------------------------------------------------------- the estimates
-
-
-def _estimates(
-    model: FML, frames: Frames, template: FaceTemplate, longest: int, refine_steps: int
-) -> Iterator[tuple[str, _Estimate]]:
-    """The rows of the table for one batch of clips, each over its valid frames."""
-    device = model.face.reflectance_mean.device
-    frames = frames.to(device)
-    with torch.no_grad():
-        yield MEAN_FACE, _mean_face(model, frames, template)
-        alone = frames.each_alone().select(frames.mask.flatten())
-        yield "frames_1", _estimate(model, model.encode(alone), alone.mask, template)
-        codes = model.encode(frames)
-        if longest > 1:
-            yield f"frames_{longest}", _estimate(model, codes, frames.mask, template)
-    refined = refine(model, frames, codes, steps=refine_steps)
-    with torch.no_grad():
-        yield f"frames_{longest}_refined", _estimate(model, refined, frames.mask, template)
-
-
-def _estimate(model: FML, codes: Codes, mask: Tensor, template: FaceTemplate) -> _Estimate:
-    subject = torch.arange(len(mask), device=mask.device)[:, None].expand_as(mask)[mask]
-    return _Estimate(
-        neutral=model.neutral(codes, template)[subject],
-        posed=model.geometry(codes, template)[mask],
-        rotation=codes.rotation[mask],
-        translation=codes.translation[mask],
-        surface=model.camera_vertices(codes)[mask],
-        reflectance=model.reflectance(codes)[subject],
-        sh=codes.sh[mask],
-    )
-
-
-def _mean_face(model: FML, frames: Frames, template: FaceTemplate) -> _Estimate:
-    """The template without identity and expression, its pose fitted to the landmarks and its light to the image."""
-    mask, own, device = frames.mask, model.template, frames.images.device
-    used = list(LANDMARKS_66)
-    points = own.landmarks(own.vertices)[used].to(device)
-    rotation, translation = fit_pose(frames.landmarks[mask][:, used], frames.Ks[mask], points)
-    count = len(rotation)
-    shape = template.vertices.to(device).expand(count, -1, -1)
-    surface = own.vertices.to(device) @ rotation.mT + translation[:, None]
-    reflectance = model.face.reflectance_mean.view(1, -1, 3).expand(count, -1, -1)
-    normals = vertex_normals(surface, own.triangles.to(device))
-    Ks = frames.Ks[mask]
-    visible = visible_weights(model, surface, normals, Ks, frames.images.shape[-1])
-    sh = fit_light(sample_bilinear(frames.linear[mask], project(surface, Ks)), reflectance, normals, visible)
-    return _Estimate(shape, shape, rotation, translation, surface, reflectance, sh)
-
-
-def fit_light(sampled: Tensor, reflectance: Tensor, normals: Tensor, weights: Tensor) -> Tensor:
-    """Light that explains image colours best: least squares of c = r * (H(n) gamma) over the vertices -> [F,9,3].
-
-    sampled, reflectance [F,V,3] linear RGB; normals [F,V,3] unit, camera frame; weights [F,V], 0 where hidden.
-    """
-    basis = sh_basis(normals)[..., None, :] * reflectance[..., None]  # [F,V,3,9]
-    weighted = basis * weights[..., None, None]
-    system = torch.einsum("fvci,fvcj->fcij", weighted, basis)
-    right = torch.einsum("fvci,fvc->fci", weighted, sampled)
-    damping = 1e-3 * system.diagonal(dim1=2, dim2=3).mean(2).clamp(
-        min=1e-6
-    )  # a face shows less than half of the sphere
-    system = system + damping[..., None, None] * torch.eye(9, device=system.device)
-    return torch.linalg.solve(system, right).transpose(1, 2)
+    owner = torch.arange(len(clips)).repeat_interleave(torch.tensor([clip.frames for clip in clips]))
+    neutral = template.subdivide(base)
+    posed = neutral[owner] + (stack("expression") @ template.expressions.flatten(1)).view(len(owner), -1, 3)
+    known = _Truth(neutral, owner, posed, vertex_normals(posed, template.triangles), stack("rotation"))
+    return _Target(image, frames.Ks[mask], stack("landmarks") * scale[:, None, None], None, known)
 
 
 # ------------------------------------------------------------------------------------------------------ the errors
 
 
 def _errors(
-    estimate: _Estimate, target: _Target, template: FaceTemplate, own: FaceTemplate
+    estimate: Estimate, target: _Target, template: FaceTemplate, own: FaceTemplate
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Every metric per frame [F], and the distances per vertex [F,V] where there is ground truth."""
+    """Every metric per frame [F], and where there is ground truth the distances per vertex, summed over frames, [V]."""
     errors = {
         "landmark_nme": metrics.landmark_nme(
             _landmarks(estimate, target.Ks, template), target.landmarks, target.confidence
         ),
         "photometric": _photometric(estimate, target, own),
     }
-    if target.posed is None or target.neutral is None or target.rotation is None:
+    truth = target.truth
+    if truth is None:
         return errors, None
-    face, triangles = template.regions["face"], template.triangles
-    posed = estimate.posed.cpu()
-    distances, alignment = metrics.vertex_distances(posed, target.posed, face)
+    inside = template.regions["face"] > 0
+    face = template.regions["face"][inside]
+    posed, neutral = estimate.posed.cpu(), estimate.neutral.cpu()[:, inside]
+    distances, alignment = metrics.vertex_distances(posed[:, inside], truth.posed[:, inside], face)
     errors["vertex_mm"] = metrics.weighted_mean(distances, face)
-    errors["neutral_mm"] = metrics.vertex_error(estimate.neutral.cpu(), target.neutral, face)
-    normals = vertex_normals(posed, triangles), vertex_normals(target.posed, triangles)
-    errors["normal_deg"] = metrics.normal_error(*normals, alignment.rotation, face)
-    errors["rotation_deg"] = metrics.rotation_error(estimate.rotation.cpu(), target.rotation, alignment.rotation)
-    return errors, distances
+    if len(neutral) == len(truth.neutral):
+        errors["neutral_mm"] = metrics.vertex_error(neutral, truth.neutral[:, inside], face)[truth.clip]
+    else:
+        errors["neutral_mm"] = metrics.vertex_error(neutral, truth.neutral[truth.clip][:, inside], face)
+    normals = vertex_normals(posed, template.triangles)[:, inside]
+    errors["normal_deg"] = metrics.normal_error(normals, truth.normals[:, inside], alignment.rotation, face)
+    errors["rotation_deg"] = metrics.rotation_error(estimate.rotation.cpu(), truth.rotation, alignment.rotation)
+    return errors, torch.zeros(inside.shape, dtype=torch.float64).masked_scatter(inside, distances.sum(0))
 
 
-def _landmarks(estimate: _Estimate, Ks: Tensor, template: FaceTemplate) -> Tensor:
+def _landmarks(estimate: Estimate, Ks: Tensor, template: FaceTemplate) -> Tensor:
     """Projected landmarks [F,68,2], the jaw line on the silhouette, as detectors place it."""
     camera = (estimate.posed @ estimate.rotation.mT + estimate.translation[:, None]).cpu()
     inner = project(template.landmarks(camera)[:, JAW_POINTS:], Ks)
@@ -297,7 +230,7 @@ def _landmarks(estimate: _Estimate, Ks: Tensor, template: FaceTemplate) -> Tenso
     return torch.cat([uv.gather(2, choice)[:, :, 0], inner], 1)
 
 
-def _photometric(estimate: _Estimate, target: _Target, own: FaceTemplate) -> Tensor:
+def _photometric(estimate: Estimate, target: _Target, own: FaceTemplate) -> Tensor:
     device, size = estimate.surface.device, target.image.shape[1]
     triangles = own.triangles.to(device)
     colors = shade_sh(estimate.reflectance, vertex_normals(estimate.surface, triangles), estimate.sh)

@@ -47,9 +47,10 @@ def _pair(source: Tensor, target: Tensor, last: int) -> tuple[Tensor, Tensor]:
     """Both as float64 [N,V,last], after checks."""
     if source.shape != target.shape or source.ndim != 3 or source.shape[-1] != last:
         raise ValueError(f"need two [N,V,{last}] tensors, got {tuple(source.shape)} and {tuple(target.shape)}")
-    if not bool(torch.isfinite(source).all() and torch.isfinite(target).all()):
+    source, target = source.double(), target.double()
+    if not bool(torch.isfinite(source.sum() + target.sum())):
         raise ValueError("points must be finite")
-    return source.double(), target.double()
+    return source, target
 
 
 def similarity_align(source: Tensor, target: Tensor, weights: Tensor) -> Similarity:
@@ -60,14 +61,15 @@ def similarity_align(source: Tensor, target: Tensor, weights: Tensor) -> Similar
     non-finite points and empty regions.
     """
     source, target = _pair(source, target, 3)
-    w = _weights(weights, source.shape[:2])[..., None]  # [N,V,1]
-    source_mean, target_mean = (w * source).sum(1), (w * target).sum(1)  # [N,3]
-    s, t = source - source_mean[:, None], target - target_mean[:, None]
-    u, singular, vh = torch.linalg.svd((w * t).mT @ s)
+    w = _weights(weights, source.shape[:2])  # [N,V]
+    source_mean, target_mean = (torch.einsum("nv,nvc->nc", w, x) for x in (source, target))  # [N,3]
+    s = source - source_mean[:, None]
+    weighted = w[..., None] * s
+    u, singular, vh = torch.linalg.svd((target - target_mean[:, None]).mT @ weighted)
     sign = torch.ones_like(singular)
     sign[:, 2] = torch.sign(torch.linalg.det(u @ vh))  # the closest rotation, never a mirror image
     rotation = u @ (sign[..., None] * vh)
-    variance = (w * s.square()).sum((1, 2))
+    variance = (weighted * s).sum((1, 2))
     extent = variance > 1e-24 * (1 + source_mean.square().sum(-1))  # rounding of a single point is no extent
     scale = torch.where(extent, (singular * sign).sum(-1) / variance.clamp(min=1e-300), torch.ones_like(variance))
     translation = target_mean - scale[:, None] * (rotation @ source_mean[..., None])[..., 0]

@@ -54,7 +54,8 @@ def reconstruction_panel(model: FML, frames: Frames, codes: Codes, rows: int = 4
     triangles = model.template.triangles
     normals = vertex_normals(surface, triangles)
     colors = shade_sh(reflectance, normals, sh)
-    shading = _GREY * shade_sh(torch.ones_like(reflectance), normals, sh)
+    shading = shade_sh(torch.ones_like(reflectance), normals, sh)
+    shading = _GREY * shading / shading.flatten(1).quantile(0.95, 1).clamp(min=1.0)[:, None, None]  # bright light fits
     fields = torch.cat([colors, reflectance, shading, normals], -1)
     drawn, alpha = draw(surface, triangles, fields, frames.Ks[subject, frame].cpu(), image.shape[1])
     overlay, albedo, light, grey = drawn.split(3, -1)
@@ -132,7 +133,7 @@ def error_map(template: FaceTemplate, errors: dict[str, Tensor], size: int = 240
     paper = srgb_to_linear(torch.tensor(PAPER) / 255.0)
     shaded = tint * (0.35 + 0.65 * clay / (_GREY * alpha.clamp(min=1e-3)))  # colour stays readable, form shows
     cells = linear_to_srgb(shaded + (1 - alpha) * paper)
-    captions = (f"{name.replace('_', ' ')}  {float(v[face].mean()):.2f} mm" for name, v in errors.items())
+    captions = (f"{name.replace('_', ' ')}: {float(v[face].mean()):.2f} mm" for name, v in errors.items())
     picture = tile(cells[None], tuple(captions))
     return np.concatenate([picture, _colorbar(len(picture), top)], axis=1)
 

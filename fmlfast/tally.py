@@ -19,13 +19,13 @@ class Tally:
         self._vertices = vertices
 
     def add(self, row: str, people: list[str], errors: dict[str, Tensor], distances: Tensor | None) -> None:
-        """Errors [F] by metric and distances [F,V] of the frames whose subjects are `people`."""
+        """Errors [F] by metric and distances [V], summed over the frames, whose subjects are `people`."""
         for name, values in errors.items():
             self._values.setdefault(row, {}).setdefault(name, []).append(values.double())
         self._people.setdefault(row, []).extend(people)
         if distances is not None:
             total = self._distances.setdefault(row, torch.zeros(self._vertices, dtype=torch.float64))
-            total += distances.sum(0)
+            total += distances
 
     @property
     def people(self) -> int:

@@ -55,7 +55,7 @@ def test_the_panel_shows_every_column(model: FML, frames: Frames, codes: Codes) 
     face, grey = np.any(grid[:, 2] != PAPER, axis=-1), grid[:, 2].astype(int)
     inside = face & ~np.any(np.abs(grey - PAPER) < 12, axis=-1)
     assert inside.mean() > 0.1
-    assert np.ptp(grey[inside], axis=-1).max() <= 1  # clay has no colour
+    assert np.ptp(grey[inside], axis=-1).max() <= 3  # clay has no colour, but for the paper at its edges
     assert (grid[:, 1][~face] == grid[:, 0][~face]).all()  # the overlay leaves the background alone
     assert np.abs(grid[:, 1][inside].astype(int) - grid[:, 0][inside]).mean() > 2
     for column in (3, 4):
@@ -78,7 +78,7 @@ def test_padding_frames_are_not_shown(model: FML, frames: Frames, codes: Codes) 
 def test_edges_are_smooth_and_values_premultiplied() -> None:
     corners = torch.tensor([[[-10.0, -10, 100], [-10, 10, 100], [10, 10, 100], [10, -10, 100]]])
     triangles = torch.tensor([[0, 1, 2], [0, 2, 3]], dtype=torch.int32)
-    K = torch.tensor([[[42.5, 0, 8], [0, 40.0, 8], [0, 0, 1]]])  # edges at x = 3.75 and 12.25, y = 4 and 12
+    K = torch.tensor([[[44.0, 0, 8], [0, 40.0, 8], [0, 0, 1]]])  # edges at x = 3.6 and 12.4, y = 4 and 12
     normals = torch.tensor([0.0, 0.0, -1.0]).expand(1, 4, 3)
     fields = torch.cat([torch.tensor([0.8, 0.4]).expand(1, 4, 2), normals], -1)
     values, coverage = draw(corners, triangles, fields, K, 16)
@@ -96,7 +96,7 @@ def test_tiles_lie_where_they_belong() -> None:
     page = tile(pictures, ("a", "b", "c"))
     np.testing.assert_array_equal(cells(page, 40), (pictures * 255).round().byte().numpy())
     header = page[: page.shape[0] - 2 * 40 - 4]
-    dark = (header < 150).all(-1)
+    dark = header.max(-1) < 150
     assert all(dark[:, 44 * c : 44 * c + 40].any() for c in range(3))  # a caption above each column
 
 

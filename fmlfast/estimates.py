@@ -1,0 +1,90 @@
+"""The contenders of an evaluation: the mean face, one frame, all frames of a clip, and all frames refined."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fmlfast.alignment import LANDMARKS_66, fit_pose
+from fmlfast.camera import project
+from fmlfast.frames import Codes, Frames
+from fmlfast.kernels.photometric import sample_bilinear
+from fmlfast.objective import visible_weights
+from fmlfast.refine import refine
+from fmlfast.renderer import sh_basis, vertex_normals
+from fmlfast.system import FML
+from fmlfast.tally import MEAN_FACE
+from fmlfast.template import FaceTemplate
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A reconstruction of F frames: geometry on the evaluation mesh, appearance on the model's own mesh."""
+
+    neutral: Tensor  # [F,V,3], or [B,V,3] where the frames of a clip share it; mm, model frame
+    posed: Tensor  # [F,V,3] mm, model frame, with expression
+    rotation: Tensor  # [F,3,3] model to camera
+    translation: Tensor  # [F,3] mm
+    surface: Tensor  # [F,U,3] mm, camera frame, the model's mesh
+    reflectance: Tensor  # [F,U,3] linear RGB
+    sh: Tensor  # [F,9,3]
+
+
+def estimates(
+    model: FML, frames: Frames, template: FaceTemplate, longest: int, refine_steps: int
+) -> Iterator[tuple[str, Estimate]]:
+    """The rows of the table for one batch of clips, each over its valid frames."""
+    frames = frames.to(model.face.reflectance_mean.device)
+    yield MEAN_FACE, mean_face(model, frames, template)
+    alone = frames.each_alone().select(frames.mask.flatten())
+    yield "frames_1", _estimate(model, model.encode(alone), alone.mask, template)
+    codes = model.encode(frames)
+    if longest > 1:
+        yield f"frames_{longest}", _estimate(model, codes, frames.mask, template)
+    refined = refine(model, frames, codes, steps=refine_steps)
+    yield f"frames_{longest}_refined", _estimate(model, refined, frames.mask, template)
+
+
+def _estimate(model: FML, codes: Codes, mask: Tensor, template: FaceTemplate) -> Estimate:
+    subject = torch.arange(len(mask), device=mask.device)[:, None].expand_as(mask)[mask]
+    return Estimate(
+        neutral=model.neutral(codes, template),
+        posed=model.geometry(codes, template)[mask],
+        rotation=codes.rotation[mask],
+        translation=codes.translation[mask],
+        surface=model.camera_vertices(codes)[mask],
+        reflectance=model.reflectance(codes)[subject],
+        sh=codes.sh[mask],
+    )
+
+
+def mean_face(model: FML, frames: Frames, template: FaceTemplate) -> Estimate:
+    """The template without identity and expression, its pose fitted to the landmarks and its light to the image."""
+    mask, own, device = frames.mask, model.template, frames.images.device
+    used = list(LANDMARKS_66)
+    points = own.landmarks(own.vertices)[used].to(device)
+    rotation, translation = fit_pose(frames.landmarks[mask][:, used], frames.Ks[mask], points)
+    mean, count = template.vertices.to(device), len(rotation)
+    surface = own.vertices.to(device) @ rotation.mT + translation[:, None]
+    reflectance = model.face.reflectance_mean.view(1, -1, 3).expand(count, -1, -1)
+    normals = vertex_normals(surface, own.triangles.to(device))
+    Ks = frames.Ks[mask]
+    visible = visible_weights(model, surface, normals, Ks, frames.images.shape[-1])
+    sh = fit_light(sample_bilinear(frames.linear[mask], project(surface, Ks)), reflectance, normals, visible)
+    neutral, posed = mean.expand(len(mask), -1, -1), mean.expand(count, -1, -1)
+    return Estimate(neutral, posed, rotation, translation, surface, reflectance, sh)
+
+
+def fit_light(sampled: Tensor, reflectance: Tensor, normals: Tensor, weights: Tensor) -> Tensor:
+    """Light that explains image colours best: least squares of c = r * (H(n) gamma) over the vertices -> [F,9,3].
+
+    sampled, reflectance [F,V,3] linear RGB; normals [F,V,3] unit, camera frame; weights [F,V], 0 where hidden.
+    """
+    basis = sh_basis(normals)[..., None, :] * reflectance[..., None]  # [F,V,3,9]
+    weighted = basis * weights[..., None, None]
+    system = torch.einsum("fvci,fvcj->fcij", weighted, basis)
+    right = torch.einsum("fvci,fvc->fci", weighted, sampled)
+    damping = 1e-3 * system.diagonal(dim1=2, dim2=3).mean(2).clamp(min=1e-6)  # faces show less than half of the sphere
+    system = system + damping[..., None, None] * torch.eye(9, device=system.device)
+    return torch.linalg.solve(system, right).transpose(1, 2)
