@@ -19,7 +19,7 @@ from fmlfast.frames import Frames
 from fmlfast.pictures import error_map, save_image
 from fmlfast.renderer import interpolate, rasterize, shade_sh, vertex_normals
 from fmlfast.system import FML
-from fmlfast.tally import Tally, rounded
+from fmlfast.tally import Tally, rounded, row_name
 from fmlfast.template import FaceTemplate
 
 
@@ -151,7 +151,8 @@ def write_evaluation(run: str | Path, result: Evaluation) -> None:
     """Writes evaluation.json and, where there was ground truth, error_map.png into a run folder, each atomically."""
     run = Path(run)
     if result.vertex_errors:
-        save_image(run / "error_map.png", error_map(result.template, result.vertex_errors))
+        named = {row_name(row): values for row, values in result.vertex_errors.items()}
+        save_image(run / "error_map.png", error_map(result.template, named))
     with atomic_path(run / "evaluation.json") as path:
         path.write_text(json.dumps(result.table, indent=2) + "\n")
 

@@ -105,7 +105,7 @@ def tile(cells: Tensor, captions: tuple[str, ...]) -> np.ndarray:
 
 
 def error_map(template: FaceTemplate, errors: dict[str, Tensor], size: int = 240) -> np.ndarray:
-    """The mean face coloured by the error at each vertex, one view a row of the table, with a colour bar in mm.
+    """The mean face coloured by the error at each vertex, one view for each entry, with a colour bar in mm.
 
     errors: caption -> [V] mm. What lies outside the evaluated region stays grey. Returns uint8 [H,W,3] sRGB. Raises
     ValueError for no errors or another number of vertices.
@@ -133,7 +133,7 @@ def error_map(template: FaceTemplate, errors: dict[str, Tensor], size: int = 240
     paper = srgb_to_linear(torch.tensor(PAPER) / 255.0)
     shaded = tint * (0.35 + 0.65 * clay / (_GREY * alpha.clamp(min=1e-3)))  # colour stays readable, form shows
     cells = linear_to_srgb(shaded + (1 - alpha) * paper)
-    captions = (f"{name.replace('_', ' ')}: {float(v[face].mean()):.2f} mm" for name, v in errors.items())
+    captions = (f"{name}: {float(v[face].mean()):.2f} mm" for name, v in errors.items())
     picture = tile(cells[None], tuple(captions))
     return np.concatenate([picture, _colorbar(len(picture), top)], axis=1)
 

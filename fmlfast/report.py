@@ -15,7 +15,7 @@ import torch
 
 from fmlfast._atomic import atomic_path
 from fmlfast.chart import line_chart
-from fmlfast.tally import MEAN_FACE, METRICS
+from fmlfast.tally import MEAN_FACE, METRICS, row_name
 
 LABELS = {
     "vertex_mm": ("geometry", "mm"),
@@ -121,9 +121,9 @@ def _header(name: str, history: list[dict[str, float]], evaluation: dict[str, An
     if evaluation is not None:
         for row, ratios in evaluation.get("ratios", {}).items():
             if "vertex_mm" in ratios and row != "frames_1":
-                facts.append((f"{ratios['vertex_mm']:.2f}", f"of the mean face's error, {_row_name(row)}"))
+                facts.append((f"{ratios['vertex_mm']:.2f}", f"of the mean face's error, {row_name(row)}"))
         if "people" in evaluation:
-            facts.append((str(evaluation["people"]), f"{evaluation['split']} people, never trained on"))
+            facts.append((str(evaluation["people"]), f"people of the {evaluation['split']} split"))
     if history:
         facts.append((f"{history[-1]['step']:g}", "training steps"))
     rates = sorted(record["frames_per_second"] for record in history if "frames_per_second" in record)
@@ -149,7 +149,7 @@ def _results(evaluation: dict[str, Any]) -> str:
             text += "" if spread is None else f" <small style='display:inline'>± {spread:.2f}</small>"
             text += "<small>&nbsp;</small>" if ratio is None else f"<small>× {ratio:.3f}</small>"
             cells.append(f'<td class="{"first" if name == columns[0] else ""}">{text}</td>')
-        lines.append(f"<tr><th>{_row_name(row)}</th>{''.join(cells)}</tr>")
+        lines.append(f"<tr><th>{row_name(row)}</th>{''.join(cells)}</tr>")
     notes = (
         "Means over people, ± one standard error; × is the ratio to the mean face. Geometry is compared after "
         "similarity alignment over the face region. Landmarks: 66 points, the jaw line included. Colour: mean absolute "
@@ -162,10 +162,11 @@ def _results(evaluation: dict[str, Any]) -> str:
             f"{floor['complement']:.2f} mm with the orthogonal complement of rank {floor['complement_rank']}."
         )
     counts = ", ".join(f"{evaluation[key]} {key}" for key in ("people", "clips", "frames") if key in evaluation)
+    notes += f" {counts}." if counts else ""
     return (
         f"<h2>Results on the {html.escape(str(evaluation.get('split', '')))} split</h2>"
         f'<table class="results"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-        f"<p>{notes} {counts}.</p>"
+        f"<p>{notes}</p>"
     )
 
 
@@ -232,13 +233,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_plain(item) for item in value)
     return {None: "none", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)
-
-
-def _row_name(row: str) -> str:
-    words = row.split("_")
-    if words[0] != "frames":
-        return row.replace("_", " ")
-    return f"{words[1]} frame{'s' if words[1] != '1' else ''}{', refined' if words[-1] == 'refined' else ''}"
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

@@ -63,6 +63,14 @@ class Tally:
         return {**rows, "ratios": ratios, "spread": spread}
 
 
+def row_name(row: str) -> str:
+    """A row of the table in words: "frames_4_refined" is "4 frames, refined"."""
+    words = row.split("_")
+    if words[0] != "frames":
+        return " ".join(words)
+    return f"{words[1]} frame{'' if words[1] == '1' else 's'}{', refined' if words[-1] == 'refined' else ''}"
+
+
 def rounded(value: Any) -> Any:
     """The same tree with floats at five significant digits: what the spread allows, and readable."""
     if isinstance(value, dict):
