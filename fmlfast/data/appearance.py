@@ -103,14 +103,17 @@ class FaceAppearance:
         self._place_age(points, marks)
 
     def _place_brows(self, points: Array, marks: Array) -> None:
-        lines = marks[21:16:-1], marks[22:27]  # from the nose outwards: subject's right, left
-        distance = [polyline_distance(points, line) for line in lines]
+        """Coordinates of the vertices near a brow: along it from the nose (0..1), above it and beyond its end (mm)."""
         left = points[:, 0] > 0
-        self._left = left
-        self._brow_distance = np.where(left, distance[1][0], distance[0][0])
-        self._brow_along = np.where(left, distance[1][1], distance[0][1])
-        heights = [np.interp(points[:, 0], *line[np.argsort(line[:, 0])][:, :2].T) for line in lines]
-        self._brow_above = points[:, 1] - np.where(left, heights[1], heights[0])
+        along, above, away = np.zeros((3, len(points)), np.float32)
+        for line, side in ((marks[21:16:-1], ~left), (marks[22:27], left)):
+            away[side], along[side] = polyline_distance(points[side], line)
+            order = np.argsort(line[:, 0])
+            above[side] = points[side, 1] - np.interp(points[side, 0], line[order, 0], line[order, 1])
+        self._brow = near = np.flatnonzero((away < 14.0) & (self._skin > 0.0))
+        self._brow_left, self._brow_along, self._brow_above = left[near], along[near], above[near]
+        self._brow_beyond = np.sqrt(np.maximum(away**2 - above**2, 0.0))[near]
+        self._brow_fine = self._fine[near]
 
     def _place_blood(self, points: Array, marks: Array) -> None:
         def spot(center: Array, radius: float) -> NDArray[np.floating]:
@@ -267,21 +270,22 @@ class FaceAppearance:
     def _paint_brows(
         self, rng: np.random.Generator, color: NDArray[np.floating], hair: NDArray[np.floating], masculine: float
     ) -> NDArray[np.floating]:
-        half = rng.uniform(1.9, 3.0) + 1.1 * masculine * rng.uniform(0.2, 1.0)
-        rise = rng.normal(-half, 0.6) + rng.normal(0.0, 0.3) * np.where(self._left, 1.0, -1.0)  # landmarks: upper edge
-        rise = rise + rng.normal(0.0, 0.8) * np.sin(np.pi * self._brow_along)
-        profile = half * (0.55 + 0.6 * np.sin(np.pi * np.clip(0.25 + 0.72 * self._brow_along, 0.0, 1.0)))
-        inside = np.clip(self._brow_distance**2 - self._brow_above**2, 0.0, None) ** 0.5  # beyond the ends
-        across = np.hypot(self._brow_above - rise, inside)
-        lean = 48.0 * self._brow_along - rng.uniform(0.5, 1.2) * self._brow_above  # mm across the slanted hairs
+        along, above = self._brow_along, self._brow_above
+        half = rng.uniform(1.9, 3.0) + 1.1 * masculine * rng.uniform(0.2, 1.0)  # mm; landmarks lie on the upper edge
+        rise = rng.normal(-half, 0.6) + rng.normal(0.0, 0.3) * np.where(self._brow_left, 1.0, -1.0)
+        rise = rise + rng.normal(0.0, 0.8) * np.sin(np.pi * along)
+        profile = half * (0.55 + 0.6 * np.sin(np.pi * np.clip(0.25 + 0.72 * along, 0.0, 1.0)))
+        across = np.hypot(above - rise, self._brow_beyond)
+        lean = 48.0 * along - rng.uniform(0.5, 1.2) * above  # mm across the slanted hairs
         waves = 2 * np.pi / rng.uniform(2.0, 4.5, (6, 1))
         hairs = 1.0 + 0.11 * np.cos(waves * lean + rng.uniform(0.0, 6.0, (6, 1))).sum(axis=0)
-        hairs = hairs + 0.15 * self._field(rng, self._fine)[:, 0]
+        hairs = hairs + 0.15 * self._field(rng, self._brow_fine)[:, 0]
         density = rng.uniform(0.5, 0.95) * hairs * _step(across / profile, 1.35, 0.55)
-        near = self._brow_distance < 14.0
-        alpha = np.clip(density * near * self._skin, 0.0, 0.97)[:, None]
-        ink = np.minimum(hair * rng.uniform(0.5, 1.0), 0.45 * color)
-        return color + alpha * (ink - color)
+        alpha = np.clip(density * self._skin[self._brow], 0.0, 0.97)[:, None]
+        under = color[self._brow]
+        ink = np.minimum(hair * rng.uniform(0.5, 1.0), 0.45 * under)
+        color[self._brow] = under + alpha * (ink - under)
+        return color
 
     def _paint_eyes(self, rng: np.random.Generator, color: NDArray[np.floating], tone: float) -> NDArray[np.floating]:
         light = np.clip((tone - 0.55) / 0.45, 0.0, 1.0)

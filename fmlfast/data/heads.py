@@ -88,7 +88,7 @@ def make_head(face: Array, normals: Array, edge: NDArray[np.bool_], detail: int 
     """
     columns = 32 * detail
     phi = np.arange(columns) * (2 * np.pi / columns)
-    heights = np.concatenate([np.linspace(43.0, -160.0, 15 * detail)[1:], [-190.0, -230.0]])
+    heights = np.concatenate([np.linspace(43.0, -160.0, 15 * detail)[1:], [-180.0]])
     top = dome(phi[None], np.linspace(0.02, 1.0, 9 * detail)[:, None], -1.5)
     grid = np.concatenate([top, ring(heights[:, None], phi[None], -1.0)])
     points = grid.reshape(-1, 3)
@@ -102,9 +102,9 @@ def make_head(face: Array, normals: Array, edge: NDArray[np.bool_], detail: int 
     points = points - sink[:, None] * normals[nearest]
     triangles = grid_triangles(*grid.shape[:2])
     x, y, z = points.T
-    inside = (to_edge > 30.0) & (z > -75.0) & (y > -75.0) & ((y < 8.0) | (y > 42.0))  # under the face, not in its eyes
-    clothed = (y < -132.0) & (z < -70.0)
-    triangles = triangles[~(inside | clothed)[triangles].all(axis=1)]
+    clothed = (y < -128.0) & ((z < -70.0) | (np.abs(x) > 75.0))
+    inside = (to_edge > 30.0) & (z > -40.0) & (y > -75.0) & (y < 5.0)  # behind nose and mouth
+    triangles = triangles[~(clothed | inside)[triangles].all(axis=1)]
     return Head(points, triangles, nearest, np.linalg.norm(points - face[nearest], axis=1))
 
 

@@ -1,4 +1,4 @@
-"""Ambient occlusion: how much of the sky each point of a face sees past the rest of the face."""
+"""What a face hides: the sky from its own hollows, and the head behind it from the camera."""
 
 import numpy as np
 import torch
@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmlfast.data.lighting import sphere_directions
+from fmlfast.data.tracks import PITCH_LIMIT, YAW_LIMIT, rotation_from_angles
 from fmlfast.renderer import rasterize, vertex_normals, vertex_visibility
 from fmlfast.template import FaceTemplate
 
@@ -22,8 +23,7 @@ def ambient_occlusion(
     others [N, 3], other_triangles [T, 3]: more geometry that casts shadow, mm, in the template's frame. Every direction
     is one render from afar, and a vertex sees the sky where that camera sees the vertex.
     """
-    points = torch.cat([template.vertices, torch.from_numpy(np.asarray(others, np.float32))])
-    triangles = torch.cat([template.triangles, torch.from_numpy(other_triangles).int() + len(template.vertices)])
+    points, triangles = _joined(template, others, other_triangles)
     back = torch.from_numpy(-sphere_directions(_DIRECTIONS)).float()  # [F, 3] the cameras' viewing directions
     helper = torch.where(back[:, 1:2].abs() < 0.9, torch.tensor([[0.0, 1.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]]))
     right = torch.nn.functional.normalize(torch.linalg.cross(helper, back), dim=1)
@@ -39,3 +39,26 @@ def ambient_occlusion(
     visible = vertex_visibility(seen_from, normals, Ks, depth)[:, : len(template.vertices)]
     facing = (-normals[:, : len(template.vertices), 2]).clamp(min=0.0)
     return (visible * facing).sum(dim=0) / facing.sum(dim=0).clamp(min=1e-6)
+
+
+def ever_visible(
+    template: FaceTemplate, others: NDArray[np.floating], other_triangles: NDArray[np.integer]
+) -> NDArray[np.bool_]:
+    """Which of the other triangles [T] some camera in front of the face can see, or touch one that it can see."""
+    points, triangles = _joined(template, others, other_triangles)
+    yaw, pitch = np.meshgrid(np.linspace(-1.1, 1.1, 7) * YAW_LIMIT, np.linspace(-1.2, 1.2, 3) * PITCH_LIMIT)
+    angles = np.stack([yaw.ravel(), pitch.ravel(), np.zeros(yaw.size)], axis=-1)
+    turn = torch.from_numpy(rotation_from_angles(angles)).float()  # [F, 3, 3]
+    near = torch.einsum("fij,vj->fvi", turn, points) + torch.tensor([0.0, 0.0, 500.0])
+    Ks = torch.tensor([[360.0, 0.0, 128.0], [0.0, 360.0, 128.0], [0.0, 0.0, 1.0]]).expand(len(turn), 3, 3).contiguous()
+    seen = rasterize(near, triangles, Ks, 256, 256).triangle_id.unique().numpy()
+    touched = np.zeros(len(others), bool)
+    touched[other_triangles[seen[seen >= len(template.triangles)] - len(template.triangles)]] = True
+    return touched[other_triangles].any(axis=1)
+
+
+def _joined(
+    template: FaceTemplate, others: NDArray[np.floating], other_triangles: NDArray[np.integer]
+) -> tuple[Tensor, Tensor]:
+    points = torch.cat([template.vertices, torch.from_numpy(np.asarray(others, np.float32))])
+    return points, torch.cat([template.triangles, torch.from_numpy(other_triangles).int() + len(template.vertices)])

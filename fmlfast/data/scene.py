@@ -1,6 +1,6 @@
 """One clip of one synthetic person: put the scene together, film it, and keep the ground truth."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from fmlfast.data.appearance import FaceAppearance, Look
 from fmlfast.data.backdrop import blur, random_backdrop, sensor_noise
 from fmlfast.data.crop import Crop, K_to_crop, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.lighting import LUMINANCE, random_light
-from fmlfast.data.occlusion import ambient_occlusion
+from fmlfast.data.occlusion import ambient_occlusion, ever_visible
 from fmlfast.data.parts import Carrier, Part
 from fmlfast.data.people import PeopleSampler, Person
 from fmlfast.data.shards import Clip
@@ -53,7 +53,9 @@ class Studio:
         self._marks = base.landmarks(base.vertices).numpy()  # [68, 3] of the mean face
         normals = vertex_normals(base.vertices[None], base.triangles)[0].numpy()
         self._head = heads.make_head(base.vertices.numpy(), normals, _outer_edge(base), self._detail)
+        seen = ever_visible(base, self._head.vertices, self._head.triangles)
         shadow = ambient_occlusion(base, self._head.vertices, self._head.triangles)
+        self._head = replace(self._head, triangles=self._head.triangles[seen])
         occlusion = self.template.subdivide(shadow[:, None])[:, 0]
         self._appearance = FaceAppearance(self.template, occlusion.numpy())
         fixed = (base.regions["eyes"] + base.regions["mouth_bag"]).numpy() < 0.5
