@@ -116,7 +116,7 @@ def unique_edges(triangles: Tensor) -> Tensor:
 
 
 def node_edges(skin_indices: Tensor, skin_weights: Tensor, num_nodes: int) -> Tensor:
-    """Pairs [N, 2] int64 (smaller first, sorted) of nodes that skin a common vertex, from indices and weights [V, K]."""
+    """Pairs [N, 2] int64, smaller first, of nodes that skin a common vertex, from indices and weights [V, K]."""
     k = skin_indices.shape[1]
     first, second = torch.triu_indices(k, k, offset=1)
     used = skin_weights > 0.0  # [V, K]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from cut import BAG, EYEBALL, INNER_LID, SKIN, Cut, cut_face
 from identity import identity_arrays
-from landmark_table import JAW_OPEN, landmark_positions
+from landmark_table import JAW_OPEN, MIRROR, RIGHT, landmark_positions
 from makehuman import HEAD, MakeHuman
 from numpy.typing import NDArray
 from paint import reference_colors, region_masks
@@ -41,8 +41,7 @@ def build(wheel_dir: Path) -> dict[str, NDArray]:
     expressions, names = expression_deltas(raw, cut)
     open_mouth = rest + JAW_OPEN * expressions[names.index("jawOpen")]
     outer = np.flatnonzero((cut.part[cut.triangles] == SKIN).all(1))  # triangles of the outer skin
-    where, barycentrics = closest_points(landmark_positions(), open_mouth, cut.triangles[outer])
-    landmark_triangles = outer[where]
+    landmark_triangles, barycentrics = place_landmarks(cut, open_mouth, outer)
 
     def landmarks(points: Array) -> Array:
         return points_at(points, cut.triangles, landmark_triangles, barycentrics)
@@ -51,7 +50,7 @@ def build(wheel_dir: Path) -> dict[str, NDArray]:
     nose = np.linalg.norm(rest - landmarks(rest)[30], axis=1)
     people["people_align"] = (np.where(nose < 100.0, 1.0, 0.02) * (cut.part == SKIN)).astype(np.float32)
     mean = population_mean(people, rest, cut.mirror)
-    shift = landmarks(mean)[ORIGIN].mean(0)
+    shift = landmarks(mean)[ORIGIN].mean(0) * [0.0, 1.0, 1.0]  # the mean is symmetric about x = 0 already
     vertices = mean - shift
 
     uv = texture_coordinates(raw, cut)
@@ -89,6 +88,25 @@ def build(wheel_dir: Path) -> dict[str, NDArray]:
         "expression_graph": on_graph.numpy(),
         **people,
     }
+
+
+def place_landmarks(cut: Cut, open_mouth: Array, outer: NDArray[np.int64]) -> tuple[NDArray[np.int64], Array]:
+    """Triangle [68] and barycentrics [68, 3] of the landmarks, each pair in mirrored triangles."""
+    where, barycentrics = closest_points(landmark_positions(), open_mouth, cut.triangles[outer])
+    triangles = outer[where]
+    by_corners = {tuple(sorted(corners)): k for k, corners in enumerate(cut.triangles.tolist())}
+    for right in RIGHT:
+        left, corners = MIRROR[right], cut.triangles[triangles[right]]
+        mirrored = cut.mirror[corners]
+        if left == right:  # onto the symmetry plane
+            barycentrics[right] *= mirrored == corners
+            barycentrics[right] /= barycentrics[right].sum()
+        else:
+            triangles[left] = by_corners[tuple(sorted(mirrored.tolist()))]
+            barycentrics[left] = barycentrics[right][
+                [mirrored.tolist().index(c) for c in cut.triangles[triangles[left]]]
+            ]
+    return triangles, barycentrics
 
 
 def expression_deltas(raw: MakeHuman, cut: Cut) -> tuple[Array, list[str]]:

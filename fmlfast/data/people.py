@@ -64,11 +64,23 @@ class PeopleSampler:
         age = 20.0 + 55.0 * float(rng.beta(1.2, 1.6))
         muscle, weight = (float(x) for x in rng.beta(3.0, 3.0, 2))
         details = self._sample_details(rng)
+        vertices = self.shape(ethnicity, gender, age, muscle, weight, details)
+        return Person(vertices, age, gender, muscle, weight, ethnicity, details)
+
+    def shape(
+        self,
+        ethnicity: NDArray[np.float64],
+        gender: float,
+        age: float,
+        muscle: float,
+        weight: float,
+        details: NDArray[np.float64],
+    ) -> Array:
+        """The face [V0, 3] in mm with these attributes (see Person), moved rigidly onto the template."""
         amounts = self._macro_amounts(ethnicity, gender, age, muscle, weight)
         self._add_details(amounts, details)
         shape = self.rest + (amounts @ self._targets).reshape(-1, 3)
-        vertices = align_rigid(shape, self.reference, self.align_weights)
-        return Person(vertices.astype(np.float32), age, gender, muscle, weight, ethnicity, details)
+        return align_rigid(shape, self.reference, self.align_weights).astype(np.float32)
 
     def _sample_details(self, rng: np.random.Generator) -> NDArray[np.float64]:
         shared: dict[str, float] = {}
