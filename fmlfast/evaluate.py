@@ -12,7 +12,7 @@ from fmlfast import metrics
 from fmlfast._atomic import atomic_path
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
-from fmlfast.contour import JAW_POINTS, select_contour
+from fmlfast.contour import slide_landmarks
 from fmlfast.data.shards import Clip, Truth, list_clips, read_clip, read_meta, read_truth
 from fmlfast.estimates import Estimate, estimates
 from fmlfast.frames import Frames
@@ -223,12 +223,7 @@ def _errors(
 def _landmarks(estimate: Estimate, Ks: Tensor, template: FaceTemplate) -> Tensor:
     """Projected landmarks [F,68,2], the jaw line on the silhouette, as detectors place it."""
     camera = (estimate.posed @ estimate.rotation.mT + estimate.translation[:, None]).cpu()
-    inner = project(template.landmarks(camera)[:, JAW_POINTS:], Ks)
-    corners = camera[:, template.triangles.long()[template.jaw_triangles]]  # [F,17,C,3,3]
-    strips = (corners * template.jaw_barycentrics[..., None]).sum(3)
-    uv = project(strips.flatten(1, 2), Ks).unflatten(1, strips.shape[1:3])
-    choice = select_contour(uv, inner.mean(1))[:, :, None, None].expand(-1, -1, 1, 2)
-    return torch.cat([uv.gather(2, choice)[:, :, 0], inner], 1)
+    return project(slide_landmarks(camera, Ks, template), Ks)
 
 
 def _photometric(estimate: Estimate, target: _Target, own: FaceTemplate) -> Tensor:
