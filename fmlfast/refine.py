@@ -9,13 +9,17 @@ from fmlfast.rotation import rotation_from_axis_angle
 from fmlfast.system import FML
 
 
+# Codes start near the answer, so the image may pull harder than in training, and expressions be held tighter.
+REFINEMENT = LossWeights(photometric=10.0, expression=0.1)
+
+
 def refine(
     model: FML,
     frames: Frames,
     codes: Codes,
     steps: int = 50,
-    weights: LossWeights | None = None,
-    prior: float = 0.03,
+    weights: LossWeights = REFINEMENT,
+    prior: float = 0.005,
 ) -> Codes:
     """Codes that explain `frames` better than the encoder's.
 
@@ -27,7 +31,6 @@ def refine(
         raise ValueError(f"steps must be 0 or more, got {steps}")
     if steps == 0:
         return codes
-    weights = weights or LossWeights()
     codes = Codes(**{name: value.detach() for name, value in vars(codes).items()})
     start = torch.cat([codes.identity, codes.reflectance], 1) - model.code_mean
     whitened = torch.linalg.lstsq(model.code_factor.T, start.T).solution.T.contiguous()

@@ -76,7 +76,9 @@ class FML(nn.Module):
         self.register_buffer("code_factor", torch.eye(codes))
         triangles = self.template.triangles.long()
         pairs = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).sort(1).values
-        self.register_buffer("mesh_edges", torch.unique(pairs, dim=0), persistent=False)
+        # Skin is smooth, but what hangs behind the lips is no skin and must not lighten towards it.
+        skin = pairs[(self.template.regions["mouth_bag"][pairs] < 0.5).all(1)]
+        self.register_buffer("mesh_edges", torch.unique(skin, dim=0), persistent=False)
         points = self.template.landmarks(self.template.vertices)[list(LANDMARKS_66)]
         self.register_buffer("landmark_points", points, persistent=False)
 
@@ -185,7 +187,7 @@ class FML(nn.Module):
         rotation = roll @ residual @ roll.transpose(1, 2) @ rotation
         ray = center + (roll[:, :2, :2] @ shift[:, :2, None])[..., 0] * scale
         translation = torch.cat([ray, torch.ones_like(ray[:, :1])], 1) * depth[:, None]
-        sh = 0.3 * light.unflatten(1, (9, 3)) + torch.eye(9, 1, device=flat.device) * 0.75
+        sh = light.unflatten(1, (9, 3)) + torch.eye(9, 1, device=flat.device) * 0.75
         # Small at the start and never dead: an expression begins near 0.03 with a slope of 0.08.
         delta = 0.3 * delta if self.config.signed_expressions else F.softplus(3 * delta - 2.5) / 3
         alpha, beta = codes.split([self.config.identity_dim, self.config.reflectance_dim], 1)
