@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from makehuman import MakeHuman
 from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array, vstack
 
 MOUTH_CAVITY, LEFT_EYE_CAVITY = 0x70ACFF, 0xF96C88  # labels of MakeHuman.quad_labels
 SKIN, INNER_LID, BAG, EYEBALL = range(4)
@@ -25,7 +26,7 @@ Row = dict[int, float]  # raw vertex -> weight
 class Cut:
     """The base mesh as combinations of raw vertices; `part` is SKIN, INNER_LID, BAG or EYEBALL."""
 
-    operator: NDArray[np.float64]  # [V, N] dense rows
+    operator: csr_array  # [V, N]
     triangles: NDArray[np.int64]  # [T, 3]
     part: NDArray[np.int64]  # [V]
     mirror: NDArray[np.int64]  # [V] the vertex across the sagittal plane
@@ -217,19 +218,19 @@ def mirrored(half: HalfMesh) -> Cut:
     """The whole mesh: the half, and its mirror image sewn to it along the sagittal plane."""
     raw = half.raw
     count = len(half.rows)
-    operator = np.zeros((count, len(raw.vertices)))
-    for i, row in enumerate(half.rows):
-        operator[i, list(row)] = list(row.values())
+    entries = [(i, vertex, weight) for i, row in enumerate(half.rows) for vertex, weight in row.items()]
+    rows, columns, weights = (np.array(part) for part in zip(*entries, strict=True))
+    operator = csr_array(coo_array((weights, (rows, columns)), shape=(count, len(raw.vertices))))
     on_plane = np.abs(operator @ raw.vertices[:, 0]) < 1e-6
     opposite = np.where(on_plane, np.arange(count), count + np.cumsum(~on_plane) - 1)  # [count]
     other = operator[~on_plane][:, raw.mirror]
     triangles = np.array(half.triangles)
-    total = count + len(other)
+    total = count + other.shape[0]
     mirror = np.empty(total, np.int64)
     mirror[:count], mirror[opposite] = opposite, np.arange(count)
     part = np.array(half.part)
     return Cut(
-        operator=np.concatenate([operator, other]),
+        operator=csr_array(vstack([operator, other])),
         triangles=np.concatenate([triangles, opposite[triangles][:, [0, 2, 1]]]),
         part=np.concatenate([part, part[~on_plane]]),
         mirror=mirror,

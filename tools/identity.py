@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 from makehuman import MakeHuman
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from fmlfast.data.people import AGES, ETHNICITIES, GENDERS, LEVELS
 
@@ -23,7 +24,7 @@ BELOW_THE_NECK = ("asymm-breast", "asymm-trunk")
 SMALLEST = 0.002  # mm; displacements below it are dropped
 
 
-def identity_arrays(raw: MakeHuman, operator: NDArray[np.float64], rest: NDArray[np.float64]) -> dict[str, NDArray]:
+def identity_arrays(raw: MakeHuman, operator: csr_array, rest: NDArray[np.float64]) -> dict[str, NDArray]:
     """The `people_*` arrays of the template file, from the raw targets and the template's operator [V, N].
 
     Macro targets (ethnicity x gender x age, and gender x age x muscle x weight) move the whole body, so their mean
