@@ -14,11 +14,11 @@ from fmlfast.template import FaceTemplate
 
 Array = NDArray[np.float32]
 
-# Linear albedo of facial skin from the darkest to the lightest, with hues between the measurements of the ISCC skin
-# charts: dark skin is nearly neutral brown, middle tones are the most saturated, light skin is pink.
+# Linear albedo of facial skin from the darkest to the lightest; the second and the fourth are close to the "dark skin"
+# and "light skin" patches of the ColorChecker chart.
 _SKIN_STOPS = np.array([0.0, 0.25, 0.5, 0.75, 1.0])
 _SKIN = np.array(
-    [[0.095, 0.050, 0.034], [0.215, 0.112, 0.066], [0.385, 0.222, 0.138], [0.545, 0.348, 0.248], [0.660, 0.458, 0.365]]
+    [[0.085, 0.045, 0.032], [0.180, 0.092, 0.058], [0.360, 0.195, 0.118], [0.520, 0.305, 0.212], [0.640, 0.410, 0.315]]
 )
 _HAIR = {  # linear albedo
     "black": (0.013, 0.011, 0.010),

@@ -47,8 +47,8 @@ def random_style(rng: np.random.Generator, age: float, male: bool) -> HairStyle 
     return HairStyle(u(10, 22), u(14, 28), front, ears, u(-220, -120), u(-230, -140), u(0.8, 3.0))
 
 
-def hair(rng: np.random.Generator, style: HairStyle, color: Array, detail: int = 1) -> Part:
-    """A shell of hair with strands in its shape and colour."""
+def hair(rng: np.random.Generator, style: HairStyle, color: Array, skin: Array, detail: int = 1) -> Part:
+    """A shell of hair with strands in its shape and colour, thinning out where it meets the skin."""
     columns, rows = 112 * detail, 16 * detail
     phi = (np.arange(columns) * (2 * np.pi / columns))[None]
     turn = np.degrees(np.minimum(phi, 2 * np.pi - phi))  # 0 front .. 180 back
@@ -84,5 +84,8 @@ def hair(rng: np.random.Generator, style: HairStyle, color: Array, detail: int =
     shine = rng.uniform(0.1, 0.5) * np.exp(-(((q - rng.uniform(0.35, 0.6)) / 0.16) ** 2))
     light = 0.30 * streaks(rng, phi, q, 18, 55, 3.0) + 0.15 * streaks(rng, phi, q, 3, 10, 4.0) + shine
     light = light - 0.5 * smooth_step(q, 1.0, 2.2) * (turn > 80.0) - 0.35 * smooth_step(t, 0.75, 1.0) * (1.0 - hanging)
-    part = grid_part(grid, color * np.exp(light)[..., None], 0.6 * body_share(grid[..., 1]))
+    thin = 0.6 * smooth_step(t, 0.92, 1.0) * (1.0 - hanging) * (not fringe)
+    shades = color * np.exp(light)[..., None]
+    shades = shades + thin[..., None] * (skin - shades)
+    part = grid_part(grid, shades, 0.6 * body_share(grid[..., 1]))
     return replace(part, sheet=min(style.side_end, style.back_end) < -60.0)

@@ -54,7 +54,7 @@ def ever_visible(
     seen = rasterize(near, triangles, Ks, 256, 256).triangle_id.unique().numpy()
     touched = np.zeros(len(others), bool)
     touched[other_triangles[seen[seen >= len(template.triangles)] - len(template.triangles)]] = True
-    return touched[other_triangles].any(axis=1)
+    return np.asarray(touched[other_triangles].any(axis=1))
 
 
 def _joined(

@@ -69,7 +69,7 @@ class Studio:
         look = self._appearance.sample(rng, person)
         parts = self._dress(rng, person, look, frames)
         luminance = float(look.skin @ LUMINANCE)
-        sh = random_light(rng, exposure=1.05 * np.exp(rng.normal(0.0, 0.22)) * (luminance / 0.25) ** -0.45)
+        sh = random_light(rng, exposure=1.2 * np.exp(rng.normal(0.0, 0.22)) * (luminance / 0.25) ** -0.45)
         rotation, translation, K = self._place(rng, track)
 
         neutral = torch.from_numpy(person.vertices)  # [V0, 3]
@@ -131,7 +131,7 @@ class Studio:
             props.teeth(self._marks),
         ]
         if style is not None:
-            parts.append(hair.hair(rng, style, look.hair, self._detail))
+            parts.append(hair.hair(rng, style, look.hair, look.skin, self._detail))
         if rng.random() < 0.08 + 0.15 * age:
             parts += props.glasses(rng, self._marks)
         if rng.random() < 0.12:
@@ -249,7 +249,7 @@ class Studio:
     def _confidence(self, marks: torch.Tensor, uv: Array, depth: Array, track: Track) -> Array:
         """[M, 68]: 1 for inner points; jaw points less, on the far side least; hidden points a third of that."""
         confidence = np.ones(uv.shape[:2], np.float32)
-        away = np.linspace(1.0, -1.0, JAW_POINTS)[None] * np.sin(np.radians(track.angles[:, :1]))  # > 0: turned away
+        away = np.linspace(-1.0, 1.0, JAW_POINTS)[None] * np.sin(np.radians(track.angles[:, :1]))  # > 0: turned away
         confidence[:, :JAW_POINTS] = np.clip(0.6 - 0.8 * away, 0.2, 0.6)
         column, row = np.clip(uv.astype(int), 0, self.size - 1).transpose(2, 0, 1)
         seen = depth[np.arange(len(uv))[:, None], row, column]

@@ -83,7 +83,7 @@ def _film_job(job: tuple[SyntheticConfig, str, int]) -> Filmed:
 
 
 def _one_thread() -> None:
-    torch.set_num_threads(1)  # parallelism is over people
+    torch.set_num_threads(1)  # parallelism is over people, and sums keep their order
 
 
 def _film_all(config: SyntheticConfig, split: str, count: int, pool: ProcessPoolExecutor | None) -> Iterator[Filmed]:
@@ -113,6 +113,9 @@ def generate(config: SyntheticConfig) -> None:
         if config.workers > 1:
             pool = ProcessPoolExecutor(config.workers, get_context("spawn"), _one_thread)
             stack.callback(pool.shutdown, cancel_futures=True)
+        else:
+            stack.callback(torch.set_num_threads, torch.get_num_threads())
+            _one_thread()
         progress = stack.enter_context(tqdm(total=sum(counts.values()), desc="synthetic clips", unit="clip"))
         for split, count in counts.items():
             if count == 0:

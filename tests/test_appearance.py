@@ -1,0 +1,100 @@
+"""Looks: colours in range, different between people, in the right places."""
+
+import numpy as np
+import pytest
+
+from fmlfast.data.appearance import FaceAppearance, Look, polyline_distance, skin_color, smooth_basis
+from fmlfast.data.people import PeopleSampler, Person
+from fmlfast.template import FaceTemplate
+
+LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
+
+
+@pytest.fixture(scope="module")
+def template() -> FaceTemplate:
+    return FaceTemplate.default(0)
+
+
+@pytest.fixture(scope="module")
+def people() -> list[Person]:
+    sampler = PeopleSampler()
+    return [sampler.sample(np.random.default_rng([8, seed])) for seed in range(60)]
+
+
+@pytest.fixture(scope="module")
+def looks(template: FaceTemplate, people: list[Person]) -> list[Look]:
+    appearance = FaceAppearance(template)
+    return [appearance.sample(np.random.default_rng([9, seed]), person) for seed, person in enumerate(people)]
+
+
+def mean_color(look: Look, template: FaceTemplate, region: str) -> np.ndarray:
+    return look.colors[template.regions[region].numpy() > 0.8].mean(axis=0)
+
+
+def test_colors_are_reflectances_of_the_template(template: FaceTemplate, looks: list[Look]) -> None:
+    for look in looks:
+        assert look.colors.shape == (len(template.vertices), 3) and look.colors.dtype == np.float32
+        assert 0.0 < look.colors.min() and look.colors.max() < 1.0
+
+
+def test_skin_spans_the_tones_of_people(template: FaceTemplate, looks: list[Look]) -> None:
+    skins = np.array([mean_color(look, template, "face") for look in looks])
+    light = skins @ LUMINANCE
+    assert light.min() < 0.12 and light.max() > 0.3
+    assert (skins[:, 0] > skins[:, 1]).all() and (skins[:, 1] > skins[:, 2]).all()  # red over green over blue
+    brightness = [skin_color(tone) @ LUMINANCE for tone in np.linspace(0.0, 1.0, 23)]
+    assert (np.diff(brightness) > 0.0).all()
+
+
+def test_tone_goes_with_ancestry(people: list[Person], looks: list[Look]) -> None:
+    african = np.array([person.ethnicity[0] for person in people])
+    light = np.array([look.skin @ LUMINANCE for look in looks])
+    assert np.corrcoef(african, light)[0, 1] < -0.6
+
+
+def test_features_are_where_the_template_says(template: FaceTemplate, looks: list[Look]) -> None:
+    brows, lips = (template.regions[name].numpy() for name in ("brows", "lips"))
+    skin = np.flatnonzero((template.regions["face"].numpy() > 0.9) & (brows + lips < 0.1))
+    darkening = [look.colors[brows > 0.6].mean() / look.colors[skin].mean() for look in looks]
+    assert max(darkening) < 1.0 and np.mean(darkening) < 0.8
+    for look in looks:
+        pupil, sclera = (look.colors[template.regions[name].numpy() > 0.95] for name in ("pupil", "eyes"))
+        assert pupil.mean() < 0.03 < sclera.max()
+        assert mean_color(look, template, "mouth_bag").mean() < 0.06
+    redder = [np.divide(*mean_color(k, template, "lips")[:2]) > np.divide(*k.skin[:2]) for k in looks]
+    assert np.mean(redder) > 0.7
+
+
+def test_people_differ_and_seeds_repeat(template: FaceTemplate, people: list[Person], looks: list[Look]) -> None:
+    appearance = FaceAppearance(template)
+    again = appearance.sample(np.random.default_rng([9, 3]), people[3])
+    np.testing.assert_array_equal(again.colors, looks[3].colors)
+    other = appearance.sample(np.random.default_rng([9, 1000]), people[3])
+    assert np.abs(other.colors - looks[3].colors).mean() > 0.005
+
+
+def test_occlusion_darkens_skin(template: FaceTemplate, people: list[Person], looks: list[Look]) -> None:
+    half = FaceAppearance(template, np.full(len(template.vertices), 0.5))
+    darker = half.sample(np.random.default_rng([9, 0]), people[0])
+    face = template.regions["face"].numpy() > 0.9
+    assert (darker.colors[face] < looks[0].colors[face]).all()
+
+
+def test_smooth_basis_makes_fields_of_variance_one_and_the_given_length() -> None:
+    rng = np.random.default_rng(3)
+    start = rng.uniform(-80.0, 80.0, (400, 3))
+    direction = rng.normal(size=(400, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    points = np.concatenate([start, start + 9.0 * direction, start + 60.0 * direction])
+    fields = (smooth_basis(points, 9.0, 512, seed=0) @ rng.normal(size=(512, 300))).reshape(3, 400, 300)
+    near, far = ((fields[0] * fields[k]).mean() for k in (1, 2))
+    assert (fields**2).mean() == pytest.approx(1.0, abs=0.1)
+    assert near == pytest.approx(np.exp(-0.5), abs=0.1) and abs(far) < 0.1
+
+
+def test_polyline_distance_by_hand() -> None:
+    line = np.array([[0.0, 0.0, 0.0], [4.0, 0.0, 0.0], [4.0, 6.0, 0.0]])
+    points = np.array([[1.0, -3.0, 0.0], [6.0, 3.0, 0.0], [-3.0, -4.0, 0.0], [4.0, 9.0, 4.0]], np.float32)
+    distance, along = polyline_distance(points, line)
+    np.testing.assert_allclose(distance, [3.0, 2.0, 5.0, 5.0], atol=1e-5)
+    np.testing.assert_allclose(along, [0.125, 0.75, 0.0, 1.0], atol=1e-6)
