@@ -105,7 +105,7 @@ PRESETS = {
             spectral=150,
             visibility="backface",
         ),
-        steps=2600,
+        steps=3800,
     ),
     "base": Config(
         model=ModelConfig(
@@ -165,7 +165,7 @@ def train(config: Config) -> None:
     batches = training_batches(clips, config.batch, config.frames, config.steps, config.seed, start, config.workers)
     watch = FiniteWatch(config)
 
-    for step, batch in enumerate(tqdm(batches, initial=start, total=config.steps, disable=None), start):
+    for step, batch in enumerate(batches, start):
         torch.manual_seed(config.seed * 1_000_003 + step)  # a resumed run draws what an unbroken one would
         progress = step / config.steps
         learning_rate = min(1.0, (step + 1) / config.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
@@ -275,7 +275,7 @@ class FiniteWatch:
 
 
 class Log:
-    """metrics.jsonl, TensorBoard and preview pictures of a run."""
+    """Progress bar, metrics.jsonl, TensorBoard and preview pictures of a run."""
 
     def __init__(self, config: Config, start: int) -> None:
         self.config = config
@@ -288,10 +288,12 @@ class Log:
         self.board: Any = None
         if config.tensorboard:
             self.board = require("torch.utils.tensorboard", "train").SummaryWriter(str(config.run), purge_step=start)
+        self.bar = tqdm(initial=start, total=config.steps, unit="step", mininterval=0.5)
         self.frames, self.since = 0, time.perf_counter()
 
     def step(self, step: int, loss: Tensor, terms: dict[str, Tensor], frames: int) -> None:
         """Counts a step's frames and writes a row every `log_every` steps."""
+        self.bar.update()
         self.frames += frames
         if (step + 1) % self.config.log_every:
             return
@@ -301,7 +303,7 @@ class Log:
         self.frames, self.since = 0, now
         with self.path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        tqdm.write("  ".join(f"{k} {v:.4g}" for k, v in row.items()))
+        self.bar.set_postfix({k: f"{v:.3g}" for k, v in row.items() if k != "step"}, refresh=False)
         if self.board is not None:
             for name, value in row.items():
                 self.board.add_scalar(name, value, step + 1)
@@ -317,7 +319,8 @@ class Log:
         model.train()
 
     def close(self) -> None:
-        """Flushes TensorBoard."""
+        """Flushes TensorBoard and ends the progress bar."""
+        self.bar.close()
         if self.board is not None:
             self.board.close()
 

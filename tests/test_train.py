@@ -12,6 +12,8 @@ from conftest import SMALL
 from safetensors.torch import load_file
 
 from fmlfast.checkpoint import load_state
+from fmlfast.frames import Frames
+from fmlfast.objective import LossWeights, objective
 from fmlfast.system import FML
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -97,12 +99,19 @@ def test_a_non_finite_loss_stops_and_keeps_the_batch(config: training.Config, mo
     assert not (config.run / "model.safetensors").exists()
 
 
-def test_training_learns(config: training.Config) -> None:
-    training.train(replace(config, steps=40, checkpoint_every=100, preview_every=100))
-    rows = [json.loads(line) for line in (config.run / "metrics.jsonl").read_text().splitlines()]
-    assert sum(r["landmarks"] for r in rows[-10:]) < 0.6 * sum(r["landmarks"] for r in rows[:5]) * 2
-    model = FML.load(config.run)
-    assert not torch.equal(model.code_factor, torch.eye(10))
+def test_training_learns(config: training.Config, frames: Frames) -> None:
+    def photometric(model: FML) -> float:
+        model.train()  # so few steps do not settle the running means of BatchNorm
+        with torch.no_grad():
+            return float(objective(model, frames, model.encode(frames), LossWeights())["photometric"].mean())
+
+    torch.manual_seed(config.seed)
+    start = FML(SMALL)
+    faster = replace(config, rate_network=5e-3, warmup=5, geometry_first=0.0, ramp=0.1, tint=0.0, mirror=False)
+    training.train(replace(faster, steps=60, log_every=10, checkpoint_every=100, preview_every=100))
+    trained = FML.load(config.run)
+    assert photometric(trained) < 0.9 * photometric(start)
+    assert not torch.equal(trained.code_factor, start.code_factor)
 
 
 def test_starting_from_another_run(config: training.Config) -> None:
