@@ -8,7 +8,6 @@ from fmlfast.objective import LossWeights, objective
 from fmlfast.rotation import rotation_from_axis_angle
 from fmlfast.system import FML
 
-
 # Codes start near the answer, so the image may pull harder than in training, and expressions be held tighter.
 REFINEMENT = LossWeights(photometric=10.0, expression=0.1)
 
