@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from fmlfast.camera import project
 from fmlfast.contour import JAW_POINTS, select_contour, slide_landmarks
@@ -46,10 +45,9 @@ def camera_vertices(film: Filmed, template: FaceTemplate) -> torch.Tensor:
     return posed @ truth["rotation"].mT + truth["translation"][:, None]
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_clips_depend_on_the_seed_alone(tmp_path: Path, workers: int) -> None:
+def test_clips_depend_on_the_seed_alone(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
-    generate(replace(SMALL, out=tmp_path / "data", workers=workers))
+    generate(replace(SMALL, out=tmp_path / "data"))
     assert torch.get_num_threads() == threads
     for split, count in zip(SPLITS, (3, 2, 2), strict=True):
         refs = list_clips(tmp_path / "data", split)
@@ -63,11 +61,11 @@ def test_clips_depend_on_the_seed_alone(tmp_path: Path, workers: int) -> None:
                 np.testing.assert_array_equal(truth[clip.key][name], array)
     meta = read_meta(tmp_path / "data")
     assert meta["seed"] == 0 and meta["settings"]["people"] == 3
-    if workers == 1:
-        generate(replace(SMALL, out=tmp_path / "again", workers=2))
-        assert files(tmp_path / "again") == files(tmp_path / "data")
-        generate(replace(SMALL, out=tmp_path / "other", seed=1, people=1, val_people=0, test_people=0))
-        assert read_truth(tmp_path / "other", "train")["train-00000"]["sh"].max() != truth["test-00000"]["sh"].max()
+    generate(replace(SMALL, out=tmp_path / "again", workers=2))
+    assert files(tmp_path / "again") == files(tmp_path / "data")
+    generate(replace(SMALL, out=tmp_path / "other", seed=1, people=1, val_people=0, test_people=0))
+    one, other = (read_truth(tmp_path / name, "train")["train-00000"] for name in ("data", "other"))
+    assert np.abs(one["vertices"] - other["vertices"]).mean() > 0.5  # mm
 
 
 def test_no_person_is_in_two_splits() -> None:
@@ -253,6 +251,6 @@ def test_nothing_is_left_of_a_run_that_fails(tmp_path: Path, monkeypatch: pytest
 def test_contact_sheet() -> None:
     sheet = contact_sheet(SheetConfig(columns=2, rows=1, size=40, level=0, supersample=1, seed=4))
     assert sheet.shape == (40, 80, 3) and sheet.dtype == np.uint8
-    assert Image.fromarray(sheet).convert("L").getextrema()[1] > 60
+    assert sheet.std() > 10.0
     clip: Clip = film_person(replace(SMALL, frames=1, size=40, supersample=1, seed=4), "val", 1).clip
     np.testing.assert_array_equal(sheet[:, 40:], clip.images[0])
