@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fmlfast.color import srgb_to_linear
 from fmlfast.graph import build_graph, fit_expressions, skinning_matrix, unique_edges
 from fmlfast.jaw import jaw_strips
 from fmlfast.obj import Obj, read_obj
@@ -26,8 +27,8 @@ def load_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: i
     The folder holds
 
     - `neutral.obj`: the head, +x its left, +y up, +z out of the face. Quads and polygons are cut into triangles (fans);
-      the order of the vertices is kept. Colours after the coordinates of a vertex (`v x y z r g b`) are taken as linear
-      reflectance. Texture coordinates are kept, one per vertex.
+      the order of the vertices is kept. Colours after the coordinates of a vertex (`v x y z r g b`) are taken as sRGB, as
+      every program writes them. Texture coordinates are kept, one per vertex.
     - one OBJ per expression, named after it (`jawOpen.obj`), with the same vertices, moved. An expression named jawOpen
       opens the mouth for the deformation graph; without it the lips must be apart in the neutral mesh.
     - `landmarks.txt`: 68 lines in iBUG order, each either a vertex id (from 0) or `triangle b0 b1 b2` (a triangle of
@@ -201,7 +202,7 @@ def _parts(triangles: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 def _colors(neutral: Obj, regions: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     if neutral.colors is not None:
-        return neutral.colors
+        return srgb_to_linear(torch.from_numpy(neutral.colors)).numpy()
     colors = np.tile(SKIN_COLOR, (len(neutral.vertices), 1))
     for name, color in (("eyes", EYE_COLOR), ("mouth_bag", MOUTH_COLOR)):
         colors[regions[name] > 0.5] = color

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fmlfast.obj import read_obj
+from fmlfast.color import linear_to_srgb
 from fmlfast.template import FaceTemplate
 
 EXPRESSIONS = ("jawOpen", "mouthSmileLeft", "eyeBlinkRight")
@@ -45,7 +46,7 @@ def folder(tmp_path: Path, source: FaceTemplate) -> Path:
     faces = polygons(source.triangles.tolist())
     assert sum(len(face) == 4 for face in faces) > 800
     vertices = source.vertices.numpy() / 10.0 + [1.0, 160.0, -3.0]
-    write_obj(path / "neutral.obj", vertices, faces, source.colors.numpy())
+    write_obj(path / "neutral.obj", vertices, faces, linear_to_srgb(source.colors).numpy())
     for name in EXPRESSIONS:
         deltas = source.expressions[source.expression_names.index(name)].numpy() / 10.0
         write_obj(path / f"{name}.obj", vertices + deltas, faces)
