@@ -151,6 +151,11 @@ def train(config: Config) -> None:
     if (config.run / "model.safetensors").exists() and not config.resume:
         raise ValueError(f"{config.run} already holds a run; continue it with --resume or choose another --run")
     if not config.data.exists():
+        if config.model.template != "default":
+            raise ValueError(
+                f"{config.data} does not exist; synthetic clips show the default template only, so "
+                f"prepare real ones for {config.model.template}: fmlfast prepare VIDEOS... --out DIR"
+            )
         size = config.model.image_size
         generate(SyntheticConfig(out=config.data, people=config.people, frames=config.frames, size=size))
     torch.manual_seed(config.seed)

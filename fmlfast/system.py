@@ -29,6 +29,8 @@ class ModelConfig:
 
     template: str = "default"
     """"default", or a folder for FaceTemplate.from_folder."""
+    template_unit: Literal["mm", "cm", "m"] = "mm"
+    """Unit of that folder's files."""
     level: int = 2
     """Subdivision level of the mesh that is trained: 0, 1 or 2."""
     image_size: int = 240
@@ -249,4 +251,4 @@ def load_template(config: ModelConfig) -> FaceTemplate:
     """The template that a config names, at its level."""
     if config.template == "default":
         return FaceTemplate.default(config.level)
-    return FaceTemplate.from_folder(config.template, level=config.level)
+    return FaceTemplate.from_folder(config.template, unit=config.template_unit, level=config.level)

@@ -27,8 +27,8 @@ def load_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: i
     The folder holds
 
     - `neutral.obj`: the head, +x its left, +y up, +z out of the face. Quads and polygons are cut into triangles (fans);
-      the order of the vertices is kept. Colours after the coordinates of a vertex (`v x y z r g b`) are taken as sRGB, as
-      every program writes them. Texture coordinates are kept, one per vertex.
+      the order of the vertices is kept. Colours after the coordinates of a vertex (`v x y z r g b`) are taken as sRGB,
+      as every program writes them. Texture coordinates are kept, one per vertex.
     - one OBJ per expression, named after it (`jawOpen.obj`), with the same vertices, moved. An expression named jawOpen
       opens the mouth for the deformation graph; without it the lips must be apart in the neutral mesh.
     - `landmarks.txt`: 68 lines in iBUG order, each either a vertex id (from 0) or `triangle b0 b1 b2` (a triangle of

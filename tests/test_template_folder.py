@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from fmlfast.obj import read_obj
 from fmlfast.color import linear_to_srgb
+from fmlfast.obj import read_obj
 from fmlfast.template import FaceTemplate
 
 EXPRESSIONS = ("jawOpen", "mouthSmileLeft", "eyeBlinkRight")

@@ -123,6 +123,13 @@ def test_starting_from_another_run(config: training.Config) -> None:
         )
 
 
+def test_a_head_of_ones_own_needs_clips_of_ones_own(config: training.Config, tmp_path: Path) -> None:
+    own = replace(config, data=tmp_path / "absent", model=replace(SMALL, template="my_head"))
+    with pytest.raises(ValueError, match="fmlfast prepare"):
+        training.train(own)
+    assert not own.data.exists()
+
+
 def test_nothing_to_resume(config: training.Config) -> None:
     with pytest.raises(ValueError, match="no checkpoint yet"):
         training.train(replace(config, resume=True))
