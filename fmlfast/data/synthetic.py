@@ -4,15 +4,15 @@ Person p of split s comes from `default_rng([seed, s, p])` and from nothing else
 but not on the number of workers, and a larger one begins with the smaller one.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from multiprocessing import get_context
-from os import cpu_count
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ class SyntheticConfig:
     """Subdivision level of the meshes that are filmed, 0 to 2."""
     supersample: int = 2
     """Samples along each side of a pixel."""
-    workers: int = cpu_count() or 1
+    workers: int = os.cpu_count() or 1
     """Processes; the clips do not depend on it."""
     seed: int = 0
 
@@ -86,6 +86,22 @@ def _one_thread() -> None:
     torch.set_num_threads(1)  # parallelism is over people, and sums keep their order
 
 
+@contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """Worker processes started inside load their BLAS with one thread; idle ones spin and take the others' cores."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _film_all(config: SyntheticConfig, split: str, count: int, pool: ProcessPoolExecutor | None) -> Iterator[Filmed]:
     """The clips of a split, in order."""
     jobs = ((config, split, person) for person in range(count))
@@ -111,6 +127,7 @@ def generate(config: SyntheticConfig) -> None:
         write_meta(folder, meta | {"seed": config.seed})
         pool = None
         if config.workers > 1:
+            stack.enter_context(_single_threaded_children())
             pool = ProcessPoolExecutor(config.workers, get_context("spawn"), _one_thread)
             stack.callback(pool.shutdown, cancel_futures=True)
         else:
