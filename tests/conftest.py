@@ -1,6 +1,9 @@
 """Fixtures that many tests share: a few synthetic clips and a small model on the coarsest mesh."""
 
+import os
 from pathlib import Path
+
+os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))  # before NumPy
 
 import pytest
 import torch

@@ -11,7 +11,7 @@ from fmlfast.camera import project
 from fmlfast.contour import JAW_POINTS, select_contour, slide_landmarks
 from fmlfast.data.contact_sheet import SheetConfig, contact_sheet
 from fmlfast.data.scene import Filmed
-from fmlfast.data.shards import Clip, list_clips, read_clip, read_meta, read_truth
+from fmlfast.data.shards import Clip, TruthWriter, list_clips, read_clip, read_meta, read_truth
 from fmlfast.data.synthetic import SPLITS, SyntheticConfig, film_person, generate
 from fmlfast.data.tracks import PITCH_LIMIT, ROLL_LIMIT, YAW_LIMIT, random_track, rotation_from_angles
 from fmlfast.renderer import sh_basis, vertex_normals
@@ -237,12 +237,14 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_run_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(config: SyntheticConfig, split: str, person: int) -> Filmed:
-        if person == 1:
-            raise OSError("no space left on device")
-        return film_person(config, split, person)
+    add = TruthWriter.add
 
-    monkeypatch.setattr("fmlfast.data.synthetic.film_person", broken)
+    def broken(self: TruthWriter, key: str, arrays: dict[str, np.ndarray]) -> None:
+        if key == "train-00001":
+            raise OSError("no space left on device")
+        add(self, key, arrays)
+
+    monkeypatch.setattr(TruthWriter, "add", broken)
     with pytest.raises(OSError, match="no space"):
         generate(replace(SMALL, out=tmp_path / "data"))
     assert not list(tmp_path.iterdir())

@@ -102,10 +102,9 @@ def _single_threaded_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _film_all(config: SyntheticConfig, split: str, count: int, pool: ProcessPoolExecutor | None) -> Iterator[Filmed]:
+def _film_all(config: SyntheticConfig, split: str, count: int, pool: ProcessPoolExecutor) -> Iterator[Filmed]:
     """The clips of a split, in order."""
-    jobs = ((config, split, person) for person in range(count))
-    return map(_film_job, jobs) if pool is None else pool.map(_film_job, jobs, chunksize=4)
+    return pool.map(_film_job, ((config, split, person) for person in range(count)), chunksize=4)
 
 
 def generate(config: SyntheticConfig) -> None:
@@ -125,14 +124,10 @@ def generate(config: SyntheticConfig) -> None:
         fingerprint = FaceTemplate.default(config.level).fingerprint
         meta = {"generator": GENERATOR, "version": version("fmlfast"), "template": fingerprint, "settings": settings}
         write_meta(folder, meta | {"seed": config.seed})
-        pool = None
-        if config.workers > 1:
-            stack.enter_context(_single_threaded_children())
-            pool = ProcessPoolExecutor(config.workers, get_context("spawn"), _one_thread)
-            stack.callback(pool.shutdown, cancel_futures=True)
-        else:
-            stack.callback(torch.set_num_threads, torch.get_num_threads())
-            _one_thread()
+        stack.enter_context(_single_threaded_children())
+        # Also for one worker: BLAS with other numbers of threads would give other last bits.
+        pool = ProcessPoolExecutor(config.workers, get_context("spawn"), _one_thread)
+        stack.callback(pool.shutdown, cancel_futures=True)
         progress = stack.enter_context(tqdm(total=sum(counts.values()), desc="synthetic clips", unit="clip"))
         for split, count in counts.items():
             if count == 0:
