@@ -11,7 +11,7 @@ import torch
 from conftest import SMALL
 from safetensors.torch import load_file
 
-from fmlfast.checkpoint import load_state
+from fmlfast.checkpoint import load_state, save_state
 from fmlfast.frames import Frames
 from fmlfast.objective import LossWeights, objective
 from fmlfast.system import FML
@@ -121,6 +121,25 @@ def test_starting_from_another_run(config: training.Config) -> None:
         training.train(
             replace(config, run=config.run.with_name("third"), init=config.run, model=replace(SMALL, width=16))
         )
+
+
+def test_a_full_disk_costs_no_earlier_checkpoint(config: training.Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    training.train(config)
+    before = {p: p.read_bytes() for p in config.run.glob("*.safetensors")}
+
+    def full(tensors: dict, path: Path, metadata: dict | None = None) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fmlfast.checkpoint.save_file", full)
+    monkeypatch.setattr("fmlfast.system.save_file", full)
+    model = FML(SMALL)
+    with pytest.raises(OSError, match="No space"):
+        save_state(config.run / "state.safetensors", model, training.make_optimizer(model, config), 9)
+    with pytest.raises(OSError, match="No space"):
+        model.save(config.run)
+    assert {p: p.read_bytes() for p in config.run.glob("*.safetensors")} == before
+    assert not [p for p in config.run.iterdir() if p.name.startswith(".")]
 
 
 def test_a_head_of_ones_own_needs_clips_of_ones_own(config: training.Config, tmp_path: Path) -> None:
