@@ -105,7 +105,7 @@ PRESETS = {
             spectral=150,
             visibility="backface",
         ),
-        steps=3800,
+        steps=3600,
     ),
     "base": Config(
         model=ModelConfig(
