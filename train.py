@@ -244,8 +244,10 @@ def fit_code_prior(model: FML, clips: ClipDataset, most: int = 512, batch: int =
         found = model.encode(frames)
         codes.append(torch.cat([found.identity, found.reflectance], 1))
     stacked = torch.cat(codes)
-    mean = stacked.mean(0)
-    values, vectors = torch.linalg.eigh((stacked - mean).T @ (stacked - mean) / max(len(stacked) - 1, 1))
+    share = len(stacked) / (len(stacked) + 32)  # few clips hardly move what the model knew
+    mean = torch.lerp(model.code_mean, stacked.mean(0), share)
+    scatter = (stacked - mean).T @ (stacked - mean) / len(stacked)
+    values, vectors = torch.linalg.eigh(torch.lerp(model.code_factor.T @ model.code_factor, scatter, share))
     spread = (values.clamp(min=0.0) + 2e-3 * values.max()).sqrt()
     model.code_mean.copy_(mean)
     model.code_factor.copy_(spread[:, None] * vectors.T)
