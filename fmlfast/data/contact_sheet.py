@@ -26,7 +26,7 @@ class SheetConfig:
     """Side of a picture, pixels."""
     level: int = 2
     """Subdivision level of the meshes."""
-    supersample: int = 3
+    supersample: float = 2.0
     """Samples along each side of a pixel."""
     seed: int = 3
 

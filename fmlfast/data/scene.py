@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import interpolate, normalize
 
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
@@ -42,7 +43,7 @@ class Filmed:
 class Studio:
     """Films people. Everything that depends on the template alone is computed once."""
 
-    def __init__(self, level: int, size: int, supersample: int) -> None:
+    def __init__(self, level: int, size: int, supersample: float) -> None:
         """level: of the template's mesh. size: of the crops, pixels. supersample: samples a side of a pixel."""
         self.template = FaceTemplate.default(level)
         base = FaceTemplate.default(0)
@@ -201,7 +202,7 @@ class Studio:
         Ks: torch.Tensor,  # [M, 3, 3]
         track: Track,
     ) -> tuple[NDArray[np.uint8], Array]:
-        """sRGB images [M, S, S, 3] and depth [M, S, S]."""
+        """sRGB images [M, S, S, 3], and depth [M, D, D] at the resolution of drawing."""
         frames, size = len(face), self.size
         vertices = torch.cat([face, others], dim=1)
         starts = np.cumsum([face.shape[1], *(len(part.vertices) for part in parts)])
@@ -217,14 +218,18 @@ class Studio:
         light = torch.from_numpy(sh).expand(frames, 9, 3)
         shaded = shade_sh(colors[None], normals, light)
         shaded[:, : face.shape[1]] += self._shine(face, normals[:, : face.shape[1]], sh, rng.uniform(0.0, 1.0))
-        picture = render(
-            vertices, faces, shaded, torch.eye(4).expand(frames, 4, 4), Ks, size, size, supersample=self.supersample
-        )
+        side = round(size * self.supersample)
+        finer = Ks * torch.tensor([side / size, side / size, 1.0])[:, None]
+        picture = render(vertices, faces, shaded, torch.eye(4).expand(frames, 4, 4), finer, side, side)
+        layers = torch.cat([picture.image, picture.mask[..., None]], dim=-1).movedim(-1, 1)
+        if side != size:
+            layers = interpolate(layers, size=(size, size), mode="bilinear", antialias=True)
+        drawn = layers.movedim(1, -1).numpy()
         canvas = random_backdrop(rng, size + size // 2) * rng.uniform(0.5, 1.2)
         views = []
         for x, y in np.clip(size // 4 * (1.0 + track.drift[:, :2]), 0, size // 2).astype(int):
             views.append(canvas[y : y + size, x : x + size])
-        image = picture.image.numpy() + (1.0 - picture.mask.numpy()[..., None]) * np.stack(views)
+        image = drawn[..., :3] + (1.0 - drawn[..., 3:]) * np.stack(views)
         if rng.random() < 0.5:
             image = blur(image, rng.uniform(0.35, 0.75) * size / 128)
         image = sensor_noise(rng, image, rng.uniform(0.05, 1.0) ** 2)
@@ -241,7 +246,7 @@ class Studio:
         """Highlights [M, V, 1] of the light's main direction (Blinn's half vector), on wet eyes and on skin."""
         ahead = torch.from_numpy(sh[1:4] @ LUMINANCE.astype(np.float32))
         strength = float(ahead.norm()) + 1e-6
-        half = torch.nn.functional.normalize(ahead / strength - torch.nn.functional.normalize(face, dim=-1), dim=-1)
+        half = normalize(ahead / strength - normalize(face, dim=-1), dim=-1)
         cosine = (normals * half).sum(dim=-1, keepdim=True).clamp(min=0.0)  # [M, V, 1]
         eyes = self.template.regions["eyes"][:, None]
         return strength * (oil * self._gloss * cosine**12 + 0.08 * eyes * cosine**60)
@@ -251,7 +256,8 @@ class Studio:
         confidence = np.ones(uv.shape[:2], np.float32)
         away = np.linspace(-1.0, 1.0, JAW_POINTS)[None] * np.sin(np.radians(track.angles[:, :1]))  # > 0: turned away
         confidence[:, :JAW_POINTS] = np.clip(0.6 - 0.8 * away, 0.2, 0.6)
-        column, row = np.clip(uv.astype(int), 0, self.size - 1).transpose(2, 0, 1)
+        side = depth.shape[1]
+        column, row = np.clip((uv * side / self.size).astype(int), 0, side - 1).transpose(2, 0, 1)
         seen = depth[np.arange(len(uv))[:, None], row, column]
         hidden = marks[..., 2].numpy() - seen > _BEHIND
         return np.where(hidden, confidence / 3.0, confidence).astype(np.float32)

@@ -46,7 +46,7 @@ class SyntheticConfig:
     """Side of a frame, pixels."""
     level: int = 1
     """Subdivision level of the meshes that are filmed, 0 to 2."""
-    supersample: int = 2
+    supersample: float = 1.5
     """Samples along each side of a pixel."""
     workers: int = os.cpu_count() or 1
     """Processes; the clips do not depend on it."""
@@ -68,7 +68,7 @@ class SyntheticConfig:
 
 
 @cache
-def _studio(level: int, size: int, supersample: int) -> Studio:
+def _studio(level: int, size: int, supersample: float) -> Studio:
     return Studio(level, size, supersample)
 
 
