@@ -112,12 +112,6 @@ class FaceTemplate:
         """Positions [G, 3] of the graph nodes."""
         return self.vertices[self.node_vertices]
 
-    @property
-    def jaw_candidates(self) -> Tensor:
-        """Vertex ids [17, C] int64 over which each jaw landmark slides; the first is the static one."""
-        corner = self.jaw_barycentrics.argmax(dim=-1, keepdim=True)
-        return self.triangles.long()[self.jaw_triangles].gather(-1, corner)[..., 0]
-
     def subdivide(self, values: Tensor) -> Tensor:
         """Carries a field [..., V0, C] on the base mesh to this level, [..., V, C]; linear and differentiable."""
         for matrix in self.subdivision:
