@@ -25,7 +25,7 @@ from fmlfast._extras import require
 from fmlfast.checkpoint import load_state, save_state
 from fmlfast.data.augment import mirror, tint, warp
 from fmlfast.data.loader import ClipDataset, training_batches
-from fmlfast.data.shards import list_splits, read_clip
+from fmlfast.data.shards import list_splits, read_clip, read_meta
 from fmlfast.data.synthetic import SyntheticConfig, generate
 from fmlfast.evaluate import evaluate_run
 from fmlfast.frames import Frames
@@ -160,6 +160,7 @@ def train(config: Config) -> None:
         generate(SyntheticConfig(out=config.data, people=config.people, frames=config.frames, size=size))
     torch.manual_seed(config.seed)
     model = FML(config.model) if config.init is None else _initialised(config)
+    check_template(config, model)
     model = model.to(config.device).train()
     model.encoder.bf16 = config.bf16 and config.device.startswith("cuda")
     optimizer = make_optimizer(model, config)
@@ -194,13 +195,24 @@ def train(config: Config) -> None:
         if done % config.checkpoint_every == 0 and done < config.steps:
             save_state(config.run / "state.safetensors", model, optimizer, done)
 
-    fit_code_prior(model, clips)
-    model.eval().save(config.run, train=_plain(config))
-    save_state(config.run / "state.safetensors", model, optimizer, config.steps)
+    if start < config.steps:
+        fit_code_prior(model, clips)
+        model.eval().save(config.run, train=_plain(config))
+        save_state(config.run / "state.safetensors", model, optimizer, config.steps)
     log.close()
     if config.evaluate and "test" in list_splits(config.data):
         evaluate_run(config.run, config.data, "test")
     print(f"report: {write_report(config.run)}")
+
+
+def check_template(config: Config, model: FML) -> None:
+    """Raises ValueError before the work where the evaluation after it would have nothing to compare with."""
+    made_from = read_meta(config.data).get("template", model.template.fingerprint)
+    if config.evaluate and made_from != model.template.fingerprint:
+        raise ValueError(
+            f"{config.data} shows template {made_from}, this model has {model.template.fingerprint}: remove the folder "
+            "to have its clips made anew, choose another --data, or train with --no-evaluate"
+        )
 
 
 def make_optimizer(model: FML, config: Config) -> torch.optim.Adam:

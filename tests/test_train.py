@@ -1,6 +1,7 @@
 """The training loop end to end, on a handful of clips."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -121,6 +122,22 @@ def test_starting_from_another_run(config: training.Config) -> None:
         training.train(
             replace(config, run=config.run.with_name("third"), init=config.run, model=replace(SMALL, width=16))
         )
+
+
+def test_clips_of_another_template_are_refused_before_the_work(config: training.Config, tmp_path: Path) -> None:
+    old = shutil.copytree(config.data, tmp_path / "old")
+    meta = json.loads((old / "meta.json").read_text())
+    (old / "meta.json").write_text(json.dumps(meta | {"template": "0123456789abcdef"}))
+    with pytest.raises(ValueError, match="shows template 0123456789abcdef"):
+        training.train(replace(config, data=old, evaluate=True))
+    assert not config.run.exists()
+
+
+def test_resuming_a_finished_run_changes_nothing(config: training.Config) -> None:
+    training.train(config)
+    before = (config.run / "model.safetensors").read_bytes()
+    training.train(replace(config, resume=True))
+    assert (config.run / "model.safetensors").read_bytes() == before
 
 
 def test_a_full_disk_costs_no_earlier_checkpoint(config: training.Config, monkeypatch: pytest.MonkeyPatch) -> None:
