@@ -43,6 +43,9 @@ class FaceModel(nn.Module):
     may not use: None for all (the paper), 0 for none.
     """
 
+    complement: Tensor  # [3G, r], Q
+    spectrum: Tensor | None  # [spectral, 3G]
+
     def __init__(
         self,
         template: FaceTemplate,

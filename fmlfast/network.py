@@ -74,7 +74,7 @@ class Encoder(nn.Module):
             self.frame_out.bias.zero_()
             self.identity_out.bias.zero_()
         self.bf16 = False  # set by training on a GPU
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(
         self,
@@ -94,8 +94,8 @@ class Encoder(nn.Module):
         stacked = ((images.flatten(0, 1) - 0.45) * 3).contiguous(memory_format=torch.channels_last)
         features = self.tower(stacked)
         if self.side_norm is not None and side is not None:
-            side = self.side_norm(side).clamp(-4, 4)
-            side = side if side_dropout is None else side * side_dropout
+            normed = self.side_norm(side).clamp(-4, 4)
+            side = normed if side_dropout is None else normed * side_dropout
         pooled = masked_mean(self.identity_head(features, side).unflatten(0, (subjects, frames)), mask)
         codes = self.code_norm(self.identity_out(pooled).float())
         shared = codes[:, None].expand(-1, frames, -1).flatten(0, 1)

@@ -62,6 +62,11 @@ class ModelConfig:
 class FML(nn.Module):
     """Frames in, codes out, and from codes the geometry and reflectance of the face (paper figure 2)."""
 
+    code_mean: Tensor  # [K + Kr]
+    code_factor: Tensor  # [K + Kr, K + Kr]
+    mesh_edges: Tensor  # [N, 2] int64
+    landmark_points: Tensor  # [66, 3] mm
+
     def __init__(self, config: ModelConfig, template: FaceTemplate | None = None) -> None:
         super().__init__()
         self.config = config
@@ -229,7 +234,7 @@ class FML(nn.Module):
                 raise ValueError(f"{folder} is not a finished run: {name} is missing; train with train.py first")
         try:
             stored = json.loads((folder / "config.json").read_text())
-            fields = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["model"].items()}
+            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["model"].items()}
             config, fingerprint = ModelConfig(**fields), stored["template"]["fingerprint"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ValueError(f"{folder / 'config.json'} cannot be read ({error}); copy it anew") from error

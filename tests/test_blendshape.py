@@ -32,7 +32,8 @@ def test_deform_is_the_sum_of_its_parts_and_differentiates() -> None:
         "bme,evc->bmvc", delta, expressions
     )
     torch.testing.assert_close(posed, expected)
-    t.requires_grad_(), delta.requires_grad_()
+    t.requires_grad_()
+    delta.requires_grad_()
     assert torch.autograd.gradcheck(lambda t, d: deform(mean, t, indices, weights, expressions, d), (t, delta))
 
 
@@ -49,7 +50,8 @@ def test_shapes_that_disagree_are_named() -> None:
         skin_displacements(torch.zeros(4, 3), torch.zeros(2, 8, dtype=torch.int32), torch.zeros(2, 8))
     with pytest.raises(ValueError, match="delta"):
         deform(
-            *[torch.zeros(1, 4, 3)] * 2,
+            torch.zeros(4, 3),
+            torch.zeros(1, 4, 3),
             torch.zeros(2, 8).int(),
             torch.zeros(2, 8),
             torch.zeros(5, 2, 3),

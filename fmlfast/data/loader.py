@@ -1,6 +1,6 @@
 """Batches of clips for training: the batch of a step depends on nothing but the seed and the step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -81,12 +81,11 @@ class _Choice(Dataset[Clip]):
 
 def training_batches(
     clips: ClipDataset, batch: int, frames: int, steps: int, seed: int, start: int = 0, workers: int = 0
-) -> DataLoader[Frames]:
+) -> Iterable[Frames]:
     """Frames of `batch` clips a step, `frames` of each, for steps start..steps-1. `workers` processes decode."""
     return DataLoader(
         _Choice(clips, frames, seed),
         batch_sampler=StepSampler(len(clips), batch, steps, seed, start),
         collate_fn=partial(Frames.from_clips, size=clips.size, frames=frames),
         num_workers=workers,
-        persistent_workers=False,
     )
