@@ -34,7 +34,7 @@ def test_matches_a_naive_loop_and_gradchecks(kind: str) -> None:
             d2 = float((value - colors[f, v].detach()).square().sum())
             rho = {"squared": d2, "l1": d2**0.5, "charbonnier": (d2 + 9e-4) ** 0.5 - 0.03}[kind]
             total += float(weights[f, v]) * rho
-        assert float(loss[f]) == pytest.approx(total / float(weights[f].sum()), rel=1e-6)
+        assert loss[f].item() == pytest.approx(total / float(weights[f].sum()), rel=1e-6)
     assert torch.autograd.gradcheck(lambda u, c: photometric(images, u, c, weights, kind)[0], (uv, colors))
 
 

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -190,12 +189,8 @@ def detect_faces(image: np.ndarray, model: str | Path | None = None) -> list[Fac
     downloaded. Raises ValueError for another kind of array or a missing model file, ImportError without the `video`
     extra.
     """
-    return _detector(face_landmarker_file(model)).detect(image)
-
-
-@lru_cache(maxsize=1)
-def _detector(model: Path) -> FaceDetector:
-    return FaceDetector(model)
+    with FaceDetector(model) as detector:
+        return detector.detect(image)
 
 
 def _confidence(points: np.ndarray, disagreement: np.ndarray, rotation: np.ndarray) -> np.ndarray:
