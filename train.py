@@ -195,6 +195,7 @@ def train(config: Config) -> None:
         if done % config.checkpoint_every == 0 and done < config.steps:
             save_state(config.run / "state.safetensors", model, optimizer, done)
 
+    watch.finish()
     if start < config.steps:
         fit_code_prior(model, clips)
         model.eval().save(config.run, train=_plain(config))
@@ -276,15 +277,28 @@ class FiniteWatch:
     """Stops at a non-finite loss and saves its batch; on a GPU it looks two steps later, so as not to wait."""
 
     def __init__(self, config: Config) -> None:
-        self.run, self.lag = config.run, 2 if config.device.startswith("cuda") else 0
-        self.pending: deque[tuple[int, Frames, Tensor]] = deque()
+        self.run, self.cuda = config.run, config.device.startswith("cuda")
+        self.pending: deque[tuple[int, Frames, Tensor, torch.cuda.Event | None]] = deque()
 
     def check(self, step: int, frames: Frames, loss: Tensor) -> None:
         """Raises FloatingPointError, naming the saved batch, when a loss was NaN or infinite."""
-        self.pending.append((step, frames, loss.detach()))
-        if len(self.pending) <= self.lag:
-            return
-        step, frames, loss = self.pending.popleft()
+        value = loss.detach().to("cpu", non_blocking=True)
+        copied = torch.cuda.Event() if self.cuda else None
+        if copied is not None:
+            copied.record()
+        self.pending.append((step, frames, value, copied))
+        while len(self.pending) > 2 * self.cuda:
+            self._look()
+
+    def finish(self) -> None:
+        """Looks at the losses that are still on their way."""
+        while self.pending:
+            self._look()
+
+    def _look(self) -> None:
+        step, frames, loss, copied = self.pending.popleft()
+        if copied is not None:
+            copied.synchronize()
         if torch.isfinite(loss):
             return
         path = self.run / f"nonfinite-{step:06d}.safetensors"

@@ -1,4 +1,4 @@
-"""The jaw line of a face in an image: the outermost of a strip of candidate vertices, chosen anew for each pose."""
+"""The jaw line of a face in an image: the outermost of a strip of candidate points, chosen anew for each pose."""
 
 import torch
 from torch import Tensor
