@@ -3,16 +3,54 @@
 import torch
 from torch import Tensor
 
+from ._cache import TensorCache
 
-def check_triangles(triangles: Tensor, vertices: int, device: torch.device) -> None:
-    """Raises ValueError unless `triangles` is [T, 3] int32 or int64 on `device` with indices in [0, vertices)."""
-    if triangles.ndim != 2 or triangles.shape[-1] != 3:
-        raise ValueError(f"triangles must be [T, 3], not {tuple(triangles.shape)}")
-    if triangles.dtype not in (torch.int32, torch.int64):
-        raise ValueError(f"triangles must be int32 or int64, not {triangles.dtype}")
-    if triangles.device != device:
-        raise ValueError(f"triangles are on {triangles.device}, vertices on {device}: move them to one device")
-    if triangles.numel():
-        low, high = (int(a) for a in triangles.aminmax())
-        if low < 0 or high >= vertices:
-            raise ValueError(f"triangles hold the index {low if low < 0 else high}, but there are {vertices} vertices")
+FLOATS = (torch.float32, torch.float64)
+
+_ranges = TensorCache()
+
+
+def check_tensor(
+    name: str,
+    tensor: Tensor,
+    shape: tuple[int | str, ...],
+    dtypes: tuple[torch.dtype, ...] = FLOATS,
+    like: tuple[str, Tensor] | None = None,
+    contiguous: bool = True,
+) -> None:
+    """Raises ValueError naming the argument unless it has this shape, one of these dtypes and dense rows.
+
+    Args:
+        name: of the argument, as the user wrote it.
+        tensor: what was given for it.
+        shape: sizes; a string stands for any size and only names it.
+        dtypes: those accepted.
+        like: name and value of another argument whose device this one must share.
+        contiguous: whether views with gaps or a changed order are refused, as a hidden copy would cost the time that
+            the kernels save; small arguments such as cameras accept any strides.
+    """
+    if not isinstance(tensor, Tensor):
+        raise ValueError(f"{name} must be a tensor, not {type(tensor).__name__}")
+    fits = tensor.ndim == len(shape)
+    if not fits or any(isinstance(s, int) and s != n for s, n in zip(shape, tensor.shape, strict=True)):
+        raise ValueError(f"{name} must be [{', '.join(str(s) for s in shape)}], not {list(tensor.shape)}")
+    if tensor.dtype not in dtypes:
+        names = " or ".join(str(d).removeprefix("torch.") for d in dtypes)
+        raise ValueError(f"{name} must be {names}, not {str(tensor.dtype).removeprefix('torch.')}")
+    if like is not None and tensor.device != like[1].device:
+        raise ValueError(f"{name} is on {tensor.device}, {like[0]} on {like[1].device}: move them to one device")
+    if contiguous and not tensor.is_contiguous():
+        raise ValueError(f"{name} must be contiguous: pass {name}.contiguous()")
+
+
+def check_triangles(triangles: Tensor, vertices: int, like: tuple[str, Tensor]) -> None:
+    """Raises ValueError unless `triangles` is [T, 3] int32 or int64, T >= 1, with indices in [0, vertices).
+
+    The indices of one tensor are looked at once, and again after it was changed in place: on a GPU that means waiting.
+    """
+    check_tensor("triangles", triangles, ("T", 3), (torch.int32, torch.int64), like)
+    if len(triangles) == 0:
+        raise ValueError("triangles must hold at least one triangle")
+    low, high = _ranges.get(triangles, None, lambda: torch.stack(triangles.aminmax()).tolist())
+    if low < 0 or high >= vertices:
+        raise ValueError(f"triangles hold the index {low if low < 0 else high}, but there are {vertices} vertices")

@@ -47,6 +47,6 @@ def _check(attributes: Tensor, triangles: Tensor, fragments: Fragments) -> None:
         raise ValueError(f"attributes must be floating point, not {attributes.dtype}")
     if fragments.triangle_id.device != attributes.device:
         raise ValueError(f"fragments are on {fragments.triangle_id.device}, attributes on {attributes.device}")
-    check_triangles(triangles, attributes.shape[1], attributes.device)
+    check_triangles(triangles, attributes.shape[1], ("attributes", attributes))
     if fragments.triangle_id.numel() and int(fragments.triangle_id.max()) >= len(triangles):
         raise ValueError(f"fragments hold a triangle beyond the {len(triangles)} of triangles: rasterise the same ones")

@@ -286,7 +286,7 @@ def _take(tensors: Sequence[Tensor], index: Tensor) -> list[Tensor]:
 def _check(vertices: Tensor, triangles: Tensor, Ks: Tensor, height: int, width: int, near: float) -> None:
     if vertices.ndim != 3 or vertices.shape[-1] != 3:
         raise ValueError(f"vertices must be [F, V, 3], not {tuple(vertices.shape)}")
-    check_triangles(triangles, vertices.shape[1], vertices.device)
+    check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
     if tuple(Ks.shape) != (len(vertices), 3, 3):
         raise ValueError(f"Ks must be [{len(vertices)}, 3, 3] to go with vertices, not {tuple(Ks.shape)}")
     for name, tensor in (("vertices", vertices), ("Ks", Ks)):

@@ -28,7 +28,7 @@ def vertex_normals(
         ValueError: wrong shape, dtype or device, naming the argument.
     """
     _check_vectors("vertices", vertices, 3)
-    check_triangles(triangles, vertices.shape[1], vertices.device)
+    check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
     points = vertices.permute(1, 2, 0).contiguous()  # [V, 3, F]: long rows make gathers fast
     normals = _AreaVectors.apply(points, triangles.long().T.contiguous())
     square = normals[:, 0] ** 2 + normals[:, 1] ** 2 + normals[:, 2] ** 2

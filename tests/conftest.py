@@ -15,6 +15,33 @@ from fmlfast.system import FML, ModelConfig
 
 torch.set_num_threads(1)
 
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before any kernel is imported: with `-m gpu` they run on the GPU, otherwise in Triton's interpreter."""
+    if config.option.markexpr != "gpu":
+        os.environ["TRITON_INTERPRET"] = "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reason = "no GPU here" if not torch.cuda.is_available() else "run with -m gpu"
+    if config.option.markexpr != "gpu" or not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu") is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where kernels run: "cpu" in the interpreter, "cuda" with `-m gpu`."""
+    return request.param
+
+
+@pytest.fixture
+def small_programs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the interpreter split work among programs as a GPU does, which costs it time."""
+    monkeypatch.setattr("fmlfast.kernels._backend.INTERPRETER_LANES", 1)
+
+
 SMALL = ModelConfig(
     level=0,
     image_size=64,

@@ -1,0 +1,104 @@
+"""Adjacency of meshes, what is remembered about a tensor, and sums in fixed point."""
+
+import gc
+
+import pytest
+import torch
+
+from fmlfast.kernels._cache import TensorCache
+from fmlfast.kernels._checks import check_tensor, check_triangles
+from fmlfast.kernels._fixed_point import fixed_point_scale, from_fixed_point
+from fmlfast.kernels._topology import topology
+
+
+def test_rings_and_neighbors_of_random_triangles():
+    g = torch.Generator().manual_seed(0)
+    triangles = torch.randint(0, 14, (37, 3), generator=g, dtype=torch.int32)
+    triangles = triangles[(triangles != triangles.roll(1, 1)).all(1)]
+    mesh = topology(triangles, 15)
+    for vertex in range(15):
+        ring = mesh.ring[mesh.ring_start[vertex] : mesh.ring_start[vertex + 1]].tolist()
+        corners = [(t, t.index(vertex)) for t in triangles.tolist() if vertex in t]
+        assert sorted(ring) == sorted([t[(k + 1) % 3], t[(k + 2) % 3]] for t, k in corners)
+    pairs = 0
+    for t, triangle in enumerate(triangles.tolist()):
+        for k in range(3):
+            edge = {triangle[(k + 1) % 3], triangle[(k + 2) % 3]}
+            others = [s for s, other in enumerate(triangles.tolist()) if edge <= set(other)]
+            neighbor = int(mesh.neighbors[t, k])
+            if len(others) == 2:
+                pairs += 1
+                other = sum(others) - t
+                opposite = (set(triangles[other].tolist()) - edge).pop()
+                assert neighbor // 3 == other and int(triangles.flatten()[neighbor]) == opposite
+            else:
+                assert neighbor == -1
+    assert 0 < pairs < 3 * len(triangles)
+
+
+def test_a_tensor_is_looked_at_once_until_it_changes():
+    cache, tensor, made = TensorCache(), torch.zeros(3), []
+    for _ in range(2):
+        assert cache.get(tensor, "sum", lambda: made.append(1) or len(made)) == 1
+    tensor += 1
+    assert cache.get(tensor, "sum", lambda: made.append(1) or len(made)) == 2
+    assert cache.get(tensor, "other", lambda: 7) == 7
+    with torch.inference_mode():
+        constant = torch.zeros(3)
+    assert [cache.get(constant, None, lambda: made.append(1) or len(made)) for _ in range(2)] == [3, 4]
+    del tensor
+    gc.collect()
+    assert len(cache._known) == 0
+
+
+def test_changed_triangles_are_checked_again():
+    triangles = torch.tensor([[0, 1, 2]])
+    vertices = torch.zeros(1, 3, 3)
+    check_triangles(triangles, 3, ("vertices", vertices))
+    first = topology(triangles, 3)
+    assert topology(triangles, 3) is first
+    triangles[0, 2] = 3
+    with pytest.raises(ValueError, match="^triangles hold the index 3, but there are 3 vertices"):
+        check_triangles(triangles, 3, ("vertices", vertices))
+    assert topology(triangles, 4) is not first
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tensor": [1.0]}, "a must be a tensor, not list"),
+        ({"tensor": torch.zeros(2, 3)}, r"a must be \[F, V, 3\], not \[2, 3\]"),
+        ({"tensor": torch.zeros(2, 3, 4)}, r"a must be \[F, V, 3\], not \[2, 3, 4\]"),
+        ({"tensor": torch.zeros(2, 4, 3, dtype=torch.int64)}, "a must be float32 or float64, not int64"),
+        ({"tensor": torch.zeros(2, 4, 3, device="meta")}, "a is on meta, b on cpu"),
+        ({"tensor": torch.zeros(4, 2, 3).transpose(0, 1)}, r"a must be contiguous: pass a.contiguous\(\)"),
+    ],
+)
+def test_check_names_the_argument(change: dict, message: str):
+    good = {"name": "a", "tensor": torch.zeros(2, 4, 3), "shape": ("F", "V", 3), "like": ("b", torch.zeros(1))}
+    check_tensor(**good)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        check_tensor(**(good | change))
+
+
+@pytest.mark.parametrize("magnitude", [1e-20, 1e-3, 1.0, 3e30])
+def test_fixed_point_sums_do_not_depend_on_the_order(magnitude: float):
+    g = torch.Generator().manual_seed(1)
+    values = (torch.rand(1, 10_007, generator=g) - 0.4) * magnitude
+    values[0, 0] = magnitude
+    scale = fixed_point_scale(values.abs().amax(1), values.numel())
+    assert torch.equal(torch.frexp(scale).mantissa, torch.full_like(scale, 0.5))  # a power of two
+    units = (values * scale[:, None]).long()
+    assert int(units.abs().max()) < 2**62 // 10_007
+    exact = values.double().sum(1)
+    for order in (torch.arange(10_007), torch.randperm(10_007, generator=g)):
+        total = torch.zeros(1, dtype=torch.int64)
+        for part in units[:, order].split(100, 1):
+            total += part.sum(1)
+        torch.testing.assert_close(from_fixed_point(total, scale).double(), exact, rtol=1e-7, atol=1e-42)
+
+
+def test_fixed_point_of_broken_numbers_is_nan_and_of_nothing_is_zero():
+    scale = fixed_point_scale(torch.tensor([torch.inf, torch.nan, 0.0]), 5)
+    total = from_fixed_point(torch.tensor([[3, 0], [1, 0], [0, 0]]), scale)
+    assert total[:2].isnan().all() and (total[2] == 0).all()
