@@ -1,8 +1,10 @@
 """Attributes of the vertices, blended over the pixels."""
 
+import torch
 from torch import Tensor
 
-from ._checks import check_triangles
+from ._backend import Backend, choose_backend
+from ._checks import check_tensor, check_triangles
 from .rasterize import Fragments
 
 
@@ -10,43 +12,62 @@ def interpolate(
     attributes: Tensor,  # [F or 1, V, C]
     triangles: Tensor,  # [T, 3]
     fragments: Fragments,  # [F, H, W]
+    backend: Backend | None = None,
 ) -> Tensor:  # [F, H, W, C]
-    """Perspective-correct blend of vertex attributes at every pixel, with gradients to the attributes.
+    """Perspective-correct blend of vertex attributes at every pixel, a = b0 a0 + b1 a1 + b2 a2.
+
+    Gradients go to the attributes and to the barycentrics of the fragments, and through these to the vertices that were
+    rasterised. Their sums are the same on every run.
 
     Args:
-        attributes: [F, V, C] floating point, or [1, V, C] to share one set among all frames.
+        attributes: [F, V, C] float32 or float64, or [1, V, C] to share one set among all frames.
         triangles: [T, 3] int32 or int64, those that were rasterised.
         fragments: result of `rasterize` for F frames.
+        backend: "torch" or "triton" (float32); by default what suits the device.
 
     Returns:
         [F, H, W, C] of the attributes' dtype, 0 where no triangle is seen.
 
     Raises:
-        ValueError: wrong shape, dtype or device, naming the argument.
+        ValueError: wrong shape, dtype, device or value, naming the argument. On a GPU a fragment of a triangle beyond T
+            is not looked for, as that would mean waiting: its pixel counts as empty.
     """
-    frames, height, width = fragments.triangle_id.shape
-    _check(attributes, triangles, fragments)
+    ids, barycentrics = fragments.triangle_id, fragments.barycentrics
+    check_tensor("fragments.triangle_id", ids, ("F", "H", "W"), (torch.int32,))
+    frames = len(ids)
+    check_tensor("attributes", attributes, ("F or 1", "V", "C"))
+    if len(attributes) not in (1, frames):
+        raise ValueError(f"attributes must be [{frames} or 1, V, C] for {frames} frames, not {list(attributes.shape)}")
+    check_tensor("fragments.barycentrics", barycentrics, (*ids.shape, 3), like=("attributes", attributes))
+    if ids.device != attributes.device:
+        raise ValueError(f"fragments.triangle_id is on {ids.device}, attributes on {attributes.device}")
+    check_triangles(triangles, attributes.shape[1], ("attributes", attributes))
+    if not ids.is_cuda and ids.numel() and int(ids.max()) >= len(triangles):
+        raise ValueError(f"fragments hold a triangle beyond the {len(triangles)} of triangles: rasterise the same ones")
+    if choose_backend(backend, attributes) == "triton":
+        from .interpolate_triton import interpolate_triton  # not before: Triton is not on every platform
+
+        choose_backend("triton", barycentrics)
+        return interpolate_triton(attributes, triangles, ids, barycentrics)
+    return interpolate_torch(attributes, triangles, ids, barycentrics)
+
+
+def interpolate_torch(
+    attributes: Tensor,  # [F or 1, V, C]
+    triangles: Tensor,  # [T, 3]
+    triangle_id: Tensor,  # [F, H, W]
+    barycentrics: Tensor,  # [F, H, W, 3]
+) -> Tensor:  # [F, H, W, C]
+    """The reference of `interpolate`, for covered pixels only."""
+    frames, height, width = triangle_id.shape
     _, vertices, channels = attributes.shape
-    ids = fragments.triangle_id.reshape(-1)
-    covered = (ids >= 0).nonzero().view(-1)
+    ids = triangle_id.reshape(-1)
+    covered = ((ids >= 0) & (ids < len(triangles))).nonzero().view(-1)
     corners = triangles.long()[ids.index_select(0, covered).long()]  # [N, 3]
     if len(attributes) > 1:
         corners = corners + (covered // (height * width) * vertices)[:, None]
-    weights = fragments.barycentrics.reshape(-1, 3).index_select(0, covered).to(attributes.dtype)
+    weights = barycentrics.reshape(-1, 3).index_select(0, covered).to(attributes.dtype)
     # Indexing, not index_select: its backward sums in a fixed order on GPUs too.
     blended = (attributes.reshape(-1, channels)[corners] * weights[..., None]).sum(1)
     image = blended.new_zeros(frames * height * width, channels).index_copy(0, covered, blended)
     return image.view(frames, height, width, channels)
-
-
-def _check(attributes: Tensor, triangles: Tensor, fragments: Fragments) -> None:
-    frames = len(fragments.triangle_id)
-    if attributes.ndim != 3 or len(attributes) not in (1, frames):
-        raise ValueError(f"attributes must be [{frames} or 1, V, C] for {frames} frames, not {tuple(attributes.shape)}")
-    if not attributes.is_floating_point():
-        raise ValueError(f"attributes must be floating point, not {attributes.dtype}")
-    if fragments.triangle_id.device != attributes.device:
-        raise ValueError(f"fragments are on {fragments.triangle_id.device}, attributes on {attributes.device}")
-    check_triangles(triangles, attributes.shape[1], ("attributes", attributes))
-    if fragments.triangle_id.numel() and int(fragments.triangle_id.max()) >= len(triangles):
-        raise ValueError(f"fragments hold a triangle beyond the {len(triangles)} of triangles: rasterise the same ones")
