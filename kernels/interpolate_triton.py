@@ -3,8 +3,8 @@
 Floor at 3.0 TB/s for 32 frames of 240x240, 55,525 vertices, 3 channels (1.84 M pixels). The forward pass reads an id
 and 3 weights and writes 3 values a pixel, 28 bytes, and reads the attributes that are seen: 52 + 21 MB, 24 us. The
 backward pass reads 28 bytes a pixel twice (once for the largest, which sets the scale of the sums), attributes, and
-writes 12 bytes a pixel; the sums are 8 bytes an attribute, cleared, added to and read, 4 written: 103 + 21 + 22 + 107 MB,
-85 us.
+writes 12 bytes a pixel; the sums are 8 bytes an attribute, cleared, added to and read, and 4 are written: 103 + 21 + 22
++ 107 MB, 85 us.
 
 A tile holds pixels x channels, so that the channels of a vertex are fetched, and added to, in one memory transaction.
 """
