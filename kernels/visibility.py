@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor
 
-_PLANE = 0.25  # pixels by which the z-buffer may lie in front of the vertex's tangent plane
-_DEPTH = 3.0  # pixels by which it may lie in front of the vertex
+from ._backend import Backend, choose_backend
+from ._checks import check_tensor
+
+PLANE = 0.25  # pixels by which the z-buffer may lie in front of the vertex's tangent plane
+DEPTH = 3.0  # pixels by which it may lie in front of the vertex
 
 
 def vertex_visibility(
@@ -12,6 +15,7 @@ def vertex_visibility(
     normals: Tensor,  # [F, V, 3]
     Ks: Tensor,  # [F, 3, 3]
     depth: Tensor,  # [F, H, W]
+    backend: Backend | None = None,
 ) -> Tensor:  # [F, V]
     """Votes of the 2x2 z-buffer pixels around each vertex, compared with the vertex's tangent plane.
 
@@ -25,10 +29,11 @@ def vertex_visibility(
     the plane and not with V.z keeps slanted surfaces, whose depth changes much within a pixel. Not differentiable.
 
     Args:
-        vertices: [F, V, 3] float32, camera space, mm.
-        normals: [F, V, 3] float32, unit, outward, camera frame.
-        Ks: [F, 3, 3] float32, intrinsics of the z-buffer, pixels.
-        depth: [F, H, W] float32, mm, inf where empty, as `rasterize` gives it.
+        vertices: [F, V, 3] float32 (or float64 with backend "torch"), contiguous, camera space, mm.
+        normals: [F, V, 3] of the same dtype, contiguous, unit, outward, camera frame.
+        Ks: [F, 3, 3] of the same dtype, intrinsics of the z-buffer, pixels.
+        depth: [F, H, W] of the same dtype, contiguous, mm, inf where empty, as `rasterize` gives it.
+        backend: "torch" or "triton"; by default triton on a GPU and torch elsewhere. Both agree to the bit.
 
     Returns:
         [F, V] bool.
@@ -36,22 +41,34 @@ def vertex_visibility(
     Raises:
         ValueError: wrong shape, dtype or device, naming the argument.
     """
-    _check(vertices, normals, Ks, depth)
+    check_tensor("vertices", vertices, ("F", "V", 3))
+    frames, count, _ = vertices.shape
+    dtypes, like = (vertices.dtype,), ("vertices", vertices)
+    check_tensor("normals", normals, (frames, count, 3), dtypes, like)
+    check_tensor("Ks", Ks, (frames, 3, 3), dtypes, like, contiguous=False)
+    check_tensor("depth", depth, (frames, "H", "W"), dtypes, like)
+    _, height, width = depth.shape
+    if height == 0 or width == 0:
+        raise ValueError(f"depth must hold at least one pixel, not {height} rows of {width}")
+    if choose_backend(backend, vertices) == "triton":
+        from .visibility_triton import vertex_visibility_triton  # not before: Triton is not on every platform
+
+        return vertex_visibility_triton(vertices, normals, Ks, depth)
     with torch.no_grad():
-        frames, height, width = depth.shape
         x, y, z = vertices.unbind(-1)
         nx, ny, nz = normals.unbind(-1)
         fx, skew, cx, fy, cy = (Ks[:, i, j, None] for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2)))
         offset = nx * x + ny * y + nz * z  # of the tangent plane, negative where it faces the camera
         u, v = (fx * x + skew * y) / z + cx, fy * y / z + cy
+        per_fx, per_fy = 1 / fx, 1 / fy
         candidate = (offset < 0) & (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
         at = candidate.view(-1).nonzero().view(-1)
-        frame = at // vertices.shape[1]
+        frame = at // count
         x, y, z, u, v, nx, ny, nz, offset = (
             a.reshape(-1).index_select(0, at) for a in (x, y, z, u, v, nx, ny, nz, offset)
         )
-        fx, skew, cx, fy, cy = (a.view(-1).index_select(0, frame) for a in (fx, skew, cx, fy, cy))
-        pixel = z / fx  # mm
+        skew, cx, cy, per_fx, per_fy = (a[:, 0].index_select(0, frame) for a in (skew, cx, cy, per_fx, per_fy))
+        pixel = z * per_fx  # mm
         column, row = u.floor(), v.floor()
         # The block's other column and row lie on the side of the pixel's centre that the vertex is on.
         beside = torch.where(u - column < 0.5, column - 1, column + 1)
@@ -61,26 +78,9 @@ def vertex_visibility(
             outside = (px < 0) | (px >= width) | (py < 0) | (py >= height)
             address = (frame * height + py.clamp(0, height - 1).long()) * width + px.clamp(0, width - 1).long()
             d = depth.reshape(-1).index_select(0, address)
-            ray_y = (py + 0.5 - cy) / fy
-            ray_x = (px + 0.5 - cx - skew * ray_y) / fx
+            ray_y = (py + 0.5 - cy) * per_fy
+            ray_x = (px + 0.5 - cx - skew * ray_y) * per_fx
             plane = d * (nx * ray_x + ny * ray_y + nz) - offset
-            passes.append(outside | d.isinf() | ((plane <= _PLANE * pixel) & (z - d <= _DEPTH * pixel)))
+            passes.append(outside | (d == torch.inf) | ((plane <= PLANE * pixel) & (z - d <= DEPTH * pixel)))
         visible = passes[0] & (passes[1] | passes[2] | passes[3])
         return torch.zeros_like(candidate).view(-1).index_copy(0, at, visible).view(candidate.shape)
-
-
-def _check(vertices: Tensor, normals: Tensor, Ks: Tensor, depth: Tensor) -> None:
-    if vertices.ndim != 3 or vertices.shape[-1] != 3:
-        raise ValueError(f"vertices must be [F, V, 3], not {tuple(vertices.shape)}")
-    frames = len(vertices)
-    if normals.shape != vertices.shape:
-        raise ValueError(f"normals must be {tuple(vertices.shape)} like vertices, not {tuple(normals.shape)}")
-    if tuple(Ks.shape) != (frames, 3, 3):
-        raise ValueError(f"Ks must be [{frames}, 3, 3] to go with vertices, not {tuple(Ks.shape)}")
-    if depth.ndim != 3 or len(depth) != frames or 0 in depth.shape[1:]:
-        raise ValueError(f"depth must be [{frames}, H, W] to go with vertices, not {tuple(depth.shape)}")
-    for name, tensor in (("vertices", vertices), ("normals", normals), ("Ks", Ks), ("depth", depth)):
-        if not tensor.is_floating_point() or tensor.device != vertices.device:
-            raise ValueError(
-                f"{name} must be floating point on {vertices.device}, not {tensor.dtype} on {tensor.device}"
-            )

@@ -1,0 +1,18 @@
+"""Kernels of `vertex_normals`; bytes with positions and gradients of a frame in cache."""
+
+from benchmarks.compile import Case
+from fmlfast.kernels.normals_triton import (
+    LANES,
+    area_vectors_bwd_kernel,
+    normalization_bwd_kernel,
+    vertex_normals_fwd_kernel,
+)
+
+_BLOCK = {"BLOCK": LANES}
+_ELEMENT = "vertex of a frame"
+
+CASES = [
+    Case(vertex_normals_fwd_kernel, "*fp32 *i32 *i32 *fp32 *fp32 i32", _BLOCK, 12 + 16, _ELEMENT),
+    Case(normalization_bwd_kernel, "*fp32 *fp32 *fp32 *fp32 i32", _BLOCK, 28 + 12, _ELEMENT),
+    Case(area_vectors_bwd_kernel, "*fp32 *i32 *i32 *fp32 *fp32 i32", _BLOCK, 24 + 12, _ELEMENT),
+]

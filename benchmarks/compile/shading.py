@@ -1,0 +1,33 @@
+"""Kernels of `shade_sh` and `shade_vertices`; bytes for a reflectance of its own in every frame."""
+
+from typing import Any
+
+from benchmarks.compile import Case
+from fmlfast.kernels.normals_triton import LANES
+from fmlfast.kernels.shading_triton import shade_bwd_kernel, shade_sh_fwd_kernel, shade_vertices_fwd_kernel
+
+_BLOCK = {"BLOCK": LANES}
+_ELEMENT = "vertex of a frame"
+_OPTIONAL = ("upstream_ptr", "inverse_ptr", "d_reflectance_ptr", "d_normals_ptr", "sums_ptr")
+
+
+def _backward(variant: str, bytes: float, *left_out: str) -> Case:
+    constexprs: dict[str, Any] = _BLOCK | dict.fromkeys(left_out)
+    types = " ".join(["*fp32"] * (4 + len(_OPTIONAL) - len(left_out)) + ["i32", "i32"])
+    return Case(shade_bwd_kernel, types, constexprs, bytes, _ELEMENT, variant, {"num_warps": 1})
+
+
+CASES = [
+    Case(shade_sh_fwd_kernel, "*fp32 *fp32 *fp32 *fp32 i32 i32", _BLOCK, 24 + 12, _ELEMENT),
+    Case(
+        shade_vertices_fwd_kernel,
+        "*fp32 *i32 *i32 *fp32 *fp32 *fp32 *fp32 *fp32 i32 i32",
+        _BLOCK,
+        24 + 28,
+        _ELEMENT,
+    ),
+    _backward("shade_sh", 36 + 24, "upstream_ptr", "inverse_ptr"),
+    _backward("shade_vertices", 40 + 24, "upstream_ptr"),
+    _backward("normals used elsewhere", 52 + 24),
+    _backward("light and reflectance only", 36 + 12, "upstream_ptr", "inverse_ptr", "d_normals_ptr"),
+]

@@ -1,0 +1,197 @@
+"""Kernels of `vertex_normals`: a lane gathers the triangles around a vertex of a frame; nothing is added atomically.
+
+Forward reads 12 bytes a vertex of a frame and writes 16, the inverse length among them; backward reads 28 and writes 12
+for the gradient of the area vectors, then reads 24 and writes 12. The mesh's ring (24 bytes a triangle) and the
+positions of one frame stay in the L2 cache, so the gathers themselves cost cache bandwidth only.
+"""
+# It knows neither launch options nor that functions of a kernel return something.
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ._backend import lanes, on_device
+from ._topology import Topology, topology
+from .normals import TINY
+
+LANES = 128
+_TINY = tl.constexpr(TINY)
+
+
+@triton.jit
+def load3(ptr, mask):
+    """The vectors at ptr, 0 where masked."""
+    return tl.load(ptr, mask, 0.0), tl.load(ptr + 1, mask, 0.0), tl.load(ptr + 2, mask, 0.0)
+
+
+@triton.jit
+def store3(ptr, x, y, z, mask):
+    tl.store(ptr, x, mask)
+    tl.store(ptr + 1, y, mask)
+    tl.store(ptr + 2, z, mask)
+
+
+@triton.jit
+def _cross(ax, ay, az, bx, by, bz):
+    return ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
+
+
+@triton.jit
+def lanes_of_frame(vertices, BLOCK: tl.constexpr):
+    """The frame, the block in it and the vertices of this program, and which of its lanes have one."""
+    blocks = tl.cdiv(vertices, BLOCK)
+    program = tl.program_id(0)
+    block = program % blocks
+    vertex = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    return (program // blocks).to(tl.int64), block, vertex, vertex < vertices
+
+
+@triton.jit
+def _ring_of(ring_start_ptr, vertex, mask):
+    """First entry and number of entries of each vertex's ring."""
+    start = tl.load(ring_start_ptr + vertex, mask, 0)
+    return start.to(tl.int64), tl.load(ring_start_ptr + vertex + 1, mask, 0) - start
+
+
+@triton.jit
+def unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask):
+    """Normals of vertices of the frame at points_ptr [V, 3], and the inverse lengths of their area vectors."""
+    ax, ay, az = load3(points_ptr + 3 * vertex, mask)
+    start, count = _ring_of(ring_start_ptr, vertex, mask)
+    x, y, z = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
+    for i in range(tl.max(count)):
+        some = i < count
+        b = tl.load(ring_ptr + 2 * (start + i), some, 0).to(tl.int64)
+        c = tl.load(ring_ptr + 2 * (start + i) + 1, some, 0).to(tl.int64)
+        bx, by, bz = load3(points_ptr + 3 * b, some)
+        cx, cy, cz = load3(points_ptr + 3 * c, some)
+        tx, ty, tz = _cross(bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az)
+        x += tl.where(some, tx, 0.0)
+        y += tl.where(some, ty, 0.0)
+        z += tl.where(some, tz, 0.0)
+    square = x * x + y * y + z * z
+    inverse = tl.where(square > _TINY, tl.rsqrt(tl.maximum(square, _TINY)), 0.0)
+    return x * inverse, y * inverse, z * inverse, inverse
+
+
+@triton.jit
+def through_normalization(gx, gy, gz, nx, ny, nz, inverse):
+    """Gradient of the area vector from that of its direction."""
+    along = gx * nx + gy * ny + gz * nz
+    return (gx - along * nx) * inverse, (gy - along * ny) * inverse, (gz - along * nz) * inverse
+
+
+@triton.jit
+def vertex_normals_fwd_kernel(
+    vertices_ptr,  # [F, V, 3]
+    ring_start_ptr,  # [V + 1]
+    ring_ptr,  # [3T, 2]
+    normals_ptr,  # [F, V, 3] out
+    inverse_ptr,  # [F, V] out, one over the length of the area vector, 0 where the normal is undefined
+    vertices,
+    BLOCK: tl.constexpr,
+):
+    frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
+    points_ptr = vertices_ptr + frame * vertices * 3
+    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask)
+    at = frame * vertices + vertex
+    store3(normals_ptr + 3 * at, x, y, z, mask)
+    tl.store(inverse_ptr + at, inverse, mask)
+
+
+@triton.jit
+def normalization_bwd_kernel(
+    d_normals_ptr,  # [F, V, 3]
+    normals_ptr,  # [F, V, 3]
+    inverse_ptr,  # [F, V]
+    d_areas_ptr,  # [F, V, 3] out, gradients of the area vectors
+    count,
+    BLOCK: tl.constexpr,
+):
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = at < count
+    gx, gy, gz = load3(d_normals_ptr + 3 * at, mask)
+    x, y, z = load3(normals_ptr + 3 * at, mask)
+    gx, gy, gz = through_normalization(gx, gy, gz, x, y, z, tl.load(inverse_ptr + at, mask, 0.0))
+    store3(d_areas_ptr + 3 * at, gx, gy, gz, mask)
+
+
+@triton.jit
+def area_vectors_bwd_kernel(
+    vertices_ptr,  # [F, V, 3]
+    ring_start_ptr,  # [V + 1]
+    ring_ptr,  # [3T, 2]
+    d_areas_ptr,  # [F, V, 3]
+    d_vertices_ptr,  # [F, V, 3] out
+    vertices,
+    BLOCK: tl.constexpr,
+):
+    """d_a = sum of (b - c) x (G_a + G_b + G_c), as the area vector (b - a) x (c - a) counts at all three corners."""
+    frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
+    points_ptr = vertices_ptr + frame * vertices * 3
+    areas_ptr = d_areas_ptr + frame * vertices * 3
+    ax, ay, az = load3(areas_ptr + 3 * vertex, mask)
+    start, count = _ring_of(ring_start_ptr, vertex, mask)
+    x, y, z = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
+    for i in range(tl.max(count)):
+        some = i < count
+        b = 3 * tl.load(ring_ptr + 2 * (start + i), some, 0).to(tl.int64)
+        c = 3 * tl.load(ring_ptr + 2 * (start + i) + 1, some, 0).to(tl.int64)
+        bx, by, bz = load3(points_ptr + b, some)
+        cx, cy, cz = load3(points_ptr + c, some)
+        px, py, pz = load3(areas_ptr + b, some)
+        qx, qy, qz = load3(areas_ptr + c, some)
+        tx, ty, tz = _cross(bx - cx, by - cy, bz - cz, ax + px + qx, ay + py + qy, az + pz + qz)
+        x += tl.where(some, tx, 0.0)
+        y += tl.where(some, ty, 0.0)
+        z += tl.where(some, tz, 0.0)
+    store3(d_vertices_ptr + 3 * (frame * vertices + vertex), x, y, z, mask)
+
+
+def gather_area_gradient(vertices: Tensor, mesh: Topology, d_areas: Tensor) -> Tensor:
+    """Gradient of the vertices [F, V, 3] from that of the area vectors [F, V, 3]."""
+    frames, count, _ = vertices.shape
+    d_vertices = torch.empty_like(vertices)
+    block = lanes(LANES)
+    with on_device(vertices):
+        area_vectors_bwd_kernel[(triton.cdiv(count, block) * frames,)](
+            vertices, mesh.ring_start, mesh.ring, d_areas, d_vertices, count, BLOCK=block, num_warps=4
+        )
+    return d_vertices
+
+
+class _VertexNormals(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, vertices: Tensor, mesh: Topology) -> Tensor:
+        frames, count, _ = vertices.shape
+        normals, inverse = torch.empty_like(vertices), vertices.new_empty(frames, count)
+        block = lanes(LANES)
+        with on_device(vertices):
+            vertex_normals_fwd_kernel[(triton.cdiv(count, block) * frames,)](
+                vertices, mesh.ring_start, mesh.ring, normals, inverse, count, BLOCK=block, num_warps=4
+            )
+        ctx.save_for_backward(vertices, normals, inverse)
+        ctx.mesh = mesh
+        return normals
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        vertices, normals, inverse = ctx.saved_tensors
+        d_areas = torch.empty_like(vertices)
+        block = lanes(LANES)
+        with on_device(vertices):
+            normalization_bwd_kernel[(triton.cdiv(inverse.numel(), block),)](
+                gradient.contiguous(), normals, inverse, d_areas, inverse.numel(), BLOCK=block, num_warps=4
+            )
+        return gather_area_gradient(vertices, ctx.mesh, d_areas), None
+
+
+def vertex_normals_triton(vertices: Tensor, triangles: Tensor) -> Tensor:
+    """`vertex_normals` by Triton kernels; arguments are checked already."""
+    return _VertexNormals.apply(vertices, topology(triangles, vertices.shape[1]))

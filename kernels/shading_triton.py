@@ -1,0 +1,274 @@
+"""Kernels of `shade_sh` and of `shade_vertices`, which is `vertex_normals` and `shade_sh` in one pass.
+
+Forward, a lane per vertex of a frame: `shade_vertices` reads 12 bytes of position and 12 of reflectance and writes 28
+(normal, colour, inverse length). Backward, a lane per vertex of a set of frames that share reflectance: it reads 28
+bytes a frame (and 12 more where normals are used elsewhere too), writes 12, and moves 24 a set; then the gradients of
+the area vectors are gathered as in `vertex_normals`.
+"""
+# It knows neither launch options nor that functions of a kernel return something.
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ._backend import lanes, on_device
+from ._topology import Topology, topology
+from .normals_triton import (
+    LANES,
+    gather_area_gradient,
+    lanes_of_frame,
+    load3,
+    store3,
+    through_normalization,
+    unit_normals,
+)
+
+
+@triton.jit
+def _light(sh_ptr, x, y, z):
+    """sum_b gamma_b H_b(n) of the channel whose nine coefficients start at sh_ptr, three apart."""
+    linear = tl.load(sh_ptr) + tl.load(sh_ptr + 3) * x + tl.load(sh_ptr + 6) * y + tl.load(sh_ptr + 9) * z
+    mixed = tl.load(sh_ptr + 12) * (x * y) + tl.load(sh_ptr + 15) * (x * z) + tl.load(sh_ptr + 18) * (y * z)
+    return linear + mixed + tl.load(sh_ptr + 21) * (x * x - y * y) + tl.load(sh_ptr + 24) * (3 * z * z - 1)
+
+
+@triton.jit
+def _light_gradient(sh_ptr, x, y, z):
+    """Derivatives of `_light` by x, y and z."""
+    xy, xz, yz = tl.load(sh_ptr + 12), tl.load(sh_ptr + 15), tl.load(sh_ptr + 18)
+    squares, zz = 2 * tl.load(sh_ptr + 21), 6 * tl.load(sh_ptr + 24)
+    return (
+        tl.load(sh_ptr + 3) + xy * y + xz * z + squares * x,
+        tl.load(sh_ptr + 6) + xy * x + yz * z - squares * y,
+        tl.load(sh_ptr + 9) + xz * x + yz * y + zz * z,
+    )
+
+
+@triton.jit
+def _store_light_sums(sums_ptr, weight, x, y, z):
+    """Gradients of a channel's nine coefficients from that of its light, summed over the program's lanes."""
+    tl.store(sums_ptr, tl.sum(weight))
+    tl.store(sums_ptr + 3, tl.sum(weight * x))
+    tl.store(sums_ptr + 6, tl.sum(weight * y))
+    tl.store(sums_ptr + 9, tl.sum(weight * z))
+    tl.store(sums_ptr + 12, tl.sum(weight * x * y))
+    tl.store(sums_ptr + 15, tl.sum(weight * x * z))
+    tl.store(sums_ptr + 18, tl.sum(weight * y * z))
+    tl.store(sums_ptr + 21, tl.sum(weight * (x * x - y * y)))
+    tl.store(sums_ptr + 24, tl.sum(weight * (3 * z * z - 1)))
+
+
+@triton.jit
+def _store_colors(colors_ptr, reflectance_ptr, sh_ptr, x, y, z, mask):
+    r, g, b = load3(reflectance_ptr, mask)
+    r, g, b = r * _light(sh_ptr, x, y, z), g * _light(sh_ptr + 1, x, y, z), b * _light(sh_ptr + 2, x, y, z)
+    store3(colors_ptr, r, g, b, mask)
+
+
+@triton.jit
+def shade_sh_fwd_kernel(
+    reflectance_ptr,  # [R, V, 3]
+    normals_ptr,  # [F, V, 3]
+    sh_ptr,  # [F, 9, 3]
+    colors_ptr,  # [F, V, 3] out
+    vertices,
+    frames_per_set,
+    BLOCK: tl.constexpr,
+):
+    frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
+    at = 3 * (frame * vertices + vertex)
+    source_ptr = reflectance_ptr + 3 * (frame // frames_per_set * vertices + vertex)
+    x, y, z = load3(normals_ptr + at, mask)
+    _store_colors(colors_ptr + at, source_ptr, sh_ptr + frame * 27, x, y, z, mask)
+
+
+@triton.jit
+def shade_vertices_fwd_kernel(
+    vertices_ptr,  # [F, V, 3]
+    ring_start_ptr,  # [V + 1]
+    ring_ptr,  # [3T, 2]
+    reflectance_ptr,  # [R, V, 3]
+    sh_ptr,  # [F, 9, 3]
+    colors_ptr,  # [F, V, 3] out
+    normals_ptr,  # [F, V, 3] out
+    inverse_ptr,  # [F, V] out, one over the length of the area vector, 0 where the normal is undefined
+    vertices,
+    frames_per_set,
+    BLOCK: tl.constexpr,
+):
+    frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
+    points_ptr = vertices_ptr + frame * vertices * 3
+    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask)
+    at = frame * vertices + vertex
+    store3(normals_ptr + 3 * at, x, y, z, mask)
+    tl.store(inverse_ptr + at, inverse, mask)
+    source_ptr = reflectance_ptr + 3 * (frame // frames_per_set * vertices + vertex)
+    _store_colors(colors_ptr + 3 * at, source_ptr, sh_ptr + frame * 27, x, y, z, mask)
+
+
+@triton.jit
+def shade_bwd_kernel(
+    d_colors_ptr,  # [F, V, 3]
+    reflectance_ptr,  # [R, V, 3]
+    normals_ptr,  # [F, V, 3]
+    sh_ptr,  # [F, 9, 3]
+    upstream_ptr,  # [F, V, 3] gradient of the normals from elsewhere, or None
+    inverse_ptr,  # [F, V] one over the length of the area vectors, or None
+    d_reflectance_ptr,  # [R, V, 3] out, or None
+    d_normals_ptr,  # [F, V, 3] out, or None; gradient of the area vectors where inverse_ptr is given
+    sums_ptr,  # [F, blocks, 9, 3] out, gradient of the light summed over a block of vertices, or None
+    vertices,
+    frames_per_set,
+    BLOCK: tl.constexpr,
+):
+    """A program has a block of vertices and goes through the frames that share their reflectance."""
+    set, block, vertex, mask = lanes_of_frame(vertices, BLOCK)
+    at_set = 3 * (set * vertices + vertex)
+    r, g, b = load3(reflectance_ptr + at_set, mask)
+    dr, dg, db = tl.zeros_like(r), tl.zeros_like(r), tl.zeros_like(r)
+    for i in range(frames_per_set):
+        frame = set * frames_per_set + i
+        at = frame * vertices + vertex
+        light_ptr = sh_ptr + frame * 27
+        x, y, z = load3(normals_ptr + 3 * at, mask)
+        cr, cg, cb = load3(d_colors_ptr + 3 * at, mask)
+        if d_reflectance_ptr is not None:
+            dr += cr * _light(light_ptr, x, y, z)
+            dg += cg * _light(light_ptr + 1, x, y, z)
+            db += cb * _light(light_ptr + 2, x, y, z)
+        cr, cg, cb = cr * r, cg * g, cb * b  # gradient of the light
+        if sums_ptr is not None:
+            out_ptr = sums_ptr + (frame * tl.cdiv(vertices, BLOCK) + block) * 27
+            _store_light_sums(out_ptr, cr, x, y, z)
+            _store_light_sums(out_ptr + 1, cg, x, y, z)
+            _store_light_sums(out_ptr + 2, cb, x, y, z)
+        if d_normals_ptr is not None:
+            rx, ry, rz = _light_gradient(light_ptr, x, y, z)
+            gx, gy, gz = _light_gradient(light_ptr + 1, x, y, z)
+            bx, by, bz = _light_gradient(light_ptr + 2, x, y, z)
+            dx, dy, dz = cr * rx + cg * gx + cb * bx, cr * ry + cg * gy + cb * by, cr * rz + cg * gz + cb * bz
+            if upstream_ptr is not None:
+                ux, uy, uz = load3(upstream_ptr + 3 * at, mask)
+                dx, dy, dz = dx + ux, dy + uy, dz + uz
+            if inverse_ptr is not None:
+                inverse = tl.load(inverse_ptr + at, mask, 0.0)
+                dx, dy, dz = through_normalization(dx, dy, dz, x, y, z, inverse)
+            store3(d_normals_ptr + 3 * at, dx, dy, dz, mask)
+    if d_reflectance_ptr is not None:
+        store3(d_reflectance_ptr + at_set, dr, dg, db, mask)
+
+
+def _shade_bwd(
+    d_colors: Tensor,  # [F, V, 3]
+    reflectance: Tensor,  # [R, V, 3]
+    normals: Tensor,  # [F, V, 3]
+    sh: Tensor,  # [F, 9, 3]
+    upstream: Tensor | None,  # [F, V, 3]
+    inverse: Tensor | None,  # [F, V]
+    needed: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of reflectance, of normals (of area vectors where `inverse` is given) and of sh, where needed."""
+    sets, count, _ = reflectance.shape
+    frames = len(normals)
+    block = lanes(LANES)
+    blocks = triton.cdiv(count, block)
+    d_reflectance = torch.empty_like(reflectance) if needed[0] else None
+    d_normals = torch.empty_like(normals) if needed[1] else None
+    sums = sh.new_empty(frames, blocks, 9, 3) if needed[2] else None
+    with on_device(normals):
+        shade_bwd_kernel[(blocks * sets,)](
+            d_colors.contiguous(),
+            reflectance,
+            normals,
+            sh,
+            None if upstream is None else upstream.contiguous(),
+            inverse,
+            d_reflectance,
+            d_normals,
+            sums,
+            count,
+            frames // max(sets, 1),
+            BLOCK=block,
+            num_warps=1,  # 27 sums over all lanes cost least where a thread first adds up several
+        )
+    return d_reflectance, d_normals, None if sums is None else sums.sum(1)
+
+
+class _ShadeSH(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, reflectance: Tensor, normals: Tensor, sh: Tensor) -> Tensor:
+        frames, count, _ = normals.shape
+        colors = torch.empty_like(normals)
+        block = lanes(LANES)
+        with on_device(normals):
+            shade_sh_fwd_kernel[(triton.cdiv(count, block) * frames,)](
+                reflectance, normals, sh, colors, count, frames // max(len(reflectance), 1), BLOCK=block, num_warps=4
+            )
+        ctx.save_for_backward(reflectance, normals, sh)
+        return colors
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_colors: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        reflectance, normals, sh = ctx.saved_tensors
+        return _shade_bwd(d_colors, reflectance, normals, sh, None, None, ctx.needs_input_grad)
+
+
+class _ShadeVertices(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, reflectance: Tensor, vertices: Tensor, sh: Tensor, mesh: Topology) -> tuple[Tensor, Tensor]:
+        frames, count, _ = vertices.shape
+        colors, normals = torch.empty_like(vertices), torch.empty_like(vertices)
+        inverse = vertices.new_empty(frames, count)
+        block = lanes(LANES)
+        with on_device(vertices):
+            shade_vertices_fwd_kernel[(triton.cdiv(count, block) * frames,)](
+                vertices,
+                mesh.ring_start,
+                mesh.ring,
+                reflectance,
+                sh,
+                colors,
+                normals,
+                inverse,
+                count,
+                frames // max(len(reflectance), 1),
+                BLOCK=block,
+                num_warps=4,
+            )
+        ctx.save_for_backward(reflectance, vertices, sh, normals, inverse)
+        ctx.mesh = mesh
+        ctx.set_materialize_grads(False)
+        return colors, normals
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, d_colors: Tensor | None, upstream: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        reflectance, vertices, sh, normals, inverse = ctx.saved_tensors
+        if d_colors is None:
+            d_colors = torch.zeros_like(normals)
+        d_reflectance, d_areas, d_sh = _shade_bwd(
+            d_colors, reflectance, normals, sh, upstream, inverse, ctx.needs_input_grad[:3]
+        )
+        d_vertices = None if d_areas is None else gather_area_gradient(vertices, ctx.mesh, d_areas)
+        return d_reflectance, d_vertices, d_sh, None
+
+
+def shade_sh_triton(reflectance: Tensor, normals: Tensor, sh: Tensor) -> Tensor:
+    """`shade_sh` by Triton kernels; arguments are checked already."""
+    return _ShadeSH.apply(reflectance, normals, sh.contiguous())
+
+
+def shade_vertices_triton(
+    vertices: Tensor, triangles: Tensor, reflectance: Tensor, sh: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`shade_vertices` by Triton kernels; arguments are checked already."""
+    mesh = topology(triangles, vertices.shape[1])
+    return _ShadeVertices.apply(reflectance, vertices, sh.contiguous(), mesh)
