@@ -1,48 +1,156 @@
-"""Per-vertex photometric loss: sample the image at projected vertices and compare. Torch reference."""
+"""Photometric losses: a model's colours against images, at its projected vertices or pixel by pixel."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-KINDS = ("squared", "l1", "charbonnier")
+from ._backend import Backend, choose_backend
+from ._checks import FLOATS, check_tensor
+
+KINDS: dict[str, tuple[float, float] | None] = {"squared": None, "l1": (1e-12, 0.0), "charbonnier": (0.03**2, 0.03)}
+"""Cost of a squared difference d^2 between colours: d^2, or sqrt(d^2 + first) - second."""
 
 
 def sample_bilinear(
     images: Tensor,  # [F, C, H, W]
     uv: Tensor,  # [F, V, 2] px, pixel centres at +0.5
 ) -> Tensor:  # [F, V, C]
-    """Bilinear samples of an image at pixel positions; positions outside take the border's colour.
+    """Bilinear samples of an image at pixel positions; positions outside take the border's colour, NaN gives NaN.
 
     Raises ValueError where the shapes disagree.
     """
     if images.ndim != 4 or uv.ndim != 3 or uv.shape[0] != images.shape[0] or uv.shape[2] != 2:
         raise ValueError(f"images [F,C,H,W] and uv [F,V,2] disagree: {tuple(images.shape)}, {tuple(uv.shape)}")
     size = uv.new_tensor([images.shape[3], images.shape[2]])
-    grid = (uv / size * 2 - 1)[:, :, None]
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)[..., 0].transpose(1, 2)
+    unknown = uv.detach().isnan()
+    grid = (uv.nan_to_num(0.0, torch.inf, -torch.inf) / size * 2 - 1)[:, None]  # NaN: wild reads in its backward pass
+    sampled = F.grid_sample(images, grid, padding_mode="border", align_corners=False)[:, :, 0]
+    return torch.where((unknown[..., 0] | unknown[..., 1])[:, None], torch.nan, sampled).transpose(1, 2)
 
 
 def photometric(
     images: Tensor,  # [F, 3, H, W] linear RGB
-    uv: Tensor,  # [F, V, 2] px
+    vertices: Tensor,  # [F, V, 3] camera space, mm
+    Ks: Tensor,  # [F, 3, 3]
     colors: Tensor,  # [F, V, 3] linear RGB, the shaded model
-    weights: Tensor,  # [F, V], 0 where the vertex is not visible
+    weights: Tensor | None = None,  # [F, V], 0 where the vertex is not visible
     kind: str = "squared",
+    backend: Backend | None = None,
 ) -> tuple[Tensor, Tensor]:  # [F], [F, V, 3]
-    """Weighted mean over visible vertices of rho(I(u_i) - c_i), and the image's colours at the vertices.
+    """Weighted mean over the vertices of rho(I(u_i) - c_i), and the image's colours I(u_i) at the vertices.
 
-    rho is the squared norm (the paper), the norm ("l1"), or sqrt(d^2 + 0.03^2) - 0.03 ("charbonnier"), which grows
-    linearly beyond a difference of 0.03 and so resists occluders and highlights. A frame without visible vertices
-    gives 0. Raises ValueError for an unknown kind.
+    u = (fx X + s Y) / Z + cx, v = fy Y / Z + cy. I is sampled bilinearly; positions beyond the outermost pixel centres
+    take the border's colour and have no gradient. rho is the squared norm (the paper's photometric term, section 5),
+    the norm ("l1"), or sqrt(d^2 + 0.03^2) - 0.03 ("charbonnier"), which grows linearly beyond a difference of 0.03 and
+    so resists occluders and highlights. The sum of the weights counts as at least 1, so a frame without visible
+    vertices gives 0. Gradients go to vertices and colours; images, cameras and weights are constants.
+
+    A vertex of weight 0 adds exactly nothing to values and gradients, whatever its numbers are, NaN included. A vertex
+    with Z <= 0 has no image: give it weight 0.
+
+    Args:
+        images: float32 or float64 (backend "torch"), like every other tensor here.
+        vertices: of the mesh, one set a frame.
+        Ks: intrinsics in pixels.
+        colors: compared with the images.
+        weights: at least 0; None counts every vertex once.
+        kind: "squared", "l1" or "charbonnier".
+        backend: "torch" or "triton"; by the device where None.
+
+    Returns:
+        Loss of each frame, and the sampled colours: a constant, 0 where the weight is 0.
+
+    Raises:
+        ValueError: wrong shape, dtype, device or memory layout, naming the argument; an unknown kind or backend.
     """
+    check_tensor("vertices", vertices, ("F", "V", 3), FLOATS)
+    frames, count, _ = vertices.shape
+    dtype, like = (vertices.dtype,), ("vertices", vertices)
+    check_tensor("images", images, (frames, 3, "H", "W"), dtype, like)
+    if 0 in images.shape[2:]:
+        raise ValueError(f"images must hold at least one pixel, not {list(images.shape)}")
+    check_tensor("Ks", Ks, (frames, 3, 3), dtype, like, contiguous=False)
+    check_tensor("colors", colors, (frames, count, 3), dtype, like)
+    if weights is not None:
+        check_tensor("weights", weights, (frames, count), dtype, like)
+    _check_kind(kind)
+    if choose_backend(backend, vertices) == "triton":
+        from .photometric_triton import photometric_triton  # not before: Triton is not on every platform
+
+        return photometric_triton(images, vertices, Ks, colors, weights, kind)
+    points = vertices.transpose(1, 2).contiguous()  # [F, 3, V]: masks that are broadcast within rows are slow on a CPU
+    if weights is not None:
+        counted = (weights != 0)[:, None]
+        points = torch.where(counted, points, 1.0)
+    Ks = Ks.detach()[:, :2]
+    xy, z = points.split([2, 1], 1)
+    uv = (Ks[..., :2] @ xy / z + Ks[..., 2:]).transpose(1, 2)
+    sampled = sample_bilinear(images.detach(), uv).transpose(1, 2)  # [F, 3, V], dense
+    difference = sampled - colors.transpose(1, 2)
+    sampled = sampled.detach()
+    if weights is not None:
+        difference = torch.where(counted, difference, 0.0)
+        sampled = torch.where(counted, sampled, 0.0)
+    return _weighted_mean(_cost((difference * difference).sum(1), kind), weights), sampled.transpose(1, 2).contiguous()
+
+
+def photometric_pixels(
+    rendered: Tensor,  # [F, H, W, C]
+    images: Tensor,  # [F, H, W, C]
+    weights: Tensor | None = None,  # [F, H, W], 0 where the pixel does not count
+    kind: str = "squared",
+    backend: Backend | None = None,
+) -> Tensor:  # [F]
+    """Weighted mean over the pixels of rho(rendered - images), with the rho and the weights of `photometric`.
+
+    The gradient goes to the rendered pictures; images and weights are constants. A pixel of weight 0 adds exactly
+    nothing, whatever the pictures hold there, NaN included.
+
+    Args:
+        rendered: float32 or float64 (backend "torch"), like every other tensor here, with any number of channels.
+        images: compared with them.
+        weights: at least 0, such as a mask; None counts every pixel once.
+        kind: "squared", "l1" or "charbonnier".
+        backend: "torch" or "triton"; by the device where None.
+
+    Returns:
+        Loss of each frame.
+
+    Raises:
+        ValueError: wrong shape, dtype, device or memory layout, naming the argument; an unknown kind or backend.
+    """
+    check_tensor("rendered", rendered, ("F", "H", "W", "C"), FLOATS)
+    dtype, like = (rendered.dtype,), ("rendered", rendered)
+    check_tensor("images", images, tuple(rendered.shape), dtype, like)
+    if weights is not None:
+        check_tensor("weights", weights, tuple(rendered.shape[:3]), dtype, like)
+    _check_kind(kind)
+    if choose_backend(backend, rendered) == "triton":
+        from .photometric_pixels_triton import photometric_pixels_triton
+
+        return photometric_pixels_triton(rendered, images, weights, kind)
+    difference = rendered - images.detach()
+    if weights is not None:
+        difference = difference.masked_fill((weights == 0)[..., None], 0.0)
+        weights = weights.flatten(1)
+    return _weighted_mean(_cost((difference * difference).sum(-1), kind).flatten(1), weights)
+
+
+def _check_kind(kind: str) -> None:
     if kind not in KINDS:
-        raise ValueError(f"kind must be one of {KINDS}, got {kind!r}")
-    sampled = sample_bilinear(images, uv)
-    squared = (sampled - colors).square().sum(-1)
-    if kind == "squared":
-        cost = squared
-    elif kind == "l1":
-        cost = torch.sqrt(squared + 1e-12)
-    else:
-        cost = torch.sqrt(squared + 0.03**2) - 0.03
-    return (cost * weights).sum(1) / weights.sum(1).clamp(min=1.0), sampled
+        raise ValueError(f"kind must be one of {tuple(KINDS)}, not {kind!r}")
+
+
+def _cost(squared: Tensor, kind: str) -> Tensor:
+    softening = KINDS[kind]
+    return squared if softening is None else torch.sqrt(squared + softening[0]) - softening[1]
+
+
+def _weighted_mean(
+    cost: Tensor,  # [F, N]
+    weights: Tensor | None,  # [F, N]
+) -> Tensor:  # [F]
+    if weights is None:
+        return cost.sum(1) / max(cost.shape[1], 1)
+    weights = weights.detach()
+    return (cost * weights).sum(1) / weights.sum(1).clamp(min=1.0)

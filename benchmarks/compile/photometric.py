@@ -1,0 +1,53 @@
+"""Compile cases of the photometric losses, at vertices and over pixels."""
+
+from benchmarks.compile import Case
+from fmlfast.kernels.photometric_pixels_triton import photometric_pixels_fwd_kernel
+from fmlfast.kernels.photometric_triton import (
+    constants_of,
+    photometric_bwd_kernel,
+    photometric_fwd_kernel,
+    photometric_mean_kernel,
+)
+
+OPTIONS = {"num_warps": 4}
+GRADIENTS = {
+    "no": (28 + 12, {"VERTICES": False, "COLORS": False, "d_vertices_ptr": None, "d_colors_ptr": None}),
+    "colour": (28 + 24, {"VERTICES": False, "COLORS": True, "d_vertices_ptr": None}),
+    "both": (28 + 36, {"VERTICES": True, "COLORS": True}),
+}
+
+CASES = [
+    *(
+        Case(
+            photometric_fwd_kernel,
+            " ".join(["*fp32"] * (9 - list(constants.values()).count(None)) + ["i32"] * 4),
+            {"WEIGHTED": True, **constants, **constants_of(kind), "BLOCK": 128},
+            size,
+            "vertex of a frame",
+            f"{kind}, {gradients} gradients",
+            OPTIONS,
+        )
+        for kind in ("squared", "charbonnier")
+        for gradients, (size, constants) in GRADIENTS.items()
+    ),
+    Case(photometric_mean_kernel, "*fp32 *fp32 *fp32 i32", {"BLOCK": 1024}, 8, "block of vertices", options=OPTIONS),
+    Case(photometric_bwd_kernel, "*fp32 *fp32 *fp32 *fp32 i32 i32 i32", {"BLOCK": 1024}, 8, "number", options=OPTIONS),
+    *(
+        Case(
+            photometric_pixels_fwd_kernel,
+            "*fp32 *fp32 *fp32 *fp32 *fp32 i32 i32 i32",
+            {
+                "WEIGHTED": True,
+                "GRADIENT": True,
+                **constants_of("charbonnier"),
+                "BLOCK": 1024 // tile,
+                "CHANNELS": tile,
+            },
+            12 * channels + 4,
+            "pixel",
+            f"{channels} channels",
+            OPTIONS,
+        )
+        for channels, tile in ((1, 1), (3, 4), (64, 64))
+    ),
+]

@@ -1,0 +1,107 @@
+"""Triton kernel of the photometric loss over pixels."""
+
+# pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
+# (launch options such as num_warps are no parameters of a kernel, and what a kernel calls returns values)
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ._backend import lanes, on_device
+from .photometric_triton import constants_of, rho, scale_local, weighted_mean
+
+
+@triton.jit
+def photometric_pixels_fwd_kernel(
+    rendered_ptr,  # [F, N, C]
+    images_ptr,  # [F, N, C]
+    weights_ptr,  # [F, N], not read unless WEIGHTED
+    d_rendered_ptr,  # [F, N, C] out where GRADIENT: derivative of the weighted cost of the pixel
+    partial_ptr,  # [F, blocks, 2] out: sums of cost and weight
+    N,
+    C,
+    blocks,
+    WEIGHTED: tl.constexpr,
+    GRADIENT: tl.constexpr,
+    EPSILON: tl.constexpr,
+    OFFSET: tl.constexpr,
+    BLOCK: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """A tile of pixels and all their channels; 8 C + 4 bytes a pixel are read and, with the gradient, 4 C written."""
+    program = tl.program_id(0).to(tl.int64)
+    frame = program // blocks
+    pixel = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
+    exists = pixel < N
+    if WEIGHTED:
+        weight = tl.load(weights_ptr + frame * N + pixel, mask=exists, other=0.0)
+    else:
+        weight = exists.to(tl.float32)
+    channel = tl.arange(0, CHANNELS)
+    at = ((frame * N + pixel) * C)[:, None] + channel[None, :]
+    counted = (weight != 0)[:, None] & (channel < C)[None, :]
+    difference = tl.load(rendered_ptr + at, mask=counted, other=0.0) - tl.load(images_ptr + at, mask=counted, other=0.0)
+    cost, slope = rho(tl.sum(difference * difference, 1), EPSILON, OFFSET)
+    if GRADIENT:
+        inside = exists[:, None] & (channel < C)[None, :]
+        tl.store(d_rendered_ptr + at, (2 * slope * weight)[:, None] * difference, mask=inside)
+    tl.store(partial_ptr + program * 2, tl.sum(cost * weight, 0))
+    tl.store(partial_ptr + program * 2 + 1, tl.sum(weight, 0))
+
+
+class _PhotometricPixels(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rendered: Tensor,  # [F, H, W, C]
+        images: Tensor,  # [F, H, W, C]
+        weights: Tensor | None,  # [F, H, W]
+        kind: str,
+        wanted: bool,
+    ) -> Tensor:
+        frames, height, width, channels = rendered.shape
+        local = rendered.new_empty(int(wanted), *rendered.shape)
+        tile = 1 << max(channels - 1, 0).bit_length()  # a power of two
+        block = max(1, lanes(1024) // tile)
+        blocks = max(1, triton.cdiv(height * width, block))
+        partial = rendered.new_empty(frames, blocks, 2)
+        with on_device(rendered):
+            photometric_pixels_fwd_kernel[(frames * blocks,)](
+                rendered,
+                images,
+                weights,
+                local if wanted else None,
+                partial,
+                height * width,
+                channels,
+                blocks,
+                WEIGHTED=weights is not None,
+                GRADIENT=wanted,
+                **constants_of(kind),
+                BLOCK=block,
+                CHANNELS=tile,
+                num_warps=4,
+            )
+            loss, total = weighted_mean(partial)
+        ctx.save_for_backward(local, total)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
+        return scale_local(*ctx.saved_tensors, d_loss)[0], None, None, None, None
+
+
+def photometric_pixels_triton(
+    rendered: Tensor,  # [F, H, W, C]
+    images: Tensor,  # [F, H, W, C]
+    weights: Tensor | None,  # [F, H, W]
+    kind: str,
+) -> Tensor:  # [F]
+    """`photometric_pixels` on checked arguments."""
+    wanted = torch.is_grad_enabled() and rendered.requires_grad
+    return _PhotometricPixels.apply(rendered, images, weights, kind, wanted)

@@ -1,0 +1,271 @@
+"""Triton kernels of the photometric loss at vertices, and the stages that the one over pixels shares with it."""
+
+# pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
+# (launch options such as num_warps are no parameters of a kernel, and what a kernel calls returns values)
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ._backend import lanes, on_device
+from .photometric import KINDS
+
+
+@triton.jit
+def rho(squared, EPSILON: tl.constexpr, OFFSET: tl.constexpr):
+    """Cost of a squared difference, and its derivative: d^2, or sqrt(d^2 + EPSILON) - OFFSET."""
+    if EPSILON is None:
+        cost = squared
+        slope = tl.full(squared.shape, 1.0, tl.float32)
+    else:
+        root = tl.sqrt(squared + EPSILON)
+        cost = (squared + (EPSILON - OFFSET * OFFSET)) / (root + OFFSET)  # root - OFFSET without cancellation
+        slope = 0.5 / root
+    return cost, slope
+
+
+@triton.jit
+def _bilinear(plane, row0, row1, column0, column1, a, b, mask):
+    """The blend of four pixels of one channel, and its derivatives with respect to column and row."""
+    i00 = tl.load(plane + row0 + column0, mask=mask, other=0.0)
+    i01 = tl.load(plane + row0 + column1, mask=mask, other=0.0)
+    i10 = tl.load(plane + row1 + column0, mask=mask, other=0.0)
+    i11 = tl.load(plane + row1 + column1, mask=mask, other=0.0)
+    top = i00 + a * (i01 - i00)
+    bottom = i10 + a * (i11 - i10)
+    dx = (i01 - i00) + b * ((i11 - i10) - (i01 - i00))
+    return top + b * (bottom - top), dx, bottom - top
+
+
+@triton.jit
+def photometric_fwd_kernel(
+    images_ptr,  # [F, 3, H, W]
+    vertices_ptr,  # [F, V, 3]
+    Ks_ptr,  # [F, 3, 3]
+    colors_ptr,  # [F, V, 3]
+    weights_ptr,  # [F, V], not read unless WEIGHTED
+    sampled_ptr,  # [F, V, 3] out
+    d_vertices_ptr,  # [F, V, 3] out where VERTICES: derivative of the weighted cost of the vertex
+    d_colors_ptr,  # [F, V, 3] out where COLORS
+    partial_ptr,  # [F, blocks, 2] out: sums of cost and weight
+    V,
+    H,
+    W,
+    blocks,
+    WEIGHTED: tl.constexpr,
+    VERTICES: tl.constexpr,
+    COLORS: tl.constexpr,
+    EPSILON: tl.constexpr,
+    OFFSET: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """One vertex a lane. 28 bytes of it are read and 12 to 36 written, beside the images: 64 with both gradients."""
+    program = tl.program_id(0).to(tl.int64)
+    frame = program // blocks
+    vertex = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
+    exists = vertex < V
+    if WEIGHTED:
+        weight = tl.load(weights_ptr + frame * V + vertex, mask=exists, other=0.0)
+    else:
+        weight = exists.to(tl.float32)
+    counted = weight != 0  # what does not count is not even read
+    at = (frame * V + vertex) * 3
+    x = tl.load(vertices_ptr + at, mask=counted, other=0.0)
+    y = tl.load(vertices_ptr + at + 1, mask=counted, other=0.0)
+    z = tl.load(vertices_ptr + at + 2, mask=counted, other=1.0)
+    red = tl.load(colors_ptr + at, mask=counted, other=0.0)
+    green = tl.load(colors_ptr + at + 1, mask=counted, other=0.0)
+    blue = tl.load(colors_ptr + at + 2, mask=counted, other=0.0)
+    camera = Ks_ptr + frame * 9
+    fx = tl.load(camera)
+    skew = tl.load(camera + 1)
+    fy = tl.load(camera + 4)
+    inverse = 1.0 / z
+    from_axis_x = (fx * x + skew * y) * inverse
+    from_axis_y = fy * y * inverse
+    u = from_axis_x + tl.load(camera + 2) - 0.5  # in steps between pixel centres
+    v = from_axis_y + tl.load(camera + 5) - 0.5
+    moves_x = (u > 0) & (u < W - 1)
+    moves_y = (v > 0) & (v < H - 1)
+    # Addresses take NaN for 0; the fraction a stays NaN, and so does all that is made of it.
+    column = tl.where(u > 0, tl.where(u < W - 1, u, W - 1.0), 0.0).to(tl.int32)
+    row = tl.where(v > 0, tl.where(v < H - 1, v, H - 1.0), 0.0).to(tl.int32)
+    a = tl.where(moves_x | (u != u), u - column, 0.0)
+    b = tl.where(moves_y | (v != v), v - row, 0.0)
+    column1 = tl.minimum(column + 1, W - 1)
+    row0 = row.to(tl.int64) * W
+    row1 = tl.minimum(row + 1, H - 1).to(tl.int64) * W
+    plane = images_ptr + frame * 3 * H * W
+    size = tl.cast(H, tl.int64) * W
+    red_i, red_x, red_y = _bilinear(plane, row0, row1, column, column1, a, b, counted)
+    green_i, green_x, green_y = _bilinear(plane + size, row0, row1, column, column1, a, b, counted)
+    blue_i, blue_x, blue_y = _bilinear(plane + 2 * size, row0, row1, column, column1, a, b, counted)
+    tl.store(sampled_ptr + at, red_i, mask=exists)
+    tl.store(sampled_ptr + at + 1, green_i, mask=exists)
+    tl.store(sampled_ptr + at + 2, blue_i, mask=exists)
+    red, green, blue = red_i - red, green_i - green, blue_i - blue
+    cost, slope = rho(red * red + green * green + blue * blue, EPSILON, OFFSET)
+    scale = 2 * slope * weight
+    if COLORS:
+        tl.store(d_colors_ptr + at, -scale * red, mask=exists)
+        tl.store(d_colors_ptr + at + 1, -scale * green, mask=exists)
+        tl.store(d_colors_ptr + at + 2, -scale * blue, mask=exists)
+    if VERTICES:
+        du = tl.where(moves_x, scale * (red * red_x + green * green_x + blue * blue_x), 0.0) * inverse
+        dv = tl.where(moves_y, scale * (red * red_y + green * green_y + blue * blue_y), 0.0) * inverse
+        tl.store(d_vertices_ptr + at, fx * du, mask=exists)
+        tl.store(d_vertices_ptr + at + 1, skew * du + fy * dv, mask=exists)
+        tl.store(d_vertices_ptr + at + 2, -from_axis_x * du - from_axis_y * dv, mask=exists)
+    tl.store(partial_ptr + program * 2, tl.sum(cost * weight, 0))
+    tl.store(partial_ptr + program * 2 + 1, tl.sum(weight, 0))
+
+
+@triton.jit
+def photometric_mean_kernel(
+    partial_ptr,  # [F, blocks, 2]
+    loss_ptr,  # [F] out
+    total_ptr,  # [F] out: sum of the weights, at least 1
+    blocks,
+    BLOCK: tl.constexpr,
+):
+    """The second stage of the weighted mean, one program a frame."""
+    frame = tl.program_id(0).to(tl.int64)
+    cost = tl.zeros((BLOCK,), tl.float32)
+    weight = tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, blocks, BLOCK):
+        block = start + tl.arange(0, BLOCK)
+        at = partial_ptr + (frame * blocks + block) * 2
+        cost += tl.load(at, mask=block < blocks, other=0.0)
+        weight += tl.load(at + 1, mask=block < blocks, other=0.0)
+    sum_of_weights = tl.sum(weight, 0)
+    total = tl.where(sum_of_weights < 1, 1.0, sum_of_weights)  # NaN stays NaN
+    tl.store(loss_ptr + frame, tl.sum(cost, 0) / total)
+    tl.store(total_ptr + frame, total)
+
+
+@triton.jit
+def photometric_bwd_kernel(
+    local_ptr,  # [P, F, N]
+    d_loss_ptr,  # [F]
+    total_ptr,  # [F]
+    out_ptr,  # [P, F, N] out: local * d_loss / total
+    F,
+    N,
+    blocks,
+    BLOCK: tl.constexpr,
+):
+    """Local derivatives to gradients; 8 bytes a number."""
+    program = tl.program_id(0).to(tl.int64)
+    row = program // blocks
+    frame = row % F
+    column = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
+    scale = tl.load(d_loss_ptr + frame) / tl.load(total_ptr + frame)
+    at = row * N + column
+    local = tl.load(local_ptr + at, mask=column < N, other=0.0)
+    tl.store(out_ptr + at, tl.where(local == 0, 0.0, local * scale), mask=column < N)  # 0 even if the scale is NaN
+
+
+def weighted_mean(
+    partial: Tensor,  # [F, blocks, 2]
+) -> tuple[Tensor, Tensor]:  # [F], [F]
+    """The loss, and the sum of the weights that it was divided by, from sums over blocks of cost and weight."""
+    frames, blocks, _ = partial.shape
+    loss, total = partial.new_empty(frames), partial.new_empty(frames)
+    photometric_mean_kernel[(frames,)](partial, loss, total, blocks, BLOCK=1024, num_warps=4)
+    return loss, total
+
+
+def scale_local(
+    local: Tensor,  # [P, F, ...]
+    total: Tensor,  # [F]
+    d_loss: Tensor,  # [F]
+) -> Tensor:  # [P, F, ...]
+    """The gradients, from the derivatives of P quantities that the forward pass left."""
+    out = torch.empty_like(local)
+    parts, frames = local.shape[:2]
+    count = local[0, 0].numel() if parts * frames else 0
+    block = lanes(1024)
+    blocks = triton.cdiv(count, block)
+    with on_device(local):
+        photometric_bwd_kernel[(parts * frames * blocks,)](
+            local, d_loss.contiguous(), total, out, frames, count, blocks, BLOCK=block, num_warps=4
+        )
+    return out
+
+
+def constants_of(kind: str) -> dict[str, float | None]:
+    """The constants of `rho`."""
+    softening = KINDS[kind]
+    return {"EPSILON": None, "OFFSET": 0.0} if softening is None else {"EPSILON": softening[0], "OFFSET": softening[1]}
+
+
+class _Photometric(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        images: Tensor,  # [F, 3, H, W]
+        vertices: Tensor,  # [F, V, 3]
+        Ks: Tensor,  # [F, 3, 3]
+        colors: Tensor,  # [F, V, 3]
+        weights: Tensor | None,  # [F, V]
+        kind: str,
+        wanted: tuple[bool, bool],
+    ) -> tuple[Tensor, Tensor]:
+        frames, count, _ = vertices.shape
+        height, width = images.shape[2:]
+        sampled = torch.empty_like(vertices)
+        local = vertices.new_empty(sum(wanted), *vertices.shape)
+        block = lanes(128)
+        blocks = max(1, triton.cdiv(count, block))
+        partial = vertices.new_empty(frames, blocks, 2)
+        with on_device(vertices):
+            photometric_fwd_kernel[(frames * blocks,)](
+                images,
+                vertices,
+                Ks.contiguous(),
+                colors,
+                weights,
+                sampled,
+                local[0] if wanted[0] else None,
+                local[-1] if wanted[1] else None,
+                partial,
+                count,
+                height,
+                width,
+                blocks,
+                WEIGHTED=weights is not None,
+                VERTICES=wanted[0],
+                COLORS=wanted[1],
+                **constants_of(kind),
+                BLOCK=block,
+                num_warps=4,
+            )
+            loss, total = weighted_mean(partial)
+        ctx.mark_non_differentiable(sampled)
+        ctx.save_for_backward(local, total)
+        ctx.wanted = wanted
+        return loss, sampled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        out = scale_local(*ctx.saved_tensors, d_loss)
+        return None, out[0] if ctx.wanted[0] else None, None, out[-1] if ctx.wanted[1] else None, None, None, None
+
+
+def photometric_triton(
+    images: Tensor,  # [F, 3, H, W]
+    vertices: Tensor,  # [F, V, 3]
+    Ks: Tensor,  # [F, 3, 3]
+    colors: Tensor,  # [F, V, 3]
+    weights: Tensor | None,  # [F, V]
+    kind: str,
+) -> tuple[Tensor, Tensor]:  # [F], [F, V, 3]
+    """`photometric` on checked arguments."""
+    graph = torch.is_grad_enabled()
+    wanted = (graph and vertices.requires_grad, graph and colors.requires_grad)
+    return _Photometric.apply(images, vertices, Ks, colors, weights, kind, wanted)
