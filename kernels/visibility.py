@@ -61,7 +61,7 @@ def vertex_visibility(
         offset = nx * x + ny * y + nz * z  # of the tangent plane, negative where it faces the camera
         u, v = (fx * x + skew * y) / z + cx, fy * y / z + cy
         per_fx, per_fy = 1 / fx, 1 / fy
-        candidate = (offset < 0) & (z > 0) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
+        candidate = (offset < 0) & (z > 0) & (z < torch.inf) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
         at = candidate.view(-1).nonzero().view(-1)
         frame = at // count
         x, y, z, u, v, nx, ny, nz, offset = (

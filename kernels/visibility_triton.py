@@ -41,7 +41,7 @@ def vertex_visibility_fwd_kernel(
     x, y, z = load3(vertices_ptr + 3 * at, mask)
     nx, ny, nz = load3(normals_ptr + 3 * at, mask)
     offset = nx * x + ny * y + nz * z  # of the tangent plane, negative where it faces the camera
-    mask &= (offset < 0) & (z > 0)
+    mask &= (offset < 0) & (z > 0) & (z < float("inf"))
     depth_of_ray = tl.where(mask, z, 1.0)
     u, v = tl.div_rn(fx * x + skew * y, depth_of_ray) + cx, tl.div_rn(fy * y, depth_of_ray) + cy
     mask &= (u >= 0) & (u < width) & (v >= 0) & (v < height)
@@ -61,7 +61,7 @@ def vertex_visibility_fwd_kernel(
         ray_y = (py + 0.5 - cy) * per_fy
         ray_x = (px + 0.5 - cx - skew * ray_y) * per_fx
         plane = d * (nx * ray_x + ny * ray_y + nz) - offset
-        passes = (d == float("inf")) | ((plane <= _PLANE * pixel) & (z - d <= _DEPTH * pixel))
+        passes = (d == float("inf")) | ((plane <= pixel * _PLANE) & (z - d <= pixel * _DEPTH))
         if i == 0:
             own &= passes
         else:

@@ -1,16 +1,30 @@
 """The visibility vote: its definition, pixel by pixel, and how well it agrees with exact occlusion on a face."""
 
 import math
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from fmlfast.camera import project
+from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.rasterize import rasterize
-from fmlfast.kernels.shading import vertex_normals
 from fmlfast.kernels.visibility import vertex_visibility
 from fmlfast.template import FaceTemplate
+
+# of infinite depth times 0, in the interpreter
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+
+
+@pytest.fixture
+def poisoned() -> Iterator[None]:
+    """Fills what torch.empty returns, so that leaving it as it is gets noticed."""
+    torch.use_deterministic_algorithms(True)  # which torch.utils.deterministic.fill_uninitialized_memory goes with
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 def vote(vertex: list[float], normal: list[float], K: Tensor, depth: Tensor) -> bool:
@@ -41,8 +55,16 @@ def vote(vertex: list[float], normal: list[float], K: Tensor, depth: Tensor) -> 
     return passes(*own) and any(passes(*p) for p in block - {own})
 
 
+def both(vertices: Tensor, normals: Tensor, Ks: Tensor, depth: Tensor, device: str) -> Tensor:
+    """What both backends find, to the bit."""
+    visible = vertex_visibility(vertices, normals, Ks, depth, "torch")
+    inputs = [a.to(device) for a in (vertices, normals, Ks, depth)]
+    assert torch.equal(vertex_visibility(*inputs, backend="triton").cpu(), visible)
+    return visible
+
+
 @pytest.mark.parametrize("seed", range(3))
-def test_matches_the_definition(seed: int):
+def test_matches_the_definition(device: str, poisoned: None, small_programs: None, seed: int):
     g = torch.Generator().manual_seed(seed)
     frames, height, width = 2, 9, 13
     K = torch.tensor([[40.0, 2.0, 6.3], [0, 43.0, 4.1], [0, 0, 1]])
@@ -55,7 +77,7 @@ def test_matches_the_definition(seed: int):
     normals = torch.nn.functional.normalize(normals, dim=-1)
     depth = 100 + 20 * torch.rand(frames, height, width, generator=g)
     depth[torch.rand(depth.shape, generator=g) < 0.2] = torch.inf
-    visible = vertex_visibility(vertices, normals, Ks, depth)
+    visible = both(vertices, normals, Ks, depth, device)
     expected = [
         [vote(v, n, Ks[f].double(), depth[f]) for v, n in zip(vertices[f].tolist(), normals[f].tolist(), strict=True)]
         for f in range(frames)
@@ -65,7 +87,7 @@ def test_matches_the_definition(seed: int):
     assert (visible != torch.tensor(expected)).sum() <= 1  # one may sit on a threshold
 
 
-def exactly_visible(vertices: Tensor, triangles: Tensor, K: Tensor, size: int, cells: int = 256) -> Tensor:
+def exactly_visible(vertices: Tensor, triangles: Tensor, K: Tensor, size: int, cells: int = 1024) -> Tensor:
     """[V] bool by casting a ray to every vertex inside the picture, in float64; triangles are binned in cells."""
     points, triangles = vertices.double(), triangles.long()
     uv = project(points, K.double()) * (cells / size)
@@ -96,28 +118,29 @@ def exactly_visible(vertices: Tensor, triangles: Tensor, K: Tensor, size: int, c
     return visible
 
 
-def test_agrees_with_exact_occlusion_on_a_face():
-    template = FaceTemplate.default(1)
+@pytest.mark.parametrize(("level", "poses"), [(1, 20), (2, 4)])
+def test_agrees_with_exact_occlusion_on_a_face(device: str, level: int, poses: int):
+    template = FaceTemplate.default(level)
     size, focal = 240, 510.0
     K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
     g = torch.Generator().manual_seed(0)
     sums = torch.zeros(4)
-    for _ in range(4):
+    for _ in range(poses):
         yaw, pitch = ((torch.rand(2, generator=g) * 2 - 1) * torch.tensor([45.0, 25.0])).deg2rad().tolist()
         turn = torch.tensor([[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]])
         nod = torch.tensor([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
         rotation = torch.diag(torch.tensor([1.0, -1, -1])) @ nod @ turn
-        points = template.vertices @ rotation.T + torch.tensor([0.0, 0, 600])
+        points = (template.vertices @ rotation.T + torch.tensor([0.0, 0, 600])).contiguous()
         normals = vertex_normals(points[None], template.triangles)
         facing = (normals[0] * points).sum(-1) < 0
         exact = exactly_visible(points, template.triangles, K, size) & facing
         depth = rasterize(points[None], template.triangles, K[None], size, size).depth
-        visible = vertex_visibility(points[None], normals, K[None], depth)[0]
+        visible = both(points[None], normals, K[None], depth, device)[0]
         sums += torch.stack([(visible & exact).sum(), exact.sum(), visible.sum(), facing.sum()])
     found, right, declared, toward = sums.tolist()
     recall, false_share = found / right, 1 - found / declared
     assert right / toward < 0.92  # there is something to tell apart
-    assert recall > 0.96 and false_share < 0.015, (recall, false_share)
+    assert recall > 0.95 and false_share < 0.01, (recall, false_share)
 
 
 def test_a_screen_hides_what_is_behind_it():
@@ -127,20 +150,41 @@ def test_a_screen_hides_what_is_behind_it():
     screen = torch.tensor([[[-200.0, -200, 400], [0, -200, 400], [0, 200, 400], [-200, 200, 400]]])
     K = torch.tensor([[[150.0, 0, 32], [0, 150, 32], [0, 0, 1]]])
     depth = rasterize(screen, torch.tensor([[0, 2, 1], [0, 3, 2]]), K, 64, 64).depth
-    normals = torch.tensor([0.0, 0, -1]).expand_as(wall)
+    normals = torch.tensor([0.0, 0, -1]).expand_as(wall).contiguous()
     visible = vertex_visibility(wall, normals, K, depth)[0].view(21, 21)
     assert not visible[:, :10].any() and visible[:, 11:].all()
     assert not vertex_visibility(wall, -normals, K, depth).any()  # turned away
     assert not vertex_visibility(-wall, normals, K, depth).any()  # behind the camera
 
 
-def test_broken_vertices_and_empty_inputs():
+def test_broken_vertices_are_not_visible(device: str):
+    """Not finite, without a normal, or on a pixel that is not finite."""
     K, depth = torch.tensor([[[10.0, 0, 2], [0, 10, 2], [0, 0, 1]]]), torch.full((1, 4, 4), torch.inf)
-    vertices = torch.tensor([[[0.0, 0, 9], [torch.nan, 0, 9], [0, 0, torch.nan], [0, 0, 9]]])
-    normals = torch.tensor([[[0.0, 0, -1], [0, 0, -1], [0, 0, -1], [0, 0, 0]]])
-    assert vertex_visibility(vertices, normals, K, depth).tolist() == [[True, False, False, False]]
-    none = torch.zeros(0, 4, 3)
-    assert vertex_visibility(none, none, torch.zeros(0, 3, 3), torch.zeros(0, 4, 4)).shape == (0, 4)
+    vertices = torch.tensor([[[0.0, 0, 9], [torch.nan, 0, 9], [0, 0, torch.nan], [0, 0, 9], [1.3, 1.3, 9]]])
+    vertices = torch.cat([vertices, torch.tensor([[[torch.inf, 0, 9], [0, 0, torch.inf], [0, 0, 0]]])], 1)
+    normals = torch.tensor([0.0, 0, -1]).repeat(1, 8, 1)
+    normals[0, 3] = 0
+    depth[0, 3, 3] = torch.nan
+    assert both(vertices, normals, K, depth, device).tolist() == [[True] + 7 * [False]]
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize(("frames", "vertices"), [(0, 4), (2, 0)])
+def test_empty_inputs(backend: Backend, frames: int, vertices: int):
+    none, depth = torch.zeros(frames, vertices, 3), torch.zeros(frames, 4, 4)
+    visible = vertex_visibility(none, none, torch.zeros(frames, 3, 3), depth, backend)
+    assert visible.shape == (frames, vertices) and visible.dtype == torch.bool
+
+
+def test_takes_cameras_of_any_strides_and_gives_no_gradient(device: str):
+    g = torch.Generator().manual_seed(4)
+    vertices = (torch.randn(2, 70, 3, generator=g) + torch.tensor([0.0, 0, 20])).requires_grad_()
+    normals = torch.nn.functional.normalize(torch.randn(2, 70, 3, generator=g), dim=-1)
+    depth = 20 + torch.randn(2, 16, 16, generator=g)
+    K = torch.tensor([[60.0, 1, 8], [0, 50, 8], [0, 0, 1]])
+    visible = both(vertices, normals, K.expand(2, 3, 3), depth, device)
+    assert not visible.requires_grad and 0 < visible.sum() < 140
+    assert torch.equal(both(vertices, normals, K.T.contiguous().T.repeat(2, 1, 1), depth, device), visible)
 
 
 @pytest.mark.parametrize(
@@ -152,11 +196,15 @@ def test_broken_vertices_and_empty_inputs():
         ("depth", {"depth": torch.zeros(2, 6)}),
         ("depth", {"depth": torch.zeros(2, 0, 6)}),
         ("depth", {"depth": torch.zeros(2, 6, 6).int()}),
+        ("depth", {"depth": torch.zeros(2, 6, 6).transpose(1, 2)[:, 1:]}),
         ("normals", {"normals": torch.zeros(2, 5, 3, device="meta")}),
+        ("normals", {"normals": torch.zeros(2, 5, 3).double()}),
+        ("normals", {"normals": torch.zeros(1, 5, 3).expand(2, 5, 3)}),
+        ("backend", {"backend": "cuda"}),
     ],
 )
 def test_bad_input_names_the_argument(name: str, change: dict):
-    good = {
+    good: dict[str, Any] = {
         "vertices": torch.zeros(2, 5, 3),
         "normals": torch.zeros(2, 5, 3),
         "Ks": torch.eye(3).expand(2, 3, 3),
