@@ -172,6 +172,25 @@ def test_vertices_of_weight_zero_leave_no_trace(backend: Backend, kind: str, dev
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_vertices_of_weight_zero_get_no_gradient_even_from_nan(backend: Backend, device: str):
+    scene = Scene(2, 30, 6, 6)
+    scene.upstream[0] = math.nan
+    for gradient in scene(backend, "l1", device=device)[2:]:
+        assert not gradient[scene.weights == 0].any()
+        assert bool(gradient[0].isnan().any()) and bool(gradient[1].isfinite().all())
+
+
+def test_the_second_stage_sums_any_number_of_blocks(device: str):
+    from fmlfast.kernels.photometric_triton import weighted_mean  # not before the interpreter was chosen
+
+    partial = torch.rand(3, 2500, 2, generator=torch.Generator().manual_seed(0))
+    loss, total = weighted_mean(partial.to(device))
+    cost, weight = partial.double().sum(1).unbind(1)
+    torch.testing.assert_close(total.cpu().double(), weight, rtol=1e-6, atol=0)
+    torch.testing.assert_close(loss.cpu().double(), cost / weight, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_vertex_that_counts_and_is_unknown_shows(backend: Backend, device: str):
     scene = Scene(2, 20, 5, 5)
     scene.weights[0, 3], scene.vertices[0, 3, 0] = 1.0, math.nan
