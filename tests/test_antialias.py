@@ -1,0 +1,485 @@
+"""Antialiased silhouettes: areas and gradients in closed form, the walk over the mesh, kernels against float64."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.antialias import antialias, find_silhouettes
+from fmlfast.kernels.rasterize import Fragments, rasterize
+
+DEPTH, FOCAL = 500.0, 400.0
+backends = pytest.mark.parametrize("backend", ["torch", "triton"])
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kernel leaves out shows up as NaN, or as an edge of the first triangle."""
+    for name in ("empty", "empty_like"):
+        real = getattr(torch, name)
+        fill = lambda x: x.fill_(torch.nan if x.is_floating_point() else 5)  # noqa: E731
+        monkeypatch.setattr(torch, name, lambda *a, real=real, **k: fill(real(*a, **k)))
+
+
+def camera(height: int, width: int, frames: int = 1) -> Tensor:
+    K = torch.tensor([[FOCAL, 0, width / 2], [0, FOCAL, height / 2], [0, 0, 1]])
+    return K.repeat(frames, 1, 1)
+
+
+def at_pixels(points: Tensor, K: Tensor, depth: float | Tensor = DEPTH) -> Tensor:
+    """Points [..., 2] on the screen -> [..., 3] in camera space."""
+    z = torch.as_tensor(depth, dtype=points.dtype).expand(points.shape[:-1])
+    return torch.stack([(points[..., i] - K[i, 2]) / K[i, i] * z for i in (0, 1)] + [z], -1)
+
+
+def to_pixels(points: Tensor, K: Tensor) -> Tensor:
+    return (points[..., :2] / points[..., 2:]) * K[:2, :2].diagonal() + K[:2, 2]
+
+
+def sphere(n: int, radius: float) -> tuple[Tensor, Tensor]:
+    """A cube of 8 n^2 triangles a face, blown up: vertices [V, 3] float64 around 0, triangles [48 n^2, 3]."""
+    index: dict[tuple[int, ...], int] = {}
+    triangles = []
+    for axis in range(3):
+        for side in (-n, n):
+            for i in range(-n, n):
+                for j in range(-n, n):
+                    corners = [(side, i, j), (side, i + 1, j), (side, i + 1, j + 1), (side, i, j + 1)]
+                    quad = [index.setdefault(c[3 - axis :] + c[: 3 - axis], len(index)) for c in corners]
+                    quad = quad if side > 0 else quad[::-1]
+                    triangles += [quad[:3], [quad[0], quad[2], quad[3]]]
+    points = torch.tan(torch.tensor(list(index), dtype=torch.float64) / n * (math.pi / 4))
+    return points / points.norm(dim=1, keepdim=True) * radius, torch.tensor(triangles, dtype=torch.int32)
+
+
+def mask_of(
+    vertices: Tensor, triangles: Tensor, Ks: Tensor, fragments: Fragments, backend: Backend | None = None
+) -> Tensor:
+    hard = (fragments.triangle_id >= 0).to(vertices.dtype)[..., None]
+    return antialias(hard, vertices, triangles, Ks.to(vertices.dtype), fragments, backend)[..., 0]
+
+
+def draw_mask(
+    vertices: Tensor, triangles: Tensor, Ks: Tensor, height: int, width: int, backend: Backend | None = None
+) -> Tensor:
+    """[F, H, W] of any dtype; rasterised in float32."""
+    fragments = rasterize(vertices.detach().float(), triangles, Ks, height, width)
+    return mask_of(vertices, triangles, Ks, fragments, backend)
+
+
+def bumpy(seed: int, frames: int, height: int, width: int, channels: int, n: int = 4, device: str = "cpu"):
+    """Spheres with noise, which fold and hide themselves, larger than the picture or not: image, vertices, ..."""
+    g = torch.Generator().manual_seed(seed)
+    points, triangles = sphere(n, 0.45 * DEPTH / FOCAL * (height + width) / 2)
+    vertices = points.float() * (1 + 0.15 * torch.randn(frames, len(points), 1, generator=g))
+    vertices[..., 2] += DEPTH
+    Ks = camera(height, width, frames) + torch.tensor([[0, 3.0, 0], [1, 0, 0], [0, 0, 0]])
+    fragments = rasterize(vertices, triangles, Ks, height, width)
+    image = torch.rand(frames, height, width, channels, generator=g)
+    upstream = torch.randn(frames, height, width, channels, generator=g)
+    fragments = Fragments(*(x.to(device) for x in vars(fragments).values()))
+    return *(x.to(device) for x in (image, vertices, triangles, Ks)), fragments, upstream.to(device)
+
+
+def gradients(image, vertices, triangles, Ks, fragments, upstream, backend, dtype=torch.float32) -> list[Tensor]:
+    """The picture and the gradients of image and vertices."""
+    image, vertices = (x.detach().clone().to(dtype).requires_grad_() for x in (image, vertices))
+    out = antialias(image, vertices, triangles, Ks.to(dtype), fragments, backend)
+    return [out.detach(), *torch.autograd.grad(out, (image, vertices), upstream.to(dtype))]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("top,bottom", [(10.2, 10.2), (3.3, 14.9), (19.0, 1.5), (11.5, 11.5), (8.0, 8.0)])
+@backends
+def test_half_plane_is_exact(backend: Backend, top: float, bottom: float, turned: bool, mirrored: bool):
+    """The area to one side of an edge across the whole picture, and its gradient to the ends of the edge."""
+    size = 21
+    K = camera(size, size).double()
+    x = torch.tensor([top, bottom], dtype=torch.float64)
+    points = torch.stack([torch.stack([x[0] - (x[1] - x[0]), x[1] + (x[1] - x[0]), x.new_tensor(-300.0)])], 1)
+    points = torch.cat([points, torch.tensor([[-float(size)], [2.0 * size], [size / 2]])], 1)
+    if mirrored:
+        points[:, 0] = size - points[:, 0]
+    if turned:
+        points = points.flip(1)
+    depth = torch.tensor([400.0, 600.0, 500.0], dtype=torch.float64)
+    vertices = at_pixels(points, K[0], depth)[None].requires_grad_()
+
+    axis, other = (1, 0) if turned else (0, 1)
+    edge = to_pixels(vertices[0, :2], K[0])
+    middle = edge[0, axis] + (size / 2 - edge[0, other]) / (edge[1, other] - edge[0, other]) * (
+        edge[1, axis] - edge[0, axis]
+    )
+    area = size * (size - middle if mirrored else middle)
+    (expected,) = torch.autograd.grad(area, vertices)
+
+    single = backend == "triton"
+    leaf = vertices.detach().float().requires_grad_() if single else vertices
+    found = draw_mask(leaf, torch.tensor([[0, 1, 2]]), K.float(), size, size, backend).sum()
+    (gradient,) = torch.autograd.grad(found, leaf)
+    accuracy = 1e-5 if single else 1e-12
+    torch.testing.assert_close(found.double(), area.detach(), rtol=accuracy, atol=0)
+    torch.testing.assert_close(gradient.double(), expected, rtol=10 * accuracy, atol=accuracy * expected.abs().max())
+
+
+@pytest.mark.parametrize("left,right", [(2.0, 9.0), (2.5, 9.5), (3.1, 6.7), (4.3, 4.9), (4.5, 4.5 + 1e-3)])
+def test_strips_are_exact_however_they_hit_the_centers(left: float, right: float):
+    """Also those thinner than a pixel where they hit a centre."""
+    points = torch.tensor([[left, -50.0], [right, -50.0], [right, 90.0], [left, 90.0]], dtype=torch.float64)
+    vertices = at_pixels(points, camera(7, 12)[0].double())[None]
+    for triangles in ([[0, 1, 2], [0, 2, 3]], [[1, 2, 3], [1, 3, 0]]):
+        for flip in (False, True):
+            turned = vertices[..., [1, 0, 2]] if flip else vertices
+            size = (12, 7) if flip else (7, 12)
+            Ks = camera(*size)
+            mask = draw_mask(turned, torch.tensor(triangles), Ks, *size)
+            line = mask.sum(2 - flip)
+            torch.testing.assert_close(line, torch.full_like(line, right - left), rtol=0, atol=2e-5)
+
+
+def blend_by_segments(corners: Tensor, mask: Tensor) -> Tensor:
+    """What one triangle's mask should become, pair by pair, from segments that cross its sides."""
+    height, width = mask.shape
+    out = mask.clone()
+    for row in range(height):
+        for column in range(width):
+            for dx, dy in ((1, 0), (0, 1)):
+                if column + dx >= width or row + dy >= height or mask[row, column] == mask[row + dy, column + dx]:
+                    continue
+                inside, outside = (row, column), (row + dy, column + dx)
+                if mask[inside] == 0:
+                    inside, outside = outside, inside
+                p, q = (torch.tensor([i[1] + 0.5, i[0] + 0.5], dtype=torch.float64) for i in (inside, outside))
+                for k in range(3):
+                    a, b = corners[k], corners[(k + 1) % 3]
+                    # p + s (q - p) = a + t (b - a)
+                    s, t = torch.linalg.solve(torch.stack([q - p, a - b], 1), a - p).tolist()
+                    rise = (b - a).abs()
+                    if 0 <= s <= 1 and 0 <= t <= 1 and (rise[1] > rise[0] if dx else rise[1] <= rise[0]):
+                        out[outside if s > 0.5 else inside] += s - 0.5
+    return out
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_triangle_and_the_same_one_cut_into_many(seed: int):
+    """Silhouettes are found from any number of triangles away."""
+    g = torch.Generator().manual_seed(seed)
+    corners = torch.rand(3, 2, generator=g, dtype=torch.float64) * 17
+    K = camera(15, 16)
+    depth = 400 + 200 * torch.rand(3, generator=g, dtype=torch.float64)
+    vertices = at_pixels(corners, K[0].double(), depth)
+    one = draw_mask(vertices[None], torch.tensor([[0, 1, 2]]), K, 15, 16)
+    hard = (rasterize(vertices[None].float(), torch.tensor([[0, 1, 2]]), K, 15, 16).triangle_id >= 0).double()
+    torch.testing.assert_close(one[0], blend_by_segments(corners, hard[0]), rtol=0, atol=1e-6)
+    n = 25
+    index = {(i, j): k for k, (i, j) in enumerate((i, j) for i in range(n + 1) for j in range(n + 1 - i))}
+    weights = torch.tensor([[i, j, n - i - j] for i, j in index], dtype=torch.float64) / n
+    cut = [[(i, j), (i + 1, j), (i, j + 1)] for i in range(n) for j in range(n - i)]
+    cut += [[(i + 1, j), (i + 1, j + 1), (i, j + 1)] for i in range(n) for j in range(n - i - 1)]
+    triangles = torch.tensor([[index[c] for c in t] for t in cut])
+    flipped = torch.where(torch.rand(len(triangles), 1, generator=g) < 0.5, triangles, triangles.flip(1))
+    for mesh in (triangles, flipped):  # the order of the corners plays no role
+        many = draw_mask((weights @ vertices)[None], mesh, K, 15, 16)
+        torch.testing.assert_close(many, one, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_area_of_a_triangle_and_its_gradient(seed: int):
+    """Right up to what happens at three corners."""
+    g = torch.Generator().manual_seed(seed)
+    K = camera(200, 200).double()
+    corners = torch.tensor([[30.0, 20.0], [180, 70], [60, 170]], dtype=torch.float64)
+    corners = corners + 20 * (torch.rand(3, 2, generator=g, dtype=torch.float64) - 0.5)
+    vertices = at_pixels(corners, K[0], torch.tensor([400.0, 500, 600], dtype=torch.float64))[None].requires_grad_()
+    a, b, c = to_pixels(vertices[0], K[0])
+    area = ((b - a)[0] * (c - a)[1] - (b - a)[1] * (c - a)[0]).abs() / 2
+    (expected,) = torch.autograd.grad(area, vertices)
+    found = draw_mask(vertices, torch.tensor([[0, 1, 2]]), K.float(), 200, 200).sum()
+    (gradient,) = torch.autograd.grad(found, vertices)
+    assert abs(found.item() - area.item()) < 1.0
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=0.02 * expected.abs().max().item())
+
+
+def test_diamond_counts_its_edges_once():
+    points = torch.tensor([[40.1, 10.3], [70.1, 40.3], [40.1, 70.3], [10.1, 40.3]], dtype=torch.float64)
+    vertices = at_pixels(points, camera(80, 80)[0].double())[None]
+    for dtype in (torch.float32, torch.float64):
+        area = draw_mask(vertices.to(dtype), torch.tensor([[0, 1, 2], [0, 2, 3]]), camera(80, 80), 80, 80).sum()
+        assert abs(area.item() - 1800) < 1
+
+
+def silhouette_pairs(fragments: Fragments, Ks: Tensor) -> Tensor:
+    """[F, 2, H, W] bool: pairs of a covered and an empty pixel where a circle around the middle is steep, or flat."""
+    seen = fragments.triangle_id >= 0
+    _, height, width = seen.shape
+    y, x = torch.meshgrid(torch.arange(height) - Ks[0, 1, 2], torch.arange(width) - Ks[0, 0, 2], indexing="ij")
+    pairs = torch.zeros(len(seen), 2, height, width, dtype=torch.bool)
+    pairs[:, 0, :, :-1] = (seen[:, :, 1:] != seen[:, :, :-1]) & ((x + 1).abs() > (y + 0.5).abs())[:, :-1]
+    pairs[:, 1, :-1] = (seen[:, 1:] != seen[:, :-1]) & ((x + 0.5).abs() <= (y + 1).abs())[:-1]
+    return pairs
+
+
+@pytest.mark.parametrize("n,size", [(3, 61), (16, 120), (24, 90)])
+def test_sphere(n: int, size: int):
+    """With triangles of 7, 0.7 and 0.2 pixels: silhouettes are found, the area and its gradients are right."""
+    radius = 0.4 * size * DEPTH / FOCAL
+    points, triangles = sphere(n, radius)
+    Ks = camera(size, size)
+    offset = torch.tensor([0.3, -0.7, DEPTH], dtype=torch.float64, requires_grad=True)
+    scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+    vertices = (points * scale + offset)[None]
+    fragments = rasterize(vertices.detach().float(), triangles, Ks, size, size)
+
+    expected = silhouette_pairs(fragments, Ks)
+    codes = find_silhouettes(vertices.detach(), triangles, Ks.double(), fragments)
+    assert ((codes >= 0) & expected).sum() > 0.95 * expected.sum()
+    assert abs((codes >= 0).sum() - expected.sum()) < 0.02 * expected.sum()
+    if n > 10:  # looking at the visible triangle's own edges only would not do
+        codes = find_silhouettes(vertices.detach(), triangles, Ks.double(), fragments, max_steps=1)
+        assert ((codes >= 0) & expected).sum() < 0.05 * expected.sum()
+
+    area = mask_of(vertices, triangles, Ks, fragments).sum()
+    to_offset, to_scale = torch.autograd.grad(area, (offset, scale))
+    # The cone that touches the sphere, cut at z = f; a sphere a little off the axis makes no difference.
+    r, z = radius, DEPTH
+    exact = math.pi * FOCAL**2 * r**2 / (z**2 - r**2)
+    flatter = (math.pi / (2 * n)) ** 2 / 12 if n < 10 else 0.0
+    assert area.item() == pytest.approx(exact, rel=flatter + 2e-3)
+    assert to_scale.item() == pytest.approx(2 * exact * z**2 / (z**2 - r**2), rel=0.03)
+    assert to_offset[2].item() == pytest.approx(-2 * exact * z / (z**2 - r**2), rel=0.03)
+    assert to_offset[:2].abs().max().item() < 0.01 * to_scale.item() / radius
+
+
+def test_translation_moves_the_first_moment():
+    """d/dx of the sum of x times the mask is the area: every column's silhouette moves its share."""
+    points, triangles = sphere(8, 20.0)
+    offset = torch.tensor([1.0, 2.0, DEPTH], dtype=torch.float64, requires_grad=True)
+    mask = draw_mask((points + offset)[None], triangles, camera(50, 60), 50, 60)[0]
+    x, y = torch.arange(60, dtype=torch.float64), torch.arange(50, dtype=torch.float64)
+    area = mask.sum().item()
+    for moment, axis in (((mask * x).sum(), 0), ((mask * y[:, None]).sum(), 1)):
+        (gradient,) = torch.autograd.grad(moment, offset, retain_graph=True)
+        assert gradient[axis].item() == pytest.approx(area * FOCAL / DEPTH, rel=0.03)
+
+
+@backends
+def test_folds_are_silhouettes_and_creases_are_not(backend: Backend):
+    """Two triangles over the edge x = 5.2: the second one bends away, folds back behind the first, or before it."""
+    edge = [[5.2, -9.0], [5.2, 30.0]]
+    K = camera(6, 11)
+    for tip, depth, expected in ((40.0, 900.0, 6 * 11.0), (-30.0, 700.0, 6 * 5.2), (-30.0, 450.0, 6 * 5.2)):
+        points = torch.tensor([*edge, [-60.0, 3.0], [tip, 3.0]])
+        vertices = at_pixels(points, K[0], torch.tensor([500.0, 500, 500, depth]))[None]
+        for cull in (False, True):
+            triangles = torch.tensor([[0, 2, 1], [1, 3, 0]])
+            if cull and depth < 500:
+                triangles = triangles.flip(1)  # so that the nearer one is seen
+            fragments = rasterize(vertices, triangles, K, 6, 11, cull_backfaces=cull)
+            assert mask_of(vertices, triangles, K, fragments, backend).sum().item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_inner_edges_and_intersections_stay_as_they_are():
+    """Nothing but where a surface ends is blended."""
+    g = torch.Generator().manual_seed(3)
+    image = torch.rand(1, 20, 20, 3, generator=g)
+    corners = torch.tensor([[-30.0, -30], [60, -30], [60, 60], [-30, 60]])
+    K = camera(20, 20)
+    first = at_pixels(corners, K[0], torch.tensor([400.0, 600, 600, 400]))
+    second = at_pixels(corners, K[0], torch.tensor([600.0, 400, 400, 600]))
+    vertices = torch.cat([first, second])[None]
+    triangles = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
+    fragments = rasterize(vertices, triangles, K, 20, 20)
+    assert len(fragments.triangle_id.unique()) == 4
+    assert torch.equal(antialias(image, vertices, triangles, K, fragments), image)
+
+
+@backends
+def test_near_surface_blends_with_what_is_behind_it(backend: Backend):
+    """Colours of two surfaces, no empty pixel anywhere; depth decides whose edge it is."""
+    K = camera(5, 9)
+    back = at_pixels(torch.tensor([[-30.0, -30], [60, -30], [60, 60], [-30, 60]]), K[0], 900.0)
+    front = at_pixels(torch.tensor([[3.8, -30], [60, -30], [60, 60], [3.8, 60]]), K[0], 500.0)
+    vertices = torch.cat([back, front])[None]
+    triangles = torch.tensor([[0, 1, 2], [0, 2, 3], [4, 5, 6], [4, 6, 7]])
+    fragments = rasterize(vertices, triangles, K, 5, 9)
+    colors = torch.tensor([[0.2, 1.0], [0.9, 0.0]])
+    image = colors[fragments.triangle_id.long() // 2]
+    found = antialias(image, vertices, triangles, K, fragments, backend)
+    share = torch.tensor([0, 0, 0, 0.2, 1, 1, 1, 1, 1]).view(1, 1, 9, 1)
+    torch.testing.assert_close(
+        found, (colors[0] * (1 - share) + colors[1] * share).expand(1, 5, 9, 2), rtol=0, atol=1e-5
+    )
+
+
+SIZES = [(1, 1, 1, 1), (1, 1, 7, 2), (2, 5, 1, 1), (3, 13, 17, 3), (2, 20, 25, 9)]
+
+
+@pytest.mark.parametrize("frames,height,width,channels", SIZES)
+def test_kernels_match_float64(device: str, frames: int, height: int, width: int, channels: int):
+    for n in (1, 5):
+        image, vertices, triangles, Ks, fragments, upstream = bumpy(7, frames, height, width, channels, n, device)
+        inputs = (image, vertices, triangles, Ks, fragments, upstream)
+        found = gradients(*inputs, "triton")
+        expected = gradients(*inputs, "torch", torch.float64)
+        assert height * width < 40 or expected[2].abs().amax((1, 2)).min() > 0
+        for a, b, accuracy in zip(found, expected, (1e-5, 1e-4, 1e-3), strict=True):
+            torch.testing.assert_close(a.double(), b, rtol=0, atol=accuracy * max(b.abs().max().item(), 1e-9))
+
+
+def test_kernel_finds_the_same_edges_to_the_bit(device: str):
+    from fmlfast.kernels._antialias_find_triton import find_silhouettes_triton
+
+    for n, seed in ((2, 0), (9, 1)):
+        _, vertices, triangles, Ks, fragments, _ = bumpy(seed, 2, 31, 30, 1, n, device)
+        vertices[0, ::7, 2] = -1
+        vertices[1, 5] = torch.nan
+        vertices[1, 6, 0] = torch.inf
+        for steps in (2, 64):
+            codes = find_silhouettes(vertices, triangles, Ks, fragments, steps)
+            assert torch.equal(codes, find_silhouettes_triton(vertices, triangles, Ks, fragments, steps))
+            assert (codes >= 0).sum() > 20
+
+
+def test_small_programs_runs_and_batches_give_the_same_bits(device: str, request: pytest.FixtureRequest):
+    image, vertices, triangles, Ks, fragments, upstream = bumpy(5, 3, 7, 9, 3, 2, device)
+    upstream = upstream * torch.tensor([1e-6, 1.0, 1e6], device=device).view(3, 1, 1, 1)
+    batch = gradients(image, vertices, triangles, Ks, fragments, upstream, "triton")
+    assert batch[2].abs().amax((1, 2)).min() > 0
+    for f in range(3):
+        frame = Fragments(*(x[f : f + 1] for x in vars(fragments).values()))
+        inputs = (image[f : f + 1], vertices[f : f + 1], triangles, Ks[f : f + 1], frame, upstream[f : f + 1])
+        single = gradients(*inputs, "triton")
+        assert all(torch.equal(a[f : f + 1], b) for a, b in zip(batch, single, strict=True))
+    request.getfixturevalue("small_programs")
+    again = gradients(image, vertices, triangles, Ks, fragments, upstream, "triton")
+    assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
+
+
+@backends
+def test_which_inputs_need_gradients(device: str, backend: Backend):
+    image, vertices, triangles, Ks, fragments, _ = bumpy(2, 2, 11, 12, 2, 3, device)
+    Ks = Ks.transpose(1, 2).contiguous().transpose(1, 2)  # small inputs come in any layout
+    inputs = (image, vertices, triangles, Ks, fragments, torch.ones_like(image))
+    _, to_image, to_vertices = gradients(*inputs, backend)
+    for i, expected in ((0, to_image), (1, to_vertices)):
+        leaves = [image.clone(), vertices.clone()]
+        leaves[i].requires_grad_()
+        antialias(*leaves, triangles, Ks, fragments, backend).sum().backward()  # an expanded gradient
+        assert leaves[1 - i].grad is None
+        assert torch.equal(leaves[i].grad, expected)
+    assert not antialias(image, vertices, triangles, Ks, fragments, backend).requires_grad
+
+
+def test_gradcheck():
+    image, vertices, triangles, Ks, fragments, _ = bumpy(4, 1, 5, 6, 1, 1)
+    image, vertices, Ks = image.double(), vertices.double(), Ks.double()
+    image.requires_grad_(), vertices.requires_grad_()
+    blend = lambda image, vertices: antialias(image, vertices, triangles, Ks, fragments)  # noqa: E731
+    assert torch.autograd.gradcheck(blend, (image, vertices), eps=1e-5, atol=1e-6)
+
+
+@backends
+def test_what_cannot_be_projected_leaks_no_nan(device: str, backend: Backend):
+    image, vertices, triangles, Ks, fragments, upstream = bumpy(6, 2, 20, 21, 2, 4, device)
+    whole = gradients(image, vertices, triangles, Ks, fragments, upstream, backend)
+    for x, y, z in ((torch.nan, 0, 1), (0, torch.inf, 1), (0, 0, -torch.inf), (0, 0, 0), (0, 0, -5), (1e30, 0, 1)):
+        broken = vertices.clone()
+        broken[:, ::60] = torch.tensor([x, y, z], device=device)
+        seen = rasterize(broken, triangles, Ks, 20, 21)
+        found = gradients(image, broken, triangles, Ks, seen, upstream, backend)
+        assert all(a.isfinite().all() for a in found)
+        assert (found[2][:, ::60] == 0).all()
+        assert not torch.equal(found[0], image)
+    stale = gradients(
+        image, vertices * torch.tensor([3.0, 1, 1]).to(device), triangles, Ks, fragments, upstream, backend
+    )
+    assert all(
+        a.isfinite().all() for a in [*whole, *stale]
+    )  # nor does it matter that fragments are not of these vertices
+
+
+@backends
+def test_broken_colors_break_their_own_frame_only(device: str, backend: Backend):
+    image, vertices, triangles, Ks, fragments, upstream = bumpy(6, 2, 20, 21, 2, 4, device)
+    image[0] = torch.nan
+    found = gradients(image, vertices, triangles, Ks, fragments, upstream, backend)
+    assert found[2][0].isnan().any() and found[0][0].isnan().all()
+    assert found[0][1].isfinite().all() and found[2][1].isfinite().all()
+
+
+@backends
+def test_empty_batch(backend: Backend):
+    image, vertices, triangles, Ks, fragments, _ = bumpy(1, 1, 5, 6, 2, 1)
+    none = Fragments(*(x[:0] for x in vars(fragments).values()))
+    leaves = image[:0].requires_grad_(), vertices[:0].requires_grad_()
+    out = antialias(*leaves, triangles, Ks[:0], none, backend)
+    out.sum().backward()
+    assert out.shape == (0, 5, 6, 2) and leaves[0].grad is not None and leaves[1].grad is not None
+    assert antialias(image[..., :0], vertices, triangles, Ks, fragments, backend).shape == (1, 5, 6, 0)
+
+
+GOOD = dict(zip(("image", "vertices", "triangles", "Ks", "fragments"), bumpy(1, 2, 5, 6, 2, 1), strict=False))
+IDS = GOOD["fragments"].triangle_id
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image": GOOD["image"][0]}, "image must be"),
+        ({"image": GOOD["image"][:1]}, r"image must be \[2, H, W, C\]"),
+        ({"image": GOOD["image"].double()}, "image must be float32, not float64"),
+        ({"image": GOOD["image"].to("meta")}, "image is on meta"),
+        ({"image": GOOD["image"].transpose(1, 2).contiguous().transpose(1, 2)}, "image must be contiguous"),
+        ({"vertices": GOOD["vertices"][0]}, "vertices must be"),
+        ({"vertices": GOOD["vertices"].half()}, "vertices must be float32 or float64"),
+        ({"vertices": GOOD["vertices"].flip(2).transpose(0, 1)}, "vertices must be contiguous"),
+        ({"triangles": GOOD["triangles"][:0]}, "triangles must hold"),
+        ({"triangles": GOOD["triangles"] + 999}, "triangles hold the index"),
+        ({"triangles": GOOD["triangles"].float()}, "triangles must be int32 or int64"),
+        ({"triangles": GOOD["triangles"][:3]}, "fragments hold a triangle beyond the 3"),
+        ({"Ks": GOOD["Ks"][:1]}, r"Ks must be \[2, 3, 3\]"),
+        ({"Ks": GOOD["Ks"].double()}, "Ks must be float32"),
+        ({"fragments": replace(GOOD["fragments"], triangle_id=IDS[:, 1:])}, "fragments.triangle_id must be"),
+        ({"fragments": replace(GOOD["fragments"], triangle_id=IDS.long())}, "fragments.triangle_id must be int32"),
+        ({"fragments": replace(GOOD["fragments"], depth=IDS)}, "fragments.depth must be float32"),
+        ({"backend": "cuda"}, "backend must be"),
+    ],
+)
+def test_bad_input_is_named(change: dict, message: str):
+    antialias(**GOOD)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        antialias(**(GOOD | change))
+
+
+@pytest.mark.parametrize("backend,steps,below", [("torch", 60, 0.02), ("triton", 6, 0.8)])
+def test_silhouette_fit(device: str, backend: Backend, steps: int, below: float):
+    """A sphere is moved, scaled and dented until its mask is that of a shifted star with five points."""
+    size = 48
+    points, triangles = (x.to(device) for x in sphere(8, 12.0))
+    points, Ks = points.float(), camera(size, size).to(device)
+    angle = torch.atan2(points[:, 1], points[:, 0])
+    waves = torch.stack([f(k * angle) for k in (2, 3, 4, 5) for f in (torch.cos, torch.sin)])
+
+    def shape(numbers: Tensor) -> Tensor:  # shift x, y, in pixels / 10; log scale; waves
+        scale = torch.exp(numbers[2] + numbers[3:] @ waves)[:, None]
+        shift = torch.cat([numbers[:2] * (10 * DEPTH / FOCAL), numbers.new_tensor([DEPTH])])
+        return (torch.cat([points[:, :2] * scale, points[:, 2:]], 1) + shift)[None]
+
+    star = torch.tensor([0.4, -0.3, 0.25, 0, 0, 0, 0, 0, 0, 0.2, -0.1], device=device)
+    with torch.no_grad():
+        target = draw_mask(shape(star), triangles, Ks, size, size, backend)
+    numbers = torch.zeros_like(star, requires_grad=True)
+    optimizer = torch.optim.Adam([numbers], lr=0.04)
+    losses = []
+    for _ in range(steps):
+        loss = (draw_mask(shape(numbers), triangles, Ks, size, size, backend) - target).square().sum()
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[0] > 50
+    assert losses[-1] < below * losses[0]
