@@ -1,0 +1,69 @@
+"""How `rasterize` launches its kernels at full size. A face has two triangles for every vertex."""
+
+from benchmarks.compile import Case
+from fmlfast.kernels._rasterize_grad_triton import rasterize_bwd_kernel
+from fmlfast.kernels.rasterize_triton import (
+    rasterize_micro_kernel,
+    rasterize_resolve_kernel,
+    rasterize_tile_kernel,
+)
+
+_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+_MESH = "*fp32 *{index} *fp32"
+
+
+def _draw(index: str, cull: bool) -> list[Case]:
+    mesh, variant = _MESH.format(index=index), f"{index}, {'one side' if cull else 'both sides'}"
+    keys = "*i64 *i32 *i64 *i64"
+    return [
+        Case(
+            rasterize_micro_kernel,
+            f"{keys} {mesh} i64 i64 i32 i32 i32 i32 fp32",
+            {"CULL": cull, "TILE": 4, "BLOCK": 128},
+            bytes=3 * (8 if index == "i64" else 4) / 32 + 6,
+            element="triangle of a frame, of 32 frames",
+            variant=variant,
+            options=_OPTIONS,
+            unaligned=("counter_ptr",),
+        ),
+        Case(
+            rasterize_tile_kernel,
+            f"{keys} {mesh} i32 i32 i32 fp32",
+            {"CULL": cull, "TILE": 4, "ITEMS": 16},
+            bytes=16 + 3 * (8 if index == "i64" else 4) + 36,
+            element="work item",
+            variant=variant,
+            options=_OPTIONS,
+            unaligned=("counter_ptr",),
+        ),
+    ]
+
+
+def _pixels(index: str) -> list[Case]:
+    mesh = _MESH.format(index=index)
+    return [
+        Case(
+            rasterize_resolve_kernel,
+            f"*i64 {mesh} *i32 *fp32 *fp32 i32 i32 i32 i32 fp32",
+            {"BLOCK": 128},
+            bytes=28,
+            element="pixel",
+            variant=index,
+            options=_OPTIONS,
+        ),
+        *(
+            Case(
+                rasterize_bwd_kernel,
+                f"{mesh} *i32 *fp32 *fp32 *fp32 *fp32 *i64 i32 i32 i32 i32",
+                {"MAX_ONLY": max_only, "BLOCK": 128},
+                bytes=20,
+                element="pixel",
+                variant=f"{index}, {'largest' if max_only else 'sum'}",
+                options={"num_warps": 4},
+            )
+            for max_only in (True, False)
+        ),
+    ]
+
+
+CASES = [*_draw("i32", False), *_draw("i32", True), *_draw("i64", False), *_pixels("i32"), *_pixels("i64")]

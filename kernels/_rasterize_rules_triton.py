@@ -1,0 +1,107 @@
+"""The rules of `rasterize` for kernels: projection, window, edge functions and keys of triangles, one a lane.
+
+A corner is (x, y, z) in camera space, (u, v, w, scale) when projected and (u, v, w) around a pixel.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+EMPTY = tl.constexpr(torch.iinfo(torch.int64).max)
+
+
+@triton.jit
+def split(first, offsets, size):
+    """Frame and place in it of elements first + offsets, when a frame has `size`; divides vectors in 32 bits."""
+    frame = first // size
+    place = (first - frame * size).to(tl.int32) + offsets
+    return frame + place // size, place % size
+
+
+@triton.jit
+def load_camera(Ks_ptr, frame, mask):
+    """The first two rows of the intrinsics."""
+    k = Ks_ptr + frame * 9
+    k00, k01, k02 = tl.load(k, mask=mask), tl.load(k + 1, mask=mask), tl.load(k + 2, mask=mask)
+    k10, k11, k12 = tl.load(k + 3, mask=mask), tl.load(k + 4, mask=mask), tl.load(k + 5, mask=mask)
+    return k00, k01, k02, k10, k11, k12
+
+
+@triton.jit
+def load_corner(vertices_ptr, triangles_ptr, triangle, corner: tl.constexpr, frame, vertices, mask):
+    """x, y, z of a corner of a triangle; triangle 0 of the frame where the mask is off."""
+    vertex = tl.load(triangles_ptr + triangle.to(tl.int64) * 3 + corner, mask=mask, other=0).to(tl.int64)
+    at = vertices_ptr + (frame * vertices + vertex) * 3
+    return tl.load(at, mask=mask, other=0), tl.load(at + 1, mask=mask, other=0), tl.load(at + 2, mask=mask, other=0)
+
+
+@triton.jit
+def project(corner, camera, near):
+    """Homogeneous pixel coordinates of a corner, K X = (u, v, w) / scale; w = 1 in front, u = NaN if not finite."""
+    x, y, z = corner
+    k00, k01, k02, k10, k11, k12 = camera
+    front = z >= near
+    scale = tl.div_rn(1.0, tl.where(front, z, near))
+    w = tl.where(front, 1.0, z * scale)
+    x, y = x * scale, y * scale
+    u, v = k00 * x + k01 * y + k02 * w, k10 * x + k11 * y + k12 * w
+    return tl.where(tl.abs(u + v + z) < float("inf"), u, float("nan")), v, w, scale
+
+
+@triton.jit
+def window(a, b, c, height, width):
+    """First and last column and row whose centres the triangle may hold, whether it reaches through the near plane,
+    and whether it can be seen at all. One that reaches through the near plane may show up anywhere.
+    """
+    u0, u1 = tl.minimum(tl.minimum(a[0], b[0]), c[0]), tl.maximum(tl.maximum(a[0], b[0]), c[0])
+    v0, v1 = tl.minimum(tl.minimum(a[1], b[1]), c[1]), tl.maximum(tl.maximum(a[1], b[1]), c[1])
+    finite = a[0] + b[0] + c[0]
+    finite = finite == finite
+    w0, w1 = tl.minimum(tl.minimum(a[2], b[2]), c[2]), tl.maximum(tl.maximum(a[2], b[2]), c[2])
+    crossing = (w0 < 1) & (w1 == 1)
+    left, right = tl.maximum(tl.ceil(u0 - 0.5), 0.0), tl.minimum(tl.floor(u1 - 0.5), width - 1.0)
+    top, bottom = tl.maximum(tl.ceil(v0 - 0.5), 0.0), tl.minimum(tl.floor(v1 - 0.5), height - 1.0)
+    seen = finite & (crossing | ((w0 == 1) & (left <= right) & (top <= bottom)))
+    whole = crossing | ~seen  # what is not seen could not be converted
+    left, top = tl.where(whole, 0.0, left), tl.where(whole, 0.0, top)
+    right, bottom = tl.where(whole, width - 1.0, right), tl.where(whole, height - 1.0, bottom)
+    return left.to(tl.int32), right.to(tl.int32), top.to(tl.int32), bottom.to(tl.int32), crossing, seen
+
+
+@triton.jit
+def edge(p, q):
+    """The edge function, and what takes its place where it is 0: the pixel moves a little right and much less down."""
+    px, py, pw = p
+    qx, qy, qw = q
+    value, right, down = px * qy - py * qx, py * qw - qy * pw, qx * pw - px * qw
+    return value, tl.where(value != 0, value, tl.where(right != 0, right, down))
+
+
+@triton.jit
+def around(corner, px, py):
+    """A projected corner, relative to the pixel's centre."""
+    u, v, w, _ = corner
+    return u - px * w, v - py * w, w
+
+
+@triton.jit
+def hit_key(a, b, c, column, row, triangle, least, CULL: tl.constexpr):
+    """depth_bits << 32 | triangle where the pixel's centre lies in the triangle, no nearer than `least`; else EMPTY."""
+    px, py = column.to(tl.float32) + 0.5, row.to(tl.float32) + 0.5
+    p, q, r = around(a, px, py), around(b, px, py), around(c, px, py)
+    e0, side0 = edge(q, r)
+    e1, side1 = edge(r, p)
+    e2, side2 = edge(p, q)
+    inside = (side0 < 0) & (side1 < 0) & (side2 < 0)  # seen from outside
+    if not CULL:
+        inside |= (side0 > 0) & (side1 > 0) & (side2 > 0)
+    depth = tl.div_rn(e0 * a[2] + e1 * b[2] + e2 * c[2], e0 * a[3] + e1 * b[3] + e2 * c[3])
+    inside &= (depth >= least) & (depth < float("inf"))
+    key = (depth.to(tl.int32, bitcast=True).to(tl.int64) << 32) | triangle
+    return tl.where(inside, key, EMPTY)
+
+
+@triton.jit
+def as_columns(corner):
+    u, v, w, scale = corner
+    return u[:, None], v[:, None], w[:, None], scale[:, None]
