@@ -120,10 +120,10 @@ def poisoned() -> Iterator[None]:
 
 
 def soup(vertices: int, triangles: int, seed: int) -> Tensor:
-    """Random triangles [T, 3] int32, some degenerate; vertex 0 is in 130 of them, the last one of many in none."""
+    """Random triangles [T, 3] int32, some degenerate; vertex 0 is in 105 of them, the last one of many in none."""
     g = torch.Generator().manual_seed(seed)
     faces = torch.randint(0, max(vertices - 1, 1), (triangles, 3), generator=g, dtype=torch.int32)
-    faces[:130, seed % 3] = 0
+    faces[:105, seed % 3] = 0
     return faces
 
 
@@ -135,7 +135,7 @@ def normals_and_gradient(
     return normals.detach(), torch.autograd.grad((normals * weights).sum(), vertices)[0]
 
 
-@pytest.mark.parametrize(("frames", "vertices", "triangles"), [(1, 1, 1), (2, 2, 3), (3, 63, 170), (2, 500, 1001)])
+@pytest.mark.parametrize(("frames", "vertices", "triangles"), [(1, 1, 1), (2, 2, 3), (2, 63, 130), (2, 500, 1001)])
 def test_kernels_match_the_reference(
     device: str, poisoned: None, small_programs: None, frames: int, vertices: int, triangles: int
 ):
@@ -145,8 +145,6 @@ def test_kernels_match_the_reference(
     faces = soup(vertices, triangles, vertices)
     right = normals_and_gradient(points.double(), faces, weights.double(), "torch")
     found = normals_and_gradient(points.to(device), faces.to(device), weights.to(device), "triton")
-    again = normals_and_gradient(points.to(device), faces.to(device), weights.to(device), "triton")
-    assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
     normals, gradient = (a.double().cpu() for a in found)
     # Areas that cancel leave their rounding errors: 2^-24 of each, a few for every triangle.
     a, b, c = points.double()[:, faces.long()].unbind(2)
@@ -172,11 +170,12 @@ def test_kernels_of_a_smooth_mesh_are_exact(device: str, poisoned: None, small_p
     torch.testing.assert_close(found[1].cpu().double(), right[1], rtol=0, atol=2e-6 * float(right[1].abs().max()))
 
 
-def test_kernels_batch_equals_one_by_one(device: str, small_programs: None):
+def test_kernels_repeat_and_batch_equals_one_by_one(device: str, small_programs: None):
     g = torch.Generator().manual_seed(9)
     points, weights = (torch.randn(4, 70, 3, generator=g).to(device) for _ in range(2))
-    faces = soup(70, 200, 9)[120:].to(device)
-    whole = normals_and_gradient(points, faces, weights, "triton")
+    faces = soup(70, 200, 9)[100:].to(device)
+    whole, again = (normals_and_gradient(points, faces, weights, "triton") for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
     for f in range(4):
         one = normals_and_gradient(points[f : f + 1], faces, weights[f : f + 1], "triton")
         assert all(torch.equal(a[0], b[f]) for a, b in zip(one, whole, strict=True))
@@ -195,6 +194,17 @@ def test_kernels_give_undefined_normals_no_gradient(device: str):
     vertices = points.clone().requires_grad_()
     vertex_normals(vertices, triangles, "triton").backward(weights)
     assert vertices.grad is not None and torch.equal(vertices.grad, gradient)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_broken_vertices_without_triangles_stay_alone(device: str, backend: Backend):
+    vertices, triangles = sphere(6, 7)
+    points = torch.cat([vertices, torch.full((1, 3), torch.nan)])[None].float().to(device)
+    weights = torch.ones_like(points)
+    weights[:, -1] = torch.nan
+    normals, gradient = normals_and_gradient(points, triangles.to(device), weights, backend)
+    assert normals[:, :-1].isfinite().all() and (normals[:, -1] == 0).all()
+    assert gradient[:, :-1].isfinite().all() and (gradient[:, -1] == 0).all()
 
 
 def test_topology_is_made_anew_after_triangles_change(device: str):
