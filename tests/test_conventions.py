@@ -40,21 +40,29 @@ def soup(seed: int) -> tuple[Tensor, Tensor]:
     return points.view(-1, 3), torch.arange(300, dtype=torch.int32).view(100, 3)
 
 
-def our_cameras(seed: int, skew: float = 0.0) -> tuple[Tensor, Tensor]:
+def our_cameras(seed: int, skew: float = 0.0, height: int = HEIGHT, width: int = WIDTH) -> tuple[Tensor, Tensor]:
     """Four cameras some 700 mm away: viewmats [4, 4, 4], Ks [4, 3, 3]."""
     g = torch.Generator().manual_seed(seed)
     eyes = torch.nn.functional.normalize(rand(g, 4, 3) - 0.5, dim=-1) * (650 + 150 * rand(g, 4, 1))
     viewmats = look_at(eyes, (rand(g, 4, 3) - 0.5) * 80, (0.3, 0.9, -0.2))
     Ks = torch.eye(3, dtype=torch.float64).repeat(4, 1, 1)
     Ks[:, (0, 1), (0, 1)] = torch.tensor([52.0, 67.0]) + 20 * rand(g, 4, 2)
-    Ks[:, :2, 2] = torch.tensor([WIDTH, HEIGHT]) * (0.3 + 0.4 * rand(g, 4, 2))
+    Ks[:, :2, 2] = torch.tensor([width, height]) * (0.3 + 0.4 * rand(g, 4, 2))
     Ks[:, 0, 1] = skew
     return viewmats, Ks
 
 
-def ours(local: Tensor, triangles: Tensor, Ks: Tensor, near: float, cull: bool = False) -> Picture:
+def ours(
+    local: Tensor,
+    triangles: Tensor,
+    Ks: Tensor,
+    near: float,
+    cull: bool = False,
+    height: int = HEIGHT,
+    width: int = WIDTH,
+) -> Picture:
     """What fmlfast sees of points in camera space, [N, 3]."""
-    got = rasterize(local[None].float(), triangles, Ks[None].float(), HEIGHT, WIDTH, cull, near)
+    got = rasterize(local[None].float(), triangles, Ks[None].float(), height, width, cull, near)
     return got.triangle_id[0].long(), got.depth[0].double()
 
 
@@ -118,19 +126,25 @@ def draw_opengl(
 
 
 def draw_pytorch3d(
-    points: Tensor, triangles: Tensor, R: Tensor, T: Tensor, focal_length: Tensor, principal_point: Tensor
+    points: Tensor,
+    triangles: Tensor,
+    R: Tensor,
+    T: Tensor,
+    focal_length: Tensor,
+    principal_point: Tensor,
+    height: int = HEIGHT,
+    width: int = WIDTH,
 ) -> Picture:
     """PyTorch3D's MeshRasterizer, PerspectiveCameras(in_ndc=True): X_view = X R + T, row vectors; +x left, +y up.
 
-    The shorter side spans [-1, 1]. Pixel (0, 0), top left, is at the greatest x and y. Depth is z in view
-    space.
+    The shorter side spans [-1, 1]. Pixel (0, 0), top left, is at the greatest x and y. Depth is z in view space.
     """
     view = points @ R + T
     ndc = focal_length * view[:, :2] / view[:, 2:] + principal_point
-    across, down = WIDTH / min(HEIGHT, WIDTH), HEIGHT / min(HEIGHT, WIDTH)
+    across, down = width / min(height, width), height / min(height, width)
     centres = grid(
-        across * (1 - (2 * torch.arange(WIDTH, dtype=torch.float64) + 1) / WIDTH),
-        down * (1 - (2 * torch.arange(HEIGHT, dtype=torch.float64) + 1) / HEIGHT),
+        across * (1 - (2 * torch.arange(width, dtype=torch.float64) + 1) / width),
+        down * (1 - (2 * torch.arange(height, dtype=torch.float64) + 1) / height),
     )
     weights, _ = cover(centres, ndc[triangles.long()])
     depth = 1 / (weights / view[triangles.long(), 2][:, None, None]).sum(-1)
@@ -162,14 +176,15 @@ def test_to_opengl(skew: float, cull: bool):
         assert (got[0] != ours(local[f], triangles, Ks[f], 1.0, cull)[0]).sum() > 20  # the near plane cuts indeed
 
 
-def test_to_pytorch3d():
+@pytest.mark.parametrize(("height", "width"), [(HEIGHT, WIDTH), (WIDTH, HEIGHT)])
+def test_to_pytorch3d(height: int, width: int):
     points, triangles = soup(2)
-    viewmats, Ks = our_cameras(2)
-    arguments = to_pytorch3d(viewmats, Ks, HEIGHT, WIDTH)
+    viewmats, Ks = our_cameras(2, height=height, width=width)
+    arguments = to_pytorch3d(viewmats, Ks, height, width)
     local = to_camera(points.expand(4, -1, -1), viewmats)
     for f in range(4):
-        expected = draw_pytorch3d(points, triangles, *(a[f] for a in arguments))
-        assert_same_picture(ours(local[f], triangles, Ks[f], 1.0), expected)
+        expected = draw_pytorch3d(points, triangles, *(a[f] for a in arguments), height=height, width=width)
+        assert_same_picture(ours(local[f], triangles, Ks[f], 1.0, height=height, width=width), expected)
 
 
 @pytest.mark.parametrize("skew", [0.0, 9.0])
