@@ -1,6 +1,8 @@
 """Interpolation: against the definition, every gradient, the kernels against the reference in float64."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +17,17 @@ backends = pytest.mark.parametrize("backend", ["torch", "triton"])
 
 @pytest.fixture(autouse=True)
 def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a kernel leaves out shows up as NaN."""
-    real = torch.empty, torch.empty_like
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: real[0](*a, **k).fill_(torch.nan))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: real[1](*a, **k).fill_(torch.nan))
+    """What a kernel leaves out shows up as NaN, or as a large integer."""
+
+    def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def empty(*args: Any, **options: Any) -> Tensor:
+            tensor = make(*args, **options)
+            return tensor.fill_(torch.nan if tensor.is_floating_point() else 10**9)
+
+        return empty
+
+    for name in ("empty", "empty_like"):
+        monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
 
 
 def scene(seed: int, frames: int = 3, height: int = 13, width: int = 17) -> tuple[Tensor, Tensor, Fragments]:
@@ -90,6 +99,25 @@ def test_positions_come_back_at_the_pixel(backend: Backend):
     torch.testing.assert_close(seen[:, 2], fragments.depth[f, y, x], rtol=1e-5, atol=0)
     torch.testing.assert_close(30 * seen[:, 0] / seen[:, 2] + 8.5, x + 0.5, rtol=0, atol=1e-3)
     torch.testing.assert_close(30 * seen[:, 1] / seen[:, 2] + 6.5, y + 0.5, rtol=0, atol=1e-3)
+
+
+@backends
+def test_gradients_reach_the_vertices(backend: Backend):
+    """z at the pixel is the depth, and x / z is the pixel's own, whatever the vertices do."""
+    vertices, triangles, _ = scene(9)
+    vertices.requires_grad_()
+    K = torch.tensor([[30.0, 0, 8.5], [0, 30, 6.5], [0, 0, 1]]).repeat(3, 1, 1)
+    fragments = rasterize(vertices, triangles, K, 13, 17, backend=backend)
+    upstream = torch.randn(3, 13, 17, generator=torch.Generator().manual_seed(0)) * (fragments.triangle_id >= 0)
+    points = interpolate(vertices, triangles, fragments, backend)
+    depth = torch.where(fragments.triangle_id >= 0, fragments.depth, 1)
+    expected, got, ray = (
+        torch.autograd.grad((value * upstream).sum(), vertices, retain_graph=True)[0]
+        for value in (depth, points[..., 2], points[..., 0] / depth)
+    )
+    assert expected.abs().max() > 1
+    torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    assert ray.abs().max() < 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -4,6 +4,7 @@ The scene is rendered by fmlfast itself: the face in the world, and before the c
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -63,14 +64,14 @@ def picture_mesh(image: Tensor, viewmat: Tensor, K: Tensor) -> tuple[Tensor, Ten
     return unproject(corners, PLANE, viewmat, K), triangles, image.reshape(-1, 3).repeat_interleave(4, 0)
 
 
-def label(ax: Axes, x: float, y: float, text: str, color: str = INK, size: float = 17, **options: str) -> None:
+def label(ax: Axes, at: Sequence[float], text: str, color: str = INK, size: float = 17, **options: str) -> None:
+    x, y = at
     options = {"ha": "center", "va": "center"} | options
     box = {"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1.5}
     ax.text(x, y, text, color=color, fontsize=size, zorder=8, bbox=box, **options)  # type: ignore[arg-type]
 
 
-def arrow(ax: Axes, start: Tensor, end: Tensor, color: str, width: float = 3.4) -> None:
-    """From start to end, [2] px each."""
+def arrow(ax: Axes, start: Sequence[float], end: Sequence[float], color: str, width: float = 3.4) -> None:
     style = {
         "arrowstyle": "-|>,head_width=0.42,head_length=0.8",
         "color": color,
@@ -78,11 +79,11 @@ def arrow(ax: Axes, start: Tensor, end: Tensor, color: str, width: float = 3.4) 
         "shrinkA": 0,
         "shrinkB": 0,
     }
-    ax.annotate("", end.tolist(), start.tolist(), arrowprops=style, zorder=5)
+    ax.annotate("", (end[0], end[1]), (start[0], start[1]), arrowprops=style, zorder=5)
 
 
-def dot(ax: Axes, at: Tensor, size: float = 10, color: str = INK) -> None:
-    ax.plot(*at.tolist(), "o", color=color, ms=size, zorder=7)
+def dot(ax: Axes, at: Sequence[float], size: float = 10, color: str = INK) -> None:
+    ax.plot(*at, "o", color=color, ms=size, zorder=7)
 
 
 def draw_scene(ax: Axes, template: FaceTemplate) -> None:
@@ -115,18 +116,18 @@ def draw_scene(ax: Axes, template: FaceTemplate) -> None:
     for corner in frame:
         ax.plot(*torch.stack([center, corner]).T.tolist(), color=GREY, lw=1.3)
     ax.plot(*frame[1:].T.tolist(), color=INK, lw=1.6)
-    arrow(ax, frame[0], frame[1], RED, 2.2)
-    arrow(ax, frame[0], frame[3], GREEN, 2.2)
-    dot(ax, frame[0], 7)
-    label(ax, *(frame[0] + torch.tensor([-36.0, -14])).tolist(), "(0, 0)")
-    label(ax, *(frame[1] + torch.tensor([14.0, -10])).tolist(), "u", RED)
-    label(ax, *(frame[3] + torch.tensor([-16.0, 2])).tolist(), "v", GREEN)
+    arrow(ax, frame[0].tolist(), frame[1].tolist(), RED, 2.2)
+    arrow(ax, frame[0].tolist(), frame[3].tolist(), GREEN, 2.2)
+    dot(ax, frame[0].tolist(), 7)
+    label(ax, (frame[0] + torch.tensor([-36.0, -14])).tolist(), "(0, 0)")
+    label(ax, (frame[1] + torch.tensor([14.0, -10])).tolist(), "u", RED)
+    label(ax, (frame[3] + torch.tensor([-16.0, 2])).tolist(), "v", GREEN)
     for start, rotation, axes in ((origin, torch.eye(3), WORLD), (eye, viewmat[:3, :3], CAMERA)):
         for direction, (color, length, text, offset) in zip(rotation, axes, strict=True):
-            ends = place(start, start + length * direction)
-            arrow(ax, *ends, color)
-            label(ax, *(ends[1] + torch.tensor(offset)).tolist(), text, color)
-        dot(ax, place(start)[0])
+            tail, head = place(start, start + length * direction)
+            arrow(ax, tail.tolist(), head.tolist(), color)
+            label(ax, (head + torch.tensor(offset)).tolist(), text, color)
+        dot(ax, place(start)[0].tolist())
 
 
 def draw_pixels(ax: Axes) -> None:
@@ -137,21 +138,21 @@ def draw_pixels(ax: Axes) -> None:
             marked = (row, column) in ((0, 0), (2, 3))
             x, y = left + column * cell, top + row * cell
             ax.add_patch(Rectangle((x, y), cell, cell, fc="#fbe7b2" if marked else "#f1f3f6", ec="#c3c9d1", lw=1.2))
-            dot(ax, torch.tensor([x + cell / 2, y + cell / 2]), 5, INK if marked else GREY)
+            dot(ax, (x + cell / 2, y + cell / 2), 5, INK if marked else GREY)
             if marked:
                 ax.text(x + cell / 2, y + 0.21 * cell, f"[{row}, {column}]", fontsize=12, ha="center", va="center")
                 center = f"({column + 0.5}, {row + 0.5})"
                 ax.text(x + cell / 2, y + 0.79 * cell, center, fontsize=12, ha="center", va="center")
-    start, end = torch.tensor([left, top]), torch.tensor([left + columns * cell, top + rows * cell])
-    arrow(ax, start, torch.tensor([end[0] + 40, top]), RED)
-    arrow(ax, start, torch.tensor([left, end[1] + 40]), GREEN)
-    dot(ax, start)
-    dot(ax, end, 7)
-    label(ax, float(end[0]) + 54, top, "u", RED)
-    label(ax, left, float(end[1]) + 58, "v", GREEN)
-    label(ax, left, top - 26, "(0, 0)")
-    label(ax, float(end[0]) + 8, float(end[1]) + 24, "(width, height)", ha="right")
-    label(ax, left + columns * cell / 2, 716, r"$u = f_x\,X/Z + c_x \quad v = f_y\,Y/Z + c_y$", size=19)
+    right, bottom = left + columns * cell, top + rows * cell
+    arrow(ax, (left, top), (right + 40, top), RED)
+    arrow(ax, (left, top), (left, bottom + 40), GREEN)
+    dot(ax, (left, top))
+    dot(ax, (right, bottom), 7)
+    label(ax, (right + 54, top), "u", RED)
+    label(ax, (left, bottom + 58), "v", GREEN)
+    label(ax, (left, top - 26), "(0, 0)")
+    label(ax, (right + 8, bottom + 24), "(width, height)", ha="right")
+    label(ax, ((left + right) / 2, 716), r"$u = f_x\,X/Z + c_x \quad v = f_y\,Y/Z + c_y$", size=19)
 
 
 def draw_titles(ax: Axes) -> None:
@@ -160,12 +161,12 @@ def draw_titles(ax: Axes) -> None:
         (800, "Camera", "mm, as in OpenCV"),
         (1325, "Image", "[row, column], centre at (u, v) px"),
     ):
-        label(ax, x, 48, title, size=24, weight="bold")
-        label(ax, x, 86, text, GREY)
+        label(ax, (x, 48), title, size=24, weight="bold")
+        label(ax, (x, 86), text, GREY)
     for start, end, name, text in ((262, 704, "viewmats", r"$X_{cam} = R\,X + t$"), (896, 1248, "Ks", "")):
-        arrow(ax, torch.tensor([start, 50.0]), torch.tensor([end, 50.0]), GREY, 2.4)
-        label(ax, (start + end) / 2, 26, name, weight="bold")
-        label(ax, (start + end) / 2, 78, text, size=19)
+        arrow(ax, (start, 50), (end, 50), GREY, 2.4)
+        label(ax, ((start + end) / 2, 26), name, weight="bold")
+        label(ax, ((start + end) / 2, 78), text, size=19)
 
 
 def main() -> None:
