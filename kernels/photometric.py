@@ -21,11 +21,7 @@ def sample_bilinear(
     """
     if images.ndim != 4 or uv.ndim != 3 or uv.shape[0] != images.shape[0] or uv.shape[2] != 2:
         raise ValueError(f"images [F,C,H,W] and uv [F,V,2] disagree: {tuple(images.shape)}, {tuple(uv.shape)}")
-    size = uv.new_tensor([images.shape[3], images.shape[2]])
-    unknown = uv.detach().isnan()
-    grid = (uv.nan_to_num(0.0, torch.inf, -torch.inf) / size * 2 - 1)[:, None]  # NaN: wild reads in its backward pass
-    sampled = F.grid_sample(images, grid, padding_mode="border", align_corners=False)[:, :, 0]
-    return torch.where((unknown[..., 0] | unknown[..., 1])[:, None], torch.nan, sampled).transpose(1, 2)
+    return torch.where(_unknown(uv)[..., None], torch.nan, _sample(images, uv).transpose(1, 2))
 
 
 def photometric(
@@ -58,7 +54,7 @@ def photometric(
         backend: "torch" or "triton"; by the device where None.
 
     Returns:
-        Loss of each frame, and the sampled colours: a constant, 0 where the weight is 0.
+        Loss of each frame, and the sampled colours: a constant, without meaning where the weight is 0.
 
     Raises:
         ValueError: wrong shape, dtype, device or memory layout, naming the argument; an unknown kind or backend.
@@ -85,13 +81,13 @@ def photometric(
     Ks = Ks.detach()[:, :2]
     xy, z = points.split([2, 1], 1)
     uv = (Ks[..., :2] @ xy / z + Ks[..., 2:]).transpose(1, 2)
-    sampled = sample_bilinear(images.detach(), uv).transpose(1, 2)  # [F, 3, V], dense
+    sampled = _sample(images.detach(), uv)
     difference = sampled - colors.transpose(1, 2)
-    sampled = sampled.detach()
     if weights is not None:
         difference = torch.where(counted, difference, 0.0)
-        sampled = torch.where(counted, sampled, 0.0)
-    return _weighted_mean(_cost((difference * difference).sum(1), kind), weights), sampled.transpose(1, 2).contiguous()
+    cost = _cost((difference * difference).sum(1), kind)
+    cost = torch.where(_unknown(uv), torch.nan, cost)
+    return _weighted_mean(cost, weights), sampled.detach().transpose(1, 2).contiguous()
 
 
 def photometric_pixels(
@@ -139,6 +135,23 @@ def photometric_pixels(
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {tuple(KINDS)}, not {kind!r}")
+
+
+def _sample(
+    images: Tensor,  # [F, C, H, W]
+    uv: Tensor,  # [F, V, 2]
+) -> Tensor:  # [F, C, V]
+    """`sample_bilinear` with any colour where the position is NaN, whose backward pass would read wild addresses."""
+    size = uv.new_tensor([images.shape[3], images.shape[2]])
+    grid = uv.nan_to_num(0.0, torch.inf, -torch.inf) / size * 2 - 1
+    return F.grid_sample(images, grid[:, None], padding_mode="border", align_corners=False)[:, :, 0]
+
+
+def _unknown(
+    uv: Tensor,  # [F, V, 2]
+) -> Tensor:  # [F, V]
+    u, v = uv.detach().isnan().unbind(-1)
+    return u | v
 
 
 def _cost(squared: Tensor, kind: str) -> Tensor:
