@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ._backend import lanes, on_device
 from .normals_triton import lanes_of_frame, load3
-from .visibility import DEPTH, PLANE
+from .visibility import LIMIT, SLACK
 
 LANES = 128
-_PLANE = tl.constexpr(PLANE)
-_DEPTH = tl.constexpr(DEPTH)
+_LIMIT = tl.constexpr(LIMIT)
+_SLACK = tl.constexpr(SLACK)
 
 
 @triton.jit
@@ -36,7 +36,6 @@ def vertex_visibility_fwd_kernel(
     K_ptr = Ks_ptr + frame * 9
     fx, skew, cx = tl.load(K_ptr), tl.load(K_ptr + 1), tl.load(K_ptr + 2)
     fy, cy = tl.load(K_ptr + 4), tl.load(K_ptr + 5)
-    per_fx, per_fy = tl.div_rn(1.0, fx), tl.div_rn(1.0, fy)
     at = frame * vertices + vertex
     x, y, z = load3(vertices_ptr + 3 * at, mask)
     nx, ny, nz = load3(normals_ptr + 3 * at, mask)
@@ -45,28 +44,24 @@ def vertex_visibility_fwd_kernel(
     depth_of_ray = tl.where(mask, z, 1.0)
     u, v = tl.div_rn(fx * x + skew * y, depth_of_ray) + cx, tl.div_rn(fy * y, depth_of_ray) + cy
     mask &= (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    pixel = z * per_fx  # mm
-    column, row = tl.floor(u), tl.floor(v)
-    # The block's other column and row lie on the side of the pixel's centre that the vertex is on.
-    beside = tl.where(u - column < 0.5, column - 1, column + 1)
-    below = tl.where(v - row < 0.5, row - 1, row + 1)
+    pixel = z * tl.div_rn(1.0, fx)  # mm
+    limit = pixel * _LIMIT
+    u, v = u - 0.5, v - 0.5
+    left, top = tl.floor(u), tl.floor(v)
+    right_share, lower_share = u - left, v - top
     depth_ptr += frame * height * width
-    own, other = mask, mask & False
+    total = tl.zeros_like(z)
     for i in tl.static_range(4):
-        px = beside if i % 2 == 1 else column
-        py = below if i >= 2 else row
+        px = left + i // 2
+        py = top + i % 2
+        share = right_share if i // 2 == 1 else 1 - right_share
+        weight = (lower_share if i % 2 == 1 else 1 - lower_share) * share
         inside = mask & (px >= 0) & (px < width) & (py >= 0) & (py < height)
         address = tl.where(inside, py, 0.0).to(tl.int64) * width + tl.where(inside, px, 0.0).to(tl.int64)
-        d = tl.load(depth_ptr + address, inside, float("inf"))
-        ray_y = (py + 0.5 - cy) * per_fy
-        ray_x = (px + 0.5 - cx - skew * ray_y) * per_fx
-        plane = d * (nx * ray_x + ny * ray_y + nz) - offset
-        passes = (d == float("inf")) | ((plane <= pixel * _PLANE) & (z - d <= pixel * _DEPTH))
-        if i == 0:
-            own &= passes
-        else:
-            other |= passes
-    tl.store(visible_ptr + at, own & other, vertex < vertices)
+        behind = z - tl.load(depth_ptr + address, inside, float("inf"))
+        behind = tl.where(behind < -limit, -limit, tl.where(behind > limit, limit, behind))  # NaN stays
+        total += weight * behind
+    tl.store(visible_ptr + at, mask & (total <= pixel * _SLACK), vertex < vertices)
 
 
 def vertex_visibility_triton(vertices: Tensor, normals: Tensor, Ks: Tensor, depth: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The visibility vote: its definition, pixel by pixel, and how well it agrees with exact occlusion on a face."""
+"""The visibility of vertices: its definition, pixel by pixel, and how well it agrees with exact occlusion on a face."""
 
 import math
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def vote(vertex: list[float], normal: list[float], K: Tensor, depth: Tensor) -> bool:
+def sees(vertex: list[float], normal: list[float], K: Tensor, depth: Tensor) -> bool:
     """One vertex, straight from the definition."""
     (fx, skew, cx), (_, fy, cy), _ = K.tolist()
     height, width = depth.shape
@@ -39,20 +39,13 @@ def vote(vertex: list[float], normal: list[float], K: Tensor, depth: Tensor) -> 
     if not (0 <= u < width and 0 <= v < height):
         return False
 
-    def passes(px: int, py: int) -> bool:
-        if not (0 <= px < width and 0 <= py < height) or math.isinf(depth[py, px]):
-            return True
-        d = float(depth[py, px])
-        ray_y = (py + 0.5 - cy) / fy
-        ray_x = (px + 0.5 - cx - skew * ray_y) / fx
-        slope = normal[0] * ray_x + normal[1] * ray_y + normal[2]
-        return d * slope - facing <= 0.25 * z / fx and z - d <= 3 * z / fx
-
-    left, top = math.floor(u - 0.5), math.floor(v - 0.5)
-    block = {(px, py) for px in (left, left + 1) for py in (top, top + 1)}
-    own = (math.floor(u), math.floor(v))
-    assert own in block
-    return passes(*own) and any(passes(*p) for p in block - {own})
+    left, top, total = math.floor(u - 0.5), math.floor(v - 0.5), 0.0
+    for px in (left, left + 1):
+        for py in (top, top + 1):
+            weight = (1 - abs(u - 0.5 - px)) * (1 - abs(v - 0.5 - py))
+            d = float(depth[py, px]) if 0 <= px < width and 0 <= py < height else math.inf
+            total += weight * min(max(z - d, -3 * z / fx), 3 * z / fx)
+    return total <= 0.6 * z / fx
 
 
 def both(vertices: Tensor, normals: Tensor, Ks: Tensor, depth: Tensor, device: str) -> Tensor:
@@ -79,7 +72,7 @@ def test_matches_the_definition(device: str, poisoned: None, small_programs: Non
     depth[torch.rand(depth.shape, generator=g) < 0.2] = torch.inf
     visible = both(vertices, normals, Ks, depth, device)
     expected = [
-        [vote(v, n, Ks[f].double(), depth[f]) for v, n in zip(vertices[f].tolist(), normals[f].tolist(), strict=True)]
+        [sees(v, n, Ks[f].double(), depth[f]) for v, n in zip(vertices[f].tolist(), normals[f].tolist(), strict=True)]
         for f in range(frames)
     ]
     assert visible.dtype == torch.bool and visible.shape == (frames, 300)
@@ -140,7 +133,7 @@ def test_agrees_with_exact_occlusion_on_a_face(device: str, level: int, poses: i
     found, right, declared, toward = sums.tolist()
     recall, false_share = found / right, 1 - found / declared
     assert right / toward < 0.92  # there is something to tell apart
-    assert recall > 0.95 and false_share < 0.01, (recall, false_share)
+    assert recall > 0.965 and false_share < 0.008, (recall, false_share)
 
 
 def test_a_screen_hides_what_is_behind_it():
@@ -164,6 +157,7 @@ def test_broken_vertices_are_not_visible(device: str):
     vertices = torch.cat([vertices, torch.tensor([[[torch.inf, 0, 9], [0, 0, torch.inf], [0, 0, 0]]])], 1)
     normals = torch.tensor([0.0, 0, -1]).repeat(1, 8, 1)
     normals[0, 3] = 0
+    depth[0, 1:3, 1:3] = 10
     depth[0, 3, 3] = torch.nan
     assert both(vertices, normals, K, depth, device).tolist() == [[True] + 7 * [False]]
 
