@@ -1,10 +1,12 @@
 """Kernels of `vertex_normals`: a lane gathers the triangles around a vertex of a frame; nothing is added atomically.
 
-Forward reads 12 bytes a vertex of a frame and writes 16, the inverse length among them; backward reads 28 and writes 12
-for the gradient of the area vectors, then reads 24 and writes 12. The mesh's ring (24 bytes a triangle) and the
-positions of one frame stay in the L2 cache, so the gathers themselves cost cache bandwidth only.
+Floor at 3.0 TB/s for 32 frames of 55,525 vertices and 110,368 triangles. Forward reads 12 bytes a vertex of a frame and
+writes 16, the inverse length among them: 50 MB, 17 us. Backward reads 28 and writes 12 for the gradient of the area
+vectors, then reads 24 and writes 12: 135 MB, 45 us. The mesh's ring, 24 bytes a triangle, comes once, and positions of
+a frame stay in the L2 cache; a vertex gathers twelve times, at 14 cache lines a warp, so that the L1 cache may well be
+slower than the memory.
 """
-# It knows neither launch options nor that functions of a kernel return something.
+# Pyright knows neither launch options nor that functions of a kernel return something.
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
 
 from typing import Any

@@ -1,11 +1,12 @@
 """Kernels of `shade_sh` and of `shade_vertices`, which is `vertex_normals` and `shade_sh` in one pass.
 
-Forward, a lane per vertex of a frame: `shade_vertices` reads 12 bytes of position and 12 of reflectance and writes 28
-(normal, colour, inverse length). Backward, a lane per vertex of a set of frames that share reflectance: it reads 28
-bytes a frame (and 12 more where normals are used elsewhere too), writes 12, and moves 24 a set; then the gradients of
-the area vectors are gathered as in `vertex_normals`.
+Floor at 3.0 TB/s for 32 frames of 8 people, 55,525 vertices and 110,368 triangles. `shade_vertices` forward, a lane per
+vertex of a frame, reads 12 bytes of position and writes 28 (normal, colour, inverse length), and reads 12 a vertex of a
+person: 79 MB, 26 us. Backward, a lane per vertex of a person goes through the frames, reads 28 bytes a
+frame (12 more where normals are used elsewhere) and writes 12, and moves 24 a person: 82 MB, 27 us; gathering the
+gradients of the area vectors is another 22 us, as in `vertex_normals`. `shade_sh` alone: 16 us and 25 us.
 """
-# It knows neither launch options nor that functions of a kernel return something.
+# Pyright knows neither launch options nor that functions of a kernel return something.
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
 
 from typing import Any

@@ -1,9 +1,10 @@
 """Kernel of `vertex_visibility`: a lane per vertex of a frame reads 24 bytes and four pixels, and writes 1 byte.
 
-The z-buffer of a frame stays in the L2 cache, so 25 bytes a vertex and 4 a pixel must move. It computes what the torch
-backend does to the bit: in the same order, without fused multiply-add, divisions rounded to nearest.
+Floor at 3.0 TB/s for 32 frames of 55,525 vertices and 240x240 pixels: 25 bytes a vertex and, as the z-buffer of a frame
+stays in the L2 cache, 4 a pixel: 52 MB, 17 us. It computes what the torch backend does to the bit: in the same order,
+without fused multiply-add, divisions rounded to nearest.
 """
-# It knows neither launch options nor that functions of a kernel return something.
+# Pyright knows neither launch options nor that functions of a kernel return something.
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
 
 import torch

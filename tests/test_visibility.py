@@ -15,9 +15,6 @@ from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.visibility import vertex_visibility
 from fmlfast.template import FaceTemplate
 
-# of infinite depth times 0, in the interpreter
-pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
-
 
 @pytest.fixture
 def poisoned() -> Iterator[None]:
@@ -150,6 +147,7 @@ def test_a_screen_hides_what_is_behind_it():
     assert not vertex_visibility(-wall, normals, K, depth).any()  # behind the camera
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # by the interpreter
 def test_broken_vertices_are_not_visible(device: str):
     """Not finite, without a normal, or on a pixel that is not finite."""
     K, depth = torch.tensor([[[10.0, 0, 2], [0, 10, 2], [0, 0, 1]]]), torch.full((1, 4, 4), torch.inf)
