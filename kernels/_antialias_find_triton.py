@@ -208,7 +208,7 @@ def antialias_find_kernel(
             flat = tl.abs(ha - la) - (hc - lc)
             found = walking & ends & tl.where(down, flat <= 0, flat < 0) & (s > -0.5)
             codes = tl.where(found, corner * 2 + side, codes)
-            walking = onward & (ends == 0) & (a == a)
+            walking = onward & (ends == 0)  # where a vertex is NaN, so is the next crossing
             k = behind % 3
             above = c > pc
             first = tl.load(triangles_ptr + (behind - k + (k + 1) % 3).to(tl.int64), walking, other=0)

@@ -41,7 +41,8 @@ from ._topology import topology
 from .rasterize import Fragments
 
 MAX_STEPS = 64
-"""Triangles that a walk may cross: near an outline a pixel spans many."""
+"""Triangles that a walk may visit: half a pixel at the outline of a sphere 80 pixels large spans 16 of 0.8 pixels each,
+and 32 of 0.2. Fewer steps miss silhouettes far from p's centre first, which shrinks the mask."""
 NEAR = 1e-3
 """mm; a vertex that is not further away counts as behind the camera."""
 FAR = float(1 << 20)
@@ -145,7 +146,7 @@ def find_silhouettes(
         flat = (ha - la).abs() - (hc - lc)
         found = ends & torch.where(down == 1, flat <= 0, flat < 0) & (s > -0.5)
         codes.view(-1)[slot[found]] = (2 * corner + side)[found].int()
-        keep = ~ends & a.isfinite()
+        keep = ~ends  # a vertex that is NaN makes the next crossing NaN, where the walk stops
         # The next exit joins the new vertex to the one on the other side of the segment.
         above = c > pc
         first_is_low = corners[behind - behind % 3 + (behind + 1) % 3] == low

@@ -18,10 +18,13 @@ backends = pytest.mark.parametrize("backend", ["torch", "triton"])
 @pytest.fixture(autouse=True)
 def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a kernel leaves out shows up as NaN, or as an edge of the first triangle."""
-    for name in ("empty", "empty_like"):
-        real = getattr(torch, name)
-        fill = lambda x: x.fill_(torch.nan if x.is_floating_point() else 5)  # noqa: E731
-        monkeypatch.setattr(torch, name, lambda *a, real=real, **k: fill(real(*a, **k)))
+
+    def poison(tensor: Tensor) -> Tensor:
+        return tensor.fill_(torch.nan if tensor.is_floating_point() else 5)
+
+    real = torch.empty, torch.empty_like
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: poison(real[0](*a, **k)))
+    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: poison(real[1](*a, **k)))
 
 
 def camera(height: int, width: int, frames: int = 1) -> Tensor:
@@ -93,8 +96,13 @@ def gradients(image, vertices, triangles, Ks, fragments, upstream, backend, dtyp
 
 @pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize("mirrored", [False, True])
-@pytest.mark.parametrize("top,bottom", [(10.2, 10.2), (3.3, 14.9), (19.0, 1.5), (11.5, 11.5), (8.0, 8.0)])
-@backends
+@pytest.mark.parametrize(
+    "backend,top,bottom",
+    [
+        *(("torch", *x) for x in ((10.2, 10.2), (3.3, 14.9), (19.0, 1.5), (11.5, 11.5), (8.0, 8.0))),
+        *(("triton", *x) for x in ((3.3, 14.9), (11.5, 11.5))),
+    ],
+)
 def test_half_plane_is_exact(backend: Backend, top: float, bottom: float, turned: bool, mirrored: bool):
     """The area to one side of an edge across the whole picture, and its gradient to the ends of the edge."""
     size = 21
@@ -123,7 +131,9 @@ def test_half_plane_is_exact(backend: Backend, top: float, bottom: float, turned
     (gradient,) = torch.autograd.grad(found, leaf)
     accuracy = 1e-5 if single else 1e-12
     torch.testing.assert_close(found.double(), area.detach(), rtol=accuracy, atol=0)
-    torch.testing.assert_close(gradient.double(), expected, rtol=10 * accuracy, atol=accuracy * expected.abs().max())
+    torch.testing.assert_close(
+        gradient.double(), expected, rtol=10 * accuracy, atol=accuracy * expected.abs().max().item()
+    )
 
 
 @pytest.mark.parametrize("left,right", [(2.0, 9.0), (2.5, 9.5), (3.1, 6.7), (4.3, 4.9), (4.5, 4.5 + 1e-3)])
@@ -204,12 +214,50 @@ def test_area_of_a_triangle_and_its_gradient(seed: int):
     torch.testing.assert_close(gradient, expected, rtol=0, atol=0.02 * expected.abs().max().item())
 
 
-def test_diamond_counts_its_edges_once():
-    points = torch.tensor([[40.1, 10.3], [70.1, 40.3], [40.1, 70.3], [10.1, 40.3]], dtype=torch.float64)
-    vertices = at_pixels(points, camera(80, 80)[0].double())[None]
-    for dtype in (torch.float32, torch.float64):
-        area = draw_mask(vertices.to(dtype), torch.tensor([[0, 1, 2], [0, 2, 3]]), camera(80, 80), 80, 80).sum()
-        assert abs(area.item() - 1800) < 1
+@backends
+def test_diamond_counts_its_edges_once(backend: Backend):
+    points = torch.tensor([[20.1, 5.3], [35.1, 20.3], [20.1, 35.3], [5.1, 20.3]])
+    vertices = at_pixels(points, camera(40, 40)[0])[None]
+    for turn in (1, -1):
+        area = draw_mask(
+            vertices * torch.tensor([turn, 1, 1]), torch.tensor([[0, 1, 2], [0, 2, 3]]), camera(40, 40), 40, 40, backend
+        ).sum()
+        assert abs(area.item() - 450) < 1
+
+
+@backends
+def test_surfaces_that_end_at_a_center_and_fragments_of_other_vertices(backend: Backend):
+    """A pixel whose centre lies on the border of what it sees is not blended; nor are pairs far from the edge."""
+    K, triangles = camera(5, 8), torch.tensor([[0, 1, 2], [0, 2, 3]])
+    image = torch.rand(1, 5, 8, 2, generator=torch.Generator().manual_seed(0))
+    for left, right in ((2.5, 90.0), (2.5 + 4, 90.0)):
+        points = torch.tensor([[left, -50.0], [right, -50.0], [right, 60.0], [left, 60.0]])
+        vertices = at_pixels(points, K[0])[None]
+        fragments = rasterize(vertices, triangles, K, 5, 8)
+        first = int((fragments.triangle_id[0, 2] >= 0).nonzero()[0])
+        found = antialias(image, vertices, triangles, K, fragments, backend)
+        assert torch.equal(found[:, :, first + 1 :], image[:, :, first + 1 :])
+        moved = at_pixels(points - torch.tensor([3.0, 0]), K[0])[None]
+        assert torch.equal(antialias(image, moved, triangles, K, fragments, backend), image)
+        moved = at_pixels(points + torch.tensor([2.0, 0]), K[0])[None]
+        assert torch.equal(antialias(image, moved, triangles, K, fragments, backend), image)
+
+
+@backends
+def test_the_walk_stops_at_the_triangle_that_the_other_pixel_sees(backend: Backend):
+    """Its centre lies on the border of that triangle, inside by the tie rule; the walk comes from the other side."""
+    K = camera(4, 8)
+    K[0, 0, 2] = 2.5  # vertices on the axis are projected to the centre exactly
+    points = torch.tensor([[x, y] for x in (2.5, 3.0, 60.0) for y in (-50.0, 60.0)])
+    vertices = at_pixels(points, K[0], torch.tensor([510.0, 510, 505, 505, 400, 400]))[None]
+    triangles = torch.tensor([[0, 2, 1], [1, 2, 3], [2, 4, 3], [3, 4, 5]])
+    fragments = rasterize(vertices, triangles, K, 4, 8)
+    assert (fragments.triangle_id[..., 2] < 2).all() and (fragments.triangle_id[..., 2] >= 0).all()
+    image = torch.rand(1, 4, 8, 2, generator=torch.Generator().manual_seed(0))
+    found = antialias(image, vertices, triangles, K, fragments, backend)
+    expected = image.clone()
+    expected[:, :, 2] = 0.5 * (image[:, :, 1] + image[:, :, 2])
+    torch.testing.assert_close(found, expected)
 
 
 def silhouette_pairs(fragments: Fragments, Ks: Tensor) -> Tensor:
@@ -244,7 +292,7 @@ def test_sphere(n: int, size: int):
 
     area = mask_of(vertices, triangles, Ks, fragments).sum()
     to_offset, to_scale = torch.autograd.grad(area, (offset, scale))
-    # The cone that touches the sphere, cut at z = f; a sphere a little off the axis makes no difference.
+    # The cone that touches the sphere, cut at z = f; it makes no difference that the sphere is a little off the axis.
     r, z = radius, DEPTH
     exact = math.pi * FOCAL**2 * r**2 / (z**2 - r**2)
     flatter = (math.pi / (2 * n)) ** 2 / 12 if n < 10 else 0.0
@@ -315,12 +363,12 @@ def test_near_surface_blends_with_what_is_behind_it(backend: Backend):
     )
 
 
-SIZES = [(1, 1, 1, 1), (1, 1, 7, 2), (2, 5, 1, 1), (3, 13, 17, 3), (2, 20, 25, 9)]
+SIZES = [(1, 1, 1, 1), (1, 1, 7, 2), (2, 5, 1, 1), (2, 13, 17, 3), (1, 20, 25, 9)]
 
 
 @pytest.mark.parametrize("frames,height,width,channels", SIZES)
 def test_kernels_match_float64(device: str, frames: int, height: int, width: int, channels: int):
-    for n in (1, 5):
+    for n in (1, 3):
         image, vertices, triangles, Ks, fragments, upstream = bumpy(7, frames, height, width, channels, n, device)
         inputs = (image, vertices, triangles, Ks, fragments, upstream)
         found = gradients(*inputs, "triton")
@@ -361,50 +409,42 @@ def test_small_programs_runs_and_batches_give_the_same_bits(device: str, request
 
 @backends
 def test_which_inputs_need_gradients(device: str, backend: Backend):
-    image, vertices, triangles, Ks, fragments, _ = bumpy(2, 2, 11, 12, 2, 3, device)
+    image, vertices, triangles, Ks, fragments, _ = bumpy(2, 1, 11, 12, 2, 2, device)
     Ks = Ks.transpose(1, 2).contiguous().transpose(1, 2)  # small inputs come in any layout
     inputs = (image, vertices, triangles, Ks, fragments, torch.ones_like(image))
     _, to_image, to_vertices = gradients(*inputs, backend)
     for i, expected in ((0, to_image), (1, to_vertices)):
         leaves = [image.clone(), vertices.clone()]
         leaves[i].requires_grad_()
-        antialias(*leaves, triangles, Ks, fragments, backend).sum().backward()  # an expanded gradient
-        assert leaves[1 - i].grad is None
-        assert torch.equal(leaves[i].grad, expected)
+        out = antialias(leaves[0], leaves[1], triangles, Ks, fragments, backend)
+        (found,) = torch.autograd.grad(out.sum(), leaves[i])  # from an expanded gradient
+        assert torch.equal(found, expected)
     assert not antialias(image, vertices, triangles, Ks, fragments, backend).requires_grad
 
 
 def test_gradcheck():
-    image, vertices, triangles, Ks, fragments, _ = bumpy(4, 1, 5, 6, 1, 1)
-    image, vertices, Ks = image.double(), vertices.double(), Ks.double()
-    image.requires_grad_(), vertices.requires_grad_()
-    blend = lambda image, vertices: antialias(image, vertices, triangles, Ks, fragments)  # noqa: E731
-    assert torch.autograd.gradcheck(blend, (image, vertices), eps=1e-5, atol=1e-6)
+    image, vertices, triangles, Ks, fragments, _ = bumpy(4, 1, 4, 5, 1, 1)
+    leaves = image.double().requires_grad_(), vertices.double().requires_grad_()
+    blend = lambda image, vertices: antialias(image, vertices, triangles, Ks.double(), fragments)  # noqa: E731
+    assert torch.autograd.gradcheck(blend, leaves, eps=1e-5, atol=1e-6)
 
 
 @backends
 def test_what_cannot_be_projected_leaks_no_nan(device: str, backend: Backend):
-    image, vertices, triangles, Ks, fragments, upstream = bumpy(6, 2, 20, 21, 2, 4, device)
-    whole = gradients(image, vertices, triangles, Ks, fragments, upstream, backend)
-    for x, y, z in ((torch.nan, 0, 1), (0, torch.inf, 1), (0, 0, -torch.inf), (0, 0, 0), (0, 0, -5), (1e30, 0, 1)):
-        broken = vertices.clone()
-        broken[:, ::60] = torch.tensor([x, y, z], device=device)
-        seen = rasterize(broken, triangles, Ks, 20, 21)
-        found = gradients(image, broken, triangles, Ks, seen, upstream, backend)
-        assert all(a.isfinite().all() for a in found)
-        assert (found[2][:, ::60] == 0).all()
-        assert not torch.equal(found[0], image)
-    stale = gradients(
-        image, vertices * torch.tensor([3.0, 1, 1]).to(device), triangles, Ks, fragments, upstream, backend
-    )
-    assert all(
-        a.isfinite().all() for a in [*whole, *stale]
-    )  # nor does it matter that fragments are not of these vertices
+    image, vertices, triangles, Ks, fragments, upstream = bumpy(6, 1, 20, 21, 2, 3, device)
+    points = [(torch.nan, 0, 1), (0, torch.inf, 1), (0, 0, -torch.inf), (0, 0, 0), (0, 0, -5), (1e30, 0, 1)]
+    broken = vertices.clone()
+    broken[:, :180:30] = torch.tensor(points, device=device)
+    seen = rasterize(broken, triangles, Ks, 20, 21)
+    found = gradients(image, broken, triangles, Ks, seen, upstream, backend)
+    assert all(a.isfinite().all() for a in found)
+    assert (found[2][:, :180:30] == 0).all()
+    assert not torch.equal(found[0], image)
 
 
 @backends
 def test_broken_colors_break_their_own_frame_only(device: str, backend: Backend):
-    image, vertices, triangles, Ks, fragments, upstream = bumpy(6, 2, 20, 21, 2, 4, device)
+    image, vertices, triangles, Ks, fragments, upstream = bumpy(6, 2, 20, 21, 2, 2, device)
     image[0] = torch.nan
     found = gradients(image, vertices, triangles, Ks, fragments, upstream, backend)
     assert found[2][0].isnan().any() and found[0][0].isnan().all()
@@ -422,30 +462,31 @@ def test_empty_batch(backend: Backend):
     assert antialias(image[..., :0], vertices, triangles, Ks, fragments, backend).shape == (1, 5, 6, 0)
 
 
-GOOD = dict(zip(("image", "vertices", "triangles", "Ks", "fragments"), bumpy(1, 2, 5, 6, 2, 1), strict=False))
-IDS = GOOD["fragments"].triangle_id
+IMAGE, VERTICES, TRIANGLES, KS, FRAGMENTS, _ = bumpy(1, 2, 5, 6, 2, 1)
+GOOD = {"image": IMAGE, "vertices": VERTICES, "triangles": TRIANGLES, "Ks": KS, "fragments": FRAGMENTS}
+IDS = FRAGMENTS.triangle_id
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"image": GOOD["image"][0]}, "image must be"),
-        ({"image": GOOD["image"][:1]}, r"image must be \[2, H, W, C\]"),
-        ({"image": GOOD["image"].double()}, "image must be float32, not float64"),
-        ({"image": GOOD["image"].to("meta")}, "image is on meta"),
-        ({"image": GOOD["image"].transpose(1, 2).contiguous().transpose(1, 2)}, "image must be contiguous"),
-        ({"vertices": GOOD["vertices"][0]}, "vertices must be"),
-        ({"vertices": GOOD["vertices"].half()}, "vertices must be float32 or float64"),
-        ({"vertices": GOOD["vertices"].flip(2).transpose(0, 1)}, "vertices must be contiguous"),
-        ({"triangles": GOOD["triangles"][:0]}, "triangles must hold"),
-        ({"triangles": GOOD["triangles"] + 999}, "triangles hold the index"),
-        ({"triangles": GOOD["triangles"].float()}, "triangles must be int32 or int64"),
-        ({"triangles": GOOD["triangles"][:3]}, "fragments hold a triangle beyond the 3"),
-        ({"Ks": GOOD["Ks"][:1]}, r"Ks must be \[2, 3, 3\]"),
-        ({"Ks": GOOD["Ks"].double()}, "Ks must be float32"),
-        ({"fragments": replace(GOOD["fragments"], triangle_id=IDS[:, 1:])}, "fragments.triangle_id must be"),
-        ({"fragments": replace(GOOD["fragments"], triangle_id=IDS.long())}, "fragments.triangle_id must be int32"),
-        ({"fragments": replace(GOOD["fragments"], depth=IDS)}, "fragments.depth must be float32"),
+        ({"image": IMAGE[0]}, "image must be"),
+        ({"image": IMAGE[:1]}, r"image must be \[2, H, W, C\]"),
+        ({"image": IMAGE.double()}, "image must be float32, not float64"),
+        ({"image": IMAGE.to("meta")}, "image is on meta"),
+        ({"image": IMAGE.transpose(1, 2).contiguous().transpose(1, 2)}, "image must be contiguous"),
+        ({"vertices": VERTICES[0]}, "vertices must be"),
+        ({"vertices": VERTICES.half()}, "vertices must be float32 or float64"),
+        ({"vertices": VERTICES.transpose(1, 2).contiguous().transpose(1, 2)}, "vertices must be contiguous"),
+        ({"triangles": TRIANGLES[:0]}, "triangles must hold"),
+        ({"triangles": TRIANGLES + 999}, "triangles hold the index"),
+        ({"triangles": TRIANGLES.float()}, "triangles must be int32 or int64"),
+        ({"triangles": TRIANGLES[:3]}, "fragments hold a triangle beyond the 3"),
+        ({"Ks": KS[:1]}, r"Ks must be \[2, 3, 3\]"),
+        ({"Ks": KS.double()}, "Ks must be float32"),
+        ({"fragments": replace(FRAGMENTS, triangle_id=IDS[:, 1:])}, "fragments.triangle_id must be"),
+        ({"fragments": replace(FRAGMENTS, triangle_id=IDS.long())}, "fragments.triangle_id must be int32"),
+        ({"fragments": replace(FRAGMENTS, depth=IDS)}, "fragments.depth must be float32"),
         ({"backend": "cuda"}, "backend must be"),
     ],
 )
@@ -455,11 +496,11 @@ def test_bad_input_is_named(change: dict, message: str):
         antialias(**(GOOD | change))
 
 
-@pytest.mark.parametrize("backend,steps,below", [("torch", 60, 0.02), ("triton", 6, 0.8)])
+@pytest.mark.parametrize("backend,steps,below", [("torch", 60, 0.02), ("triton", 4, 0.8)])
 def test_silhouette_fit(device: str, backend: Backend, steps: int, below: float):
     """A sphere is moved, scaled and dented until its mask is that of a shifted star with five points."""
-    size = 48
-    points, triangles = (x.to(device) for x in sphere(8, 12.0))
+    size = 40
+    points, triangles = (x.to(device) for x in sphere(5, 11.0))
     points, Ks = points.float(), camera(size, size).to(device)
     angle = torch.atan2(points[:, 1], points[:, 0])
     waves = torch.stack([f(k * angle) for k in (2, 3, 4, 5) for f in (torch.cos, torch.sin)])
