@@ -95,7 +95,8 @@ def hit_key(a, b, c, column, row, triangle, least, CULL: tl.constexpr):
     inside = (side0 < 0) & (side1 < 0) & (side2 < 0)  # seen from outside
     if not CULL:
         inside |= (side0 > 0) & (side1 > 0) & (side2 > 0)
-    depth = tl.div_rn(e0 * a[2] + e1 * b[2] + e2 * c[2], e0 * a[3] + e1 * b[3] + e2 * c[3])
+    total = e0 * a[3] + e1 * b[3] + e2 * c[3]
+    depth = tl.div_rn(e0 * a[2] + e1 * b[2] + e2 * c[2], tl.where(inside, total, 1.0))
     inside &= (depth >= least) & (depth < float("inf"))
     key = (depth.to(tl.int32, bitcast=True).to(tl.int64) << 32) | triangle
     return tl.where(inside, key, EMPTY)

@@ -120,9 +120,9 @@ def _implementation(backend: Backend) -> ModuleType:
 def _check(vertices: Tensor, triangles: Tensor, Ks: Tensor, height: int, width: int, near: float) -> None:
     single = (torch.float32,)  # what the rules above are defined in
     check_tensor("vertices", vertices, ("F", "V", 3), single)
-    check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
-    if len(triangles) > _MOST:
+    if isinstance(triangles, Tensor) and len(triangles.shape) == 2 and len(triangles) > _MOST:
         raise ValueError(f"triangles must be at most {_MOST}, not {len(triangles)}: draw parts and keep the nearest")
+    check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
     check_tensor("Ks", Ks, (len(vertices), 3, 3), single, ("vertices", vertices), contiguous=False)
     for name, size in (("height", height), ("width", width)):
         if not isinstance(size, int) or not 1 <= size <= _LARGEST:

@@ -185,7 +185,7 @@ def rasterize_resolve_kernel(
     c = project(load_corner(vertices_ptr, triangles_ptr, triangle, 2, frame, vertices, covered), camera, near)
     p, q, r = around(a, px, py), around(b, px, py), around(c, px, py)
     w0, w1, w2 = edge(q, r)[0] * a[3], edge(r, p)[0] * b[3], edge(p, q)[0] * c[3]
-    total = w0 + w1 + w2
+    total = tl.where(covered, w0 + w1 + w2, 1.0)
     tl.store(triangle_id_ptr + at, triangle, mask=mask)
     tl.store(barycentrics_ptr + at * 3, tl.where(covered, tl.div_rn(w0, total), 0.0), mask=mask)
     tl.store(barycentrics_ptr + at * 3 + 1, tl.where(covered, tl.div_rn(w1, total), 0.0), mask=mask)
@@ -206,11 +206,12 @@ def draw(
     frames = len(vertices)
     shape = frames, height, width
     triangle_id = torch.empty(shape, dtype=torch.int32, device=vertices.device)
-    barycentrics, depth = vertices.new_empty(*shape, 3), vertices.new_empty(shape)
+    barycentrics = torch.empty(*shape, 3, device=vertices.device)
+    depth = torch.empty(shape, device=vertices.device)
     if frames == 0:
         return triangle_id, barycentrics, depth
     Ks = Ks.contiguous()
-    tile = 1 << (lanes(_TILE * _TILE * _ITEMS) // _ITEMS).bit_length() // 2  # large in the interpreter
+    tile, items = (_TILE, _ITEMS) if lanes(1) == 1 else (32, 64)  # operations cost time in the interpreter, not lanes
     programs = (
         2 if interpreting() else _PROGRAMS * torch.cuda.get_device_properties(vertices.device).multi_processor_count
     )
@@ -238,7 +239,7 @@ def draw(
                 *(keys, queue, starts, counters[i:], *mesh, vertices.shape[1], height, width, near),
                 CULL=cull_backfaces,
                 TILE=tile,
-                ITEMS=_ITEMS,
+                ITEMS=items,
                 num_warps=4,
                 enable_fp_fusion=False,
             )
