@@ -4,7 +4,9 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from fmlfast.kernels.blendshape import deform, linear_decode, skin_displacements
+from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.blendshape import linear_decode, pad_columns
+from fmlfast.kernels.deform import deform, skin_displacements
 from fmlfast.template import FaceTemplate
 
 
@@ -40,7 +42,8 @@ class FaceModel(nn.Module):
 
     `spectral` > 0 writes theta_s as coefficients times that many graph-Laplacian fields (fewer, smoother degrees of
     freedom); 0 learns it freely, as the paper does. `complement_rank` is how many expression directions identity
-    may not use: None for all (the paper), 0 for none.
+    may not use: None for all (the paper), 0 for none. The reflectance basis is stored padded, see `pad_columns`;
+    `backend` is passed to every operation and is no part of a checkpoint.
     """
 
     complement: Tensor  # [3G, r], Q
@@ -58,6 +61,7 @@ class FaceModel(nn.Module):
         self.num_vertices = len(template.vertices)
         self.num_nodes = len(template.nodes)
         self.template = template
+        self.backend: Backend | None = None
         self.register_buffer("complement", template.complement_basis(complement_rank), persistent=False)
         if spectral:
             spectrum = graph_spectrum(template.nodes, template.node_edges, spectral)
@@ -68,13 +72,14 @@ class FaceModel(nn.Module):
         self.register_buffer("spectrum", spectrum, persistent=False)
         self.identity_basis = nn.Parameter(initial)
         self.reflectance_mean = nn.Parameter(template.colors.flatten().clone())
-        self.reflectance_basis = nn.Parameter(torch.randn(reflectance_dim, 3 * self.num_vertices) * 0.01)
+        self.reflectance_basis = nn.Parameter(pad_columns(torch.randn(reflectance_dim, 3 * self.num_vertices) * 0.01))
 
     def displacements(
         self,
         alpha: Tensor,  # [B, K]
     ) -> Tensor:  # [B, G, 3] mm
         """Node displacements t = OC(theta_s) alpha; OC removes the span of the expressions' basis Q."""
+        # No kernel of ours: the largest of these products reads 3 MB (500 x 1563 floats), reflectance's reads 333 MB.
         field = alpha @ self.identity_basis
         if self.spectrum is not None:
             field = field @ self.spectrum
@@ -88,24 +93,36 @@ class FaceModel(nn.Module):
     ) -> Tensor:  # [B, V, 3] mm
         """Neutral geometry v_bar + S t, on this model's mesh or on another level of the same template."""
         mesh = self._mesh(template)
-        return mesh.vertices + skin_displacements(displacements, mesh.skin_indices, mesh.skin_weights)
+        return mesh.vertices + skin_displacements(displacements, mesh.skin_indices, mesh.skin_weights, self.backend)
 
     def geometry(
         self,
         displacements: Tensor,  # [B, G, 3] mm
         delta: Tensor,  # [B, M, E]
+        rotation: Tensor | None = None,  # [B, M, 3, 3]
+        translation: Tensor | None = None,  # [B, M, 3] mm
         template: FaceTemplate | None = None,
     ) -> Tensor:  # [B, M, V, 3] mm
-        """Geometry with expression, in the model frame."""
+        """Geometry with expression, in the model frame or, given both, posed by rotation and translation."""
         mesh = self._mesh(template)
-        return deform(mesh.vertices, displacements, mesh.skin_indices, mesh.skin_weights, mesh.expressions, delta)
+        return deform(
+            mesh.vertices,
+            displacements,
+            mesh.skin_indices,
+            mesh.skin_weights,
+            mesh.expressions,
+            delta,
+            rotation,
+            translation,
+            self.backend,
+        )
 
     def reflectance(
         self,
         beta: Tensor,  # [B, Kr]
     ) -> Tensor:  # [B, V, 3] linear RGB
         """Per-vertex reflectance."""
-        flat = linear_decode(beta, self.reflectance_basis, self.reflectance_mean)
+        flat = linear_decode(beta, self.reflectance_basis, self.reflectance_mean, self.backend)
         return flat.view(len(beta), self.num_vertices, 3)
 
     def _mesh(self, template: FaceTemplate | None) -> FaceTemplate:

@@ -1,63 +1,56 @@
-"""Linear decoders: a few codes times a large basis (paper section 3, arXiv 1812.07603). Torch reference."""
+"""Linear decoders: a few codes times a large basis (paper section 3, arXiv 1812.07603)."""
 
+import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
+
+from ._backend import Backend, choose_backend
+from ._checks import check_tensor
 
 
 def linear_decode(
     codes: Tensor,  # [N, K]
-    basis: Tensor,  # [K, D]
+    basis: Tensor,  # [K, S], S >= D
     mean: Tensor,  # [D]
+    backend: Backend | None = None,
 ) -> Tensor:  # [N, D]
-    """mean + codes @ basis, e.g. the reflectance r = r_bar + theta_r beta.
+    """mean + codes @ basis[:, :D], e.g. the reflectance r = r_bar + theta_r beta.
 
-    Raises ValueError where the shapes disagree.
+    Differentiable in all three. The basis lies row after row, a row a code, and is read once for a few codes.
+
+    Args:
+        codes: float32, with backend "torch" also float64.
+        basis: the type of `codes`, or bfloat16, which halves the bytes to read; sums are made in the type of `codes`.
+            Its columns from D on are padding, see `pad_columns`: finite, without effect and with gradient 0.
+        mean: the type of `codes`.
+        backend: "torch" or "triton"; by default the one for the device.
+
+    Raises:
+        ValueError: naming the argument of a wrong shape, type, device or layout.
     """
-    if codes.ndim != 2 or basis.ndim != 2 or codes.shape[1] != basis.shape[0] or mean.shape != basis.shape[1:]:
-        raise ValueError(
-            f"codes [N,K], basis [K,D] and mean [D] disagree: "
-            f"{tuple(codes.shape)}, {tuple(basis.shape)}, {tuple(mean.shape)}"
-        )
-    return mean + codes @ basis
+    check_tensor("codes", codes, ("N", "K"), contiguous=False)
+    check_tensor("mean", mean, ("D",), (codes.dtype,), like=("codes", codes))
+    check_tensor("basis", basis, (codes.shape[1], "S"), (codes.dtype, torch.bfloat16), like=("codes", codes))
+    if basis.shape[1] < len(mean):
+        raise ValueError(f"basis must have a column for each of the {len(mean)} of mean, not {basis.shape[1]}")
+    if choose_backend(backend, codes) == "triton":
+        from .blendshape_triton import linear_decode_triton  # not before: Triton is not on every platform
+
+        return linear_decode_triton(codes, basis, mean)
+    # Padding the mean and cutting the result costs N rows; cutting the basis would cost its gradient another pass.
+    padded = torch.addmm(F.pad(mean, (0, basis.shape[1] - len(mean))), codes, basis.to(codes.dtype))
+    return padded[:, : len(mean)].contiguous()
 
 
-def skin_displacements(
-    displacements: Tensor,  # [B, G, 3] mm
-    skin_indices: Tensor,  # [V, 8] int32 or int64, nodes
-    skin_weights: Tensor,  # [V, 8], rows sum to 1
-) -> Tensor:  # [B, V, 3] mm
-    """Translation-only linear skinning S t: every vertex moves by the weighted mean of its nodes' displacements.
+def pad_columns(
+    basis: Tensor,  # [K, D]
+    multiple: int = 16,
+) -> Tensor:  # [K, S]
+    """The basis with zero columns up to the next multiple, so that every row starts where wide loads may.
 
-    Raises ValueError where the shapes disagree.
+    Raises ValueError naming the argument of a wrong shape or value.
     """
-    if displacements.ndim != 3 or skin_indices.shape != skin_weights.shape or skin_indices.ndim != 2:
-        raise ValueError(
-            f"displacements must be [B,G,3], skin_indices and skin_weights [V,8]; got {tuple(displacements.shape)}, "
-            f"{tuple(skin_indices.shape)}, {tuple(skin_weights.shape)}"
-        )
-    table = rearrange(displacements, "b g c -> g (b c)")
-    moved = F.embedding_bag(skin_indices, table, per_sample_weights=skin_weights.to(table.dtype), mode="sum")
-    return rearrange(moved, "v (b c) -> b v c", c=3)
-
-
-def deform(
-    mean: Tensor,  # [V, 3] mm
-    displacements: Tensor,  # [B, G, 3] mm
-    skin_indices: Tensor,  # [V, 8]
-    skin_weights: Tensor,  # [V, 8]
-    expressions: Tensor,  # [E, V, 3] mm
-    delta: Tensor,  # [B, M, E]
-) -> Tensor:  # [B, M, V, 3] mm
-    """Posed geometry v = v_bar + S t + E delta of M frames of each of B subjects (paper equation 1).
-
-    Raises ValueError where the shapes disagree.
-    """
-    if delta.ndim != 3 or delta.shape[0] != displacements.shape[0] or delta.shape[2] != expressions.shape[0]:
-        raise ValueError(
-            f"delta must be [B,M,E] with B of displacements and E of expressions; got {tuple(delta.shape)}, "
-            f"{tuple(displacements.shape)}, {tuple(expressions.shape)}"
-        )
-    neutral = mean + skin_displacements(displacements, skin_indices, skin_weights)
-    offsets = delta.flatten(0, 1) @ expressions.flatten(1)
-    return neutral[:, None] + offsets.view(*delta.shape[:2], -1, 3)
+    check_tensor("basis", basis, ("K", "D"), (torch.float32, torch.float64, torch.bfloat16), contiguous=False)
+    if multiple < 1:
+        raise ValueError(f"multiple must be at least 1, not {multiple}")
+    return F.pad(basis, (0, -basis.shape[1] % multiple))

@@ -1,0 +1,112 @@
+"""Geometry from codes: linear skinning of graph displacements, blendshapes and a rigid pose (paper section 3)."""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from ._backend import Backend, choose_backend
+from ._cache import TensorCache
+from ._checks import check_tensor
+
+_ranges = TensorCache()
+
+
+def skin_displacements(
+    displacements: Tensor,  # [B, G, 3] mm
+    skin_indices: Tensor,  # [V, 8] int32 or int64, nodes
+    skin_weights: Tensor,  # [V, 8], rows sum to 1
+    backend: Backend | None = None,
+) -> Tensor:  # [B, V, 3] mm
+    """Translation-only linear skinning S t: every vertex moves by the weighted mean of its nodes' displacements.
+
+    Differentiable in the displacements; the skinning is constant.
+
+    Args:
+        displacements: float32, with backend "torch" also float64.
+        skin_indices: at least one node a vertex; looked at once, and again after it was changed in place.
+        skin_weights: float32 or float64, with backend "triton" float32.
+        backend: "torch" or "triton"; by default the one for the device.
+
+    Raises:
+        ValueError: naming the argument of a wrong shape, type, device, layout or value.
+    """
+    _check_skinning(displacements, skin_indices, skin_weights)
+    if choose_backend(backend, displacements) == "triton":
+        from .deform_triton import skin_displacements_triton  # not before: Triton is not on every platform
+
+        check_tensor("skin_weights", skin_weights, tuple(skin_indices.shape), (torch.float32,))
+        return skin_displacements_triton(displacements, skin_indices, skin_weights)
+    return _skin(displacements, skin_indices, skin_weights)
+
+
+def deform(
+    mean: Tensor,  # [V, 3] mm
+    displacements: Tensor,  # [B, G, 3] mm
+    skin_indices: Tensor,  # [V, 8] int32 or int64, nodes
+    skin_weights: Tensor,  # [V, 8], rows sum to 1
+    expressions: Tensor,  # [E, V, 3] mm
+    delta: Tensor,  # [B, M, E]
+    rotation: Tensor | None = None,  # [B, M, 3, 3]
+    translation: Tensor | None = None,  # [B, M, 3] mm
+    backend: Backend | None = None,
+) -> Tensor:  # [B, M, V, 3] mm
+    """Geometry v = v_bar + S t + E delta of M frames of each of B subjects (paper equation 1), posed as R v + t.
+
+    Differentiable in all but the skinning.
+
+    Args:
+        mean: the type of `displacements`.
+        displacements: of the graph's nodes; float32, with backend "torch" also float64.
+        skin_indices: as in `skin_displacements`.
+        skin_weights: as in `skin_displacements`.
+        expressions: blendshapes at full strength; the type of `displacements`, or bfloat16, which halves the bytes.
+        delta: expression coefficients.
+        rotation: orthonormal: with backend "triton" its own gradient uses that the transpose is its inverse.
+        translation: given with `rotation`, or neither.
+        backend: "torch" or "triton"; by default the one for the device.
+
+    Raises:
+        ValueError: naming the argument of a wrong shape, type, device, layout or value.
+    """
+    _check_skinning(displacements, skin_indices, skin_weights)
+    like, dtype = ("displacements", displacements), displacements.dtype
+    subjects, vertices = len(displacements), len(skin_indices)
+    check_tensor("mean", mean, (vertices, 3), (dtype,), like)
+    check_tensor("expressions", expressions, ("E", vertices, 3), (dtype, torch.bfloat16), like)
+    check_tensor("delta", delta, (subjects, "M", len(expressions)), (dtype,), like, contiguous=False)
+    if (rotation is None) != (translation is None):
+        raise ValueError("rotation and translation must be given together, or neither")
+    if rotation is not None and translation is not None:
+        check_tensor("rotation", rotation, (subjects, delta.shape[1], 3, 3), (dtype,), like, contiguous=False)
+        check_tensor("translation", translation, (subjects, delta.shape[1], 3), (dtype,), like, contiguous=False)
+    if choose_backend(backend, displacements) == "triton":
+        from .deform_triton import deform_triton  # not before: Triton is not on every platform
+
+        check_tensor("skin_weights", skin_weights, tuple(skin_indices.shape), (torch.float32,))
+        return deform_triton(mean, displacements, skin_indices, skin_weights, expressions, delta, rotation, translation)
+    neutral = mean + _skin(displacements, skin_indices, skin_weights)
+    offsets = delta.flatten(0, 1) @ expressions.flatten(1).to(dtype)
+    local = neutral[:, None] + offsets.view(*delta.shape[:2], vertices, 3)
+    if rotation is None or translation is None:
+        return local
+    return local @ rotation.transpose(2, 3) + translation[:, :, None]
+
+
+def _skin(displacements: Tensor, skin_indices: Tensor, skin_weights: Tensor) -> Tensor:
+    table = rearrange(displacements, "b g c -> g (b c)")
+    weights = skin_weights.detach().to(table.dtype)
+    moved = F.embedding_bag(skin_indices, table, per_sample_weights=weights, mode="sum")
+    return rearrange(moved, "v (b c) -> b v c", c=3).contiguous()
+
+
+def _check_skinning(displacements: Tensor, skin_indices: Tensor, skin_weights: Tensor) -> None:
+    check_tensor("displacements", displacements, ("B", "G", 3), contiguous=False)
+    like, nodes = ("displacements", displacements), displacements.shape[1]
+    check_tensor("skin_indices", skin_indices, ("V", "8"), (torch.int32, torch.int64), like)
+    check_tensor("skin_weights", skin_weights, tuple(skin_indices.shape), like=like)
+    if skin_indices.numel() == 0:
+        return
+    low, high = _ranges.get(skin_indices, None, lambda: torch.stack(skin_indices.aminmax()).tolist())
+    if low < 0 or high >= nodes:
+        raise ValueError(f"skin_indices hold the node {low if low < 0 else high}, but there are {nodes} nodes")
