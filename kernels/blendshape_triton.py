@@ -17,6 +17,8 @@ from ._backend import lanes, on_device
 
 ROWS = 16
 """Codes that a program of the forward kernel handles at most: as many accumulators a column stay in registers."""
+TERMS = 4
+"""Rows of the basis that it reads ahead: so many wide loads are in flight a thread. 8 spill scalars on gfx942."""
 STRIPS = 2
 """Loads of each row of the basis that a thread of the backward kernel has in flight."""
 SPLIT = 2048
@@ -142,8 +144,7 @@ def skinny_product(
         return out
     rows, columns = out.shape
     block_n, block_d = int(min(ROWS, triton.next_power_of_2(rows))), lanes(256)
-    terms = min(8, 64 // block_n)  # so many wide loads are in flight a thread, and their codes in registers
-    padded = F.pad(codes.T, (0, -rows % block_n, 0, -len(basis) % terms)).contiguous()
+    padded = F.pad(codes.T, (0, -rows % block_n, 0, -len(basis) % TERMS)).contiguous()
     with on_device(out):
         linear_decode_fwd_kernel[(triton.cdiv(rows, block_n) * triton.cdiv(columns, block_d),)](
             out,
@@ -156,7 +157,7 @@ def skinny_product(
             basis.shape[1],
             columns,
             BLOCK_N=block_n,
-            TERMS=terms,
+            TERMS=TERMS,
             BLOCK_D=block_d,
             num_warps=2,
         )

@@ -1,7 +1,7 @@
 """Compile cases of kernels/blendshape_triton.py."""
 
 from benchmarks.compile import Case
-from fmlfast.kernels.blendshape_triton import SPLIT, STRIPS, linear_decode_bwd_kernel, linear_decode_fwd_kernel
+from fmlfast.kernels.blendshape_triton import SPLIT, STRIPS, TERMS, linear_decode_bwd_kernel, linear_decode_fwd_kernel
 
 FORWARD = "*fp32 *fp32 {} *fp32 i32 i32 i32 i32 i32"
 BACKWARD = "*fp32 *fp32 {} i32 i32 i32 i32"
@@ -12,7 +12,7 @@ CASES = [
             kernel=linear_decode_fwd_kernel,
             variant=f"{rows} rows, {basis[1:]}",
             types=FORWARD.format(basis),
-            constexprs={"BLOCK_N": rows, "TERMS": 64 // rows, "BLOCK_D": 256},
+            constexprs={"BLOCK_N": rows, "TERMS": TERMS, "BLOCK_D": 256},
             options={"num_warps": 2},
             bytes=size,
             element="element of the basis",
@@ -23,7 +23,7 @@ CASES = [
         kernel=linear_decode_fwd_kernel,
         variant="basis gradient",
         types="*fp32 *fp32 *fp32 i32 i32 i32 i32 i32",
-        constexprs={"mean_ptr": None, "BLOCK_N": 16, "TERMS": 4, "BLOCK_D": 256},
+        constexprs={"mean_ptr": None, "BLOCK_N": 16, "TERMS": TERMS, "BLOCK_D": 256},
         options={"num_warps": 2},
         bytes=4,
         element="element of the basis",
