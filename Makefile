@@ -3,13 +3,16 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 EXTRAS := video,mesh,train,eval,template,dev
 
-.PHONY: train test lint clean
+.PHONY: train test test-gpu lint clean
 
 train: $(VENV)/ready
 	$(RUN) train.py
 
 test: $(VENV)/ready lint
 	$(RUN) -m pytest -n 2
+
+test-gpu: $(VENV)/ready
+	$(RUN) -m pytest -m gpu
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -29,6 +29,7 @@ from fmlfast.data.shards import list_splits, read_clip, read_meta
 from fmlfast.data.synthetic import SyntheticConfig, generate
 from fmlfast.evaluate import evaluate_run
 from fmlfast.frames import Frames
+from fmlfast.kernels._backend import choose_backend
 from fmlfast.objective import LossWeights, objective
 from fmlfast.pictures import reconstruction_panel
 from fmlfast.report import write_report
@@ -77,6 +78,8 @@ class Config:
     """Probability that a landmark is hidden from the network."""
     seed: int = 0
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    backend: Literal["torch", "triton"] | None = None
+    """Which kernels run the face model and its rendering; by default triton on a GPU and torch on the CPU."""
     bf16: bool = True
     """Run the encoder in bfloat16 where there is a GPU."""
     workers: int = 0
@@ -150,6 +153,7 @@ def train(config: Config) -> None:
     """Trains, evaluates and reports one run."""
     if (config.run / "model.safetensors").exists() and not config.resume:
         raise ValueError(f"{config.run} already holds a run; continue it with --resume or choose another --run")
+    choose_backend(config.backend, torch.empty(0, device=config.device))  # before the work, not after it
     if not config.data.exists():
         if config.model.template != "default":
             raise ValueError(
@@ -162,6 +166,7 @@ def train(config: Config) -> None:
     model = FML(config.model) if config.init is None else _initialised(config)
     check_template(config, model)
     model = model.to(config.device).train()
+    model.backend = config.backend
     model.encoder.bf16 = config.bf16 and config.device.startswith("cuda")
     optimizer = make_optimizer(model, config)
     clips = ClipDataset(config.data, "train", config.model.image_size, int(config.cache_gb * 1e9))

@@ -18,6 +18,9 @@ _HOME = {
     "read_image": "fmlfast.images",
     "write_mesh": "fmlfast.export",
     "project": "fmlfast.camera",
+    "look_at": "fmlfast.camera",
+    "linear_to_srgb": "fmlfast.color",
+    "srgb_to_linear": "fmlfast.color",
     "Fragments": "fmlfast.renderer",
     "Rendering": "fmlfast.renderer",
     "rasterize": "fmlfast.renderer",
@@ -26,24 +29,35 @@ _HOME = {
     "vertex_visibility": "fmlfast.renderer",
     "sh_basis": "fmlfast.renderer",
     "shade_sh": "fmlfast.renderer",
+    "shade_vertices": "fmlfast.renderer",
+    "antialias": "fmlfast.renderer",
     "render": "fmlfast.renderer",
+    "photometric": "fmlfast.kernels.photometric",
+    "photometric_pixels": "fmlfast.kernels.photometric",
 }
 
 if TYPE_CHECKING:
+    from fmlfast.camera import look_at as look_at
     from fmlfast.camera import project as project
+    from fmlfast.color import linear_to_srgb as linear_to_srgb
+    from fmlfast.color import srgb_to_linear as srgb_to_linear
     from fmlfast.export import write_mesh as write_mesh
     from fmlfast.frames import Codes as Codes
     from fmlfast.frames import Frames as Frames
     from fmlfast.images import read_image as read_image
+    from fmlfast.kernels.photometric import photometric as photometric
+    from fmlfast.kernels.photometric import photometric_pixels as photometric_pixels
     from fmlfast.reconstruction import Reconstruction as Reconstruction
     from fmlfast.reconstruction import reconstruct as reconstruct
     from fmlfast.renderer import Fragments as Fragments
     from fmlfast.renderer import Rendering as Rendering
+    from fmlfast.renderer import antialias as antialias
     from fmlfast.renderer import interpolate as interpolate
     from fmlfast.renderer import rasterize as rasterize
     from fmlfast.renderer import render as render
     from fmlfast.renderer import sh_basis as sh_basis
     from fmlfast.renderer import shade_sh as shade_sh
+    from fmlfast.renderer import shade_vertices as shade_vertices
     from fmlfast.renderer import vertex_normals as vertex_normals
     from fmlfast.renderer import vertex_visibility as vertex_visibility
     from fmlfast.system import FML as FML

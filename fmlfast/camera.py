@@ -51,7 +51,8 @@ def to_camera(points: Tensor, viewmats: Tensor) -> Tensor:
 
 
 def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
-    """Raises ValueError unless these are F valid cameras.
+    """Raises ValueError unless these are F valid cameras; on a GPU only shape, dtype and device are looked at, as
+    looking at values means waiting for it.
 
     Args:
         viewmats: [F, 4, 4] floating point, world to camera: a rotation, a translation, and the last row (0, 0, 0, 1).
@@ -65,6 +66,8 @@ def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
         raise ValueError(f"viewmats and Ks must share one floating dtype, not {viewmats.dtype} and {Ks.dtype}")
     if viewmats.device != Ks.device:
         raise ValueError(f"viewmats are on {viewmats.device}, Ks on {Ks.device}: move them to one device")
+    if viewmats.is_cuda:
+        return
     viewmats, Ks = viewmats.detach(), Ks.detach()
     if not bool(viewmats.isfinite().all() & Ks.isfinite().all()):
         raise ValueError("viewmats and Ks must be finite")

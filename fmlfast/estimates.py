@@ -67,12 +67,12 @@ def mean_face(model: FML, frames: Frames, template: FaceTemplate) -> Estimate:
     rotation, translation = fit_pose(frames.landmarks[mask][:, used], frames.Ks[mask], points)
     mean, count = template.vertices.to(device), len(rotation)
     surface = own.vertices.to(device) @ rotation.mT + translation[:, None]
-    reflectance = model.face.reflectance_mean.view(1, -1, 3).expand(count, -1, -1)
+    reflectance = model.face.reflectance_mean.view(1, -1, 3).repeat(count, 1, 1)
     normals = vertex_normals(surface, own.triangles.to(device))
     Ks = frames.Ks[mask]
     visible = visible_weights(model, surface, normals, Ks, frames.images.shape[-1])
     sh = fit_light(sample_bilinear(frames.linear[mask], project(surface, Ks)), reflectance, normals, visible)
-    neutral, posed = mean.expand(len(mask), -1, -1), mean.expand(count, -1, -1)
+    neutral, posed = mean.repeat(len(mask), 1, 1), mean.repeat(count, 1, 1)
     return Estimate(neutral, posed, rotation, translation, surface, reflectance, sh)
 
 

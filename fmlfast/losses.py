@@ -36,23 +36,6 @@ def displacement_loss(
     return displacements.square().sum(-1).mean(1)
 
 
-def sparsity_loss(
-    reflectance: Tensor,  # [B, V, 3] linear RGB
-    chromaticity: Tensor,  # [B, V, 2] r/(r+g+b), g/(r+g+b) of the images at the vertices, held constant
-    known: Tensor,  # [B, V] bool, vertices that some frame sees
-    edges: Tensor,  # [N, 2] pairs of neighbouring vertices
-    eta: float = 80.0,
-    p: float = 0.9,
-) -> Tensor:  # [B]
-    """mean_{(i,j)} w_ij ||r_i - r_j||^p with w_ij = exp(-eta ||h_i - h_j||): where the image's chromaticity is
-    constant, so is the reflectance, and what varies is light. Unseen vertices have w_ij = 1."""
-    i, j = edges.unbind(1)
-    h = (chromaticity[:, i] - chromaticity[:, j]).norm(dim=-1)
-    weight = torch.exp(-eta * torch.where(known[:, i] & known[:, j], h, torch.zeros_like(h)))
-    difference = (reflectance[:, i] - reflectance[:, j]).square().sum(-1)
-    return (weight * (difference + 1e-6).pow(p / 2)).mean(1)
-
-
 def expression_loss(
     delta: Tensor,  # [F, E]
     sigma: float = 1.0,
@@ -66,14 +49,3 @@ def reflectance_loss(
 ) -> Tensor:  # [B]
     """Mean squared deviation from the mean reflectance."""
     return offset.square().mean((1, 2))
-
-
-def chromaticity_of(
-    colors: Tensor,  # [B, M, V, 3] image colours at the vertices
-    visible: Tensor,  # [B, M, V] weights
-) -> tuple[Tensor, Tensor]:  # [B, V, 2], [B, V] bool
-    """Chromaticity of each vertex averaged over the frames that see it, and which vertices any frame sees."""
-    seen = visible > 0
-    total = (colors * seen[..., None]).sum(1)
-    known = seen.any(1)
-    return total[..., :2] / total.sum(-1, keepdim=True).clamp(min=1e-4), known

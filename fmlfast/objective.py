@@ -12,17 +12,10 @@ from fmlfast.contour import slide_landmarks
 from fmlfast.frames import Codes, Frames
 from fmlfast.kernels.photometric import photometric
 from fmlfast.kernels.rasterize import rasterize
-from fmlfast.kernels.shading import shade_sh, vertex_normals
+from fmlfast.kernels.shading import shade_vertices
+from fmlfast.kernels.sparsity import chromaticity, sparsity
 from fmlfast.kernels.visibility import vertex_visibility
-from fmlfast.losses import (
-    chromaticity_of,
-    displacement_loss,
-    expression_loss,
-    landmark_loss,
-    membrane_loss,
-    reflectance_loss,
-    sparsity_loss,
-)
+from fmlfast.losses import displacement_loss, expression_loss, landmark_loss, membrane_loss, reflectance_loss
 from fmlfast.network import masked_mean
 from fmlfast.system import FML
 
@@ -58,8 +51,8 @@ def visible_weights(
     regions = model.template.regions
     weight = torch.maximum(regions["face"], regions["eyes"])
     if model.config.visibility == "zbuffer":
-        depth = rasterize(camera, model.template.triangles, Ks, size, size).depth
-        return weight * vertex_visibility(camera, normals, Ks, depth)
+        depth = rasterize(camera, model.template.triangles, Ks, size, size, backend=model.backend).depth
+        return weight * vertex_visibility(camera, normals, Ks, depth, model.backend)
     uv = project(camera, Ks)
     inside = ((uv > 0) & (uv < size)).all(-1)
     facing = (normals * torch.nn.functional.normalize(camera, dim=-1)).sum(-1) < -0.2
@@ -80,15 +73,16 @@ def objective(
     subjects, count = frames.mask.shape
     Ks = frames.Ks.flatten(0, 1)
     displacements = model.displacements(codes)
-    posed = model.face.geometry(displacements, codes.expression)
-    camera = (posed @ codes.rotation.transpose(2, 3) + codes.translation[:, :, None]).flatten(0, 1)
+    pose = codes.expression, codes.rotation, codes.translation
 
     def over_frames(values: Tensor) -> Tensor:
         return masked_mean(values.view(subjects, count, 1), frames.mask)[:, 0]
 
     ids = list(LANDMARKS_66)
+    # On their own few vertices: gradients of landmarks need not be carried by the whole mesh.
+    around = model.face.geometry(displacements, *pose, model.landmark_mesh).flatten(0, 1)
     landmarks = landmark_loss(
-        project(slide_landmarks(camera, Ks, model.template)[:, ids], Ks),
+        project(slide_landmarks(around, Ks, model.landmark_mesh)[:, ids], Ks),
         frames.landmarks[:, :, ids].flatten(0, 1),
         frames.confidence[:, :, ids].flatten(0, 1),
         size,
@@ -101,23 +95,22 @@ def objective(
         "expression": weights.expression * over_frames(expression_loss(codes.expression.flatten(0, 1))),
     }
     if photometric_ramp > 0:
-        if detach_geometry:
-            camera = camera.detach()
-        normals = vertex_normals(camera, model.template.triangles)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_geometry):
+            camera = model.face.geometry(displacements, *pose).flatten(0, 1)
+        reflectance = model.reflectance(codes)
+        light = codes.sh.flatten(0, 1)
+        colors, normals = shade_vertices(camera, model.template.triangles, reflectance, light, model.backend)
         with torch.no_grad():
             visible = visible_weights(model, camera.detach(), normals.detach(), Ks, size)
             visible = visible * frames.mask.flatten()[:, None]
-        reflectance = model.reflectance(codes)
-        per_frame = reflectance[:, None].expand(-1, count, -1, -1).flatten(0, 1)
-        colors = shade_sh(per_frame, normals, codes.sh.flatten(0, 1))
         difference, sampled = photometric(
-            frames.linear.flatten(0, 1), project(camera, Ks), colors, visible, weights.photometric_kind
+            frames.linear.flatten(0, 1), camera, Ks, colors, visible, weights.photometric_kind, model.backend
         )
-        chromaticity, known = chromaticity_of(
-            sampled.detach().unflatten(0, (subjects, count)), visible.unflatten(0, (subjects, count))
-        )
+        shape = (subjects, count)
+        chroma, known = chromaticity(sampled.unflatten(0, shape), visible.unflatten(0, shape), model.backend)
+        rough = sparsity(reflectance, chroma, known, model.mesh_edges, backend=model.backend)
         terms["photometric"] = photometric_ramp * weights.photometric * over_frames(difference)
-        terms["sparsity"] = weights.sparsity * sparsity_loss(reflectance, chromaticity, known, model.mesh_edges)
+        terms["sparsity"] = weights.sparsity * rough
         offset = reflectance - model.face.reflectance_mean.view_as(reflectance[0])
         terms["reflectance"] = weights.reflectance * reflectance_loss(offset)
     return terms

@@ -47,7 +47,15 @@ def render_window(
             shifted[:2, 2] -= K.new_tensor([left + x, top + y])
             camera = torch.eye(4)[None]
             part = render(
-                vertices[None], triangles, colors[None], camera, shifted[None], rows, columns, supersample=SAMPLES
+                vertices[None],
+                triangles,
+                colors[None].contiguous(),
+                camera,
+                shifted[None],
+                rows,
+                columns,
+                antialiased=False,
+                supersample=SAMPLES,
             )
             image[y : y + rows, x : x + columns] = part.image[0]
             coverage[y : y + rows, x : x + columns] = part.mask[0, ..., None]

@@ -127,7 +127,7 @@ def error_map(template: FaceTemplate, errors: dict[str, Tensor], size: int = 240
     )
     normals = vertex_normals(surface[None], template.triangles)
     fields = torch.cat([colors, normals.expand(len(colors), -1, -1)], -1)
-    surfaces = surface.expand(len(colors), -1, -1)
+    surfaces = surface.repeat(len(colors), 1, 1)
     drawn, alpha = draw(surfaces, template.triangles, fields, K.expand(len(colors), 3, 3), size)
     tint, clay = drawn.split(3, -1)
     paper = srgb_to_linear(torch.tensor(PAPER) / 255.0)

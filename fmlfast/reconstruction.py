@@ -193,7 +193,7 @@ def reconstruct(
         vertices=model.geometry(codes, template)[0],
         camera_vertices=camera,
         reflectance=reflectance,
-        shaded=shade_sh(reflectance.expand_as(camera), normals, codes.sh[0]),
+        shaded=shade_sh(reflectance[None], normals, codes.sh[0]),
     )
 
 

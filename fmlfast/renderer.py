@@ -1,4 +1,4 @@
-"""Renders meshes: the operations one by one, and `render`, which puts them together."""
+"""Renders meshes differentiably: the operations one by one, and `render`, which puts them together."""
 
 from dataclasses import dataclass
 
@@ -6,19 +6,25 @@ import torch
 from torch import Tensor
 
 from fmlfast.camera import check_cameras, to_camera
+from fmlfast.kernels._backend import Backend
+from fmlfast.kernels._checks import check_tensor, check_triangles
+from fmlfast.kernels.antialias import antialias
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.rasterize import Fragments, rasterize
-from fmlfast.kernels.shading import sh_basis, shade_sh, vertex_normals
+from fmlfast.kernels.shading import sh_basis, shade_sh, shade_vertices, vertex_normals
 from fmlfast.kernels.visibility import vertex_visibility
 
 __all__ = [
+    "Backend",
     "Fragments",
     "Rendering",
+    "antialias",
     "interpolate",
     "rasterize",
     "render",
     "sh_basis",
     "shade_sh",
+    "shade_vertices",
     "vertex_normals",
     "vertex_visibility",
 ]
@@ -40,7 +46,7 @@ class Rendering:
 
 
 def render(
-    vertices: Tensor,  # [F, V, 3]
+    vertices: Tensor,  # [F or 1, V, 3]
     triangles: Tensor,  # [T, 3]
     colors: Tensor,  # [F or 1, V, C]
     viewmats: Tensor,  # [F, 4, 4]
@@ -48,55 +54,64 @@ def render(
     height: int,
     width: int,
     background: Tensor | None = None,  # [C] or [H, W, C]
+    backend: Backend | None = None,
+    antialiased: bool = True,
     supersample: int = 1,
 ) -> Rendering:
-    """Draws meshes with colours at their vertices.
+    """Draws meshes with colours at their vertices, with gradients to vertices, colours, viewmats and background.
 
-    Gradients go to colours and background, not to vertices or cameras.
+    Inside a surface gradients come from how colours and depth slide over the pixels, at its outline from the
+    antialiased edge (see `antialias`); which triangle a pixel sees is constant. Ks are constants too.
 
     Args:
-        vertices: [F, V, 3] float32, world space, mm.
+        vertices: [F, V, 3] float32, world space, mm, or [1, V, 3] for one mesh seen by F cameras.
         triangles: [T, 3] int32 or int64, counter-clockwise seen from outside; both sides are drawn.
-        colors: [F, V, C] floating point, or [1, V, C] shared by all frames, linear.
+        colors: [F, V, C] float32, or [1, V, C] shared by all frames, linear.
         viewmats: [F, 4, 4] float32, world to camera.
         Ks: [F, 3, 3] float32, pixels.
         height, width: of the image, pixels.
-        background: [C] or [H, W, C], linear; 0 by default.
+        background: [C] or [H, W, C] float32, linear; 0 by default.
+        backend: "torch" or "triton"; by default "triton" on a GPU, "torch" on the CPU.
+        antialiased: blend the outlines; without it, masks and outlines give the vertices no gradient.
         supersample: samples along each side of a pixel, averaged. Memory grows with its square.
 
     Raises:
-        ValueError: wrong shape, dtype, device or value, naming the argument.
+        ValueError: wrong shape, dtype, device or value, naming the argument. Cameras on a GPU are not checked for
+            their values, as that would mean waiting for it.
     """
     check_cameras(viewmats, Ks)
-    if vertices.ndim != 3 or vertices.shape[-1] != 3 or len(vertices) != len(viewmats):
-        raise ValueError(f"vertices must be [{len(viewmats)}, V, 3] to go with viewmats, not {tuple(vertices.shape)}")
-    if colors.ndim != 3 or len(colors) not in (1, len(vertices)) or colors.shape[1] != vertices.shape[1]:
-        shape = f"[{len(vertices)} or 1, {vertices.shape[1]}, C]"
-        raise ValueError(f"colors must be {shape} to go with vertices, not {tuple(colors.shape)}")
-    for name, tensor in (("vertices", vertices), ("viewmats", viewmats)):
-        if tensor.dtype != torch.float32:
-            raise ValueError(f"{name} must be float32, not {tensor.dtype}")
-    for name, tensor in (("vertices", vertices), ("colors", colors)):
-        if tensor.device != viewmats.device:
-            raise ValueError(f"{name} is on {tensor.device}, viewmats on {viewmats.device}: move them to one device")
-    if not isinstance(supersample, int) or supersample < 1:
-        raise ValueError(f"supersample must be an integer of at least 1, not {supersample!r}")
-    channels = colors.shape[-1]
-    if background is not None and tuple(background.shape) not in ((channels,), (height, width, channels)):
-        raise ValueError(
-            f"background must be [{channels}] or [{height}, {width}, {channels}], not {tuple(background.shape)}"
-        )
-    scale = Ks.new_tensor([supersample, supersample, 1])[:, None]
-    points = to_camera(vertices.detach(), viewmats.detach())
-    fragments = rasterize(points, triangles, Ks.detach() * scale, height * supersample, width * supersample)
-    image = _average(interpolate(colors, triangles, fragments), supersample)
-    mask = _average((fragments.triangle_id >= 0).to(image.dtype)[..., None], supersample)
+    frames = len(viewmats)
+    single = isinstance(vertices, Tensor) and len(vertices.shape) == 3 and len(vertices) == 1
+    check_tensor("vertices", vertices, (1 if single else frames, "V", 3), (torch.float32,))
+    check_tensor("viewmats", viewmats, (frames, 4, 4), (torch.float32,), ("vertices", vertices), contiguous=False)
+    shared = isinstance(colors, Tensor) and len(colors.shape) == 3 and len(colors) == 1
+    shape = (1 if shared else frames, vertices.shape[1], "C")
+    check_tensor("colors", colors, shape, (torch.float32,), ("vertices", vertices))
+    check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
+    for name, size in (("height", height), ("width", width), ("supersample", supersample)):
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, not {size!r}")
     if background is not None:
-        image = image + (1 - mask) * background
-    blocks = fragments.depth.unflatten(1, (height, supersample)).unflatten(3, (width, supersample))
-    return Rendering(image, mask[..., 0], blocks.amin((2, 4)))
+        size = (colors.shape[-1],) if background.ndim == 1 else (height, width, colors.shape[-1])
+        check_tensor("background", background, size, (torch.float32,), ("vertices", vertices), contiguous=False)
+    points = to_camera(vertices.expand(frames, -1, -1), viewmats)
+    fine = torch.cat([Ks[:, :2] * supersample, Ks[:, 2:]], 1).detach()
+    fragments = rasterize(points, triangles, fine, height * supersample, width * supersample, backend=backend)
+    covered = (fragments.triangle_id >= 0)[..., None].to(colors.dtype)
+    layers = torch.cat([interpolate(colors, triangles, fragments, backend), covered], -1)
+    if antialiased:
+        layers = antialias(layers, points, triangles, fine, fragments, backend)
+    depth = fragments.depth
+    if supersample > 1:
+        layers = _average(layers, supersample)
+        depth = depth.unflatten(1, (height, supersample)).unflatten(3, (width, supersample)).amin((2, 4))
+    image, mask = layers[..., :-1].contiguous(), layers[..., -1].contiguous()
+    if background is not None:
+        image = image + (1 - mask[..., None]) * background
+    return Rendering(image, mask, depth)
 
 
 def _average(image: Tensor, size: int) -> Tensor:  # [F, size * H, size * W, C] -> [F, H, W, C]
     frames, height, width, channels = image.shape
-    return image.view(frames, height // size, size, width // size, size, channels).mean((2, 4))
+    rows = image.view(frames, height // size, size, width // size * size * channels).sum(2)  # long rows: fast
+    return rows.view(frames, height // size, width // size, size, channels).sum(3) / size**2

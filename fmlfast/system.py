@@ -16,6 +16,7 @@ from fmlfast._atomic import atomic_path
 from fmlfast.alignment import CROP_HALF_WIDTH, LANDMARKS_66, Alignment, align_to_front, fit_pose, to_rays
 from fmlfast.face_model import FaceModel
 from fmlfast.frames import Codes, Frames
+from fmlfast.kernels._backend import Backend
 from fmlfast.network import Encoder
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.template import FaceTemplate
@@ -71,6 +72,7 @@ class FML(nn.Module):
         super().__init__()
         self.config = config
         self.template = template or load_template(config)
+        self.landmark_mesh = self.template.landmark_part()
         self.face = FaceModel(
             self.template, config.identity_dim, config.reflectance_dim, config.complement_rank, config.spectral
         )
@@ -89,10 +91,20 @@ class FML(nn.Module):
         points = self.template.landmarks(self.template.vertices)[list(LANDMARKS_66)]
         self.register_buffer("landmark_points", points, persistent=False)
 
+    @property
+    def backend(self) -> Backend | None:
+        """Which kernels run: "torch", "triton", or None for the device's default. Not part of a checkpoint."""
+        return self.face.backend
+
+    @backend.setter
+    def backend(self, backend: Backend | None) -> None:
+        self.face.backend = backend
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Takes the template along to another device."""
         super()._apply(fn, recurse)
         self.template = self.face.template = self.template.to(self.code_mean.device)
+        self.landmark_mesh = self.landmark_mesh.to(self.code_mean.device)
         return self
 
     def encode(self, frames: Frames, jitter: float = 0.0, drop: float = 0.0) -> Codes:
@@ -127,11 +139,12 @@ class FML(nn.Module):
 
     def geometry(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
         """Geometry with expression in the model frame, [B, M, V, 3] mm."""
-        return self.face.geometry(self.displacements(codes), codes.expression, template)
+        return self.face.geometry(self.displacements(codes), codes.expression, template=template)
 
     def camera_vertices(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
         """Geometry with expression in the camera frame, [B, M, V, 3] mm."""
-        return self.geometry(codes, template) @ codes.rotation.transpose(2, 3) + codes.translation[:, :, None]
+        displacements = self.displacements(codes)
+        return self.face.geometry(displacements, codes.expression, codes.rotation, codes.translation, template)
 
     def reflectance(self, codes: Codes) -> Tensor:
         """Per-vertex reflectance, [B, V, 3] linear RGB."""

@@ -127,6 +127,30 @@ class FaceTemplate:
         corners = vertices[..., self.triangles.long()[self.landmark_triangles], :]  # [..., 68, 3, 3]
         return (corners * self.landmark_barycentrics[:, :, None]).sum(dim=-2)
 
+    def landmark_part(self) -> "FaceTemplate":
+        """The few triangles that landmarks and jaw strips lie on, with their vertices, as a template of this level.
+
+        Its nodes are still those of the whole mesh; `node_vertices` count the whole mesh's vertices.
+        """
+        wanted = torch.cat([self.landmark_triangles, self.jaw_triangles.flatten()])
+        used, places = torch.unique(wanted, return_inverse=True)
+        vertices, corners = torch.unique(self.triangles.long()[used], return_inverse=True)
+        count = len(self.landmark_triangles)
+        return replace(
+            self,
+            vertices=self.vertices[vertices],
+            triangles=corners.int(),
+            uv=self.uv[vertices],
+            colors=self.colors[vertices],
+            regions={name: mask[vertices] for name, mask in self.regions.items()},
+            expressions=self.expressions[:, vertices].contiguous(),
+            landmark_triangles=places[:count],
+            jaw_triangles=places[count:].view_as(self.jaw_triangles),
+            skin_indices=self.skin_indices[vertices],
+            skin_weights=self.skin_weights[vertices],
+            subdivision=(),
+        )
+
     def complement_basis(self, rank: int | None = None) -> Tensor:
         """Orthonormal Q [3G, r] of what the orthogonal complement removes: OC(theta) = theta - Q Q^T theta.
 

@@ -29,4 +29,4 @@ def from_fixed_point(
     scale: Tensor,  # [N] float32
 ) -> Tensor:  # [N, ...] float32
     """The sums as floating point."""
-    return total.to(torch.float32) / scale.view(-1, *(1,) * (total.ndim - 1))
+    return total / scale.view(-1, *(1,) * (total.ndim - 1))

@@ -138,7 +138,11 @@ def find_silhouettes(
         s = _crossing(la - pa, lc - pc, ha - pa, hc - pc)
         keep &= (s < 1 + TIE) & (corner // 3 != goal)
         state = (slot, vertex0, goal, pa, pc, down, side, corner, low, la, lc, ha, hc, s)
-        slot, vertex0, goal, pa, pc, down, side, corner, low, la, lc, ha, hc, s = (x[keep] for x in state)
+        left = keep.nonzero().view(-1)
+        if len(left) == 0:
+            break
+        state = (x.index_select(0, left) for x in state)
+        slot, vertex0, goal, pa, pc, down, side, corner, low, la, lc, ha, hc, s = state
         behind = neighbors[corner]
         vertex = corners[behind]  # of anything where there is no triangle behind
         a, c = _turned(screen[vertex0 + vertex], down, side)

@@ -1,14 +1,6 @@
 import torch
 
-from fmlfast.losses import (
-    chromaticity_of,
-    displacement_loss,
-    expression_loss,
-    landmark_loss,
-    membrane_loss,
-    reflectance_loss,
-    sparsity_loss,
-)
+from fmlfast.losses import displacement_loss, expression_loss, landmark_loss, membrane_loss, reflectance_loss
 
 EDGES = torch.tensor([[0, 1], [1, 2]])
 
@@ -28,29 +20,6 @@ def test_membrane_is_blind_to_translation() -> None:
     torch.testing.assert_close(membrane_loss(t, EDGES), torch.tensor([4.5]))
     torch.testing.assert_close(membrane_loss(t + 5, EDGES), torch.tensor([4.5]))
     torch.testing.assert_close(displacement_loss(t), torch.tensor([6.0]))
-
-
-def test_sparsity_spares_edges_of_the_image() -> None:
-    reflectance = torch.tensor([[[0.5, 0.5, 0.5], [0.7, 0.5, 0.5], [0.7, 0.5, 0.5]]])
-    same = torch.full((1, 3, 2), 1 / 3)
-    known = torch.ones(1, 3, dtype=torch.bool)
-    full = sparsity_loss(reflectance, same, known, EDGES)
-    torch.testing.assert_close(full, torch.tensor([0.2**0.9 / 2 + 1e-6**0.45 / 2]), rtol=1e-3, atol=1e-4)
-    different = same.clone()
-    different[0, 0, 0] += 0.05
-    spared = sparsity_loss(reflectance, different, known, EDGES)
-    assert spared < 0.1 * full
-    known[0, 0] = False
-    torch.testing.assert_close(sparsity_loss(reflectance, different, known, EDGES), full)
-
-
-def test_chromaticity_averages_the_frames_that_see_a_vertex() -> None:
-    colors = torch.tensor([[[[0.2, 0.2, 0.2]], [[0.8, 0.0, 0.0]]]])
-    h, known = chromaticity_of(colors, torch.tensor([[[0.5], [0.0]]]))
-    torch.testing.assert_close(h, torch.full((1, 1, 2), 1 / 3))
-    assert known.all()
-    _, known = chromaticity_of(colors, torch.zeros(1, 2, 1))
-    assert not known.any()
 
 
 def test_priors_are_sums_of_squares() -> None:

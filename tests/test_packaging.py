@@ -67,15 +67,6 @@ def test_every_public_name_loads():
         _ = fmlfast.nonsense
 
 
-def test_rendering_example_of_the_readme_runs():
-    (example,) = [part for part in (ROOT / "README.md").read_text().split("```") if "fmlfast.render(" in part]
-    names: dict = {}
-    exec(example.removeprefix("python"), names)
-    picture = names["picture"]
-    assert picture.image.shape == (1, 256, 256, 3) and picture.depth.shape == (1, 256, 256)
-    assert 0.2 < float(picture.mask.mean()) < 0.9  # the head is in the picture
-
-
 def test_import_is_light():
     """`import fmlfast` and the command's help must not wait for torch."""
     code = "import sys, fmlfast, fmlfast.cli; sys.exit('torch' in sys.modules or 'mediapipe' in sys.modules)"

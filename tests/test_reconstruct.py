@@ -182,11 +182,12 @@ def test_overlay_covers_the_face_and_spares_the_rest(monkeypatch):
     photo = np.random.default_rng(5).integers(0, 256, (301, 333, 3), dtype=np.uint8)
     camera = template.vertices @ torch.tensor(FRONTAL).T + torch.tensor([30.0, -10.0, 420.0])
     K = torch.from_numpy(assumed_K(333, 301)).float()
-    green = torch.tensor([0.0, 1.0, 0.0]).expand_as(camera)
+    green = torch.tensor([0.0, 1.0, 0.0]).repeat(len(camera), 1)
     result = overlay(photo, camera, template.triangles, green, K)
-    mask = render(
-        camera[None], template.triangles, green[None], torch.eye(4)[None], K[None], 301, 333, supersample=3
-    ).mask[0]
+    options = {"antialiased": False, "supersample": 3}
+    mask = render(camera[None], template.triangles, green[None], torch.eye(4)[None], K[None], 301, 333, **options).mask[
+        0
+    ]
     assert 0.1 < float((mask == 1).float().mean()) < 0.9
     np.testing.assert_array_equal(result[mask == 0], photo[mask == 0])
     assert (result[mask == 1] == (0, 255, 0)).all()

@@ -1,12 +1,15 @@
 """render(): colours, masks and depths of simple scenes, super-sampling, backgrounds, gradients."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fmlfast.camera import look_at
+from fmlfast.kernels._backend import Backend
 from fmlfast.renderer import Rendering, rasterize, render, vertex_normals
 
 
@@ -30,7 +33,7 @@ def test_a_plate_lands_where_it_should():
     vertices, triangles = plate()
     viewmats, Ks = front(31, 41, 100.0)
     colors = torch.tensor([[[0.0, 0, 1], [1, 0, 1], [1, 1, 1], [0, 1, 1]]])
-    out = render(vertices, triangles, colors, viewmats, Ks, 31, 41)
+    out = render(vertices, triangles, colors, viewmats, Ks, 31, 41, antialiased=False)
     inside = torch.zeros(31, 41, dtype=torch.bool)
     inside[5:25, 10:30] = True  # centres 5.5 .. 25.5 round 15.5: the top-left rule keeps the first and drops the last
     assert out.mask.dtype == torch.float32
@@ -48,7 +51,7 @@ def test_supersampling_approaches_the_covered_area(samples: int):
     """Edges at 10.3 .. 30.7 px: the border pixels are covered by a part."""
     vertices, triangles = plate(half=51.0)
     viewmats, Ks = front(41, 41, 100.0)
-    out = render(vertices, triangles, torch.ones(1, 4, 2), viewmats, Ks, 41, 41, supersample=samples)
+    out = render(vertices, triangles, torch.ones(1, 4, 2), viewmats, Ks, 41, 41, antialiased=False, supersample=samples)
     assert out.image.shape == (1, 41, 41, 2) and out.mask.shape == out.depth.shape == (1, 41, 41)
     covered = sum((i + 0.5) / samples > 0.3 for i in range(samples)) / samples
     torch.testing.assert_close(out.mask[0, 20, 9:13], torch.tensor([0, covered, 1, 1]))
@@ -57,16 +60,18 @@ def test_supersampling_approaches_the_covered_area(samples: int):
     assert torch.equal(out.depth < math.inf, out.mask > 0)
 
 
+@pytest.mark.parametrize("antialiased", [False, True])
 @pytest.mark.parametrize("samples", [1, 2])
-def test_background_shows_through(samples: int):
+def test_background_shows_through(samples: int, antialiased: bool):
     vertices, triangles = plate(half=51.25)
     viewmats, Ks = front(21, 25, 60.0)
     colors = torch.rand(1, 4, 3, generator=torch.Generator().manual_seed(0))
-    black = render(vertices, triangles, colors, viewmats, Ks, 21, 25, supersample=samples)
+    options = {"antialiased": antialiased, "supersample": samples}
+    black = render(vertices, triangles, colors, viewmats, Ks, 21, 25, **options)
     flat = torch.tensor([0.2, 0.4, 0.9])
     picture = torch.rand(21, 25, 3, generator=torch.Generator().manual_seed(1))
     for background in (flat, picture):
-        out = render(vertices, triangles, colors, viewmats, Ks, 21, 25, background, samples)
+        out = render(vertices, triangles, colors, viewmats, Ks, 21, 25, background, **options)
         torch.testing.assert_close(out.image, black.image + (1 - black.mask[..., None]) * background)
         assert torch.equal(out.mask, black.mask) and torch.equal(out.depth, black.depth)
         torch.testing.assert_close(out.image[0, 0, 0], background if background.ndim == 1 else background[0, 0])
@@ -75,7 +80,7 @@ def test_background_shows_through(samples: int):
 def test_nearer_surfaces_win_from_any_side():
     far, triangles = plate(-100.0)
     near, _ = plate(100.0, half=20.0)
-    vertices = torch.cat([far, near], 1).expand(2, -1, -1)
+    vertices = torch.cat([far, near], 1)  # one mesh for both cameras
     triangles = torch.cat([triangles, triangles + 4])
     colors = torch.tensor([[1.0, 0]] * 4 + [[0.0, 1]] * 4)[None]
     eyes = torch.tensor([[0.0, 0, 500], [0, 0, -500]])
@@ -86,7 +91,8 @@ def test_nearer_surfaces_win_from_any_side():
     torch.testing.assert_close(out.depth[:, 16, 16], torch.tensor([400.0, 400.0]))
 
 
-def test_gradients_reach_colors_and_background():
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_gradients_reach_colors_and_background(antialiased: bool):
     g = torch.Generator().manual_seed(2)
     vertices = torch.rand(2, 12, 3, generator=g) * 100 - 50
     triangles = torch.randint(0, 12, (9, 3), generator=g)
@@ -97,7 +103,8 @@ def test_gradients_reach_colors_and_background():
     weights = torch.randn(2, 7, 9, 3, generator=g)
 
     def loss(c: Tensor, b: Tensor) -> Tensor:
-        return (render(vertices, triangles, c, viewmats, Ks, 7, 9, b, 2).image * weights).sum()
+        out = render(vertices, triangles, c, viewmats, Ks, 7, 9, b, antialiased=antialiased, supersample=2)
+        return (out.image * weights).sum()
 
     gradients = torch.autograd.grad(loss(colors, background), (colors, background))
     for tensor, gradient in zip((colors, background), gradients, strict=True):
@@ -106,6 +113,40 @@ def test_gradients_reach_colors_and_background():
         change = loss(*((moved, background) if tensor is colors else (colors, moved))) - loss(colors, background)
         assert float(gradient.abs().sum()) > 0.1
         assert float(change.detach()) == pytest.approx(float((gradient * direction).sum()), rel=1e-3, abs=1e-3)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_gradients_of_area_and_depth_reach_vertices_and_cameras(backend: Backend, device: str):
+    """A plate that comes 1 mm nearer grows by 2 / distance of its area, and its depth falls by 1 mm in every pixel."""
+    vertices, triangles = (a.to(device) for a in plate(half=51.3))
+    viewmats, Ks = (a.to(device) for a in front(31, 35, 60.0))
+    vertices.requires_grad_()
+    viewmats.requires_grad_()
+    out = render(vertices, triangles, torch.ones(1, 4, 1, device=device), viewmats, Ks, 31, 35, backend=backend)
+    area = out.mask.sum()
+    assert float(area.detach()) == pytest.approx((2 * 51.3 * 60 / 500) ** 2, rel=5e-3)  # but for the corners
+    to_vertices, to_viewmats = torch.autograd.grad(area, (vertices, viewmats), retain_graph=True)
+    assert float(to_vertices[..., 2].sum()) == pytest.approx(2 * float(area.detach()) / 500, rel=0.1)
+    assert float(to_viewmats[0, 2, 3]) == pytest.approx(-2 * float(area.detach()) / 500, rel=0.1)
+    centre = torch.autograd.grad(out.depth[0, 15, 17], vertices)[0]
+    assert float(centre[..., 2].sum()) == pytest.approx(-1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("antialiased", [False, True])
+def test_backends_draw_the_same(antialiased: bool, device: str):
+    g = torch.Generator().manual_seed(7)
+    vertices = (torch.rand(1, 40, 3, generator=g) * 160 - 80).to(device)
+    triangles = torch.randint(0, 40, (50, 3), generator=g, dtype=torch.int32).to(device)
+    colors = torch.rand(2, 40, 4, generator=g).to(device)
+    viewmats = look_at(torch.tensor([[0.0, 0, 500], [200, 100, 300]]), torch.zeros(2, 3)).to(device)
+    Ks = front(21, 27, 50.0)[1].expand(2, 3, 3).to(device)
+    pictures = [
+        render(vertices, triangles, colors, viewmats, Ks, 21, 27, None, b, antialiased) for b in ("torch", "triton")
+    ]
+    assert float(pictures[0].mask.mean()) > 0.2
+    torch.testing.assert_close(pictures[0].image, pictures[1].image, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(pictures[0].mask, pictures[1].mask, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(pictures[0].depth, pictures[1].depth, rtol=1e-5, atol=0)
 
 
 def test_batch_equals_one_by_one_and_repeats_bitwise():
@@ -132,16 +173,34 @@ def test_depth_is_the_rasterizers():
     torch.testing.assert_close(out.depth, rasterize(turned, triangles, Ks, 20, 30).depth)
 
 
-def test_empty_inputs():
-    triangles = torch.zeros(0, 3, dtype=torch.int32)
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_an_empty_batch_gives_an_empty_picture(backend: Backend):
+    _, triangles = plate()
     out = render(
-        torch.zeros(0, 4, 3), triangles, torch.zeros(1, 4, 3), torch.zeros(0, 4, 4), torch.zeros(0, 3, 3), 5, 7
+        torch.zeros(0, 4, 3),
+        triangles,
+        torch.zeros(1, 4, 3),
+        torch.zeros(0, 4, 4),
+        torch.zeros(0, 3, 3),
+        5,
+        7,
+        backend=backend,
     )
-    assert out.image.shape == (0, 5, 7, 3) and out.mask.shape == (0, 5, 7)
-    viewmats, Ks = front(5, 7, 10.0)
-    background = torch.tensor([0.1, 0.2, 0.3])
-    out = render(torch.zeros(1, 4, 3), triangles, torch.zeros(1, 4, 3), viewmats, Ks, 5, 7, background)
-    torch.testing.assert_close(out.image, background.expand(1, 5, 7, 3))
+    assert out.image.shape == (0, 5, 7, 3) and out.mask.shape == out.depth.shape == (0, 5, 7)
+
+
+def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """With fewer steps than printed there, the fit is already on its way."""
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    code = next(part for part in text.split("```python\n") if "optimizer.step()" in part).split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code.replace("range(100)", "range(3)"), names)
+    draw, target = names["draw"], names["target"]
+    weights = names["weights"].detach()
+    before, after = (float((draw(w) - target).square().mean()) for w in (0 * weights, weights))
+    assert after < 0.8 * before
+    assert Image.open("before-after-target.png").size == (3 * 224, 224)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +208,9 @@ def test_empty_inputs():
     [
         ("vertices", {"vertices": torch.zeros(4, 3)}),
         ("vertices", {"vertices": torch.zeros(1, 4, 3).double()}),
+        ("vertices", {"vertices": torch.zeros(2, 4, 3)}),
+        ("vertices", {"vertices": torch.zeros(1, 3, 4).transpose(1, 2)}),
+        ("triangles", {"triangles": torch.zeros(0, 3, dtype=torch.int32)}),
         ("triangles", {"triangles": torch.tensor([[0, 1, 9]])}),
         ("colors", {"colors": torch.zeros(2, 4, 3)}),
         ("colors", {"colors": torch.zeros(3)}),
@@ -157,6 +219,8 @@ def test_empty_inputs():
         ("viewmats", {"viewmats": torch.eye(4)}),
         ("Ks", {"Ks": torch.zeros(1, 3, 3)}),
         ("height", {"height": 0}),
+        ("width", {"width": 2.0}),
+        ("backend", {"backend": "opengl"}),
         ("supersample", {"supersample": 0}),
         ("background", {"background": torch.zeros(4)}),
         ("background", {"background": torch.zeros(6, 6, 3)}),

@@ -29,7 +29,7 @@ def ambient_occlusion(
     right = torch.nn.functional.normalize(torch.linalg.cross(helper, back), dim=1)
     turn = torch.stack([right, torch.linalg.cross(back, right), back], dim=1)  # [F, 3, 3]
     middle = template.vertices.mean(dim=0)
-    seen_from = torch.einsum("fij,vj->fvi", turn, points - middle) + torch.tensor([0.0, 0.0, _DISTANCE])
+    seen_from = (points - middle) @ turn.mT + torch.tensor([0.0, 0.0, _DISTANCE])
     reach = float((template.vertices - middle).norm(dim=1).max())
     focal = 0.48 * _PIXELS * _DISTANCE / reach
     K = torch.tensor([[focal, 0.0, _PIXELS / 2], [0.0, focal, _PIXELS / 2], [0.0, 0.0, 1.0]])
@@ -49,7 +49,7 @@ def ever_visible(
     yaw, pitch = np.meshgrid(np.linspace(-1.1, 1.1, 7) * YAW_LIMIT, np.linspace(-1.2, 1.2, 3) * PITCH_LIMIT)
     angles = np.stack([yaw.ravel(), pitch.ravel(), np.zeros(yaw.size)], axis=-1)
     turn = torch.from_numpy(rotation_from_angles(angles)).float()  # [F, 3, 3]
-    near = torch.einsum("fij,vj->fvi", turn, points) + torch.tensor([0.0, 0.0, 500.0])
+    near = points @ turn.mT + torch.tensor([0.0, 0.0, 500.0])
     Ks = torch.tensor([[360.0, 0.0, 128.0], [0.0, 360.0, 128.0], [0.0, 0.0, 1.0]]).expand(len(turn), 3, 3).contiguous()
     seen = rasterize(near, triangles, Ks, 256, 256).triangle_id.unique().numpy()
     touched = np.zeros(len(others), bool)

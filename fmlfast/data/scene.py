@@ -220,7 +220,8 @@ class Studio:
         shaded[:, : face.shape[1]] += self._shine(face, normals[:, : face.shape[1]], sh, rng.uniform(0.0, 1.0))
         side = round(size * self.supersample)
         finer = Ks * torch.tensor([side / size, side / size, 1.0])[:, None]
-        picture = render(vertices, faces, shaded, torch.eye(4).expand(frames, 4, 4), finer, side, side)
+        cameras = torch.eye(4).expand(frames, 4, 4)
+        picture = render(vertices, faces, shaded, cameras, finer, side, side, antialiased=False)
         layers = torch.cat([picture.image, picture.mask[..., None]], dim=-1).movedim(-1, 1)
         if side != size:
             layers = interpolate(layers, size=(size, size), mode="bilinear", antialias=True)
