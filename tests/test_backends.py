@@ -1,6 +1,7 @@
 """Choosing a backend, and a whole training step by either."""
 
 import importlib.util
+
 import pytest
 import torch
 from conftest import SMALL
