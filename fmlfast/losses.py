@@ -42,10 +42,3 @@ def expression_loss(
 ) -> Tensor:  # [F]
     """sum_u (delta_u / sigma)^2."""
     return (delta / sigma).square().sum(-1)
-
-
-def reflectance_loss(
-    offset: Tensor,  # [B, V, 3], theta_r beta
-) -> Tensor:  # [B]
-    """Mean squared deviation from the mean reflectance."""
-    return offset.square().mean((1, 2))

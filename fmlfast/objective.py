@@ -10,12 +10,13 @@ from fmlfast.alignment import LANDMARKS_66
 from fmlfast.camera import project
 from fmlfast.contour import slide_landmarks
 from fmlfast.frames import Codes, Frames
+from fmlfast.kernels.deviation import deviation
 from fmlfast.kernels.photometric import photometric
 from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.shading import shade_vertices
 from fmlfast.kernels.sparsity import chromaticity, sparsity
 from fmlfast.kernels.visibility import vertex_visibility
-from fmlfast.losses import displacement_loss, expression_loss, landmark_loss, membrane_loss, reflectance_loss
+from fmlfast.losses import displacement_loss, expression_loss, landmark_loss, membrane_loss
 from fmlfast.network import masked_mean
 from fmlfast.system import FML
 
@@ -111,6 +112,6 @@ def objective(
         rough = sparsity(reflectance, chroma, known, model.mesh_edges, backend=model.backend)
         terms["photometric"] = photometric_ramp * weights.photometric * over_frames(difference)
         terms["sparsity"] = weights.sparsity * rough
-        offset = reflectance - model.face.reflectance_mean.view_as(reflectance[0])
-        terms["reflectance"] = weights.reflectance * reflectance_loss(offset)
+        mean = model.face.reflectance_mean.view_as(reflectance[0])
+        terms["reflectance"] = weights.reflectance * deviation(reflectance, mean, model.backend)
     return terms

@@ -1,6 +1,6 @@
 import torch
 
-from fmlfast.losses import displacement_loss, expression_loss, landmark_loss, membrane_loss, reflectance_loss
+from fmlfast.losses import displacement_loss, expression_loss, landmark_loss, membrane_loss
 
 EDGES = torch.tensor([[0, 1], [1, 2]])
 
@@ -24,4 +24,3 @@ def test_membrane_is_blind_to_translation() -> None:
 
 def test_priors_are_sums_of_squares() -> None:
     torch.testing.assert_close(expression_loss(torch.tensor([[1.0, 2.0]]), 0.5), torch.tensor([20.0]))
-    torch.testing.assert_close(reflectance_loss(torch.full((2, 4, 3), 0.5)), torch.full((2,), 0.25))

@@ -62,6 +62,31 @@ def test_a_run_folder_holds_everything(config: training.Config) -> None:
         training.train(config)
 
 
+def test_either_backend_trains_the_same(config: training.Config) -> None:
+    runs = []
+    for backend in ("torch", "triton"):
+        run = config.run.with_name(backend)
+        training.train(replace(config, run=run, backend=backend, steps=2, warmup=1))
+        runs.append((load_file(run / "model.safetensors"), (run / "metrics.jsonl").read_text().splitlines()))
+    (weights, rows), (other_weights, other_rows) = runs
+    start = FML(SMALL).state_dict()
+    assert any(not torch.equal(weights[k], start[k]) for k in weights)
+    for row, other in zip(rows, other_rows, strict=True):
+        assert json.loads(other)["loss"] == pytest.approx(json.loads(row)["loss"], rel=1e-4)
+    # Adam's first steps are as large for tiny gradients as for large ones, which differ in their last bits.
+    moved = torch.cat([(weights[k] - other_weights[k]).abs().flatten() for k in weights if k.startswith("face.")])
+    assert float((moved < 1e-5).float().mean()) > 0.95
+
+
+def test_a_backend_that_cannot_run_stops_before_the_work(
+    config: training.Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(ValueError, match="^backend 'triton' needs tensors on a GPU"):
+        training.train(replace(config, backend="triton", data=config.data.with_name("none")))
+    assert not config.data.with_name("none").exists() and not config.run.exists()
+
+
 def test_resuming_continues_bit_for_bit(config: training.Config, monkeypatch: pytest.MonkeyPatch) -> None:
     training.train(config)
     whole = load_file(config.run / "model.safetensors")
