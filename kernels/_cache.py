@@ -1,7 +1,7 @@
 """What was derived from a constant tensor, kept as long as that tensor lives."""
 
 from collections.abc import Callable, Hashable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -22,9 +22,10 @@ class TensorCache:
         """The value for `tensor` and `key`, from `make()` where it is not known yet; it must not hold the tensor."""
         if tensor.is_inference():  # counts no versions
             return make()
-        version, values = self._known.get(tensor, (-1, {}))
-        if version != tensor._version:
-            version, values = self._known[tensor] = (tensor._version, {})
+        known: tuple[int, dict[Hashable, Any]] | None = self._known.get(tensor)
+        if known is None or known[0] != tensor._version:
+            known = self._known[tensor] = (tensor._version, {})
+        values = known[1]
         if key not in values:
             values[key] = make()
         return values[key]

@@ -73,7 +73,7 @@ class _Deviation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, mean: Tensor) -> Tensor:
         block = lanes(512)
-        blocks = triton.cdiv(mean.numel(), block)
+        blocks = -(-mean.numel() // block)
         sums = values.new_empty(len(values), blocks)
         with on_device(values):
             deviation_fwd_kernel[(blocks,)](values, mean, sums, len(values), mean.numel(), BLOCK=block, num_warps=4)

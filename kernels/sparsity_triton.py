@@ -144,7 +144,7 @@ class _Sparsity(torch.autograd.Function):
         subjects, vertices, _ = reflectance.shape
         start, neighbor = _lists.get(edges, vertices, lambda: _neighbors(edges.detach(), vertices))
         block = lanes(128)
-        blocks = triton.cdiv(vertices, block)
+        blocks = -(-vertices // block)
         cost = reflectance.new_empty(subjects, blocks)
         gradient = torch.empty_like(reflectance)
         if subjects:

@@ -59,7 +59,7 @@ def test_empty_batch(backend: Backend):
     ],
 )
 def test_bad_input_names_the_argument(name: str, change: dict):
-    good = {"values": torch.zeros(2, 4, 3), "mean": torch.zeros(4, 3)}
+    good: dict = {"values": torch.zeros(2, 4, 3), "mean": torch.zeros(4, 3)}
     deviation(**good)
     with pytest.raises(ValueError, match=f"^{name} "):
         deviation(**(good | change))

@@ -94,7 +94,8 @@ def test_a_vertex_with_many_edges_and_one_with_none(device: str):
     reflectance = torch.rand(1, 302, 3, generator=g).to(device)
     chroma, known = torch.zeros(1, 302, 2, device=device), torch.ones(1, 302, dtype=torch.bool, device=device)
     gradients = []
-    for backend, dtype in (("triton", torch.float32), ("torch", torch.float64)):
+    backends: tuple[tuple[Backend, torch.dtype], ...] = (("triton", torch.float32), ("torch", torch.float64))
+    for backend, dtype in backends:
         r = reflectance.to(dtype).requires_grad_()
         value = sparsity(r, chroma.to(dtype), known, edges, backend=backend)
         gradients.append(torch.autograd.grad(value.sum(), r)[0].double())
@@ -128,7 +129,7 @@ def test_empty_batch(backend: Backend):
     ],
 )
 def test_bad_input_names_the_argument(name: str, change: dict):
-    good = {
+    good: dict = {
         "reflectance": torch.zeros(2, 9, 3),
         "chroma": torch.zeros(2, 9, 2),
         "known": torch.ones(2, 9, dtype=torch.bool),
