@@ -3,8 +3,12 @@
 OpenCV: camera axes +x right, +y down, +z forward; pixel centres at +0.5; K = [[fx, s, cx], [0, fy, cy], [0, 0, 1]].
 """
 
+import math
+
 import torch
 from torch import Tensor
+
+from fmlfast.kernels._checks import check_intrinsics, check_size, check_tensor
 
 
 def project(points: Tensor, Ks: Tensor) -> Tensor:
@@ -13,41 +17,44 @@ def project(points: Tensor, Ks: Tensor) -> Tensor:
     u = (fx X + s Y) / Z + cx, v = fy Y / Z + cy.
 
     Args:
-        points: [..., N, 3] floating point, camera space, any unit. A point with Z <= 0 has no image: mask it by its Z.
-        Ks: [..., 3, 3], broadcast against the leading axes of points.
+        points: [..., N, 3] float32 or float64, camera space, any unit. A point with Z <= 0 has no image: mask it by
+            its Z.
+        Ks: [..., 3, 3] of the same dtype, broadcast against the leading axes of points.
 
     Returns:
         [..., N, 2] pixels.
 
     Raises:
-        ValueError: wrong shape.
+        ValueError: wrong shape, dtype or device, naming the argument.
     """
-    if points.ndim < 2 or points.shape[-1] != 3:
-        raise ValueError(f"points must be [..., N, 3], not {tuple(points.shape)}")
-    if Ks.ndim < 2 or tuple(Ks.shape[-2:]) != (3, 3):
-        raise ValueError(f"Ks must be [..., 3, 3], not {tuple(Ks.shape)}")
+    leading = points.shape[:-2] if isinstance(points, Tensor) else ()
+    check_tensor("points", points, (*leading, "N", 3), contiguous=False)
+    batch = Ks.shape[:-2] if isinstance(Ks, Tensor) else ()
+    check_tensor("Ks", Ks, (*batch, 3, 3), (points.dtype,), ("points", points), contiguous=False)
+    if any(a != b and 1 not in (a, b) for a, b in zip(reversed(leading), reversed(batch), strict=False)):
+        raise ValueError(f"Ks must go with the leading axes of points {list(points.shape)}, not {list(Ks.shape)}")
     rays = points[..., :2] / points[..., 2:]
-    return rays @ Ks[..., :2, :2].transpose(-1, -2) + Ks[..., None, :2, 2]
+    with _exact(points):
+        return rays @ Ks[..., :2, :2].transpose(-1, -2) + Ks[..., None, :2, 2]
 
 
 def to_camera(points: Tensor, viewmats: Tensor) -> Tensor:
     """Points in camera space, X_cam = R X + t, with gradients to both.
 
     Args:
-        points: [F, N, 3] floating point, world space.
-        viewmats: [F, 4, 4], world to camera.
+        points: [F, N, 3] float32 or float64, world space.
+        viewmats: [F, 4, 4] of the same dtype, world to camera.
 
     Returns:
         [F, N, 3].
 
     Raises:
-        ValueError: wrong shape.
+        ValueError: wrong shape, dtype or device, naming the argument.
     """
-    if points.ndim != 3 or points.shape[-1] != 3:
-        raise ValueError(f"points must be [F, N, 3], not {tuple(points.shape)}")
-    if tuple(viewmats.shape) != (len(points), 4, 4):
-        raise ValueError(f"viewmats must be [{len(points)}, 4, 4] to go with points, not {tuple(viewmats.shape)}")
-    return points @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
+    check_tensor("points", points, ("F", "N", 3), contiguous=False)
+    check_tensor("viewmats", viewmats, (len(points), 4, 4), (points.dtype,), ("points", points), contiguous=False)
+    with _exact(points):
+        return points @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
 
 
 def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
@@ -55,58 +62,55 @@ def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
     looking at values means waiting for it.
 
     Args:
-        viewmats: [F, 4, 4] floating point, world to camera: a rotation, a translation, and the last row (0, 0, 0, 1).
+        viewmats: [F, 4, 4] float32 or float64, world to camera: a rotation, a translation, and the last row
+            (0, 0, 0, 1).
         Ks: [F, 3, 3] of the same dtype and device: fx, fy > 0, nothing below the diagonal, and the last row (0, 0, 1).
     """
-    if viewmats.ndim != 3 or tuple(viewmats.shape[1:]) != (4, 4):
-        raise ValueError(f"viewmats must be [F, 4, 4], not {tuple(viewmats.shape)}")
-    if tuple(Ks.shape) != (len(viewmats), 3, 3):
-        raise ValueError(f"Ks must be [{len(viewmats)}, 3, 3] to go with viewmats, not {tuple(Ks.shape)}")
-    if not viewmats.is_floating_point() or Ks.dtype != viewmats.dtype:
-        raise ValueError(f"viewmats and Ks must share one floating dtype, not {viewmats.dtype} and {Ks.dtype}")
-    if viewmats.device != Ks.device:
-        raise ValueError(f"viewmats are on {viewmats.device}, Ks on {Ks.device}: move them to one device")
+    check_tensor("viewmats", viewmats, ("F", 4, 4), contiguous=False)
+    check_intrinsics(Ks, len(viewmats), (viewmats.dtype,), ("viewmats", viewmats))
     if viewmats.is_cuda:
         return
     viewmats, Ks = viewmats.detach(), Ks.detach()
-    if not bool(viewmats.isfinite().all() & Ks.isfinite().all()):
-        raise ValueError("viewmats and Ks must be finite")
+    if not bool(viewmats.isfinite().all()):
+        raise ValueError("viewmats must be finite")
     if not torch.equal(viewmats[:, 3], viewmats.new_tensor([0, 0, 0, 1]).expand(len(viewmats), 4)):
         raise ValueError("viewmats must have the last row 0 0 0 1: column vectors, translation in the last column")
     rotations = viewmats[:, :3, :3]
-    orthonormal = rotations @ rotations.transpose(1, 2) - torch.eye(3, dtype=viewmats.dtype, device=viewmats.device)
+    squares = (rotations[:, :, None] * rotations[:, None]).sum(-1)  # no matrix product, which autocast would round
+    orthonormal = squares - torch.eye(3, dtype=viewmats.dtype, device=viewmats.device)
     if bool((orthonormal.abs() > 1e-3).any() | (torch.linalg.det(rotations) < 0).any()):
         raise ValueError("viewmats must hold rotations: orthonormal, determinant +1, no scale and no mirror")
-    if not torch.equal(Ks[:, 2], Ks.new_tensor([0, 0, 1]).expand(len(Ks), 3)) or bool((Ks[:, 1, 0] != 0).any()):
+    if bool((Ks[:, 1, 0] != 0).any()):
         raise ValueError("Ks must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]]")
-    if bool((Ks[:, 0, 0] <= 0).any() | (Ks[:, 1, 1] <= 0).any()):
-        raise ValueError("Ks must have positive focal lengths, in pixels")
 
 
 def look_at(eyes: Tensor, targets: Tensor, up: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> Tensor:
     """World-to-camera matrices of cameras at `eyes` that look at `targets`, `up` pointing up in the image.
 
     Args:
-        eyes: [F, 3] floating point, world space.
-        targets: [F, 3].
+        eyes: [F, 3] float32 or float64, world space.
+        targets: [F, 3] of the same dtype.
         up: direction in world space, not parallel to the view.
 
     Returns:
         [F, 4, 4].
 
     Raises:
-        ValueError: wrong shape, an eye at its target, or a view along `up`.
+        ValueError: wrong shape, dtype or device, an eye at its target, or a view along `up`, naming the argument.
     """
-    if eyes.ndim != 2 or eyes.shape[-1] != 3 or targets.shape != eyes.shape:
-        raise ValueError(f"eyes and targets must be [F, 3], not {tuple(eyes.shape)} and {tuple(targets.shape)}")
+    check_tensor("eyes", eyes, ("F", 3), contiguous=False)
+    check_tensor("targets", targets, tuple(eyes.shape), (eyes.dtype,), ("eyes", eyes), contiguous=False)
+    if len(up) != 3 or not 0 < math.hypot(*up) < math.inf:
+        raise ValueError(f"up must be three numbers that make a direction, not {up!r}")
     forward = torch.nn.functional.normalize(targets - eyes, dim=-1)
     right = torch.linalg.cross(forward, eyes.new_tensor(up).expand_as(forward))
-    if bool((right.detach().norm(dim=-1) < 1e-6).any()):
-        raise ValueError("eyes must differ from targets, and up must not be parallel to the view")
+    if not bool((right.detach().norm(dim=-1) >= 1e-6 * math.hypot(*up)).all()):  # NaN is neither
+        raise ValueError("eyes must be finite and differ from targets, and up must not be parallel to the view")
     right = torch.nn.functional.normalize(right, dim=-1)
     down = torch.linalg.cross(forward, right)
     rotations = torch.stack([right, down, forward], 1)
-    translations = -(rotations @ eyes[..., None])
+    with _exact(eyes):
+        translations = -(rotations @ eyes[..., None])
     last = eyes.new_tensor([0, 0, 0, 1]).expand(len(eyes), 1, 4)
     return torch.cat([torch.cat([rotations, translations], 2), last], 1)
 
@@ -156,10 +160,9 @@ def from_opengl(modelviews: Tensor, projections: Tensor, height: int, width: int
         ValueError: wrong shape, not a perspective projection, invalid image size or cameras.
     """
     _check_image(height, width)
-    if modelviews.ndim != 3 or tuple(modelviews.shape[1:]) != (4, 4) or projections.shape != modelviews.shape:
-        raise ValueError(
-            f"modelviews and projections must be [F, 4, 4], not {tuple(modelviews.shape)}, {tuple(projections.shape)}"
-        )
+    check_tensor("modelviews", modelviews, ("F", 4, 4), contiguous=False)
+    dtype, like = (modelviews.dtype,), ("modelviews", modelviews)
+    check_tensor("projections", projections, tuple(modelviews.shape), dtype, like, contiguous=False)
     if not torch.equal(projections[:, 3], projections.new_tensor([0, 0, -1, 0]).expand(len(projections), 4)):
         raise ValueError("projections must be perspective, with the last row 0 0 -1 0")
     viewmats = modelviews.new_tensor([1, -1, -1, 1])[:, None] * modelviews
@@ -170,8 +173,7 @@ def from_opengl(modelviews: Tensor, projections: Tensor, height: int, width: int
     Ks[:, 1, 1] = height / 2 * projections[:, 1, 1]
     Ks[:, 1, 2] = height / 2 * (1 + projections[:, 1, 2])
     Ks[:, 2, 2] = 1
-    check_cameras(viewmats, Ks)
-    return viewmats, Ks
+    return _checked(viewmats, Ks, "modelviews and projections")
 
 
 def to_pytorch3d(viewmats: Tensor, Ks: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -219,16 +221,14 @@ def from_pytorch3d(
         ValueError: wrong shape, invalid image size or cameras.
     """
     _check_image(height, width)
-    if R.ndim != 3 or tuple(R.shape[1:]) != (3, 3):
-        raise ValueError(f"R must be [F, 3, 3], not {tuple(R.shape)}")
+    check_tensor("R", R, ("F", 3, 3), contiguous=False)
     frames = len(R)
     for name, tensor, shape in (
         ("T", T, (frames, 3)),
         ("focal_length", focal_length, (frames, 2)),
         ("principal_point", principal_point, (frames, 2)),
     ):
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} must be {list(shape)} to go with R, not {tuple(tensor.shape)}")
+        check_tensor(name, tensor, shape, (R.dtype,), ("R", R), contiguous=False)
     flip = R.new_tensor([-1, -1, 1])
     viewmats = torch.eye(4, dtype=R.dtype, device=R.device).repeat(frames, 1, 1)
     viewmats[:, :3, :3] = (R * flip).transpose(1, 2)
@@ -237,8 +237,7 @@ def from_pytorch3d(
     Ks = torch.eye(3, dtype=R.dtype, device=R.device).repeat(frames, 1, 1)
     Ks[:, (0, 1), (0, 1)] = focal_length * scale
     Ks[:, :2, 2] = R.new_tensor([width / 2, height / 2]) - principal_point * scale
-    check_cameras(viewmats, Ks)
-    return viewmats, Ks
+    return _checked(viewmats, Ks, "R, T, focal_length and principal_point")
 
 
 def to_nvdiffrast(points: Tensor, Ks: Tensor, height: int, width: int, near: float, far: float) -> Tensor:
@@ -263,7 +262,8 @@ def to_nvdiffrast(points: Tensor, Ks: Tensor, height: int, width: int, near: flo
     _check_image(height, width)
     _check_planes(near, far)
     z = points[..., 2:]
-    pixels = points @ Ks[:, :2].transpose(1, 2)  # times z
+    with _exact(points):
+        pixels = points @ Ks[:, :2].transpose(1, 2)  # times z
     xy = pixels * (2 / points.new_tensor([width, height])) - z
     return torch.cat([xy, ((far + near) * z - 2 * far * near) / (far - near), z], -1)
 
@@ -283,19 +283,30 @@ def from_nvdiffrast(clip: Tensor, Ks: Tensor, height: int, width: int) -> Tensor
     return torch.cat([x, y, z], -1)
 
 
+def _exact(tensor: Tensor) -> torch.autocast:
+    """Keeps autocast from rounding coordinates to 8 bits."""
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+def _checked(viewmats: Tensor, Ks: Tensor, names: str) -> tuple[Tensor, Tensor]:
+    """The cameras, checked; they were made from the arguments `names`."""
+    try:
+        check_cameras(viewmats, Ks)
+    except ValueError as e:
+        raise ValueError(f"{names} make no valid camera: {e}") from None
+    return viewmats, Ks
+
+
 def _check_image(height: int, width: int) -> None:
-    for name, size in (("height", height), ("width", width)):
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, not {size}")
+    check_size("height", height)
+    check_size("width", width)
 
 
 def _check_planes(near: float, far: float) -> None:
-    if not 0 < near < far < float("inf"):
-        raise ValueError(f"near and far must be finite with 0 < near < far, not {near} and {far}")
+    if not all(isinstance(a, (int, float)) for a in (near, far)) or not 0 < near < far < math.inf:
+        raise ValueError(f"near and far must be finite numbers with 0 < near < far, not {near!r} and {far!r}")
 
 
 def _check_nvdiffrast(name: str, points: Tensor, size: int, Ks: Tensor) -> None:
-    if points.ndim != 3 or points.shape[-1] != size:
-        raise ValueError(f"{name} must be [F, N, {size}], not {tuple(points.shape)}")
-    if tuple(Ks.shape) != (len(points), 3, 3):
-        raise ValueError(f"Ks must be [{len(points)}, 3, 3] to go with {name}, not {tuple(Ks.shape)}")
+    check_tensor(name, points, ("F", "N", size), contiguous=False)
+    check_intrinsics(Ks, len(points), (points.dtype,), (name, points))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fmlfast.camera import check_cameras, to_camera
 from fmlfast.kernels._backend import Backend
-from fmlfast.kernels._checks import check_tensor, check_triangles
+from fmlfast.kernels._checks import check_size, check_tensor, check_triangles
 from fmlfast.kernels.antialias import antialias
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.rasterize import Fragments, rasterize
@@ -89,10 +89,10 @@ def render(
     check_tensor("colors", colors, shape, (torch.float32,), ("vertices", vertices))
     check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
     for name, size in (("height", height), ("width", width), ("supersample", supersample)):
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, not {size!r}")
+        check_size(name, size)
     if background is not None:
-        size = (colors.shape[-1],) if background.ndim == 1 else (height, width, colors.shape[-1])
+        flat = isinstance(background, Tensor) and background.ndim == 1
+        size = (colors.shape[-1],) if flat else (height, width, colors.shape[-1])
         check_tensor("background", background, size, (torch.float32,), ("vertices", vertices), contiguous=False)
     points = to_camera(vertices.expand(frames, -1, -1), viewmats)
     fine = torch.cat([Ks[:, :2] * supersample, Ks[:, 2:]], 1).detach()

@@ -31,6 +31,8 @@ def check_tensor(
     """
     if not isinstance(tensor, Tensor):
         raise ValueError(f"{name} must be a tensor, not {type(tensor).__name__}")
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{name} must be dense, not {tensor.layout}: pass {name}.to_dense()")
     fits = tensor.ndim == len(shape)
     if not fits or any(isinstance(s, int) and s != n for s, n in zip(shape, tensor.shape, strict=True)):
         raise ValueError(f"{name} must be [{', '.join(str(s) for s in shape)}], not {list(tensor.shape)}")
@@ -54,3 +56,27 @@ def check_triangles(triangles: Tensor, vertices: int, like: tuple[str, Tensor]) 
     low, high = _ranges.get(triangles, None, lambda: torch.stack(triangles.aminmax()).tolist())
     if low < 0 or high >= vertices:
         raise ValueError(f"triangles hold the index {low if low < 0 else high}, but there are {vertices} vertices")
+
+
+def check_intrinsics(Ks: Tensor, frames: int, dtypes: tuple[torch.dtype, ...], like: tuple[str, Tensor]) -> None:
+    """Raises ValueError unless `Ks` is [frames, 3, 3], finite, with focal lengths above 0 and the last row (0, 0, 1).
+
+    On a GPU the values are not looked at, as that means waiting for it.
+    """
+    check_tensor("Ks", Ks, (frames, 3, 3), dtypes, like, contiguous=False)
+    if Ks.is_cuda:
+        return
+    values = Ks.detach()
+    if not bool(values.isfinite().all()):
+        raise ValueError("Ks must be finite")
+    if not torch.equal(values[:, 2], values.new_tensor([0, 0, 1]).expand(frames, 3)):
+        raise ValueError("Ks must have the last row 0 0 1, as in [[fx, s, cx], [0, fy, cy], [0, 0, 1]]")
+    if bool((values[:, (0, 1), (0, 1)] <= 0).any()):
+        raise ValueError("Ks must have positive focal lengths, in pixels")
+
+
+def check_size(name: str, size: int, largest: int | None = None) -> None:
+    """Raises ValueError unless `size` is an int from 1 to `largest`."""
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1 or (largest is not None and size > largest):
+        bound = "of at least 1" if largest is None else f"from 1 to {largest}"
+        raise ValueError(f"{name} must be an int {bound}, not {size!r}")

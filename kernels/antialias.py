@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from ._backend import Backend, choose_backend
-from ._checks import check_tensor, check_triangles
+from ._checks import check_intrinsics, check_tensor, check_triangles
 from ._topology import topology
 from .rasterize import Fragments
 
@@ -209,8 +209,10 @@ def _check(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, fragm
     check_tensor("vertices", vertices, ("F", "V", 3))
     check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
     like, dtypes, frames = ("vertices", vertices), (vertices.dtype,), len(vertices)
-    check_tensor("Ks", Ks, (frames, 3, 3), dtypes, like, contiguous=False)
+    check_intrinsics(Ks, frames, dtypes, like)
     check_tensor("image", image, (frames, "H", "W", "C"), dtypes, like)
+    if not isinstance(fragments, Fragments):
+        raise ValueError(f"fragments must be what rasterize returned, not {type(fragments).__name__}")
     ids = fragments.triangle_id
     check_tensor("fragments.triangle_id", ids, image.shape[:3], (torch.int32,), like)
     check_tensor("fragments.depth", fragments.depth, image.shape[:3], like=like)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._backend import Backend, choose_backend
-from ._checks import check_tensor
+from ._checks import check_size, check_tensor
 
 
 def linear_decode(
@@ -38,7 +38,8 @@ def linear_decode(
 
         return linear_decode_triton(codes, basis, mean)
     # Padding the mean and cutting the result costs N rows; cutting the basis would cost its gradient another pass.
-    padded = torch.addmm(F.pad(mean, (0, basis.shape[1] - len(mean))), codes, basis.to(codes.dtype))
+    with torch.autocast(codes.device.type, enabled=False):
+        padded = torch.addmm(F.pad(mean, (0, basis.shape[1] - len(mean))), codes, basis.to(codes.dtype))
     return padded[:, : len(mean)].contiguous()
 
 
@@ -51,6 +52,5 @@ def pad_columns(
     Raises ValueError naming the argument of a wrong shape or value.
     """
     check_tensor("basis", basis, ("K", "D"), (torch.float32, torch.float64, torch.bfloat16), contiguous=False)
-    if multiple < 1:
-        raise ValueError(f"multiple must be at least 1, not {multiple}")
+    check_size("multiple", multiple)
     return F.pad(basis, (0, -basis.shape[1] % multiple))

@@ -86,11 +86,12 @@ def deform(
         check_tensor("skin_weights", skin_weights, tuple(skin_indices.shape), (torch.float32,))
         return deform_triton(mean, displacements, skin_indices, skin_weights, expressions, delta, rotation, translation)
     neutral = mean + _skin(displacements, skin_indices, skin_weights)
-    offsets = delta.flatten(0, 1) @ expressions.flatten(1).to(dtype)
-    local = neutral[:, None] + offsets.view(*delta.shape[:2], vertices, 3)
-    if rotation is None or translation is None:
-        return local
-    return local @ rotation.transpose(2, 3) + translation[:, :, None]
+    with torch.autocast(mean.device.type, enabled=False):  # which would round positions to 8 bits
+        offsets = delta.flatten(0, 1) @ expressions.flatten(1).to(dtype)
+        local = neutral[:, None] + offsets.view(*delta.shape[:2], vertices, 3)
+        if rotation is None or translation is None:
+            return local
+        return local @ rotation.transpose(2, 3) + translation[:, :, None]
 
 
 def _skin(displacements: Tensor, skin_indices: Tensor, skin_weights: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ def interpolate(
         ValueError: wrong shape, dtype, device or value, naming the argument. On a GPU a fragment of a triangle beyond T
             is not looked for, as that would mean waiting: its pixel counts as empty.
     """
+    if not isinstance(fragments, Fragments):
+        raise ValueError(f"fragments must be what rasterize returned, not {type(fragments).__name__}")
     ids, barycentrics = fragments.triangle_id, fragments.barycentrics
     check_tensor("fragments.triangle_id", ids, ("F", "H", "W"), (torch.int32,))
     frames = len(ids)

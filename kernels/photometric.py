@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._backend import Backend, choose_backend
-from ._checks import FLOATS, check_tensor
+from ._checks import FLOATS, check_intrinsics, check_tensor
 
 KINDS: dict[str, tuple[float, float] | None] = {"squared": None, "l1": (1e-12, 0.0), "charbonnier": (0.03**2, 0.03)}
 """Cost of a squared difference d^2 between colours: d^2, or sqrt(d^2 + first) - second."""
@@ -17,10 +17,12 @@ def sample_bilinear(
 ) -> Tensor:  # [F, V, C]
     """Bilinear samples of an image at pixel positions; positions outside take the border's colour, NaN gives NaN.
 
-    Raises ValueError where the shapes disagree.
+    Both are float32 or float64. Raises ValueError naming the argument of a wrong shape, dtype or device.
     """
-    if images.ndim != 4 or uv.ndim != 3 or uv.shape[0] != images.shape[0] or uv.shape[2] != 2:
-        raise ValueError(f"images [F,C,H,W] and uv [F,V,2] disagree: {tuple(images.shape)}, {tuple(uv.shape)}")
+    check_tensor("images", images, ("F", "C", "H", "W"), contiguous=False)
+    if 0 in images.shape[2:]:
+        raise ValueError(f"images must hold at least one pixel, not {list(images.shape)}")
+    check_tensor("uv", uv, (len(images), "V", 2), (images.dtype,), ("images", images), contiguous=False)
     return torch.where(_unknown(uv)[..., None], torch.nan, _sample(images, uv).transpose(1, 2))
 
 
@@ -65,7 +67,7 @@ def photometric(
     check_tensor("images", images, (frames, 3, "H", "W"), dtype, like)
     if 0 in images.shape[2:]:
         raise ValueError(f"images must hold at least one pixel, not {list(images.shape)}")
-    check_tensor("Ks", Ks, (frames, 3, 3), dtype, like, contiguous=False)
+    check_intrinsics(Ks, frames, dtype, like)
     check_tensor("colors", colors, (frames, count, 3), dtype, like)
     if weights is not None:
         check_tensor("weights", weights, (frames, count), dtype, like)
@@ -80,7 +82,8 @@ def photometric(
         points = torch.where(counted, points, 1.0)
     Ks = Ks.detach()[:, :2]
     xy, z = points.split([2, 1], 1)
-    uv = (Ks[..., :2] @ xy / z + Ks[..., 2:]).transpose(1, 2)
+    with torch.autocast(points.device.type, enabled=False):  # which would round pixels to 8 bits
+        uv = (Ks[..., :2] @ xy / z + Ks[..., 2:]).transpose(1, 2)
     sampled = _sample(images.detach(), uv)
     difference = sampled - colors.transpose(1, 2)
     if weights is not None:

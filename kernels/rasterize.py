@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ._backend import Backend, choose_backend
-from ._checks import check_tensor, check_triangles
+from ._checks import check_intrinsics, check_size, check_tensor, check_triangles
 
 _LARGEST = 1 << 15  # rows and columns: pixel centres and counts of pixels stay exact in 32 bits
 _MOST = (1 << 31) - (1 << 20)  # triangles, for the same reason
@@ -106,7 +106,8 @@ class _Rasterize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, _: Tensor, barycentrics_grad: Tensor, depth_grad: Tensor) -> tuple[Tensor | None, ...]:
         gradient = _implementation(ctx.backend).gradient
-        return gradient(*ctx.saved_tensors, barycentrics_grad, depth_grad), *(None,) * 7
+        with torch.autocast(depth_grad.device.type, enabled=False):
+            return gradient(*ctx.saved_tensors, barycentrics_grad, depth_grad), *(None,) * 7
 
 
 def _implementation(backend: Backend) -> ModuleType:
@@ -123,9 +124,8 @@ def _check(vertices: Tensor, triangles: Tensor, Ks: Tensor, height: int, width: 
     if isinstance(triangles, Tensor) and len(triangles.shape) == 2 and len(triangles) > _MOST:
         raise ValueError(f"triangles must be at most {_MOST}, not {len(triangles)}: draw parts and keep the nearest")
     check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
-    check_tensor("Ks", Ks, (len(vertices), 3, 3), single, ("vertices", vertices), contiguous=False)
-    for name, size in (("height", height), ("width", width)):
-        if not isinstance(size, int) or not 1 <= size <= _LARGEST:
-            raise ValueError(f"{name} must be an integer from 1 to {_LARGEST}, not {size!r}")
-    if not 0 < near < float("inf"):
-        raise ValueError(f"near must be a positive number of millimetres, not {near}")
+    check_intrinsics(Ks, len(vertices), single, ("vertices", vertices))
+    check_size("height", height, _LARGEST)
+    check_size("width", width, _LARGEST)
+    if not isinstance(near, (int, float)) or not 0 < near < float("inf"):
+        raise ValueError(f"near must be a positive number of millimetres, not {near!r}")

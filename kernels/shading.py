@@ -15,7 +15,7 @@ def sh_basis(normals: Tensor) -> Tensor:
     to the coefficients.
 
     Args:
-        normals: [..., 3] floating point, unit, in the frame the light is described in.
+        normals: [..., 3] float32 or float64, unit, in the frame the light is described in.
 
     Returns:
         [..., 9].
@@ -23,8 +23,8 @@ def sh_basis(normals: Tensor) -> Tensor:
     Raises:
         ValueError: wrong shape or dtype.
     """
-    if normals.ndim < 1 or normals.shape[-1] != 3 or not normals.is_floating_point():
-        raise ValueError(f"normals must be floating point [..., 3], not {normals.dtype} {tuple(normals.shape)}")
+    leading = normals.shape[:-1] if isinstance(normals, Tensor) else ()
+    check_tensor("normals", normals, (*leading, 3), contiguous=False)
     x, y, z = normals.unbind(-1)
     return torch.stack([torch.ones_like(x), x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1], -1)
 
@@ -57,7 +57,8 @@ def shade_sh(
 
         return shade_sh_triton(reflectance, normals, sh)
     sets = len(reflectance)
-    light = (sh_basis(normals) @ sh).unflatten(0, (sets, len(sh) // max(sets, 1)))
+    with torch.autocast(normals.device.type, enabled=False):  # which would round the light to 8 bits
+        light = (sh_basis(normals) @ sh).unflatten(0, (sets, len(sh) // max(sets, 1)))
     return (reflectance[:, None] * light).flatten(0, 1)
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ._backend import Backend, choose_backend
-from ._checks import check_tensor
+from ._checks import check_intrinsics, check_tensor
 
 LIMIT = 3.0  # pixels beyond which it does not matter how far the z-buffer lies in front of a vertex or behind it
 SLACK = 0.6  # pixels by which it may lie in front of a vertex on average
@@ -48,7 +48,7 @@ def vertex_visibility(
     frames, count, _ = vertices.shape
     dtypes, like = (vertices.dtype,), ("vertices", vertices)
     check_tensor("normals", normals, (frames, count, 3), dtypes, like)
-    check_tensor("Ks", Ks, (frames, 3, 3), dtypes, like, contiguous=False)
+    check_intrinsics(Ks, frames, dtypes, like)
     check_tensor("depth", depth, (frames, "H", "W"), dtypes, like)
     _, height, width = depth.shape
     if height == 0 or width == 0:

@@ -164,7 +164,7 @@ def test_broken_vertices_are_not_visible(device: str):
 @pytest.mark.parametrize(("frames", "vertices"), [(0, 4), (2, 0)])
 def test_empty_inputs(backend: Backend, frames: int, vertices: int):
     none, depth = torch.zeros(frames, vertices, 3), torch.zeros(frames, 4, 4)
-    visible = vertex_visibility(none, none, torch.zeros(frames, 3, 3), depth, backend)
+    visible = vertex_visibility(none, none, torch.eye(3).expand(frames, 3, 3), depth, backend)
     assert visible.shape == (frames, vertices) and visible.dtype == torch.bool
 
 
