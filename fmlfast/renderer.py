@@ -57,6 +57,7 @@ def render(
     backend: Backend | None = None,
     antialiased: bool = True,
     supersample: int = 1,
+    near: float = 1.0,
 ) -> Rendering:
     """Draws meshes with colours at their vertices, with gradients to vertices, colours, viewmats and background.
 
@@ -64,9 +65,9 @@ def render(
     antialiased edge (see `antialias`); which triangle a pixel sees is constant. Ks are constants too.
 
     Args:
-        vertices: [F, V, 3] float32, world space, mm, or [1, V, 3] for one mesh seen by F cameras.
+        vertices: [F, V, 3] float32, contiguous, world space, mm, or [1, V, 3] for one mesh seen by F cameras.
         triangles: [T, 3] int32 or int64, counter-clockwise seen from outside; both sides are drawn.
-        colors: [F, V, C] float32, or [1, V, C] shared by all frames, linear.
+        colors: [F, V, C] float32, contiguous, any number of channels, or [1, V, C] shared by all frames, linear.
         viewmats: [F, 4, 4] float32, world to camera.
         Ks: [F, 3, 3] float32, pixels.
         height, width: of the image, pixels.
@@ -74,6 +75,8 @@ def render(
         backend: "torch" or "triton"; by default "triton" on a GPU, "torch" on the CPU.
         antialiased: blend the outlines; without it, masks and outlines give the vertices no gradient.
         supersample: samples along each side of a pixel, averaged. Memory grows with its square.
+        near: nearest visible camera z, > 0, mm. Any other unit does too, if vertices, viewmats and `near` share it:
+            0.001 for a mesh in metres.
 
     Raises:
         ValueError: wrong shape, dtype, device or value, naming the argument. Cameras on a GPU are not checked for
@@ -96,7 +99,8 @@ def render(
         check_tensor("background", background, size, (torch.float32,), ("vertices", vertices), contiguous=False)
     points = to_camera(vertices.expand(frames, -1, -1), viewmats)
     fine = torch.cat([Ks[:, :2] * supersample, Ks[:, 2:]], 1).detach()
-    fragments = rasterize(points, triangles, fine, height * supersample, width * supersample, backend=backend)
+    rows, columns = height * supersample, width * supersample
+    fragments = rasterize(points, triangles, fine, rows, columns, near=near, backend=backend)
     covered = (fragments.triangle_id >= 0)[..., None].to(colors.dtype)
     layers = torch.cat([interpolate(colors, triangles, fragments, backend), covered], -1)
     if antialiased:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -27,5 +28,6 @@ class TensorCache:
             known = self._known[tensor] = (tensor._version, {})
         values = known[1]
         if key not in values:
-            values[key] = make()
+            with torch.inference_mode(False):  # what evaluation made first must also do for training
+                values[key] = make()
         return values[key]

@@ -37,6 +37,7 @@ from torch import Tensor
 
 from ._backend import Backend, choose_backend
 from ._checks import check_intrinsics, check_tensor, check_triangles
+from ._gather import add_rows, gather_rows
 from ._topology import topology
 from .rasterize import Fragments
 
@@ -170,13 +171,13 @@ def _blend(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, codes
     second = first + torch.where(down == 1, width, 1)
     p, q = torch.where(side == 0, first, second), torch.where(side == 0, second, first)
     edge = triangles[(corner // 3)[:, None], torch.stack([corner + 1, corner + 2], 1) % 3].long()  # [N, 2]
-    points = _project(vertices[frame[:, None], edge], Ks[frame, None])
+    corners = gather_rows(vertices.flatten(0, 1), frame[:, None] * vertices.shape[1] + edge)
+    points = _project(corners, Ks.detach()[frame, None])
     along, across = _turned(points - _centers(p, height, width)[:, None], down[:, None], side[:, None])
     s = _crossing(along[:, 0], across[:, 0], along[:, 1], across[:, 1])
     flat = image.flatten(0, 2)
-    change = (s - 0.5)[:, None] * (flat[p] - flat[q])
-    # Not index_add: that adds in random order on GPUs.
-    return flat.index_put((torch.where(s < 0.5, p, q),), change, accumulate=True).view(image.shape)
+    change = (s - 0.5)[:, None] * (gather_rows(flat, p) - gather_rows(flat, q))
+    return add_rows(flat, torch.where(s < 0.5, p, q), change).view(image.shape)
 
 
 def _project(points: Tensor, Ks: Tensor) -> Tensor:

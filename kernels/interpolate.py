@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ._backend import Backend, choose_backend
 from ._checks import check_tensor, check_triangles
+from ._gather import gather_rows
 from .rasterize import Fragments
 
 
@@ -69,7 +70,6 @@ def interpolate_torch(
     if len(attributes) > 1:
         corners = corners + (covered // (height * width) * vertices)[:, None]
     weights = barycentrics.reshape(-1, 3).index_select(0, covered).to(attributes.dtype)
-    # Indexing, not index_select: its backward sums in a fixed order on GPUs too.
-    blended = (attributes.reshape(-1, channels)[corners] * weights[..., None]).sum(1)
+    blended = (gather_rows(attributes.flatten(0, 1), corners) * weights[..., None]).sum(1)
     image = blended.new_zeros(frames * height * width, channels).index_copy(0, covered, blended)
     return image.view(frames, height, width, channels)

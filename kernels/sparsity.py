@@ -9,6 +9,7 @@ from torch import Tensor
 from ._backend import Backend, choose_backend
 from ._cache import TensorCache
 from ._checks import check_tensor
+from ._gather import gather_rows
 
 TINY = 1e-6  # added to squared differences, so that the gradient stays finite where they vanish
 
@@ -86,7 +87,8 @@ def sparsity(
 
         return sparsity_triton(reflectance, chroma, known, edges, eta, p)
     i, j = edges.unbind(1)
+    rows = gather_rows(reflectance.transpose(0, 1).flatten(1), edges)  # [N, 2, 3B]
     h = (chroma[:, i] - chroma[:, j]).norm(dim=-1)
     weight = torch.exp(-eta * torch.where(known[:, i] & known[:, j], h, 0.0))
-    difference = (reflectance[:, i] - reflectance[:, j]).square().sum(-1)
+    difference = (rows[:, 0] - rows[:, 1]).square().unflatten(1, (count, 3)).sum(-1).T
     return (weight * (difference + TINY).pow(p / 2)).mean(1)
