@@ -11,6 +11,7 @@ from torch import Tensor
 from fmlfast import camera, renderer
 from fmlfast.kernels.blendshape import linear_decode, pad_columns
 from fmlfast.kernels.deform import deform, skin_displacements
+from fmlfast.kernels.deviation import deviation
 from fmlfast.kernels.photometric import photometric, photometric_pixels, sample_bilinear
 from fmlfast.kernels.sparsity import chromaticity, sparsity
 from fmlfast.renderer import Fragments, rasterize
@@ -62,6 +63,7 @@ def calls() -> dict[str, Call]:
         "skin_displacements": (skin_displacements, skin),
         "deform": (deform, {"mean": rand(V, 3), **skin, "expressions": rand(3, V, 3), **pose}),
         "chromaticity": (chromaticity, {"colors": rand(F, 2, V, 3), "weights": rand(F, 2, V)}),
+        "deviation": (deviation, {"values": colors, "mean": rand(V, 3)}),
         "sparsity": (
             sparsity,
             {
@@ -175,7 +177,11 @@ def test_tensors_that_do_not_go_together_are_named(name: str):
             for label, broken in changed.items():
                 if name == "linear_decode" and label == "count" and argument == "codes":
                     continue
-                if name in ("vertex_normals", "skin_displacements") and label == "count" and argument in names[:1]:
+                if (
+                    name in ("vertex_normals", "skin_displacements", "deviation")
+                    and label == "count"
+                    and argument in names[:1]
+                ):
                     continue
                 wrong.append((argument, label, refuses(op, {**good, **backend, argument: broken}, *names, "backend")))
     assert not [w for w in wrong if w[2] is not None]

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from test_bad_input import CALLS
 from torch import Tensor
 
-from fmlfast.camera import look_at
+from fmlfast.camera import look_at, project, to_camera
 from fmlfast.kernels._backend import Backend
-from fmlfast.renderer import Rendering, rasterize, render, vertex_normals
+from fmlfast.renderer import Fragments, Rendering, interpolate, rasterize, render, vertex_normals
 
 
 def plate(z: float = 0.0, half: float = 50.0) -> tuple[Tensor, Tensor]:
@@ -132,6 +133,128 @@ def test_gradients_of_area_and_depth_reach_vertices_and_cameras(backend: Backend
     assert float(centre[..., 2].sum()) == pytest.approx(-1.0, rel=1e-4)
 
 
+def blob() -> tuple[Tensor, Tensor]:
+    """A bumpy closed surface of large triangles: vertices [1, 5, 3], triangles [6, 3]."""
+    vertices = torch.tensor([[[-60.0, -50, 20], [70, -40, 0], [10, 65, 10], [0, 0, 80], [5, 5, -60]]])
+    return vertices, torch.tensor([[0, 1, 3], [1, 2, 3], [2, 0, 3], [1, 0, 4], [2, 1, 4], [0, 2, 4]])
+
+
+@pytest.mark.parametrize("antialiased", [False, True])
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_gradients_agree_with_finite_differences(backend: Backend, antialiased: bool, device: str):
+    """Of everything that has one, inside the surface and, if antialiased, at its outline away from its corners."""
+    g = torch.Generator().manual_seed(0)
+    vertices, triangles = blob()
+    viewmats, Ks = look_at(torch.tensor([[30.0, 20, 400]]), torch.zeros(1, 3)), front(24, 28, 60.0)[1]
+    colors = torch.rand(1, 5, 3, generator=g)
+    if antialiased:  # the blend is exact for one colour along an edge, and jumps a little with others
+        colors = colors[:, :1].repeat(1, 5, 1)
+    inputs = [a.to(device).requires_grad_() for a in (vertices, colors, viewmats, torch.rand(3, generator=g))]
+    y, x = torch.meshgrid(torch.arange(24) + 0.5, torch.arange(28) + 0.5, indexing="ij")
+    corners = project(to_camera(vertices, viewmats), Ks)[0]
+    clear = (torch.stack([x, y], -1)[:, :, None] - corners).norm(dim=-1).amin(-1) > 3
+    covered = render(vertices, triangles, colors, viewmats, Ks, 24, 28, antialiased=False).mask
+    around = torch.nn.functional.avg_pool2d(covered, 3, 1, 1)[0]
+    steady = (around < 0.05) | (around > 0.95)  # hard edges and depth jump at the outline
+    weights = torch.randn(24, 28, 5, generator=g)
+    weights[..., :4] *= (clear if antialiased else steady)[..., None]
+    weights[..., 4] *= 0.01 * steady
+    weights = weights.double().to(device)
+
+    def loss(tensors: list[Tensor]) -> Tensor:
+        vertices, colors, viewmats, background = tensors
+        scene = vertices, triangles.to(device), colors, viewmats, Ks.to(device), 24, 28, background
+        out = render(*scene, backend=backend, antialiased=antialiased)
+        depth = torch.where(out.depth < math.inf, out.depth, 0.0)
+        return (torch.cat([out.image, out.mask[..., None], depth[..., None]], -1) * weights).sum()
+
+    step = 1e-2
+    for i, gradient in enumerate(torch.autograd.grad(loss(inputs), inputs)):
+        direction = torch.randn(inputs[i].shape, generator=torch.Generator().manual_seed(i))
+        if i == 2:
+            direction[:, :, :3] = 0  # stays a rotation
+            direction[:, 3] = 0
+        direction = direction.to(device)
+        ends = [loss([*inputs[:i], inputs[i].detach() + s * direction, *inputs[i + 1 :]]) for s in (step, -step)]
+        change = float((ends[0] - ends[1]).detach()) / (2 * step)
+        assert float((gradient * direction).sum()) == pytest.approx(change, rel=1e-2, abs=1e-2), i
+
+
+@pytest.mark.parametrize("name", [name for name in CALLS if name not in ("from_opengl", "from_pytorch3d", "look_at")])
+def test_autocast_changes_nothing(name: str):
+    """A network's reduced precision must not reach coordinates, light and geometry: 8 bits are whole pixels."""
+    op, good = CALLS[name]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = op(**good)
+    outside = op(**good)
+    if isinstance(outside, (Fragments, Rendering)):
+        inside, outside = tuple(vars(inside).values()), tuple(vars(outside).values())
+    torch.testing.assert_close(inside, outside, rtol=0, atol=0, equal_nan=True)
+
+
+def test_sums_have_the_same_bits_on_two_cores():
+    """Where many pixels add to few vertices."""
+    vertices, triangles = blob()
+    points = (vertices * torch.tensor([1.0, -1, -1]) + torch.tensor([0.0, 0, 300])).contiguous()
+    fragments = rasterize(points, triangles, front(256, 256, 500.0)[1], 256, 256)
+    weights = torch.randn(1, 256, 256, 3, generator=torch.Generator().manual_seed(0))
+    attributes = torch.rand(1, 5, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    gradients = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for _ in range(8):
+            loss = (interpolate(attributes, triangles, fragments) * weights).sum()
+            gradients += torch.autograd.grad(loss, attributes)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(a, gradients[0]) for a in gradients)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_training_goes_on_after_evaluation_in_inference_mode(backend: Backend, device: str):
+    vertices, triangles = (a.to(device) for a in blob())
+    viewmats, Ks = (a.to(device) for a in front(15, 15, 40.0))
+    colors = torch.ones(1, 5, 3, device=device)
+    with torch.inference_mode():
+        shown = render(vertices, triangles, colors, viewmats, Ks, 15, 15, backend=backend)
+        normals = vertex_normals(vertices, triangles, backend)
+    vertices.requires_grad_()
+    out = render(vertices, triangles, colors, viewmats, Ks, 15, 15, backend=backend)
+    again = vertex_normals(vertices, triangles, backend)
+    (out.mask.sum() + again[..., 0].sum()).backward()
+    assert vertices.grad is not None and float(vertices.grad.abs().sum()) > 0
+    assert torch.equal(shown.image, out.image) and torch.equal(normals, again)
+
+
+@pytest.mark.parametrize("channels", [0, 1, 16])
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_any_number_of_channels(backend: Backend, channels: int, device: str):
+    vertices, triangles = (a.to(device) for a in blob())
+    viewmats, Ks = (a.to(device) for a in front(15, 17, 40.0))
+    colors = torch.rand(1, 5, channels, generator=torch.Generator().manual_seed(0)).to(device).requires_grad_()
+    background = torch.zeros(channels, device=device)
+    out = render(vertices, triangles, colors, viewmats, Ks, 15, 17, background, backend=backend)
+    assert out.image.shape == (1, 15, 17, channels)
+    (gradient,) = torch.autograd.grad(out.image.sum(), colors)
+    if channels:  # every channel is drawn by the same weights, whose sum is the mask
+        torch.testing.assert_close(gradient, gradient[..., :1].expand_as(gradient), rtol=0, atol=0)
+        torch.testing.assert_close(gradient[..., 0].sum(), out.mask.sum())
+
+
+def test_near_goes_with_the_unit():
+    vertices, triangles = blob()
+    viewmats, Ks = front(15, 15, 40.0)
+    metres = viewmats.clone()
+    metres[:, :3, 3] /= 1000
+    millimetres = render(vertices, triangles, torch.ones(1, 5, 1), viewmats, Ks, 15, 15)
+    small = render(vertices / 1000, triangles, torch.ones(1, 5, 1), metres, Ks, 15, 15, near=1e-3)
+    torch.testing.assert_close(small.mask, millimetres.mask)
+    torch.testing.assert_close(small.depth * 1000, millimetres.depth)
+    cut = render(vertices, triangles, torch.ones(1, 5, 1), viewmats, Ks, 15, 15, near=480.0)
+    assert (cut.depth >= 480).all() and (millimetres.depth < 480).any()
+
+
 @pytest.mark.parametrize("antialiased", [False, True])
 def test_backends_draw_the_same(antialiased: bool, device: str):
     g = torch.Generator().manual_seed(7)
@@ -176,10 +299,11 @@ def test_depth_is_the_rasterizers():
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_an_empty_batch_gives_an_empty_picture(backend: Backend):
     _, triangles = plate()
+    vertices, colors = torch.zeros(0, 4, 3, requires_grad=True), torch.zeros(1, 4, 3, requires_grad=True)
     out = render(
-        torch.zeros(0, 4, 3),
+        vertices,
         triangles,
-        torch.zeros(1, 4, 3),
+        colors,
         torch.zeros(0, 4, 4),
         torch.zeros(0, 3, 3),
         5,
@@ -187,6 +311,8 @@ def test_an_empty_batch_gives_an_empty_picture(backend: Backend):
         backend=backend,
     )
     assert out.image.shape == (0, 5, 7, 3) and out.mask.shape == out.depth.shape == (0, 5, 7)
+    gradients = torch.autograd.grad(out.image.sum() + out.depth.sum(), (vertices, colors))
+    assert gradients[0].shape == (0, 4, 3) and not gradients[1].any()
 
 
 def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
