@@ -31,7 +31,10 @@ def calls() -> dict[str, Call]:
     viewmats = camera.look_at(eyes, torch.zeros(F, 3))
     Ks = torch.tensor([[9.0, 0, W / 2], [0, 9, H / 2], [0, 0, 1]]).repeat(F, 1, 1)
     cameras = {"viewmats": viewmats, "Ks": Ks}
-    mesh = {"vertices": rand(F, V, 3) * 100 + 50, "triangles": torch.tensor([[0, 1, 2], [1, 2, 3], [2, 3, 4]])}
+    mesh = {
+        "vertices": rand(F, V, 3) * 60 - torch.tensor([30.0, 30, -100]),
+        "triangles": torch.tensor([[0, 1, 2], [1, 2, 3], [2, 3, 4]]),
+    }
     seen = {**mesh, "Ks": Ks}
     fragments, points = rasterize(mesh["vertices"], mesh["triangles"], Ks, H, W), mesh["vertices"]
     colors, normals, sh, image = rand(F, V, 3), rand(F, V, 3), rand(F, 9, 3), rand(F, H, W, 3)

@@ -196,8 +196,8 @@ def test_sums_have_the_same_bits_on_two_cores():
     """Where many pixels add to few vertices."""
     vertices, triangles = blob()
     points = (vertices * torch.tensor([1.0, -1, -1]) + torch.tensor([0.0, 0, 300])).contiguous()
-    fragments = rasterize(points, triangles, front(256, 256, 500.0)[1], 256, 256)
-    weights = torch.randn(1, 256, 256, 3, generator=torch.Generator().manual_seed(0))
+    fragments = rasterize(points, triangles, front(512, 512, 1000.0)[1], 512, 512)
+    weights = torch.randn(1, 512, 512, 3, generator=torch.Generator().manual_seed(0))
     attributes = torch.rand(1, 5, 3, generator=torch.Generator().manual_seed(1)).requires_grad_()
     gradients = []
     threads = torch.get_num_threads()
