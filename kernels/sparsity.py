@@ -87,6 +87,7 @@ def sparsity(
 
         return sparsity_triton(reflectance, chroma, known, edges, eta, p)
     i, j = edges.unbind(1)
+    chroma = chroma.detach()
     rows = gather_rows(reflectance.transpose(0, 1).flatten(1), edges)  # [N, 2, 3B]
     h = (chroma[:, i] - chroma[:, j]).norm(dim=-1)
     weight = torch.exp(-eta * torch.where(known[:, i] & known[:, j], h, 0.0))

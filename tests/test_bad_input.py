@@ -229,3 +229,30 @@ def test_converters_name_what_makes_no_camera():
     assert refuses(op, {**good, "eyes": good["eyes"] * float("nan")}, "eyes") is None
     op, good = CALLS["project"]
     assert refuses(op, {"points": torch.ones(3, V, 3), "Ks": good["Ks"]}, "Ks must go with") is None
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, (op, _) in CALLS.items() if "backend" in inspect.signature(op).parameters]
+)
+def test_no_frames_give_empty_results_that_can_be_differentiated(name: str):
+    op, good = CALLS[name]
+    shared = ("basis", "mean", "triangles", "edges")
+    for backend in backends(op):
+        none: dict[str, Any] = dict(good)
+        for argument, value in good.items():
+            if isinstance(value, Fragments):
+                none[argument] = Fragments(*(a[:0] for a in vars(value).values()))
+            elif isinstance(value, Tensor) and len(value) == F and argument not in shared:
+                none[argument] = value[:0]
+            if isinstance(none[argument], Tensor) and none[argument].is_floating_point():
+                none[argument] = none[argument].clone().requires_grad_()
+        out, full = op(**none, **backend), op(**good, **backend)
+        outs, fulls = (
+            list(vars(o).values()) if hasattr(o, "__dict__") and not isinstance(o, Tensor) else o for o in (out, full)
+        )
+        outs, fulls = ([o] if isinstance(o, Tensor) else o for o in (outs, fulls))
+        assert [a.shape for a in outs] == [(0, *a.shape[1:]) for a in fulls]
+        for a in outs:
+            if a.requires_grad:
+                a.sum().backward(retain_graph=True)
+        assert not any(a.grad.any() for a in none.values() if isinstance(a, Tensor) and a.grad is not None)
