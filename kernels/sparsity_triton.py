@@ -4,8 +4,8 @@ Floor for 8 subjects of 4 frames and 55,525 vertices: `chromaticity` reads 28.4 
 `sparsity` reads 10.7 MB and the lists of edges, writes 5.3, 6 us, the gathers of neighbours being served by the cache.
 """
 
-# pyright: reportCallIssue=false
-# (launch options are no parameters of the kernels)
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# (launch options are no parameters of the kernels, and what a kernel calls returns values)
 
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ._backend import lanes, on_device
 from ._cache import TensorCache
+from .normals_triton import lanes_of_frame
 from .sparsity import TINY
 
 _lists = TensorCache()
@@ -32,9 +33,7 @@ def chromaticity_fwd_kernel(
     vertices,
     BLOCK: tl.constexpr,
 ):
-    subject = tl.program_id(1).to(tl.int64)
-    v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = v < vertices
+    subject, _, v, inside = lanes_of_frame(vertices, BLOCK)
     red = tl.zeros((BLOCK,), tl.float32)
     green = tl.zeros((BLOCK,), tl.float32)
     blue = tl.zeros((BLOCK,), tl.float32)
@@ -46,7 +45,8 @@ def chromaticity_fwd_kernel(
         green += tl.load(colors_ptr + 3 * at + 1, mask=seen, other=0.0)
         blue += tl.load(colors_ptr + 3 * at + 2, mask=seen, other=0.0)
         known |= seen.to(tl.int32)
-    total = tl.maximum(red + green + blue, 1e-4)
+    total = red + green + blue
+    total = tl.where(total < 1e-4, 1e-4, total)  # NaN stays NaN
     at = subject * vertices + v
     tl.store(chroma_ptr + 2 * at, red / total, mask=inside)
     tl.store(chroma_ptr + 2 * at + 1, green / total, mask=inside)
@@ -69,9 +69,7 @@ def sparsity_fwd_kernel(
     BLOCK: tl.constexpr,
 ):
     """Half the cost of every edge at each of its ends, and the whole gradient of each end."""
-    subject = tl.program_id(1).to(tl.int64)
-    v = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    inside = v < vertices
+    subject, _, v, inside = lanes_of_frame(vertices, BLOCK)
     at = subject * vertices + v
     r0 = tl.load(reflectance_ptr + 3 * at, mask=inside, other=0.0)
     r1 = tl.load(reflectance_ptr + 3 * at + 1, mask=inside, other=0.0)
@@ -102,7 +100,7 @@ def sparsity_fwd_kernel(
         g0 += slope * d0
         g1 += slope * d1
         g2 += slope * d2
-    tl.store(cost_ptr + subject * tl.num_programs(0) + tl.program_id(0), tl.sum(cost) * 0.5)
+    tl.store(cost_ptr + tl.program_id(0), tl.sum(cost) * 0.5)
     tl.store(gradient_ptr + 3 * at, 2.0 * half_p * g0, mask=inside)
     tl.store(gradient_ptr + 3 * at + 1, 2.0 * half_p * g1, mask=inside)
     tl.store(gradient_ptr + 3 * at + 2, 2.0 * half_p * g2, mask=inside)
@@ -118,7 +116,7 @@ def chromaticity_triton(
     block = lanes(256)
     if known.numel():
         with on_device(colors):
-            grid = (triton.cdiv(vertices, block), subjects)
+            grid = (triton.cdiv(vertices, block) * subjects,)
             chromaticity_fwd_kernel[grid](colors, weights, chroma, known, frames, vertices, BLOCK=block, num_warps=4)
     return chroma, known
 
@@ -149,7 +147,7 @@ class _Sparsity(torch.autograd.Function):
         gradient = torch.empty_like(reflectance)
         if subjects:
             with on_device(reflectance):
-                sparsity_fwd_kernel[(blocks, subjects)](
+                sparsity_fwd_kernel[(blocks * subjects,)](
                     reflectance, chroma, known, start, neighbor, cost, gradient, vertices, eta, p / 2,
                     TINY=TINY, BLOCK=block, num_warps=4,
                 )  # fmt: skip

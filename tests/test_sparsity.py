@@ -140,3 +140,11 @@ def test_bad_input_names_the_argument(name: str, change: dict):
         sparsity(**(good | change))
     with pytest.raises(ValueError, match="^weights"):
         chromaticity(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 4))
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_a_color_that_is_not_a_number_leaves_no_chromaticity(backend: Backend, device: str):
+    colors = torch.full((1, 1, 2, 3), 0.25, device=device)
+    colors[0, 0, 0, 2] = torch.nan
+    chroma, _ = chromaticity(colors, torch.ones(1, 1, 2, device=device), backend)
+    assert chroma[0].isnan().tolist() == [[True, True], [False, False]]
