@@ -124,8 +124,10 @@ def unpose(
     block = lanes(256)
     blocks = -(-vertices // block)
     local = torch.empty_like(grad) if local_needed else None
-    summed = torch.empty(vertices, subjects, 3, device=grad.device) if summed_needed else None
-    partial = torch.empty(blocks, subjects, frames, 12, device=grad.device) if pose_needed else None
+    summed = torch.empty(vertices, subjects, 3, dtype=torch.float32, device=grad.device) if summed_needed else None
+    partial = (
+        torch.empty(blocks, subjects, frames, 12, dtype=torch.float32, device=grad.device) if pose_needed else None
+    )
     if blocks * subjects:
         with on_device(grad):
             deform_bwd_kernel[(blocks * subjects,)](
@@ -157,7 +159,7 @@ def unskin(
 ) -> Tensor:  # [B, G, 3]
     """Gradient of the displacements."""
     subjects = summed.shape[1]
-    out = torch.empty(subjects, nodes, 3, device=summed.device)
+    out = torch.empty(subjects, nodes, 3, dtype=torch.float32, device=summed.device)
     if out.numel() == 0:
         return out
     start, entry = _entries.get(skin_indices, nodes, lambda: _entries_of_nodes(skin_indices, nodes))

@@ -130,7 +130,7 @@ def gradient(
     total = torch.zeros(vertices.shape, dtype=torch.int64, device=vertices.device)
     if frames == 0:
         return total.float()
-    largest = torch.empty(frames, blocks, device=vertices.device)
+    largest = torch.empty(frames, blocks, dtype=torch.float32, device=vertices.device)
     arguments = (
         vertices,
         triangles,

@@ -88,7 +88,7 @@ def _vertex_gradient(
     frames, height, width, channels = image.shape
     block = lanes(PIXELS)
     programs = 2 * triton.cdiv(height * width, block)
-    largest = torch.empty(frames, programs, device=image.device)
+    largest = torch.empty(frames, programs, dtype=torch.float32, device=image.device)
     total = torch.zeros(vertices.shape, dtype=torch.int64, device=image.device)
     scale = largest  # not read in the first launch
 

@@ -177,7 +177,7 @@ def codes_gradient(
     block_d = lanes(32)
     split = max(SPLIT, STRIPS * block_d)
     splits = -(-columns // split)
-    partial = torch.empty(splits, rows, terms, device=grad.device)
+    partial = torch.empty(splits, rows, terms, dtype=torch.float32, device=grad.device)
     with on_device(grad):
         linear_decode_bwd_kernel[(triton.cdiv(rows, block_n) * triton.cdiv(terms, block_k) * splits,)](
             partial,
@@ -206,7 +206,7 @@ class _LinearDecode(torch.autograd.Function):
         mean: Tensor,  # [D]
     ) -> Tensor:  # [N, D]
         ctx.save_for_backward(codes, basis)
-        out = torch.empty(len(codes), len(mean), device=codes.device)
+        out = torch.empty(len(codes), len(mean), dtype=torch.float32, device=codes.device)
         return skinny_product(codes, basis, out, mean)
 
     @staticmethod

@@ -126,7 +126,7 @@ def _forward(
     translation: Tensor | None,  # [B, M, 3]
 ) -> Tensor:  # [B, M, V, 3]
     (subjects, frames, count), (vertices, slots) = delta.shape, skin_indices.shape
-    out = torch.empty(subjects, frames, vertices, 3, device=displacements.device)
+    out = torch.empty(subjects, frames, vertices, 3, dtype=torch.float32, device=displacements.device)
     if out.numel() == 0:
         return out
     block_m = int(min(FRAMES, triton.next_power_of_2(frames)))

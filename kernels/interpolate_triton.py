@@ -36,7 +36,7 @@ class _Interpolate(torch.autograd.Function):
     def forward(ctx, attributes: Tensor, triangles: Tensor, triangle_id: Tensor, barycentrics: Tensor) -> Tensor:
         ctx.save_for_backward(attributes, triangles, triangle_id, barycentrics)
         channels = attributes.shape[2]
-        out = torch.empty(*triangle_id.shape, channels, device=attributes.device)
+        out = torch.empty(*triangle_id.shape, channels, dtype=torch.float32, device=attributes.device)
         if out.numel():
             grid, sizes, options = _launch(attributes, triangles, triangle_id)
             with on_device(out):

@@ -206,8 +206,8 @@ def draw(
     frames = len(vertices)
     shape = frames, height, width
     triangle_id = torch.empty(shape, dtype=torch.int32, device=vertices.device)
-    barycentrics = torch.empty(*shape, 3, device=vertices.device)
-    depth = torch.empty(shape, device=vertices.device)
+    barycentrics = torch.empty(*shape, 3, dtype=torch.float32, device=vertices.device)
+    depth = torch.empty(shape, dtype=torch.float32, device=vertices.device)
     if frames == 0:
         return triangle_id, barycentrics, depth
     Ks = Ks.contiguous()
