@@ -100,6 +100,8 @@ class LowRankAdam(torch.optim.Optimizer):
         Raises:
             ValueError: naming the argument of a wrong shape, type, device or layout.
         """
+        shape = ("N", len(self.basis))
+        check_tensor("codes", codes, shape, (self.basis.dtype,), ("basis", self.basis), contiguous=False)
         out = linear_decode(codes, self.basis.detach(), mean, self.backend)
         if torch.is_grad_enabled() and self.basis.requires_grad:
             kept = codes.detach()

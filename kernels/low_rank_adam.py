@@ -61,8 +61,10 @@ def low_rank_adam_(
     check_tensor("step", step, (), (torch.float32,), like)
     if not eps > 0:
         raise ValueError(f"eps must be above 0, not {eps}")
+    moments = (exp_avg, exp_avg_sq)
+    for changed in (basis, *moments):  # autograd does not see kernels write
+        torch.autograd.graph.increment_version(changed)
     with torch.no_grad():
-        moments = (exp_avg, exp_avg_sq)
         if choose_backend(backend, basis) == "triton":
             from .low_rank_adam_triton import low_rank_adam_triton  # not before: Triton is not on every platform
 

@@ -177,6 +177,4 @@ def low_rank_adam_triton(
             BLOCK_D=block_d,
             num_warps=4,
         )
-    for changed in (basis, *moments):
-        torch.autograd.graph.increment_version(changed)
     return codes_grad if partial is None else partial.sum(0)
