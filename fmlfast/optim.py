@@ -16,9 +16,10 @@ class LowRankAdam(torch.optim.Optimizer):
     """Adam for one large basis [K, S] of a linear decoder, out = mean + codes @ basis, with few codes [N, K].
 
     The gradient of the basis is codes^T times the gradient of the output, of rank N at most. `decode` keeps these two
-    factors when gradients flow back, and `step` updates basis and moments from them in one pass, which moves a third
-    less than an optimiser that reads a gradient, and needs no memory for one. In exact arithmetic nothing else differs
-    from torch.optim.Adam. Any model with such a decoder can use it, be it of shapes, textures or spectra:
+    factors when gradients flow back, and `step` updates basis and moments from them in one pass: 24 bytes a number of
+    the basis instead of 44 for writing a gradient, clipping it and reading it again, and no memory for it. But for
+    rounding, the result is that of torch.optim.Adam. Any model with such a decoder can use it, be it of shapes,
+    textures or spectra:
 
         basis = torch.nn.Parameter(pad_columns(initial))          # fmlfast.kernels.blendshape; padding is optional
         decoder = LowRankAdam(basis, lr=1e-3)
@@ -86,6 +87,12 @@ class LowRankAdam(torch.optim.Optimizer):
         self.moments = moments or basis.dtype
         self.backend: Backend | None = backend
         self._factors: list[tuple[Tensor, Tensor]] = []
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Raises ValueError for a second parameter: every decoder has an optimiser of its own."""
+        if self.param_groups or len(param_group["params"]) != 1:
+            raise ValueError("params must be one basis: give each decoder a LowRankAdam and the rest another optimiser")
+        super().add_param_group(param_group)
 
     def decode(
         self,

@@ -63,7 +63,7 @@ def low_rank_adam_kernel(
 ):
     """A program updates SPLIT columns of a block of rows; neighbours in the grid share those columns of `upstream`.
 
-    Padding is read and written back as it was, so that aligned rows take wide loads.
+    Padding is read and written too, so that aligned rows take wide loads; its gradient of zero leaves it as it was.
     """
     term_blocks = tl.cdiv(terms, BLOCK_K)
     program = tl.program_id(0)
@@ -81,7 +81,6 @@ def low_rank_adam_kernel(
     total = (tl.zeros((BLOCK_K, BLOCK_D), tl.float32),) * BLOCK_N
     for strip in range(0, SPLIT, BLOCK_D):
         column = split * SPLIT + strip + lane
-        inside = column < columns
         readable = (column < basis_stride) & known[:, None]
         at = term[:, None] * basis_stride + column
         value = tl.load(basis_ptr + at, mask=readable, other=0.0)
@@ -95,7 +94,7 @@ def low_rank_adam_kernel(
             up = tl.load(row + n * basis_stride, mask=readable, other=0.0)
             gradient += codes[n] * up
             if partial_ptr is not None:
-                updated += (total[n] + tl.where(inside, value, 0.0) * up,)
+                updated += (total[n] + tl.where(column < columns, value, 0.0) * up,)
         if partial_ptr is not None:
             total = updated
         else:
@@ -112,9 +111,9 @@ def low_rank_adam_kernel(
         noise = _mix(row_hash ^ column.to(tl.uint32))
         mean = _stored(mean, noise & 0xFFFF, exp_avg_ptr.dtype.element_ty)
         square = _stored(square, noise >> 16, exp_avg_sq_ptr.dtype.element_ty)
-        tl.store(basis_ptr + at, tl.where(inside, moved, value), mask=readable)
-        tl.store(exp_avg_ptr + at, tl.where(inside, mean, old), mask=readable)
-        tl.store(exp_avg_sq_ptr + at, tl.where(inside, square, old_sq), mask=readable)
+        tl.store(basis_ptr + at, moved, mask=readable)
+        tl.store(exp_avg_ptr + at, mean, mask=readable)
+        tl.store(exp_avg_sq_ptr + at, square, mask=readable)
     if partial_ptr is not None:
         for n in tl.static_range(BLOCK_N):
             place = (split * rows + n) * terms + term
@@ -146,8 +145,8 @@ def low_rank_adam_triton(
     if terms * columns == 0:
         return codes.new_zeros(rows, terms) if fused else codes_grad
     block_n = int(min(ROWS, triton.next_power_of_2(max(rows, 1))))
-    block_k = min(16, 128 // block_n, triton.next_power_of_2(terms))
-    missing = triton.cdiv(max(rows, 1), block_n) * block_n - rows
+    block_k = int(min(16, 128 // block_n, triton.next_power_of_2(terms)))
+    missing = -rows % block_n if rows else block_n
     codes = F.pad(codes, (0, -terms % block_k, 0, missing)).contiguous()
     if columns < stride or missing:  # a copy of few rows, for which they are read as wide as the basis
         upstream = F.pad(upstream, (0, stride - columns, 0, missing))

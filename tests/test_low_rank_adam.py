@@ -28,9 +28,9 @@ def step(args: list[Tensor], dtype: torch.dtype, backend: Backend, codes_gradien
     moments = more.pop("moments", dtype)
     basis, mean, square, codes, upstream = (t.to(dtype, copy=True) for t in args)
     mean, square = mean.to(moments), square.to(moments)
-    count = torch.tensor(float(count), device=basis.device)
-    options = {"lr": 0.1, "betas": BETAS, "eps": EPS, "codes_gradient": codes_gradient, "backend": backend} | more
-    gradient = low_rank_adam_(basis, mean, square, codes, upstream, count, **options)
+    done = torch.tensor(float(count), device=basis.device)
+    options: dict = {"lr": 0.1, "betas": BETAS, "eps": EPS, "codes_gradient": codes_gradient, "backend": backend} | more
+    gradient = low_rank_adam_(basis, mean, square, codes, upstream, done, **options)
     assert (gradient is not None) == codes_gradient
     return [basis, mean, square] + ([] if gradient is None else [gradient])
 
@@ -45,6 +45,12 @@ def formula(args: list[Tensor], lr: float, count: int) -> list[Tensor]:
     unbiased, unbiased_sq = mean / (1 - BETAS[0] ** count), square / (1 - BETAS[1] ** count)
     moved = basis - lr * unbiased / (unbiased_sq.sqrt() + EPS)
     return [moved, mean, square, upstream @ basis[:, : upstream.shape[1]].T]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs no larger than the cases, as the interpreter computes idle lanes too."""
+    monkeypatch.setattr("fmlfast.kernels._backend.INTERPRETER_LANES", 1024)
 
 
 @pytest.fixture
@@ -108,7 +114,7 @@ def test_rounding_is_random_without_bias_and_repeats(backend: Backend, device: s
         spacing = torch.exp2(exact[i].abs().log2().floor() - 7)
         errors.append(((found[i].float() - exact[i]) / spacing).flatten())
         assert (errors[-1].abs() <= 1.001).all()
-        # Error of a value with fraction p of the spacing: variance p (1 - p), 1/6 in the mean, 0.41 a standard deviation.
+        # A value at fraction p of the spacing has an error of variance p (1 - p): 1/6 in the mean, 0.41 its root.
         assert errors[-1].mean().abs() < 4 * 0.41 / 60_000**0.5
         assert errors[-1].var().item() == pytest.approx(1 / 6, rel=0.03)
     assert torch.corrcoef(torch.stack(errors))[0, 1].abs() < 0.02  # the two moments' noise
