@@ -10,6 +10,8 @@ from ._checks import check_tensor
 
 BLOCK = 1 << 18
 """Elements of the basis that the reference updates together, in whole rows: their gradient stays in the cache."""
+ROWS = 8
+"""Rows that it updates together at least, as `upstream` is read again for each block."""
 MIX = (0x7FEB352D, 0x846CA68B)
 """Factors of the 32-bit hash behind stochastic rounding (C. Wellons, hash-prospector: lowbias32)."""
 
@@ -86,7 +88,7 @@ def _low_rank_adam(
     columns = upstream.shape[1]
     upstream = F.pad(upstream, (0, basis.shape[1] - columns))  # whole rows of the basis are dense, parts are not
     codes_grad = torch.zeros_like(codes) if codes_gradient else None
-    block = max(1, BLOCK // max(1, basis.shape[1]))
+    block = max(ROWS, BLOCK // max(1, basis.shape[1]))
     for first in range(0, len(basis), block):
         rows = slice(first, first + block)
         if codes_grad is not None:
