@@ -66,7 +66,7 @@ def low_rank_adam_(
     moments = (exp_avg, exp_avg_sq)
     for changed in (basis, *moments):  # autograd does not see kernels write
         torch.autograd.graph.increment_version(changed)
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(basis.device.type, enabled=False):
         if choose_backend(backend, basis) == "triton":
             from .low_rank_adam_triton import low_rank_adam_triton  # not before: Triton is not on every platform
 
