@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmlfast._constants import constant
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle, skew
 
 LANDMARKS_66 = tuple(i for i in range(68) if i not in (60, 64))  # iBUG 68 without the inner mouth corners
@@ -27,7 +28,8 @@ class Alignment:
         pixels: Tensor,  # [F, N, 2]
     ) -> Tensor:  # [F, N, 2]
         """Image pixels to crop coordinates."""
-        return (pixels - self.offset[:, None]) @ torch.linalg.inv(self.matrix).transpose(1, 2)
+        inverse = torch.linalg.inv_ex(self.matrix, check_errors=not pixels.is_cuda)[0]  # looking waits for a GPU
+        return (pixels - self.offset[:, None]) @ inverse.transpose(1, 2)
 
 
 def align_to_front(
@@ -68,8 +70,8 @@ def fit_pose(
     rays = to_rays(landmarks, Ks)
     alignment = align_to_front(rays, points)
     scale = alignment.matrix.det().sqrt() / CROP_HALF_WIDTH  # rays per mm, the inverse of the depth
-    rotation = rotation_about_view(alignment.roll) @ torch.tensor(FRONTAL, dtype=rays.dtype, device=rays.device)
-    center = rays.new_tensor([0.0, CROP_CENTER_Y / CROP_HALF_WIDTH])
+    rotation = rotation_about_view(alignment.roll) @ constant(FRONTAL, rays.dtype, rays.device)
+    center = constant((0.0, CROP_CENTER_Y / CROP_HALF_WIDTH), rays.dtype, rays.device)
     start = alignment.matrix @ center + alignment.offset
     translation = torch.cat([start, torch.ones_like(start[:, :1])], 1) / scale[:, None]
     weights = torch.ones(len(points), dtype=rays.dtype, device=rays.device)
@@ -92,7 +94,8 @@ def fit_pose(
         hessian = weighted.transpose(1, 2) @ jacobian.flatten(1, 2)
         gradient = (weighted.transpose(1, 2) @ residual.flatten(1)[..., None])[..., 0]
         damping = hessian.diagonal(dim1=1, dim2=2) * 1e-3 + 1e-6
-        step = torch.linalg.solve(hessian + torch.diag_embed(damping), gradient)
+        damped = hessian + torch.diag_embed(damping)
+        step = torch.linalg.solve_ex(damped, gradient, check_errors=not rays.is_cuda)[0]  # looking waits for a GPU
         rotation = rotation_from_axis_angle(step[:, :3].clamp(-0.5, 0.5)) @ rotation
         translation = translation + step[:, 3:]
     return rotation, translation

@@ -17,7 +17,7 @@ from fmlfast.data.shards import Clip, Truth, list_clips, read_clip, read_meta, r
 from fmlfast.estimates import Estimate, estimates
 from fmlfast.frames import Frames
 from fmlfast.pictures import error_map, save_image
-from fmlfast.renderer import interpolate, rasterize, shade_sh, vertex_normals
+from fmlfast.renderer import interpolate, rasterize, shade_vertices, vertex_normals
 from fmlfast.system import FML
 from fmlfast.tally import Tally, rounded, row_name
 from fmlfast.template import FaceTemplate
@@ -229,7 +229,7 @@ def _landmarks(estimate: Estimate, Ks: Tensor, template: FaceTemplate) -> Tensor
 def _photometric(estimate: Estimate, target: _Target, own: FaceTemplate) -> Tensor:
     device, size = estimate.surface.device, target.image.shape[1]
     triangles = own.triangles.to(device)
-    colors = shade_sh(estimate.reflectance, vertex_normals(estimate.surface, triangles), estimate.sh)
+    colors, _ = shade_vertices(estimate.surface, triangles, estimate.reflectance, estimate.sh)
     fragments = rasterize(estimate.surface, triangles, target.Ks.to(device), size, size)
     image = linear_to_srgb(interpolate(colors, triangles, fragments)).cpu()
     inside = own.regions["face"].to(device)[triangles.long()].amin(1) > 0.5  # [T]

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fmlfast._constants import constant
 from fmlfast.alignment import LANDMARKS_66
 from fmlfast.camera import project
 from fmlfast.contour import slide_landmarks
@@ -79,7 +80,7 @@ def objective(
     def over_frames(values: Tensor) -> Tensor:
         return masked_mean(values.view(subjects, count, 1), frames.mask)[:, 0]
 
-    ids = list(LANDMARKS_66)
+    ids = constant(LANDMARKS_66, torch.int64, Ks.device)
     # On their own few vertices: gradients of landmarks need not be carried by the whole mesh.
     around = model.face.geometry(displacements, *pose, model.landmark_mesh).flatten(0, 1)
     landmarks = landmark_loss(

@@ -23,7 +23,7 @@ from fmlfast.frames import Codes, Frames
 from fmlfast.images import check_image, read_image
 from fmlfast.overlay import overlay, panel
 from fmlfast.refine import refine as refine_codes
-from fmlfast.renderer import shade_sh, vertex_normals
+from fmlfast.renderer import shade_vertices
 from fmlfast.system import FML, load_template
 from fmlfast.template import FaceTemplate
 
@@ -181,7 +181,7 @@ def reconstruct(
     if template.level > model.config.level:
         reflectance = template.subdivide(reflectance)
     camera = model.camera_vertices(codes, template)[0]
-    normals = vertex_normals(camera, template.triangles)
+    shaded, _ = shade_vertices(camera, template.triangles, reflectance[None], codes.sh[0])
     return Reconstruction(
         names=_names(images),
         photos=tuple(photos),
@@ -193,7 +193,7 @@ def reconstruct(
         vertices=model.geometry(codes, template)[0],
         camera_vertices=camera,
         reflectance=reflectance,
-        shaded=shade_sh(reflectance[None], normals, codes.sh[0]),
+        shaded=shaded,
     )
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fmlfast._atomic import atomic_path
+from fmlfast._constants import constant
 from fmlfast.alignment import CROP_HALF_WIDTH, LANDMARKS_66, Alignment, align_to_front, fit_pose, to_rays
 from fmlfast.face_model import FaceModel
 from fmlfast.frames import Codes, Frames
@@ -111,7 +112,8 @@ class FML(nn.Module):
         """Codes of the subjects in `frames`. `jitter` (share of the image's side) and `drop` (probability) disturb
         the landmarks that the network sees, for training."""
         size = frames.images.shape[-1]
-        landmarks = frames.landmarks[:, :, list(LANDMARKS_66)].flatten(0, 1)
+        used = constant(LANDMARKS_66, torch.int64, frames.landmarks.device)
+        landmarks = frames.landmarks[:, :, used].flatten(0, 1)
         Ks = frames.Ks.flatten(0, 1)
         with torch.no_grad():
             if jitter:
@@ -173,7 +175,7 @@ class FML(nn.Module):
             center = to_rays(alignment.offset[:, None], Ks)[:, 0]
             shift = (translation[:, :2] / translation[:, 2:] - center) / scale[:, None]
             depth = torch.stack([translation[:, 2] * scale / CROP_HALF_WIDTH, scale * 4], 1).log()
-            turned = (unroll @ rotation @ rotation.new_tensor(FRONTAL)).flatten(1)
+            turned = (unroll @ rotation @ constant(FRONTAL, rotation.dtype, rotation.device)).flatten(1)
             parts.append(torch.cat([turned, (unroll[:, :2, :2] @ shift[..., None])[..., 0], depth], 1))
         return torch.cat(parts, 1) if parts else None
 
@@ -189,7 +191,7 @@ class FML(nn.Module):
         flat = raw.flatten(0, 1)
         turn, shift, light, delta = flat.split([3, 3, 27, self.num_expressions], 1)
         residual = rotation_from_axis_angle(0.5 * turn)
-        frontal = flat.new_tensor(FRONTAL)
+        frontal = constant(FRONTAL, flat.dtype, flat.device)
         focal = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1]], 1)
         roll = rotation_about_view(alignment.roll)
         if pose is not None:

@@ -46,16 +46,27 @@ def check_tensor(
 
 
 def check_triangles(triangles: Tensor, vertices: int, like: tuple[str, Tensor]) -> None:
-    """Raises ValueError unless `triangles` is [T, 3] int32 or int64, T >= 1, with indices in [0, vertices).
-
-    The indices of one tensor are looked at once, and again after it was changed in place: on a GPU that means waiting.
-    """
+    """Raises ValueError unless `triangles` is [T, 3] int32 or int64, T >= 1, with indices in [0, vertices)."""
     check_tensor("triangles", triangles, ("T", 3), (torch.int32, torch.int64), like)
     if len(triangles) == 0:
         raise ValueError("triangles must hold at least one triangle")
-    low, high = _ranges.get(triangles, None, lambda: torch.stack(triangles.aminmax()).tolist())
-    if low < 0 or high >= vertices:
-        raise ValueError(f"triangles hold the index {low if low < 0 else high}, but there are {vertices} vertices")
+    check_indices("triangles", triangles, vertices, "vertices")
+
+
+def check_indices(name: str, indices: Tensor, count: int, what: str) -> None:
+    """Raises ValueError naming the argument unless all indices, one at least, lie in [0, count) of `what`.
+
+    Those of one tensor are looked at once, and again after it was changed in place: on a GPU that means waiting.
+    """
+    low, high = _ranges.get(indices, None, lambda: torch.stack(indices.aminmax()).tolist())
+    if low < 0 or high >= count:
+        raise ValueError(f"{name} hold the index {low if low < 0 else high}, but there are {count} {what}")
+
+
+def check_seen(triangle_id: Tensor, triangles: Tensor) -> None:
+    """Raises ValueError where fragments [F, H, W] see a triangle that is not there; kernels leave it out instead."""
+    if not triangle_id.is_cuda and triangle_id.numel() and int(triangle_id.max()) >= len(triangles):
+        raise ValueError(f"fragments hold a triangle beyond the {len(triangles)} of triangles: rasterise the same ones")
 
 
 def check_intrinsics(Ks: Tensor, frames: int, dtypes: tuple[torch.dtype, ...], like: tuple[str, Tensor]) -> None:

@@ -3,13 +3,13 @@
 # pyright: reportCallIssue=false
 
 import torch
-import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ._backend import lanes, on_device
 from ._cache import TensorCache
+from ._topology import grouped
 
 BLOCK_COLUMNS = 32
 """Coordinates of subjects that a program sums for a node."""
@@ -183,6 +183,5 @@ def unskin(
 
 def _entries_of_nodes(skin_indices: Tensor, nodes: int) -> tuple[Tensor, Tensor]:
     """The skinning by node: entries start[g] ... start[g + 1] - 1 are places in the flattened [V, SLOTS], in order."""
-    flat = skin_indices.flatten().long()
-    start = F.pad(torch.bincount(flat, minlength=nodes).cumsum(0), (1, 0)).int()
-    return start, torch.sort(flat, stable=True).indices.int()
+    start, places = grouped(skin_indices.flatten(), nodes)
+    return start, places.int()

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ._backend import lanes, on_device
 from ._fixed_point import fixed_point_scale, from_fixed_point
+from ._rasterize_torch import DEGENERATE
 
-_DEGENERATE = tl.constexpr(1e-7)  # as in the reference
+_DEGENERATE = tl.constexpr(DEGENERATE)
 _NOTHING = tl.constexpr(torch.iinfo(torch.int32).max)
 
 

@@ -49,6 +49,15 @@ def project(corner, camera, near):
 
 
 @triton.jit
+def project_triangle(vertices_ptr, triangles_ptr, triangle, frame, vertices, camera, near, mask):
+    """The three projected corners of a triangle."""
+    a = project(load_corner(vertices_ptr, triangles_ptr, triangle, 0, frame, vertices, mask), camera, near)
+    b = project(load_corner(vertices_ptr, triangles_ptr, triangle, 1, frame, vertices, mask), camera, near)
+    c = project(load_corner(vertices_ptr, triangles_ptr, triangle, 2, frame, vertices, mask), camera, near)
+    return a, b, c
+
+
+@triton.jit
 def window(a, b, c, height, width):
     """First and last column and row whose centres the triangle may hold, whether it reaches through the near plane,
     and whether it can be seen at all. One that reaches through the near plane may show up anywhere.

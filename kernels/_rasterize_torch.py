@@ -10,7 +10,7 @@ _EMPTY = torch.iinfo(torch.int64).max
 _CHUNK = 1 << 17  # (frame, triangle) or (triangle, pixel) pairs held at once: bounds the memory to some 100 MB
 _OPPOSITE = ((1, 2), (2, 0), (0, 1))  # the edge opposite each corner
 _TILES = (64, 8, 1)  # large windows are split into tiles of these sizes; tiles that cannot be hit are dropped
-_DEGENERATE = 1e-7  # a triangle's area over that of the products it is the difference of: below is rounding
+DEGENERATE = 1e-7  # a triangle's area over that of the products it is the difference of: below is rounding
 
 
 def draw(
@@ -97,7 +97,7 @@ def _locate(
     sides = [side - origin for side in sides]  # in camera space, where the difference of close corners is exact
     (x, y), (ax, ay), (bx, by) = ((A @ v[..., None])[..., 0].unbind(-1) for v in (origin, *sides))
     area = ax * by - ay * bx
-    proper = area.abs() > _DEGENERATE * ((ax * by).abs() + (ay * bx).abs())
+    proper = area.abs() > DEGENERATE * ((ax * by).abs() + (ay * bx).abs())
     area = torch.where(proper, area, 1)
     first, second = (torch.where(proper, w, 0) / area for w in (bx * y - by * x, x * ay - y * ax))
     # A pixel sees a degenerate triangle only by rounding; nothing moves it.

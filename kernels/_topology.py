@@ -10,6 +10,15 @@ from ._cache import TensorCache
 _topologies = TensorCache()
 
 
+def grouped(
+    keys: Tensor,  # [N] int32 or int64, in [0, count)
+    count: int,
+) -> tuple[Tensor, Tensor]:  # [count + 1] int32, [N] int64
+    """Where each key stands: key k at order[start[k]] ... order[start[k + 1] - 1], in the order of the places."""
+    start = torch.nn.functional.pad(torch.bincount(keys, minlength=count).cumsum(0), (1, 0)).int()
+    return start, torch.sort(keys, stable=True).indices
+
+
 def topology(triangles: Tensor, vertices: int) -> "Topology":
     """The adjacency of a mesh, made once for a tensor of triangles and anew after it was changed in place.
 
@@ -28,10 +37,13 @@ class Topology:
         self.vertices = vertices
 
     @cached_property
+    def _corners(self) -> tuple[Tensor, Tensor]:
+        return grouped(self.triangles.T.flatten(), self.vertices)
+
+    @property
     def ring_start(self) -> Tensor:
         """[V + 1] int32: the corners at vertex v are ring_start[v] ... ring_start[v + 1] - 1 of `ring`."""
-        counts = torch.bincount(self.triangles.flatten(), minlength=self.vertices)
-        return torch.nn.functional.pad(counts.cumsum(0), (1, 0)).int()
+        return self._corners[0]
 
     @cached_property
     def ring(self) -> Tensor:
@@ -39,10 +51,8 @@ class Topology:
 
         Sorted by vertex, then by corner of the triangle, then by triangle.
         """
-        flat = self.triangles.T.flatten()
-        order = torch.sort(flat, stable=True).indices
         others = torch.stack([self.triangles.roll(-1, 1).T.flatten(), self.triangles.roll(-2, 1).T.flatten()], 1)
-        return others[order].contiguous()
+        return others[self._corners[1]].contiguous()
 
     @cached_property
     def neighbors(self) -> Tensor:

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor
 
 from ._backend import Backend, choose_backend
-from ._checks import check_intrinsics, check_tensor, check_triangles
+from ._checks import check_intrinsics, check_seen, check_tensor, check_triangles
 from ._gather import add_rows, gather_rows
 from ._topology import topology
 from .rasterize import Fragments
@@ -217,5 +217,4 @@ def _check(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, fragm
     ids = fragments.triangle_id
     check_tensor("fragments.triangle_id", ids, image.shape[:3], (torch.int32,), like)
     check_tensor("fragments.depth", fragments.depth, image.shape[:3], like=like)
-    if not ids.is_cuda and ids.numel() and int(ids.max()) >= len(triangles):  # kernels skip these
-        raise ValueError(f"fragments hold a triangle beyond the {len(triangles)} of triangles: rasterise the same ones")
+    check_seen(ids, triangles)

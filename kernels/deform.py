@@ -6,10 +6,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ._backend import Backend, choose_backend
-from ._cache import TensorCache
-from ._checks import check_tensor
-
-_ranges = TensorCache()
+from ._checks import check_indices, check_tensor
 
 
 def skin_displacements(
@@ -108,6 +105,4 @@ def _check_skinning(displacements: Tensor, skin_indices: Tensor, skin_weights: T
     check_tensor("skin_weights", skin_weights, tuple(skin_indices.shape), like=like)
     if skin_indices.numel() == 0:
         return
-    low, high = _ranges.get(skin_indices, None, lambda: torch.stack(skin_indices.aminmax()).tolist())
-    if low < 0 or high >= nodes:
-        raise ValueError(f"skin_indices hold the node {low if low < 0 else high}, but there are {nodes} nodes")
+    check_indices("skin_indices", skin_indices, nodes, "nodes")

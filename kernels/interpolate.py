@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ._backend import Backend, choose_backend
-from ._checks import check_tensor, check_triangles
+from ._checks import check_seen, check_tensor, check_triangles
 from ._gather import gather_rows
 from .rasterize import Fragments
 
@@ -45,8 +45,7 @@ def interpolate(
     if ids.device != attributes.device:
         raise ValueError(f"fragments.triangle_id is on {ids.device}, attributes on {attributes.device}")
     check_triangles(triangles, attributes.shape[1], ("attributes", attributes))
-    if not ids.is_cuda and ids.numel() and int(ids.max()) >= len(triangles):
-        raise ValueError(f"fragments hold a triangle beyond the {len(triangles)} of triangles: rasterise the same ones")
+    check_seen(ids, triangles)
     if choose_backend(backend, attributes) == "triton":
         from .interpolate_triton import interpolate_triton  # not before: Triton is not on every platform
 

@@ -20,17 +20,14 @@ from ._rasterize_rules_triton import (
     edge,
     hit_key,
     load_camera,
-    load_corner,
-    project,
+    project_triangle,
     split,
     window,
 )
 
 _SLOT = tl.constexpr(1 << 40)  # a triangle in the counter of a queue, which counts work items below
 _QUEUE = 1 << 22  # triangles of frames that one queue is made for: 64 MB
-_TILE = (
-    4  # pixels; of the triangles of a face at 240 x 240 3% do not fit the window of 2 x 2, and most of them fit this
-)
+_TILE = 4  # pixels; 3% of the triangles of a face at 240 x 240 do not fit the window of 2 x 2, most of them fit this
 _ITEMS = 16  # tiles a program handles at a time
 _PROGRAMS = 8  # of a multiprocessor that draw tiles
 
@@ -65,9 +62,7 @@ def rasterize_micro_kernel(
     mask = first + offsets < end
     frame, triangle = split(first, offsets, triangles)
     camera = load_camera(Ks_ptr, frame, mask)
-    a = project(load_corner(vertices_ptr, triangles_ptr, triangle, 0, frame, vertices, mask), camera, near)
-    b = project(load_corner(vertices_ptr, triangles_ptr, triangle, 1, frame, vertices, mask), camera, near)
-    c = project(load_corner(vertices_ptr, triangles_ptr, triangle, 2, frame, vertices, mask), camera, near)
+    a, b, c = project_triangle(vertices_ptr, triangles_ptr, triangle, frame, vertices, camera, near, mask)
     left, right, top, bottom, crossing, seen = window(a, b, c, height, width)
     seen &= mask
     small = seen & ~crossing & (right - left < 2) & (bottom - top < 2)
@@ -136,9 +131,7 @@ def rasterize_tile_kernel(
         triangle = tl.load(queue_ptr + mine.to(tl.int64) * 2, mask=mask, other=0)
         frame = tl.load(queue_ptr + mine.to(tl.int64) * 2 + 1, mask=mask, other=0).to(tl.int64)
         camera = load_camera(Ks_ptr, frame, mask)
-        a = project(load_corner(vertices_ptr, triangles_ptr, triangle, 0, frame, vertices, mask), camera, near)
-        b = project(load_corner(vertices_ptr, triangles_ptr, triangle, 1, frame, vertices, mask), camera, near)
-        c = project(load_corner(vertices_ptr, triangles_ptr, triangle, 2, frame, vertices, mask), camera, near)
+        a, b, c = project_triangle(vertices_ptr, triangles_ptr, triangle, frame, vertices, camera, near, mask)
         left, right, top, bottom, crossing, seen = window(a, b, c, height, width)
         across = tl.cdiv(right - left + 1, TILE)
         column = (left + tile % across * TILE)[:, None] + pixel % TILE
@@ -180,9 +173,7 @@ def rasterize_resolve_kernel(
     depth = (key >> 32).to(tl.int32).to(tl.float32, bitcast=True)
     camera = load_camera(Ks_ptr, frame, covered)
     px, py = (place % width).to(tl.float32) + 0.5, (place // width).to(tl.float32) + 0.5
-    a = project(load_corner(vertices_ptr, triangles_ptr, triangle, 0, frame, vertices, covered), camera, near)
-    b = project(load_corner(vertices_ptr, triangles_ptr, triangle, 1, frame, vertices, covered), camera, near)
-    c = project(load_corner(vertices_ptr, triangles_ptr, triangle, 2, frame, vertices, covered), camera, near)
+    a, b, c = project_triangle(vertices_ptr, triangles_ptr, triangle, frame, vertices, camera, near, covered)
     p, q, r = around(a, px, py), around(b, px, py), around(c, px, py)
     w0, w1, w2 = edge(q, r)[0] * a[3], edge(r, p)[0] * b[3], edge(p, q)[0] * c[3]
     total = tl.where(covered, w0 + w1 + w2, 1.0)

@@ -7,13 +7,10 @@ import torch
 from torch import Tensor
 
 from ._backend import Backend, choose_backend
-from ._cache import TensorCache
-from ._checks import check_tensor
+from ._checks import check_indices, check_tensor
 from ._gather import gather_rows
 
 TINY = 1e-6  # added to squared differences, so that the gradient stays finite where they vanish
-
-_ranges = TensorCache()
 
 
 def chromaticity(
@@ -79,9 +76,7 @@ def sparsity(
     check_tensor("edges", edges, ("N", 2), (torch.int64,), like)
     if len(edges) == 0:
         raise ValueError("edges must hold at least one pair")
-    low, high = _ranges.get(edges, None, lambda: torch.stack(edges.aminmax()).tolist())
-    if low < 0 or high >= vertices:
-        raise ValueError(f"edges hold the index {low if low < 0 else high}, but there are {vertices} vertices")
+    check_indices("edges", edges, vertices, "vertices")
     if choose_backend(backend, reflectance) == "triton":
         from .sparsity_triton import sparsity_triton
 

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from ._backend import lanes, on_device
 from ._cache import TensorCache
+from ._topology import grouped
 from .normals_triton import lanes_of_frame
 from .sparsity import TINY
 
@@ -165,6 +166,5 @@ class _Sparsity(torch.autograd.Function):
 def _neighbors(edges: Tensor, vertices: int) -> tuple[Tensor, Tensor]:  # [V + 1] int32, [2N] int32
     """The other end of every edge at a vertex, sorted by vertex, then in the order of the edges."""
     ends, others = torch.cat([edges[:, 0], edges[:, 1]]), torch.cat([edges[:, 1], edges[:, 0]])
-    order = torch.sort(ends, stable=True).indices
-    start = torch.nn.functional.pad(torch.bincount(ends, minlength=vertices).cumsum(0), (1, 0))
-    return start.int(), others[order].int()
+    start, order = grouped(ends, vertices)
+    return start, others[order].int()

@@ -1,6 +1,7 @@
 """Fixtures that many tests share: a few synthetic clips and a small model on the coarsest mesh."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))  # before NumPy
@@ -34,6 +35,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def device(request: pytest.FixtureRequest) -> str:
     """Where kernels run: "cpu" in the interpreter, "cuda" with `-m gpu`."""
     return request.param
+
+
+@pytest.fixture
+def poisoned_memory() -> Iterator[None]:
+    """Memory that nobody wrote holds NaN or the largest integer, so that leaving it as it is gets noticed."""
+    torch.use_deterministic_algorithms(True, warn_only=True)  # which fills what torch.empty and its like return
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture

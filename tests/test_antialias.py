@@ -1,97 +1,18 @@
-"""Antialiased silhouettes: areas and gradients in closed form, the walk over the mesh, kernels against float64."""
+"""Antialiased silhouettes: areas and gradients in closed form, the walk over the mesh, a fit."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
+from silhouette_scenes import DEPTH, FOCAL, at_pixels, camera, draw_mask, mask_of, sphere, to_pixels
 from torch import Tensor
 
 from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.antialias import antialias, find_silhouettes
 from fmlfast.kernels.rasterize import Fragments, rasterize
 
-DEPTH, FOCAL = 500.0, 400.0
 backends = pytest.mark.parametrize("backend", ["torch", "triton"])
-
-
-@pytest.fixture(autouse=True)
-def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a kernel leaves out shows up as NaN, or as an edge of the first triangle."""
-
-    def poison(tensor: Tensor) -> Tensor:
-        return tensor.fill_(torch.nan if tensor.is_floating_point() else 5)
-
-    real = torch.empty, torch.empty_like
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: poison(real[0](*a, **k)))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: poison(real[1](*a, **k)))
-
-
-def camera(height: int, width: int, frames: int = 1) -> Tensor:
-    K = torch.tensor([[FOCAL, 0, width / 2], [0, FOCAL, height / 2], [0, 0, 1]])
-    return K.repeat(frames, 1, 1)
-
-
-def at_pixels(points: Tensor, K: Tensor, depth: float | Tensor = DEPTH) -> Tensor:
-    """Points [..., 2] on the screen -> [..., 3] in camera space."""
-    z = torch.as_tensor(depth, dtype=points.dtype).expand(points.shape[:-1])
-    return torch.stack([(points[..., i] - K[i, 2]) / K[i, i] * z for i in (0, 1)] + [z], -1)
-
-
-def to_pixels(points: Tensor, K: Tensor) -> Tensor:
-    return (points[..., :2] / points[..., 2:]) * K[:2, :2].diagonal() + K[:2, 2]
-
-
-def sphere(n: int, radius: float) -> tuple[Tensor, Tensor]:
-    """A cube of 8 n^2 triangles a face, blown up: vertices [V, 3] float64 around 0, triangles [48 n^2, 3]."""
-    index: dict[tuple[int, ...], int] = {}
-    triangles = []
-    for axis in range(3):
-        for side in (-n, n):
-            for i in range(-n, n):
-                for j in range(-n, n):
-                    corners = [(side, i, j), (side, i + 1, j), (side, i + 1, j + 1), (side, i, j + 1)]
-                    quad = [index.setdefault(c[3 - axis :] + c[: 3 - axis], len(index)) for c in corners]
-                    quad = quad if side > 0 else quad[::-1]
-                    triangles += [quad[:3], [quad[0], quad[2], quad[3]]]
-    points = torch.tan(torch.tensor(list(index), dtype=torch.float64) / n * (math.pi / 4))
-    return points / points.norm(dim=1, keepdim=True) * radius, torch.tensor(triangles, dtype=torch.int32)
-
-
-def mask_of(
-    vertices: Tensor, triangles: Tensor, Ks: Tensor, fragments: Fragments, backend: Backend | None = None
-) -> Tensor:
-    hard = (fragments.triangle_id >= 0).to(vertices.dtype)[..., None]
-    return antialias(hard, vertices, triangles, Ks.to(vertices.dtype), fragments, backend)[..., 0]
-
-
-def draw_mask(
-    vertices: Tensor, triangles: Tensor, Ks: Tensor, height: int, width: int, backend: Backend | None = None
-) -> Tensor:
-    """[F, H, W] of any dtype; rasterised in float32."""
-    fragments = rasterize(vertices.detach().float(), triangles, Ks, height, width)
-    return mask_of(vertices, triangles, Ks, fragments, backend)
-
-
-def bumpy(seed: int, frames: int, height: int, width: int, channels: int, n: int = 4, device: str = "cpu"):
-    """Spheres with noise, which fold and hide themselves, larger than the picture or not: image, vertices, ..."""
-    g = torch.Generator().manual_seed(seed)
-    points, triangles = sphere(n, 0.45 * DEPTH / FOCAL * (height + width) / 2)
-    vertices = points.float() * (1 + 0.15 * torch.randn(frames, len(points), 1, generator=g))
-    vertices[..., 2] += DEPTH
-    Ks = camera(height, width, frames) + torch.tensor([[0, 3.0, 0], [1, 0, 0], [0, 0, 0]])
-    fragments = rasterize(vertices, triangles, Ks, height, width)
-    image = torch.rand(frames, height, width, channels, generator=g)
-    upstream = torch.randn(frames, height, width, channels, generator=g)
-    fragments = Fragments(*(x.to(device) for x in vars(fragments).values()))
-    return *(x.to(device) for x in (image, vertices, triangles, Ks)), fragments, upstream.to(device)
-
-
-def gradients(image, vertices, triangles, Ks, fragments, upstream, backend, dtype=torch.float32) -> list[Tensor]:
-    """The picture and the gradients of image and vertices."""
-    image, vertices = (x.detach().clone().to(dtype).requires_grad_() for x in (image, vertices))
-    out = antialias(image, vertices, triangles, Ks.to(dtype), fragments, backend)
-    return [out.detach(), *torch.autograd.grad(out, (image, vertices), upstream.to(dtype))]
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -361,139 +282,6 @@ def test_near_surface_blends_with_what_is_behind_it(backend: Backend):
     torch.testing.assert_close(
         found, (colors[0] * (1 - share) + colors[1] * share).expand(1, 5, 9, 2), rtol=0, atol=1e-5
     )
-
-
-SIZES = [(1, 1, 1, 1), (1, 1, 7, 2), (2, 5, 1, 1), (2, 13, 17, 3), (1, 20, 25, 9)]
-
-
-@pytest.mark.parametrize("frames,height,width,channels", SIZES)
-def test_kernels_match_float64(device: str, frames: int, height: int, width: int, channels: int):
-    for n in (1, 3):
-        image, vertices, triangles, Ks, fragments, upstream = bumpy(7, frames, height, width, channels, n, device)
-        inputs = (image, vertices, triangles, Ks, fragments, upstream)
-        found = gradients(*inputs, "triton")
-        expected = gradients(*inputs, "torch", torch.float64)
-        assert height * width < 40 or expected[2].abs().amax((1, 2)).min() > 0
-        for a, b, accuracy in zip(found, expected, (1e-5, 1e-4, 1e-3), strict=True):
-            torch.testing.assert_close(a.double(), b, rtol=0, atol=accuracy * max(b.abs().max().item(), 1e-9))
-
-
-def test_kernel_finds_the_same_edges_to_the_bit(device: str):
-    from fmlfast.kernels._antialias_find_triton import find_silhouettes_triton
-
-    for n, seed in ((2, 0), (9, 1)):
-        _, vertices, triangles, Ks, fragments, _ = bumpy(seed, 2, 31, 30, 1, n, device)
-        vertices[0, ::7, 2] = -1
-        vertices[1, 5] = torch.nan
-        vertices[1, 6, 0] = torch.inf
-        for steps in (2, 64):
-            codes = find_silhouettes(vertices, triangles, Ks, fragments, steps)
-            assert torch.equal(codes, find_silhouettes_triton(vertices, triangles, Ks, fragments, steps))
-            assert (codes >= 0).sum() > 20
-
-
-def test_small_programs_runs_and_batches_give_the_same_bits(device: str, request: pytest.FixtureRequest):
-    image, vertices, triangles, Ks, fragments, upstream = bumpy(5, 3, 7, 9, 3, 2, device)
-    upstream = upstream * torch.tensor([1e-6, 1.0, 1e6], device=device).view(3, 1, 1, 1)
-    batch = gradients(image, vertices, triangles, Ks, fragments, upstream, "triton")
-    assert batch[2].abs().amax((1, 2)).min() > 0
-    for f in range(3):
-        frame = Fragments(*(x[f : f + 1] for x in vars(fragments).values()))
-        inputs = (image[f : f + 1], vertices[f : f + 1], triangles, Ks[f : f + 1], frame, upstream[f : f + 1])
-        single = gradients(*inputs, "triton")
-        assert all(torch.equal(a[f : f + 1], b) for a, b in zip(batch, single, strict=True))
-    request.getfixturevalue("small_programs")
-    again = gradients(image, vertices, triangles, Ks, fragments, upstream, "triton")
-    assert all(torch.equal(a, b) for a, b in zip(batch, again, strict=True))
-
-
-@backends
-def test_which_inputs_need_gradients(device: str, backend: Backend):
-    image, vertices, triangles, Ks, fragments, _ = bumpy(2, 1, 11, 12, 2, 2, device)
-    Ks = Ks.transpose(1, 2).contiguous().transpose(1, 2)  # small inputs come in any layout
-    inputs = (image, vertices, triangles, Ks, fragments, torch.ones_like(image))
-    _, to_image, to_vertices = gradients(*inputs, backend)
-    for i, expected in ((0, to_image), (1, to_vertices)):
-        leaves = [image.clone(), vertices.clone()]
-        leaves[i].requires_grad_()
-        out = antialias(leaves[0], leaves[1], triangles, Ks, fragments, backend)
-        (found,) = torch.autograd.grad(out.sum(), leaves[i])  # from an expanded gradient
-        assert torch.equal(found, expected)
-    assert not antialias(image, vertices, triangles, Ks, fragments, backend).requires_grad
-
-
-def test_gradcheck():
-    image, vertices, triangles, Ks, fragments, _ = bumpy(4, 1, 4, 5, 1, 1)
-    leaves = image.double().requires_grad_(), vertices.double().requires_grad_()
-    blend = lambda image, vertices: antialias(image, vertices, triangles, Ks.double(), fragments)  # noqa: E731
-    assert torch.autograd.gradcheck(blend, leaves, eps=1e-5, atol=1e-6)
-
-
-@backends
-def test_what_cannot_be_projected_leaks_no_nan(device: str, backend: Backend):
-    image, vertices, triangles, Ks, fragments, upstream = bumpy(6, 1, 20, 21, 2, 3, device)
-    points = [(torch.nan, 0, 1), (0, torch.inf, 1), (0, 0, -torch.inf), (0, 0, 0), (0, 0, -5), (1e30, 0, 1)]
-    broken = vertices.clone()
-    broken[:, :180:30] = torch.tensor(points, device=device)
-    seen = rasterize(broken, triangles, Ks, 20, 21)
-    found = gradients(image, broken, triangles, Ks, seen, upstream, backend)
-    assert all(a.isfinite().all() for a in found)
-    assert (found[2][:, :180:30] == 0).all()
-    assert not torch.equal(found[0], image)
-
-
-@backends
-def test_broken_colors_break_their_own_frame_only(device: str, backend: Backend):
-    image, vertices, triangles, Ks, fragments, upstream = bumpy(6, 2, 20, 21, 2, 2, device)
-    image[0] = torch.nan
-    found = gradients(image, vertices, triangles, Ks, fragments, upstream, backend)
-    assert found[2][0].isnan().any() and found[0][0].isnan().all()
-    assert found[0][1].isfinite().all() and found[2][1].isfinite().all()
-
-
-@backends
-def test_empty_batch(backend: Backend):
-    image, vertices, triangles, Ks, fragments, _ = bumpy(1, 1, 5, 6, 2, 1)
-    none = Fragments(*(x[:0] for x in vars(fragments).values()))
-    leaves = image[:0].requires_grad_(), vertices[:0].requires_grad_()
-    out = antialias(*leaves, triangles, Ks[:0], none, backend)
-    out.sum().backward()
-    assert out.shape == (0, 5, 6, 2) and leaves[0].grad is not None and leaves[1].grad is not None
-    assert antialias(image[..., :0], vertices, triangles, Ks, fragments, backend).shape == (1, 5, 6, 0)
-
-
-IMAGE, VERTICES, TRIANGLES, KS, FRAGMENTS, _ = bumpy(1, 2, 5, 6, 2, 1)
-GOOD = {"image": IMAGE, "vertices": VERTICES, "triangles": TRIANGLES, "Ks": KS, "fragments": FRAGMENTS}
-IDS = FRAGMENTS.triangle_id
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"image": IMAGE[0]}, "image must be"),
-        ({"image": IMAGE[:1]}, r"image must be \[2, H, W, C\]"),
-        ({"image": IMAGE.double()}, "image must be float32, not float64"),
-        ({"image": IMAGE.to("meta")}, "image is on meta"),
-        ({"image": IMAGE.transpose(1, 2).contiguous().transpose(1, 2)}, "image must be contiguous"),
-        ({"vertices": VERTICES[0]}, "vertices must be"),
-        ({"vertices": VERTICES.half()}, "vertices must be float32 or float64"),
-        ({"vertices": VERTICES.transpose(1, 2).contiguous().transpose(1, 2)}, "vertices must be contiguous"),
-        ({"triangles": TRIANGLES[:0]}, "triangles must hold"),
-        ({"triangles": TRIANGLES + 999}, "triangles hold the index"),
-        ({"triangles": TRIANGLES.float()}, "triangles must be int32 or int64"),
-        ({"triangles": TRIANGLES[:3]}, "fragments hold a triangle beyond the 3"),
-        ({"Ks": KS[:1]}, r"Ks must be \[2, 3, 3\]"),
-        ({"Ks": KS.double()}, "Ks must be float32"),
-        ({"fragments": replace(FRAGMENTS, triangle_id=IDS[:, 1:])}, "fragments.triangle_id must be"),
-        ({"fragments": replace(FRAGMENTS, triangle_id=IDS.long())}, "fragments.triangle_id must be int32"),
-        ({"fragments": replace(FRAGMENTS, depth=IDS)}, "fragments.depth must be float32"),
-        ({"backend": "cuda"}, "backend must be"),
-    ],
-)
-def test_bad_input_is_named(change: dict, message: str):
-    antialias(**GOOD)
-    with pytest.raises(ValueError, match=f"^{message}"):
-        antialias(**(GOOD | change))
 
 
 @pytest.mark.parametrize("backend,steps,below", [("torch", 60, 0.02), ("triton", 4, 0.8)])

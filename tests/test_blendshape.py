@@ -30,14 +30,6 @@ def decode(args: tuple[Tensor, ...], dtype: torch.dtype, basis_dtype: torch.dtyp
     return [out.detach(), *torch.autograd.grad(out, (codes, basis, mean), upstream.to(dtype))]
 
 
-@pytest.fixture
-def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What kernels leave unwritten is NaN."""
-    empty, empty_like = torch.empty, torch.empty_like
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: empty_like(*a, **k).fill_(torch.nan))
-
-
 def test_reference_gradients() -> None:
     codes, basis, mean, _ = inputs(3, 4, 6)
     torch.testing.assert_close(linear_decode(codes, basis, mean), mean + codes @ basis[:, :6])
@@ -48,7 +40,7 @@ def test_reference_gradients() -> None:
 @pytest.mark.parametrize("basis_dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("size", SIZES)
 def test_kernels_agree_with_the_reference(
-    size: tuple[int, int, int], basis_dtype: torch.dtype, device: str, poison: None
+    size: tuple[int, int, int], basis_dtype: torch.dtype, device: str, poisoned_memory: None
 ) -> None:
     args = inputs(*size, device)
     n, k, d = size
@@ -70,7 +62,7 @@ def test_kernels_agree_with_the_reference(
 
 
 def test_many_programs_and_rows_one_by_one(
-    small_programs: None, device: str, poison: None, monkeypatch: pytest.MonkeyPatch
+    small_programs: None, device: str, poisoned_memory: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fmlfast.kernels.blendshape_triton.SPLIT", 128)
     args = inputs(18, 18, 300, device)  # blocks: 2 of codes, 2 of their columns forward; 2, 2 and 3 backward

@@ -64,14 +64,6 @@ def upstream_of(args: Inputs) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64).to(args.mean.device)
 
 
-@pytest.fixture
-def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What kernels leave unwritten is NaN."""
-    empty, empty_like = torch.empty, torch.empty_like
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
-    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: empty_like(*a, **k).fill_(torch.nan))
-
-
 def compare(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert found.keys() == expected.keys()
     for name, tensor in found.items():
@@ -111,7 +103,7 @@ def test_reference_is_the_sum_of_its_parts_and_differentiates(pose: bool) -> Non
 @pytest.mark.parametrize("pose", [True, False])
 @pytest.mark.parametrize("size", SIZES)
 def test_kernels_agree_with_the_reference(
-    size: tuple[int, int, int, int], pose: bool, device: str, poison: None
+    size: tuple[int, int, int, int], pose: bool, device: str, poisoned_memory: None
 ) -> None:
     args = inputs(*size, pose, device)
     upstream = upstream_of(args)
@@ -121,7 +113,7 @@ def test_kernels_agree_with_the_reference(
     assert all(torch.equal(found[n], again[n]) for n in found)
 
 
-def test_expressions_in_bfloat16(device: str, poison: None) -> None:
+def test_expressions_in_bfloat16(device: str, poisoned_memory: None) -> None:
     args = inputs(2, 2, 63, 5, True, device)
     upstream = upstream_of(args)
     small = replace(args.cast(torch.float32), expressions=args.expressions.bfloat16())
@@ -133,7 +125,7 @@ def test_expressions_in_bfloat16(device: str, poison: None) -> None:
     compare(gradients(small, "torch", upstream, ("delta",)), {n: expected[n] for n in ("out", "delta")})
 
 
-def test_many_programs_and_frames_one_by_one(small_programs: None, device: str, poison: None) -> None:
+def test_many_programs_and_frames_one_by_one(small_programs: None, device: str, poisoned_memory: None) -> None:
     args = inputs(9, 2, 300, 6, True, device)  # blocks: 2 of subjects, 5 of vertices; 2 of the vertices backward
     upstream = upstream_of(args)
     found = gradients(args.cast(torch.float32), "triton", upstream)
@@ -147,14 +139,14 @@ def test_many_programs_and_frames_one_by_one(small_programs: None, device: str, 
 
 
 @pytest.mark.parametrize("wanted", [(name,) for name in LEAVES])
-def test_each_gradient_alone(wanted: tuple[str, ...], device: str, poison: None) -> None:
+def test_each_gradient_alone(wanted: tuple[str, ...], device: str, poisoned_memory: None) -> None:
     args = inputs(2, 2, 20, 3, True, device)
     upstream = torch.ones((), dtype=torch.float64, device=device).expand(2, 2, 20, 3)  # not contiguous
     found = gradients(args.cast(torch.float32), "triton", upstream, wanted)
     compare(found, gradients(args, "torch", upstream, wanted))
 
 
-def test_skinning_of_many_subjects_and_its_gradient(device: str, poison: None) -> None:
+def test_skinning_of_many_subjects_and_its_gradient(device: str, poisoned_memory: None) -> None:
     args = inputs(12, 1, 500, 1, False, device)  # 36 coordinates of subjects: two blocks
     upstream = upstream_of(args)[:, 0]
     results = []

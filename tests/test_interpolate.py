@@ -1,8 +1,6 @@
 """Interpolation: against the definition, every gradient, the kernels against the reference in float64."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -15,19 +13,7 @@ from fmlfast.kernels.rasterize import Fragments, rasterize
 backends = pytest.mark.parametrize("backend", ["torch", "triton"])
 
 
-@pytest.fixture(autouse=True)
-def poisoned_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a kernel leaves out shows up as NaN, or as a large integer."""
-
-    def poisoned(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def empty(*args: Any, **options: Any) -> Tensor:
-            tensor = make(*args, **options)
-            return tensor.fill_(torch.nan if tensor.is_floating_point() else 10**9)
-
-        return empty
-
-    for name in ("empty", "empty_like"):
-        monkeypatch.setattr(torch, name, poisoned(getattr(torch, name)))
+pytestmark = pytest.mark.usefixtures("poisoned_memory")
 
 
 def scene(seed: int, frames: int = 3, height: int = 13, width: int = 17) -> tuple[Tensor, Tensor, Fragments]:

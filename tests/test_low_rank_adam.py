@@ -53,16 +53,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fmlfast.kernels._backend.INTERPRETER_LANES", 1024)
 
 
-@pytest.fixture
-def poison(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the kernel leaves unwritten is NaN."""
-    empty = torch.empty
-    monkeypatch.setattr(torch, "empty", lambda *a, **k: empty(*a, **k).fill_(torch.nan))
-
-
 @pytest.mark.parametrize("codes_gradient", [False, True])
 @pytest.mark.parametrize("size", SIZES)
-def test_both_backends_follow_the_formula(size: tuple, codes_gradient: bool, device: str, poison: None):
+def test_both_backends_follow_the_formula(size: tuple, codes_gradient: bool, device: str, poisoned_memory: None):
     args = inputs(size, device)
     n, _, d, _ = size
     expected = formula(args, 0.1, 3)
@@ -84,7 +77,7 @@ def test_both_backends_follow_the_formula(size: tuple, codes_gradient: bool, dev
 
 
 @pytest.mark.parametrize("moments", [torch.float32, torch.bfloat16])
-def test_many_programs(small_programs: None, moments: torch.dtype, device: str, poison: None, monkeypatch):
+def test_many_programs(small_programs: None, moments: torch.dtype, device: str, poisoned_memory: None, monkeypatch):
     monkeypatch.setattr("fmlfast.kernels.low_rank_adam_triton.SPLIT", 64)
     args = inputs((5, 18, 150, 160), device)
     args[0][:, 150:] = torch.nan  # padding has no effect and comes back as it was

@@ -1,7 +1,6 @@
 """Vertex normals: values, gradients, edge cases, and the kernels against the reference."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -111,14 +110,6 @@ def test_empty_batch():
         assert vertices.grad is not None and vertices.grad.shape == (0, 4, 3)
 
 
-@pytest.fixture
-def poisoned() -> Iterator[None]:
-    """Fills what torch.empty returns with NaN, so that reading it or leaving it as it is gets noticed."""
-    torch.use_deterministic_algorithms(True)  # which torch.utils.deterministic.fill_uninitialized_memory goes with
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 def soup(vertices: int, triangles: int, seed: int) -> Tensor:
     """Random triangles [T, 3] int32, some degenerate; vertex 0 is in 105 of them, the last one of many in none."""
     g = torch.Generator().manual_seed(seed)
@@ -137,7 +128,7 @@ def normals_and_gradient(
 
 @pytest.mark.parametrize(("frames", "vertices", "triangles"), [(1, 1, 1), (2, 2, 3), (2, 63, 130), (2, 500, 1001)])
 def test_kernels_match_the_reference(
-    device: str, poisoned: None, small_programs: None, frames: int, vertices: int, triangles: int
+    device: str, poisoned_memory: None, small_programs: None, frames: int, vertices: int, triangles: int
 ):
     g = torch.Generator().manual_seed(vertices)
     points, weights = (torch.randn(frames, vertices, 3, generator=g) for _ in range(2))
@@ -159,7 +150,7 @@ def test_kernels_match_the_reference(
     assert float((gradient - right[1]).abs().max()) <= 1e-4 * float(right[1].abs().max())
 
 
-def test_kernels_of_a_smooth_mesh_are_exact(device: str, poisoned: None, small_programs: None):
+def test_kernels_of_a_smooth_mesh_are_exact(device: str, poisoned_memory: None, small_programs: None):
     vertices, triangles = sphere(20, 31)
     g = torch.Generator().manual_seed(8)
     points = (80 * vertices + torch.randn(3, *vertices.shape, generator=g) + 400).float()

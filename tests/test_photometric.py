@@ -1,7 +1,7 @@
 """Photometric losses at vertices and over pixels: values, gradients, what is ignored, and kernels against reference."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -117,18 +117,10 @@ def test_gradients_of_the_reference(kind: str, weighted: bool):
     )
 
 
-@pytest.fixture
-def poisoned() -> Iterator[None]:
-    """Fills what torch.empty returns with NaN, so that reading it or leaving it as it is gets noticed."""
-    torch.use_deterministic_algorithms(True)  # which torch.utils.deterministic.fill_uninitialized_memory goes with
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.mark.parametrize("weighted", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [(1, 1, 1, 1), (2, 63, 1, 7), (3, 500, 16, 5), (2, 1025, 33, 31)])
-def test_kernel(size: tuple[int, int, int, int], kind: str, weighted: bool, device: str, poisoned: None):
+def test_kernel(size: tuple[int, int, int, int], kind: str, weighted: bool, device: str, poisoned_memory: None):
     scene = Scene(*size)
     found, expected = scene("triton", kind, weighted, device), scene("torch", kind, weighted)
     for a, b, relative in zip(found, expected, (1e-4, 1e-4, 1e-3, 1e-3), strict=True):
@@ -137,7 +129,7 @@ def test_kernel(size: tuple[int, int, int, int], kind: str, weighted: bool, devi
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kernel_in_several_programs(kind: str, device: str, poisoned: None, small_programs: None):
+def test_kernel_in_several_programs(kind: str, device: str, poisoned_memory: None, small_programs: None):
     scene = Scene(3, 300, 20, 30)
     found = scene("triton", kind, device=device)
     for a, b, relative in zip(found, scene("torch", kind), (1e-4, 1e-4, 1e-3, 1e-3), strict=True):
@@ -268,7 +260,7 @@ def pixels(backend: Backend, kind: str, arrays: list[Tensor], device: str, expan
 @pytest.mark.parametrize(
     "shape", [(1, 1, 1, 1), (2, 9, 7, 3), (3, 20, 25, 4), (2, 63, 5, 1), (2, 3, 5, 67), (0, 3, 3, 3)]
 )
-def test_pixels(shape: tuple[int, ...], kind: str, device: str, poisoned: None, small_programs: None):
+def test_pixels(shape: tuple[int, ...], kind: str, device: str, poisoned_memory: None, small_programs: None):
     g = torch.Generator().manual_seed(sum(shape))
     rendered, images = torch.rand(2, *shape, generator=g)
     weights = torch.rand(shape[:3], generator=g).round() * torch.rand(shape[:3], generator=g)

@@ -1,6 +1,6 @@
 """Spherical harmonics shading: values, gradients, edge cases, and the kernels against the reference."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -66,14 +66,6 @@ def test_frames_of_a_set_share_its_reflectance():
     )
 
 
-@pytest.fixture
-def poisoned() -> Iterator[None]:
-    """Fills what torch.empty returns with NaN, so that reading it or leaving it as it is gets noticed."""
-    torch.use_deterministic_algorithms(True)  # which torch.utils.deterministic.fill_uninitialized_memory goes with
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 class Scene:
     """Random inputs and upstream gradients, well conditioned: a bumpy plane cut into triangles of random diagonals."""
 
@@ -129,7 +121,7 @@ def assert_matches(found: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize(("frames", "sets", "side"), [(1, 1, 2), (4, 2, 8), (3, 1, 19)])
 def test_kernels_match_the_reference(
-    device: str, poisoned: None, small_programs: None, frames: int, sets: int, side: int
+    device: str, poisoned_memory: None, small_programs: None, frames: int, sets: int, side: int
 ):
     scene = Scene(frames, sets, side)
     exact, single = scene.cast("cpu", torch.float64), scene.cast(device, torch.float32)
@@ -147,7 +139,7 @@ def test_kernels_match_the_reference(
     ],
 )
 def test_kernels_give_the_gradients_asked_for(
-    device: str, poisoned: None, small_programs: None, needed: str, used: str
+    device: str, poisoned_memory: None, small_programs: None, needed: str, used: str
 ):
     scene = Scene(4, 2, 6)
     found = scene.cast(device, torch.float32).shade("triton", needed, used)

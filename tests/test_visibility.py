@@ -1,7 +1,6 @@
 """The visibility of vertices: its definition, pixel by pixel, and how well it agrees with exact occlusion on a face."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,14 +13,6 @@ from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.visibility import vertex_visibility
 from fmlfast.template import FaceTemplate
-
-
-@pytest.fixture
-def poisoned() -> Iterator[None]:
-    """Fills what torch.empty returns, so that leaving it as it is gets noticed."""
-    torch.use_deterministic_algorithms(True)  # which torch.utils.deterministic.fill_uninitialized_memory goes with
-    yield
-    torch.use_deterministic_algorithms(False)
 
 
 def sees(vertex: list[float], normal: list[float], K: Tensor, depth: Tensor) -> bool:
@@ -54,7 +45,7 @@ def both(vertices: Tensor, normals: Tensor, Ks: Tensor, depth: Tensor, device: s
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_matches_the_definition(device: str, poisoned: None, small_programs: None, seed: int):
+def test_matches_the_definition(device: str, poisoned_memory: None, small_programs: None, seed: int):
     g = torch.Generator().manual_seed(seed)
     frames, height, width = 2, 9, 13
     K = torch.tensor([[40.0, 2.0, 6.3], [0, 43.0, 4.1], [0, 0, 1]])

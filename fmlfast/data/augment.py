@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fmlfast._constants import constant
 from fmlfast.data.landmarks import MIRROR
 from fmlfast.frames import Frames
 
@@ -12,14 +13,15 @@ def mirror(frames: Frames, chosen: Tensor) -> Frames:
     """Mirrors all frames of the `chosen` [B] bool subjects: a mirrored person is a person too."""
     size = frames.images.shape[-1]
     pick = chosen[:, None, None, None]
-    flipped = frames.landmarks[:, :, list(MIRROR)]
+    swapped = constant(MIRROR, torch.int64, chosen.device)
+    flipped = frames.landmarks[:, :, swapped]
     flipped = torch.cat([size - flipped[..., :1], flipped[..., 1:]], -1)
     Ks = frames.Ks.clone()
     Ks[..., 0, 2] = torch.where(chosen[:, None], size - Ks[..., 0, 2], Ks[..., 0, 2])
     return Frames(
         images=torch.where(pick[..., None], frames.images.flip(-1), frames.images),
         landmarks=torch.where(pick, flipped, frames.landmarks),
-        confidence=torch.where(pick[..., 0], frames.confidence[:, :, list(MIRROR)], frames.confidence),
+        confidence=torch.where(pick[..., 0], frames.confidence[:, :, swapped], frames.confidence),
         Ks=Ks,
         mask=frames.mask,
     )
