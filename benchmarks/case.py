@@ -4,11 +4,31 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fmlfast.kernels._backend import Backend
 
 Inputs = dict[str, Any]  # arguments by name: tensors, sizes, and dataclasses of tensors
+
+
+Outputs = tuple[Tensor, ...]
+
+
+def largest_error(
+    found: Outputs,
+    expected: Outputs,  # in float64
+) -> float:
+    """The largest error of any output: relative to its largest number, or the share of integers and truths that differ."""
+    errors = []
+    for a, b in zip(found, expected, strict=True):
+        if not b.is_floating_point():
+            errors.append((a != b).double().mean())
+            continue
+        same = (a == b) | (a.isnan() & b.isnan())  # also where both are infinite
+        size = b.abs().masked_fill(~b.isfinite(), 0.0).max().clamp(min=1e-30)
+        errors.append((a.double() - b.double()).abs().masked_fill(same, 0.0).nan_to_num(torch.inf).max() / size)
+    return float(torch.stack(errors).max())
 
 
 @dataclass(frozen=True)
@@ -45,3 +65,13 @@ class Bench:
     """Where on that axis."""
     tolerance: Mapping[str, float] = field(default_factory=lambda: {"forward": 1e-4, "backward": 1e-3})
     """Largest error allowed against float64, relative to the largest number of a result."""
+    elements: float = 0.0
+    """How many vertices, triangles, pixels or numbers there are, over all frames, for a sweep's time of one; or 0."""
+    element: str = ""
+    """What an element is, such as "vertex"."""
+    dtype: str = "float32"
+    """What the large inputs are stored in."""
+    reference: Callable[[Inputs], Outputs] | None = None
+    """The results in float64 from inputs in float64, where `run` with backend "torch" does not give them."""
+    error: Callable[[Outputs, Outputs], float] = largest_error
+    """Compares the results of `run` with those in float64, and so the gradients."""
