@@ -1,6 +1,6 @@
 """What goes into the encoder (Frames) and what comes out (Codes)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Self
@@ -14,32 +14,50 @@ from fmlfast.color import srgb_to_linear
 from fmlfast.data.shards import Clip
 
 
-class _Batch:
-    """Common to dataclasses whose fields are all tensors with the subject first."""
+class SubjectBatch:
+    """Common to dataclasses whose fields are tensors with the subject first, or such dataclasses again."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """The same batch with every tensor passed through the function."""
+        values = ((f.name, getattr(self, f.name)) for f in fields(self))  # type: ignore[arg-type]
+        mapped = {name: function(v) if isinstance(v, Tensor) else v.map(function) for name, v in values}
+        return replace(self, **mapped)  # type: ignore[type-var]
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors, in the order of the fields."""
+        found: list[Tensor] = []
+        self.map(lambda tensor: (found.append(tensor), tensor)[1])
+        return found
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
-        return replace(self, **{f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)})  # type: ignore[type-var]
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def select(self, subjects: Tensor | slice) -> Self:
         """Some of the subjects."""
-        return replace(self, **{f.name: getattr(self, f.name)[subjects] for f in fields(self)})  # type: ignore[type-var]
+        return self.map(lambda tensor: tensor[subjects])
 
 
 @dataclass
-class Frames(_Batch):
+class Frames(SubjectBatch):
     """M frames of each of B subjects; frames whose mask is False are padding and count nowhere."""
 
-    images: Tensor  # [B, M, 3, S, S] sRGB in [0, 1]
+    images: Tensor  # [B, M, 3, S, S] sRGB, float in [0, 1] or, as the loader gives them, uint8 in 0..255
     landmarks: Tensor  # [B, M, 68, 2] px
     confidence: Tensor  # [B, M, 68] in [0, 1]
     Ks: Tensor  # [B, M, 3, 3] px
     mask: Tensor  # [B, M] bool
 
+    def unpacked(self) -> "Frames":
+        """The same frames with float32 images in [0, 1]; itself when they are float already."""
+        if self.images.is_floating_point():
+            return self
+        return replace(self, images=self.images.float().mul_(1 / 255))
+
     @cached_property
     def linear(self) -> Tensor:
         """The images in linear RGB, [B, M, 3, S, S]."""
-        return srgb_to_linear(self.images)
+        return srgb_to_linear(self.unpacked().images)
 
     def only(self, frames: Sequence[int]) -> "Frames":
         """A batch that holds just some of each subject's frames."""
@@ -67,16 +85,16 @@ class Frames(_Batch):
             ).float()
 
         return cls(
-            images=torch.from_numpy(images).permute(0, 1, 4, 2, 3).float().div_(255.0).contiguous(),
+            images=torch.from_numpy(images).permute(0, 1, 4, 2, 3).contiguous(),
             landmarks=stack("landmarks"),
             confidence=stack("confidence"),
             Ks=stack("Ks"),
             mask=torch.tensor(np.stack([np.arange(count) < len(clip.images) for clip in clips])),
-        )
+        ).unpacked()
 
 
 @dataclass
-class Codes(_Batch):
+class Codes(SubjectBatch):
     """Everything the model knows of B subjects in M frames each."""
 
     identity: Tensor  # [B, K] alpha

@@ -1,16 +1,60 @@
-"""Augmentation of a batch on its device: mirror, roll, scale, shift and colour, with landmarks and cameras following."""
+"""Augmentation of a batch on its device: mirror, colour, roll, scale and shift, with landmarks and cameras following.
+
+All randomness comes with the batch (`Draws`): nothing waits for a GPU or draws there, and a CUDA graph can hold it.
+"""
+
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from fmlfast._constants import constant
+from fmlfast.data.draws import Batch
 from fmlfast.data.landmarks import MIRROR
 from fmlfast.frames import Frames
 
 
-def mirror(frames: Frames, chosen: Tensor) -> Frames:
-    """Mirrors all frames of the `chosen` [B] bool subjects: a mirrored person is a person too."""
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How much the clips are changed in training, and the landmarks that the network sees; 0 leaves a thing alone."""
+
+    mirror: bool = True
+    """Mirror half of the clips."""
+    tint: float = 0.1
+    """Spread of exposure and colour."""
+    roll: float = 0.0
+    """Spread of in-plane rotation, radians; useless with aligned crops, which remove it."""
+    scale: float = 0.0
+    """Spread of the size, in logarithms."""
+    shift: float = 0.0
+    """Spread of the position, in shares of the image's side."""
+    jitter: float = 0.005
+    """Noise on the landmarks that the network sees, in shares of the image's side."""
+    drop: float = 0.1
+    """Probability that a landmark is hidden from the network."""
+
+
+def augment(batch: Batch, config: AugmentConfig) -> tuple[Frames, Tensor | None, Tensor | None]:
+    """Changed frames with float images, what to add to the landmarks for the network [B, M, 68, 2] px (or None), and
+    which of them it may see [B, M, 68] bool (or None for all)."""
+    frames, draws = batch.frames, batch.draws
+    if config.mirror:
+        frames = mirror(frames, draws.mirror)
+    frames = tint(frames, draws.tint * config.tint) if config.tint else frames.unpacked()
+    if config.roll or config.scale or config.shift:
+        turn, scale, shift = draws.similarity.split([1, 1, 2], -1)
+        frames = warp(frames, turn[..., 0] * config.roll, torch.exp(scale[..., 0] * config.scale), shift * config.shift)
+    noise = draws.noise * (config.jitter * frames.images.shape[-1]) if config.jitter else None
+    keep = draws.hide >= config.drop if config.drop else None
+    return frames, noise, keep
+
+
+def mirror(
+    frames: Frames,
+    chosen: Tensor,  # [B] bool
+) -> Frames:
+    """Mirrors all frames of the `chosen` subjects: a mirrored person is a person too."""
     size = frames.images.shape[-1]
     pick = chosen[:, None, None, None]
     swapped = constant(MIRROR, torch.int64, chosen.device)
@@ -18,8 +62,11 @@ def mirror(frames: Frames, chosen: Tensor) -> Frames:
     flipped = torch.cat([size - flipped[..., :1], flipped[..., 1:]], -1)
     Ks = frames.Ks.clone()
     Ks[..., 0, 2] = torch.where(chosen[:, None], size - Ks[..., 0, 2], Ks[..., 0, 2])
+    # Rows of plain and mirrored subjects in turn: choosing rows copies memory, torch.where looks at every pixel.
+    both = torch.stack([frames.images, frames.images.flip(-1)], 1).flatten(0, 1)
+    row = torch.arange(len(chosen), device=chosen.device) * 2 + chosen
     return Frames(
-        images=torch.where(pick[..., None], frames.images.flip(-1), frames.images),
+        images=both.index_select(0, row),
         landmarks=torch.where(pick, flipped, frames.landmarks),
         confidence=torch.where(pick[..., 0], frames.confidence[:, :, swapped], frames.confidence),
         Ks=Ks,
@@ -27,51 +74,49 @@ def mirror(frames: Frames, chosen: Tensor) -> Frames:
     )
 
 
-def tint(frames: Frames, strength: float) -> Frames:
-    """Scales each frame's exposure and colour channels by log-normal factors of that spread."""
-    shape = frames.images.shape[:2]
-    device = frames.images.device
-    log = torch.randn(*shape, 3, 1, 1, device=device) * 0.6 + torch.randn(*shape, 1, 1, 1, device=device)
-    return Frames(
-        images=(frames.images * torch.exp(strength * log)).clamp(0, 1),
-        landmarks=frames.landmarks,
-        confidence=frames.confidence,
-        Ks=frames.Ks,
-        mask=frames.mask,
-    )
+def tint(
+    frames: Frames,
+    log_factor: Tensor,  # [B, M, 3]
+) -> Frames:
+    """Float images whose channels are scaled by exp(log_factor) and cut to [0, 1]."""
+    factor = torch.exp(log_factor)[..., None, None]
+    if frames.images.is_floating_point():
+        return replace(frames, images=(frames.images * factor).clamp_(0, 1))
+    return replace(frames, images=frames.images.float().mul_(factor / 255).clamp_(max=1))
 
 
-def warp(frames: Frames, roll: float, scale: float, shift: float) -> Frames:
-    """Rolls, scales and shifts the images at random (standard deviations in radians, log and share of the side).
+def warp(
+    frames: Frames,
+    angle: Tensor,  # [B, M] radians
+    factor: Tensor,  # [B, M], greater than 0
+    shift: Tensor,  # [B, M, 2] shares of the side
+) -> Frames:
+    """Float images rolled, scaled and shifted.
 
-    The scale is common to a subject's frames and goes into the focal length. The camera's K stays upper triangular:
-    it cannot hold a roll, so the warp keeps the principal point's image as the turning centre.
+    The scale goes into the focal length. The camera's K stays upper triangular: it cannot hold a roll, so the warp
+    keeps the principal point's image as the turning centre.
     """
-    subjects, count = frames.mask.shape
-    device, size = frames.images.device, frames.images.shape[-1]
-    total = subjects * count
-    factor = torch.exp(torch.randn(subjects, device=device) * scale).repeat_interleave(count)
-    angle = torch.randn(total, device=device) * roll
-    offset = torch.randn(total, 2, device=device) * (shift * size)
-    cos, sin = torch.cos(angle) * factor, torch.sin(angle) * factor
-    matrix = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+    size = frames.images.shape[-1]
+    angle, factor, offset = angle.flatten(), factor.flatten(), shift.flatten(0, 1) * size
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    rotation = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
+    matrix, inverse = rotation * factor[:, None, None], rotation.transpose(1, 2) / factor[:, None, None]
     Ks = frames.Ks.flatten(0, 1).clone()
     center = Ks[:, :2, 2].clone()
     # out = matrix (in - center) + center + offset; grid_sample wants the inverse in [-1, 1] coordinates.
-    inverse = torch.linalg.inv(matrix)
     half = size / 2
-    back = half - center - offset
-    move = (inverse @ back[..., None])[..., 0] + center
+    move = (inverse @ (half - center - offset)[..., None])[..., 0] + center
     theta = torch.cat([inverse, ((move - half) / half)[..., None]], 2)
-    grid = F.affine_grid(theta, [total, 3, size, size], align_corners=False)
-    images = F.grid_sample(frames.images.flatten(0, 1), grid, padding_mode="reflection", align_corners=False)
+    pictures = frames.unpacked().images.flatten(0, 1)
+    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
+    pictures = F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
     landmarks = (frames.landmarks.flatten(0, 1) - center[:, None]) @ matrix.transpose(1, 2)
     Ks[:, 0, 0] *= factor
     Ks[:, 1, 1] *= factor
     Ks[:, :2, 2] += offset
-    shape = (subjects, count)
+    shape = frames.mask.shape
     return Frames(
-        images=images.unflatten(0, shape),
+        images=pictures.unflatten(0, shape),
         landmarks=(landmarks + (center + offset)[:, None]).unflatten(0, shape),
         confidence=frames.confidence,
         Ks=Ks.unflatten(0, shape),

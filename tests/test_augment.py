@@ -1,0 +1,124 @@
+import math
+
+import pytest
+import torch
+
+from fmlfast.data.augment import AugmentConfig, augment, mirror, tint, warp
+from fmlfast.data.draws import Batch, draw
+from fmlfast.frames import Frames
+
+
+def packed(frames: Frames) -> Frames:
+    images = (frames.images * 255).round().to(torch.uint8)
+    return Frames(images, frames.landmarks, frames.confidence, frames.Ks, frames.mask)
+
+
+def test_mirroring_twice_is_nothing(frames: Frames) -> None:
+    both = torch.tensor([True, False])
+    once = mirror(frames, both)
+    assert torch.equal(once.images[1], frames.images[1])
+    assert torch.equal(once.images[0], frames.images[0].flip(-1))
+    # The subject's right outer eye corner stays on the image's left.
+    assert (
+        (once.landmarks[0, :, 36, 0] < once.landmarks[0, :, 45, 0])
+        .eq(frames.landmarks[0, :, 36, 0] < frames.landmarks[0, :, 45, 0])
+        .all()
+    )
+    twice = mirror(once, both)
+    for name, value in vars(frames).items():
+        torch.testing.assert_close(getattr(twice, name), value)
+
+
+def test_warp_moves_landmarks_with_the_image() -> None:
+    torch.manual_seed(0)
+    size = 64
+    points = torch.rand(2, 3, 68, 2) * 20 + 22
+    y, x = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
+    spot = points[:, :, 30]
+    blob = torch.exp(-((x - spot[..., 0, None, None]) ** 2 + (y - spot[..., 1, None, None]) ** 2) / 8)
+    K = torch.tensor([[90.0, 0, 30], [0, 90, 34], [0, 0, 1]]).expand(2, 3, 3, 3)
+    frames = Frames(
+        blob[:, :, None].expand(-1, -1, 3, -1, -1), points, torch.ones(2, 3, 68), K, torch.ones(2, 3).bool()
+    )
+    warped = warp(
+        frames,
+        angle=torch.randn(2, 3) * 0.3,
+        factor=torch.exp(torch.randn(2, 1) * 0.1).expand(2, 3),
+        shift=torch.randn(2, 3, 2) * 0.03,
+    )
+    assert (warped.landmarks - points).norm(dim=-1).mean() > 1
+    weight = warped.images[:, :, 0]
+    center = torch.stack([(weight * x).sum((2, 3)), (weight * y).sum((2, 3))], -1) / weight.sum((2, 3))[..., None]
+    assert (center - warped.landmarks[:, :, 30]).norm(dim=-1).max() < 0.3
+
+    # Distances from the principal point over the focal length, the angle to the axis, survive.
+    def angle(f: Frames) -> torch.Tensor:
+        return ((f.landmarks - f.Ks[:, :, None, :2, 2]) / f.Ks[:, :, None, None, 0, 0]).norm(dim=-1)
+
+    torch.testing.assert_close(angle(warped), angle(frames), atol=1e-4, rtol=0)
+
+
+def test_tint_scales_each_channel_and_cuts(frames: Frames) -> None:
+    log = torch.linspace(-0.5, 0.5, 24).view(2, 4, 3)
+    expected = (frames.images * log.exp()[..., None, None]).clamp(0, 1)
+    torch.testing.assert_close(tint(frames, log).images, expected)
+    torch.testing.assert_close(tint(packed(frames), log).images, expected)
+    assert expected.max() == 1
+
+
+def test_stored_pixels_are_the_float_ones(frames: Frames) -> None:
+    stored = packed(frames)
+    torch.testing.assert_close(stored.unpacked().images, frames.images)
+    assert frames.unpacked() is frames
+    once = mirror(stored, torch.tensor([True, False])).unpacked()
+    torch.testing.assert_close(once.images, mirror(frames, torch.tensor([True, False])).images)
+
+
+def test_draws_depend_on_seed_and_slot_alone() -> None:
+    whole = draw(5, range(8, 16), 3)
+    for a, b, c in zip(draw(5, [8, 9], 3).tensors(), draw(5, range(10, 16), 3).tensors(), whole.tensors(), strict=True):
+        assert torch.equal(torch.cat([a, b]), c)
+    others = (draw(6, range(8, 16), 3), draw(5, range(9, 17), 3))
+    for other in others:
+        assert not torch.equal(other.noise, whole.noise) and not torch.equal(other.hide, whole.hide)
+    with pytest.raises(ValueError, match="must not be negative"):
+        draw(-1, [0], 3)
+
+
+def test_draws_have_their_distributions() -> None:
+    draws = draw(0, range(2000), 4)
+    assert abs(draws.mirror.float().mean() - 0.5) < 0.04
+    for numbers in (draws.similarity[:, :, 0], draws.similarity[:, 0, 1], draws.similarity[:, :, 2:], draws.noise):
+        assert abs(numbers.mean()) < 0.06 and abs(numbers.std() - 1) < 0.05
+    assert torch.equal(draws.similarity[:, :1, 1].expand(-1, 4), draws.similarity[:, :, 1])
+    # Exposure is common to the channels: variance 1 + 0.36 each, covariance 1.
+    covariance = draws.tint.flatten(0, 1).T.cov()
+    torch.testing.assert_close(covariance, torch.ones(3, 3) + 0.36 * torch.eye(3), atol=0.08, rtol=0)
+    hidden = draws.hide < 0.1
+    assert abs(hidden.float().mean() - 0.1) < 0.003
+    rates = hidden.float().mean(-1)  # spread over 0..0.2, not 0.1 in every frame
+    assert abs(rates.std() - math.sqrt(0.2**2 / 12 + 0.1 * 0.9 / 68)) < 0.006
+    flat = torch.cat([draws.noise.flatten(1), draws.hide.flatten(1)], 1)[:, :300]
+    between = torch.corrcoef(flat.T).fill_diagonal_(0).abs()
+    assert between.max() < 0.13  # nothing is used twice
+
+
+def test_augmentation_of_a_batch(frames: Frames) -> None:
+    batch = Batch(packed(frames), draw(1, [3, 4], 4))
+    nothing = AugmentConfig(mirror=False, tint=0, jitter=0, drop=0)
+    same, noise, keep = augment(batch, nothing)
+    torch.testing.assert_close(same.images, frames.images)
+    assert noise is None and keep is None
+
+    torch.manual_seed(0)
+    changed, noise, keep = augment(batch, AugmentConfig(roll=0.1, scale=0.1, shift=0.05))
+    state = torch.random.get_rng_state()
+    again, *_ = augment(batch, AugmentConfig(roll=0.1, scale=0.1, shift=0.05))
+    assert torch.equal(changed.images, again.images)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert noise is not None and noise.shape == (2, 4, 68, 2)
+    assert abs(noise.std() - 0.005 * 64) < 0.03
+    assert keep is not None and keep.dtype == torch.bool and 0.75 < keep.float().mean() < 0.98
+    assert changed.images.dtype == torch.float32 and changed.images.is_contiguous()
+    assert changed.images.min() >= 0 and changed.images.max() <= 1
+    assert not torch.allclose(changed.landmarks, frames.landmarks, atol=1)
