@@ -1,4 +1,4 @@
-"""The state of a training run in one safetensors file: model, optimiser and step, whole or not at all."""
+"""The state of a training run in one safetensors file: model, optimisers and step, whole or not at all."""
 
 from pathlib import Path
 
@@ -9,19 +9,22 @@ from torch import nn
 
 from fmlfast._atomic import atomic_path
 
+Optimizers = dict[str, torch.optim.Optimizer]
 
-def save_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+
+def save_state(path: str | Path, model: nn.Module, optimizers: Optimizers, step: int) -> None:
     """Writes what `load_state` needs to continue bit for bit after `step` steps."""
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    for owner, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{owner}.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"step": str(step)})
 
 
-def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Restores model and optimiser; returns how many steps were done.
+def load_state(path: str | Path, model: nn.Module, optimizers: Optimizers) -> int:
+    """Restores model and optimisers; returns how many steps were done.
 
     Raises ValueError when there is nothing to continue or the file belongs to another architecture.
     """
@@ -35,10 +38,13 @@ def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimi
         model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot continue this run: {error}") from error
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    if unknown := {name.split(".")[0] for name in tensors} - {"model", *optimizers}:
+        raise ValueError(f"{path} cannot continue this run: nobody knows its {', '.join(unknown)}; start a new run")
+    for owner, optimizer in optimizers.items():
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith(f"{owner}."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return step

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.blendshape import linear_decode, pad_columns
 from fmlfast.kernels.deform import deform, skin_displacements
+from fmlfast.optim import LowRankAdam
 from fmlfast.template import FaceTemplate
 
 
@@ -43,7 +44,8 @@ class FaceModel(nn.Module):
     `spectral` > 0 writes theta_s as coefficients times that many graph-Laplacian fields (fewer, smoother degrees of
     freedom); 0 learns it freely, as the paper does. `complement_rank` is how many expression directions identity
     may not use: None for all (the paper), 0 for none. The reflectance basis is stored padded, see `pad_columns`;
-    `backend` is passed to every operation and is no part of a checkpoint.
+    `backend` is passed to every operation, and in training `decoder` keeps factors of that basis' gradient; neither is
+    part of a checkpoint.
     """
 
     complement: Tensor  # [3G, r], Q
@@ -62,6 +64,7 @@ class FaceModel(nn.Module):
         self.num_nodes = len(template.nodes)
         self.template = template
         self.backend: Backend | None = None
+        self.decoder: LowRankAdam | None = None
         self.register_buffer("complement", template.complement_basis(complement_rank), persistent=False)
         if spectral:
             spectrum = graph_spectrum(template.nodes, template.node_edges, spectral)
@@ -122,7 +125,10 @@ class FaceModel(nn.Module):
         beta: Tensor,  # [B, Kr]
     ) -> Tensor:  # [B, V, 3] linear RGB
         """Per-vertex reflectance."""
-        flat = linear_decode(beta, self.reflectance_basis, self.reflectance_mean, self.backend)
+        if self.decoder is not None:
+            flat = self.decoder.decode(beta, self.reflectance_mean)
+        else:
+            flat = linear_decode(beta, self.reflectance_basis, self.reflectance_mean, self.backend)
         return flat.view(len(beta), self.num_vertices, 3)
 
     def _mesh(self, template: FaceTemplate | None) -> FaceTemplate:

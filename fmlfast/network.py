@@ -64,7 +64,7 @@ class Encoder(nn.Module):
         self.identity_head = Head(channels[-1], spatial, side_features, width, extra_stage=True)
         self.frame_head = Head(channels[-1], spatial, side_features, width, extra_stage=False)
         self.side_norm = nn.BatchNorm1d(side_features, affine=False, momentum=0.02) if side_features else None
-        self.identity_out = nn.Linear(width, identity_codes)
+        self.identity_out = nn.Linear(width, identity_codes, bias=False)  # the next one would take it off again
         # Unit-variance codes: the learned basis carries the scale, so codes cannot drift to a biased mean.
         self.code_norm = nn.BatchNorm1d(identity_codes, affine=False, momentum=0.02)
         self.frame_mix = nn.Sequential(nn.Linear(width + identity_codes, width), nn.ReLU())
@@ -72,7 +72,6 @@ class Encoder(nn.Module):
         with torch.no_grad():
             self.frame_out.weight.mul_(0.3)
             self.frame_out.bias.zero_()
-            self.identity_out.bias.zero_()
         self.bf16 = False  # set by training on a GPU
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 

@@ -108,27 +108,29 @@ class FML(nn.Module):
         self.landmark_mesh = self.landmark_mesh.to(self.code_mean.device)
         return self
 
-    def encode(self, frames: Frames, jitter: float = 0.0, drop: float = 0.0) -> Codes:
-        """Codes of the subjects in `frames`. `jitter` (share of the image's side) and `drop` (probability) disturb
-        the landmarks that the network sees, for training."""
+    def encode(
+        self,
+        frames: Frames,
+        noise: Tensor | None = None,  # [B, M, 68, 2] px
+        keep: Tensor | None = None,  # [B, M, 68] bool
+        encoder: nn.Module | None = None,
+    ) -> Codes:
+        """Codes of the subjects in `frames`. In training `noise` moves the landmarks that the network sees, it sees
+        those of `keep` only, and `encoder` may be a data-parallel wrapper of the model's."""
         size = frames.images.shape[-1]
         used = constant(LANDMARKS_66, torch.int64, frames.landmarks.device)
-        landmarks = frames.landmarks[:, :, used].flatten(0, 1)
+        landmarks = (frames.landmarks if noise is None else frames.landmarks + noise)[:, :, used].flatten(0, 1)
         Ks = frames.Ks.flatten(0, 1)
         with torch.no_grad():
-            if jitter:
-                landmarks = landmarks + torch.randn_like(landmarks) * (jitter * size)
             alignment = align_to_front(landmarks, self.landmark_points)
             pose = fit_pose(landmarks, Ks, self.landmark_points) if self.config.pose_init else None
             side = self._side_features(landmarks, Ks, alignment, pose)
             inputs = self._network_input(frames.images, alignment)
-            keep = None
-            if side is not None and drop and self.config.landmark_input:
-                rate = drop * 2 * torch.rand(len(side), 1, device=side.device)
-                kept = (torch.rand(len(side), len(LANDMARKS_66), device=side.device) > rate).float()
-                kept = kept.repeat_interleave(2, 1)
-                keep = torch.cat([kept, kept.new_ones(len(side), side.shape[1] - kept.shape[1])], 1)
-        codes, raw = self.encoder(inputs, frames.mask, side, keep)
+            shown = None
+            if side is not None and keep is not None and self.config.landmark_input:
+                points = keep[:, :, used].flatten(0, 1).float().repeat_interleave(2, 1)
+                shown = F.pad(points, (0, side.shape[1] - points.shape[1]), value=1.0)
+        codes, raw = (encoder or self.encoder)(inputs, frames.mask, side, shown)
         return self._codes(codes, raw, Ks, size, alignment, pose)
 
     def displacements(self, codes: Codes) -> Tensor:

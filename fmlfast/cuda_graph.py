@@ -1,0 +1,76 @@
+"""A function recorded as CUDA graphs, so that a step costs one launch instead of a thousand."""
+
+import copy
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+WARM_UP = 3
+"""Calls of a variant before it is recorded: they fill the caches, compile kernels and make the optimiser's state."""
+
+
+def tensors(batch: Any) -> Iterator[Tensor]:
+    """The tensors of a dataclass of tensors and such dataclasses."""
+    for value in (getattr(batch, field.name) for field in fields(batch)):
+        if isinstance(value, Tensor):
+            yield value
+        else:
+            yield from tensors(value)
+
+
+class CudaGraphs:
+    """Calls function(batch, *variant), on a GPU by replaying what was recorded once for each variant.
+
+    The function must do the same work for every batch of a variant: static shapes, no waiting for the GPU, no random
+    numbers of torch. What lasts from call to call (parameters, the optimiser's state) has to exist after WARM_UP calls.
+
+    Args:
+        function: (batch, *variant) -> tensors by name. What a call returned is overwritten by the next one.
+        device: where batches live; recording starts on GPUs only.
+    """
+
+    def __init__(self, function: Callable[..., dict[str, Tensor]], device: torch.device | str) -> None:
+        self.function = function
+        self.calls: dict[Hashable, int] = {}
+        self.recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, Any, dict[str, Tensor]]] = {}
+        self.device = torch.device(device)
+        if self.device.type == "cuda":
+            self.pool = torch.cuda.graph_pool_handle()  # one for all variants, as no two run at once
+            self.side = torch.cuda.Stream(self.device)
+
+    def __call__(self, batch: Any, *variant: Hashable) -> dict[str, Tensor]:
+        """The function's result.
+
+        Raises RuntimeError where the function does what cannot be recorded.
+        """
+        if self.device.type != "cuda":
+            return self.function(batch, *variant)
+        count = self.calls[variant] = self.calls.get(variant, 0) + 1
+        if count <= WARM_UP:
+            return self._aside(batch, *variant)
+        if variant not in self.recorded:
+            self.recorded[variant] = self._record(batch, *variant)
+        graph, inputs, results = self.recorded[variant]
+        for kept, value in zip(tensors(inputs), tensors(batch), strict=True):
+            kept.copy_(value, non_blocking=True)
+        graph.replay()
+        return results
+
+    def _aside(self, batch: Any, *variant: Hashable) -> dict[str, Tensor]:
+        """A call on a stream of its own, as recording is: autograd remembers where gradients were first added."""
+        here = torch.cuda.current_stream(self.device)
+        self.side.wait_stream(here)
+        with torch.cuda.stream(self.side):
+            results = self.function(batch, *variant)
+        here.wait_stream(self.side)
+        return results
+
+    def _record(self, batch: Any, *variant: Hashable) -> tuple[torch.cuda.CUDAGraph, Any, dict[str, Tensor]]:
+        graph, inputs = torch.cuda.CUDAGraph(), copy.deepcopy(batch)
+        # Other threads prefetch batches meanwhile, which is none of this recording's business.
+        with torch.cuda.graph(graph, pool=self.pool, stream=self.side, capture_error_mode="thread_local"):
+            results = self.function(inputs, *variant)
+        return graph, inputs, results
