@@ -10,8 +10,6 @@ from torch import Tensor
 from fmlfast.kernels._backend import Backend
 
 Inputs = dict[str, Any]  # arguments by name: tensors, sizes, and dataclasses of tensors
-
-
 Outputs = tuple[Tensor, ...]
 
 
@@ -19,7 +17,7 @@ def largest_error(
     found: Outputs,
     expected: Outputs,  # in float64
 ) -> float:
-    """The largest error of any output: relative to its largest number, or the share of integers and truths that differ."""
+    """The largest error of any result, relative to its largest number, or the share that differs of whole numbers."""
     errors = []
     for a, b in zip(found, expected, strict=True):
         if not b.is_floating_point():
@@ -52,7 +50,7 @@ class Bench:
     make: Callable[[str, int], Inputs]
     """Fresh random inputs from (device, seed), float32; the tests make theirs in the same way."""
     run: Callable[[Inputs, Backend | None], tuple[Tensor, ...]]
-    """The forward pass through the public function: its differentiable outputs first."""
+    """The forward pass through the public function: differentiable outputs first. Optimisers change their inputs."""
     differentiable: tuple[str, ...]
     """Inputs that have gradients; none where the operation has no backward pass."""
     forward: Cost

@@ -1,0 +1,72 @@
+"""`linear_decode`: reflectance from codes."""
+
+from benchmarks.case import Bench, Cost, Inputs
+from benchmarks.ops._sizes import DIMENSIONS, FLOAT, PAPER, SMALL, SUBJECTS, TINY, TRAINING, measured, runs
+from benchmarks.scenes import Random, Scene
+from fmlfast.kernels.blendshape import linear_decode, pad_columns
+
+SWEPT = {"gpu": (16, 64, 256, 1024), "cpu": (16, 64, 256, 1024)}
+"""Dimensions K."""
+
+
+def padded(columns: int) -> int:
+    """S, columns of a basis for D columns of results."""
+    return -(-columns // 16) * 16
+
+
+def forward_cost(rows: int, dimensions: int, columns: int, basis_bytes: int = FLOAT) -> Cost:
+    """N rows of codes, K dimensions, D columns."""
+    basis = dimensions * padded(columns) * basis_bytes
+    small = rows * dimensions + columns + rows * columns  # codes, mean, result
+    return Cost(basis + FLOAT * small, 2 * rows * dimensions * columns)
+
+
+def backward_cost(rows: int, dimensions: int, columns: int, basis_bytes: int = FLOAT, basis_grad: bool = False) -> Cost:
+    """Of codes and mean, and of the basis if asked for, written out."""
+    basis = dimensions * padded(columns) * basis_bytes
+    small = rows * columns + rows * dimensions + columns  # upstream, gradients of codes and mean
+    if not basis_grad:
+        return Cost(basis + FLOAT * small, 2 * rows * dimensions * columns + rows * columns)
+    return Cost(2 * basis + FLOAT * (small + rows * dimensions), 4 * rows * dimensions * columns + rows * columns)
+
+
+def case(scene: Scene, dimensions: int, basis_grad: bool = False, bf16: bool = False) -> Bench:
+    """Codes of the scene's subjects times a basis of the mesh's colours."""
+    rows, columns, bytes_ = scene.subjects, 3 * scene.mesh.vertices, 2 if bf16 else FLOAT
+
+    def make(device: str, seed: int) -> Inputs:
+        random = Random(device, seed)
+        basis = pad_columns(random.normal(dimensions, columns, scale=0.01))
+        return {
+            "codes": random.normal(rows, dimensions),
+            "basis": basis.bfloat16() if bf16 else basis,
+            "mean": random.uniform(columns),
+        }
+
+    return measured(
+        scene,
+        "number of the basis",
+        dimensions * columns,
+        op="linear_decode",
+        shape=f"{rows} x {dimensions} x {columns:,}{', gradient of the basis' * basis_grad}{', bf16 basis' * bf16}",
+        make=make,
+        run=runs(linear_decode),
+        differentiable=("codes", "basis", "mean") if basis_grad else ("codes", "mean"),
+        forward=forward_cost(rows, dimensions, columns, bytes_),
+        backward=backward_cost(rows, dimensions, columns, bytes_, basis_grad),
+        dtype="bfloat16" if bf16 else "float32",
+    )
+
+
+def swept(scene: Scene) -> list[Scene]:
+    """The scene at each number of dimensions, which is its x."""
+    return [Scene(**vars(scene) | {"sweep": "dimensions", "x": k}) for k in SWEPT[scene.suites]]
+
+
+CASES = [
+    *(case(scene, DIMENSIONS[scene.suites], basis_grad=scene is TINY) for scene in TRAINING),
+    *(case(scene, DIMENSIONS[scene.suites], basis_grad=True) for scene in (PAPER, SMALL)),
+    *(case(scene, DIMENSIONS[scene.suites], bf16=True) for scene in (PAPER, TINY)),
+    *(case(scene, DIMENSIONS[scene.suites]) for scene in SUBJECTS),
+    *(case(scene, int(scene.x)) for training in (PAPER, SMALL) for scene in swept(training)),
+]

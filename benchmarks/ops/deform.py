@@ -1,0 +1,135 @@
+"""`skin_displacements` and `deform`: geometry from codes."""
+
+import torch
+
+from benchmarks.case import Bench, Cost, Inputs
+from benchmarks.ops._sizes import (
+    EXPRESSIONS,
+    FLOAT,
+    INT,
+    NODES,
+    SUBJECTS,
+    TINY,
+    TRAINING,
+    VERTICES,
+    WEIGHTS,
+    measured,
+    runs,
+)
+from benchmarks.scenes import DISTANCE, Random, Scene, template
+from fmlfast.kernels.deform import deform, skin_displacements
+
+SKIN = WEIGHTS * (INT + FLOAT)
+"""Bytes of a vertex's row of the skinning."""
+
+
+def skin_forward_cost(subjects: int, vertices: int) -> Cost:
+    """B subjects, V vertices; the nodes are read once."""
+    moved = FLOAT * 3 * subjects * (NODES + vertices)
+    return Cost(moved + SKIN * vertices, 2 * WEIGHTS * 3 * subjects * vertices)
+
+
+skin_backward_cost = skin_forward_cost
+"""The same the other way: upstream is read and the gradient of the nodes written."""
+
+
+def forward_cost(subjects: int, frames: int, vertices: int, posed: bool = True) -> Cost:
+    """B subjects of M frames: a mean, the nodes, the expressions and the coefficients in, vertices of all frames out."""
+    count = subjects * frames
+    shared = (FLOAT * 3 + SKIN) * vertices + FLOAT * 3 * EXPRESSIONS * vertices
+    codes = FLOAT * (3 * NODES * subjects + count * (EXPRESSIONS + 12 * posed))
+    flops = skin_forward_cost(subjects, vertices).flops + 3 * count * vertices * (2 * EXPRESSIONS + 1 + 6 * posed)
+    return Cost(shared + codes + FLOAT * 3 * count * vertices, flops)
+
+
+def backward_cost(
+    subjects: int, frames: int, vertices: int, posed: bool = True, template_gradients: bool = False
+) -> Cost:
+    """Reads what the forward pass reads (local positions are made again) and upstream; writes gradients of codes.
+
+    With `template_gradients` those of mean and expressions are written too.
+    """
+    forward = forward_cost(subjects, frames, vertices, posed)
+    codes = FLOAT * (3 * NODES * subjects + subjects * frames * (EXPRESSIONS + 12 * posed))
+    extra = FLOAT * 3 * vertices * (1 + EXPRESSIONS) * template_gradients
+    return Cost(forward.bytes + codes + extra, (2 + template_gradients) * forward.flops)
+
+
+def _skinning(scene: Scene, random: Random) -> Inputs:
+    if scene.mesh.kind == "face":
+        head = template(scene.mesh.detail, random.device)
+        return {"skin_indices": head.skin_indices, "skin_weights": head.skin_weights}
+    # Nodes of neighbours are neighbours, as on a face.
+    first = torch.arange(scene.mesh.vertices, device=random.device) * NODES // scene.mesh.vertices
+    nodes = (first[:, None] + torch.arange(WEIGHTS, device=random.device)) % NODES
+    weights = random.uniform(scene.mesh.vertices, WEIGHTS, low=0.1)
+    return {"skin_indices": nodes.int(), "skin_weights": weights / weights.sum(1, keepdim=True)}
+
+
+def skin_case(scene: Scene) -> Bench:
+    """Displacements of the graph's nodes, carried to the mesh."""
+
+    def make(device: str, seed: int) -> Inputs:
+        random = Random(device, seed)
+        return {"displacements": random.normal(scene.subjects, NODES, 3), **_skinning(scene, random)}
+
+    return measured(
+        scene,
+        "vertex",
+        scene.subjects * scene.mesh.vertices,
+        op="skin_displacements",
+        shape=f"{scene.subjects} subjects, {scene.mesh.vertices:,} vertices",
+        make=make,
+        run=runs(skin_displacements),
+        differentiable=("displacements",),
+        forward=skin_forward_cost(scene.subjects, scene.mesh.vertices),
+        backward=skin_backward_cost(scene.subjects, scene.mesh.vertices),
+    )
+
+
+def case(scene: Scene, posed: bool = True, template_gradients: bool = False) -> Bench:
+    """Frames of the scene's subjects; in training the template has no gradient."""
+    pose = ("rotation", "translation") if posed else ()
+    learned = ("mean", "expressions") if template_gradients else ()
+    subjects, frames, vertices = scene.subjects, scene.frames, scene.mesh.vertices
+
+    def make(device: str, seed: int) -> Inputs:
+        random = Random(device, seed)
+        mean, _ = scene.mesh.on(device)
+        if scene.mesh.kind == "face":
+            expressions = template(scene.mesh.detail, device).expressions
+        else:
+            expressions = random.normal(EXPRESSIONS, vertices, 3)
+        inputs: Inputs = {
+            "mean": mean,
+            "displacements": random.normal(subjects, NODES, 3),
+            **_skinning(scene, random),
+            "expressions": expressions,
+            "delta": random.uniform(subjects, frames, EXPRESSIONS),
+        }
+        if posed:
+            inputs["rotation"] = random.rotations(subjects * frames).unflatten(0, (subjects, frames))
+            inputs["translation"] = random.normal(subjects, frames, 3, scale=10.0)
+            inputs["translation"][..., 2] += DISTANCE
+        return inputs
+
+    return measured(
+        scene,
+        "vertex",
+        scene.count * vertices,
+        op="deform",
+        shape=f"{subjects} x {frames}, {vertices:,} vertices{', no pose' * (not posed)}",
+        make=make,
+        run=runs(deform),
+        differentiable=("displacements", "delta", *pose, *learned),
+        forward=forward_cost(subjects, frames, vertices, posed),
+        backward=backward_cost(subjects, frames, vertices, posed, template_gradients),
+    )
+
+
+CASES = [
+    *(skin_case(scene) for scene in TRAINING),
+    *(case(scene, template_gradients=scene is TINY) for scene in TRAINING),
+    case(TINY, posed=False, template_gradients=True),
+    *(case(scene) for scene in (*SUBJECTS, *VERTICES)),
+]
