@@ -1,0 +1,274 @@
+"""Training with several processes: one a GPU, or several on the CPU, started by torchrun on one machine or more.
+
+Every process has the same model and computes the mean loss of its equal share of each batch. The batch's loss is then
+the mean over processes, and so are its gradients: those of the network through DistributedDataParallel, those of the
+large reflectance basis by exchanging their two factors.
+"""
+
+import copy
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from fmlfast.optim import LowRankAdam
+
+PATIENCE = timedelta(minutes=30)  # for a process that is late in a step, as while the main one writes a checkpoint
+_starts = itertools.count()  # so that a second world of a process does not read what the first one left in the store
+
+
+class World:
+    """The processes that train together, seen from one of them.
+
+    `World.start` joins them; as a context manager it leaves when all have come to the end. Alone, as without torchrun,
+    no method costs anything and torch.distributed is not touched. All processes call the same methods in the same
+    order.
+
+    Attributes:
+        rank: number of this process, from 0.
+        size: how many there are.
+        device: this process's own.
+    """
+
+    def __init__(self, rank: int, size: int, device: torch.device, store: dist.Store | None = None) -> None:
+        self.rank, self.size, self.device = rank, size, device
+        self._store = store
+        self._works = itertools.count()
+
+    @classmethod
+    def start(cls, device: str) -> "World":
+        """Joins the processes that torchrun started, on the CPU with gloo, on "cuda" with NCCL and a GPU each.
+
+        Raises:
+            ValueError: torchrun's environment is incomplete, or a process has no GPU of its own.
+        """
+        size = _environment("WORLD_SIZE", 1)
+        chosen = torch.device(device)
+        if size == 1:
+            return cls(0, 1, chosen)
+        rank = _environment("RANK")
+        if chosen.type == "cuda":
+            local, found = _environment("LOCAL_RANK"), torch.cuda.device_count()
+            if chosen.index is not None:
+                raise ValueError(f"device {device} is one GPU for {size} processes; give cuda, and each takes its own")
+            if local >= found:
+                raise ValueError(
+                    f"process {local} of this machine has no GPU: there are {found}; "
+                    f"start at most that many with --nproc-per-node, or give device cpu"
+                )
+            chosen = torch.device("cuda", local)
+            torch.cuda.set_device(chosen)
+        store = dist.PrefixStore(f"fmlfast/{next(_starts)}", next(dist.rendezvous("env://", timeout=PATIENCE))[0])
+        dist.init_process_group(
+            "nccl" if chosen.type == "cuda" else "gloo",
+            store=store,
+            rank=rank,
+            world_size=size,
+            timeout=PATIENCE,
+            device_id=chosen if chosen.type == "cuda" else None,
+        )
+        return cls(rank, size, chosen, store)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.size == 1:
+            return
+        if error is not None:  # the others may be in the middle of a step: leave them to the launcher
+            if self.main:
+                self._report("failed")
+            return
+        self.once(lambda: None)  # the main process may still evaluate, for longer than a collective waits
+        self.barrier()
+        dist.destroy_process_group()
+
+    @property
+    def main(self) -> bool:
+        """Whether this process is the one that writes, logs and evaluates."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> int:
+        """How many of a batch's subjects are this process's.
+
+        Raises ValueError where they cannot be shared equally, as the loss would then be no mean over processes.
+        """
+        if batch % self.size:
+            raise ValueError(f"batch {batch} does not divide among {self.size} processes; choose a multiple")
+        return batch // self.size
+
+    def wrap(self, encoder: nn.Module) -> nn.Module:
+        """A twin of `encoder` to train with: the same parameters and buffers, but BatchNorm normalises by all
+        processes' batch and `backward` averages the gradients over processes.
+
+        The encoder itself stays as it is, to be saved and evaluated. Call this once it is on its device and set up,
+        and keep the result: gradients are averaged only as long as it lives.
+        """
+        if self.size == 1:
+            return encoder
+        shared: dict[int, Any] = {id(tensor): tensor for tensor in (*encoder.parameters(), *encoder.buffers())}
+        twin = copy.deepcopy(encoder, shared).train()
+        if self.device.type == "cuda":
+            twin, devices = nn.SyncBatchNorm.convert_sync_batchnorm(twin), [self.device]
+        else:
+            devices = None
+            for module in twin.modules():
+                if isinstance(module, _BatchNorm):
+                    module.__class__ = _SynchronisedBatchNorm  # torch's has no kernels for the CPU
+        wrapped = DistributedDataParallel(twin, devices, gradient_as_bucket_view=True)
+        wrapped.broadcast_buffers = False  # running statistics are the same everywhere; torch renames the argument
+        return wrapped
+
+    def broadcast(self, module: nn.Module) -> None:
+        """Gives every process the main one's parameters and buffers; other machines may have drawn others."""
+        if self.size > 1:
+            for tensor in (*module.parameters(), *module.buffers()):
+                dist.broadcast(tensor.detach(), 0)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replaces the gradients of parameters outside the wrapped encoder by their mean over processes.
+
+        Those without a gradient, the same in all processes, are left alone.
+        """
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if self.size == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.size
+        for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+
+    def gather_factors(self, decoder: LowRankAdam) -> None:
+        """Gives every process the factors of all, in the order of ranks, so that all take the same step, bit for bit.
+
+        N (K + D) numbers a process are exchanged, instead of the K D of a gradient. Call it before clipping. Codes
+        are scaled to the mean over processes, upstream is not: rows N rank to N (rank + 1) of what
+        `step(codes_gradient=True)` returns are the gradient of this process's own loss.
+
+        Raises ValueError where the decoder has no factors yet.
+        """
+        if self.size == 1:
+            return
+        own = torch.cat(decoder.factors(), 1)
+        gathered = own.new_empty(self.size * len(own), own.shape[1])
+        dist.all_gather(list(gathered.chunk(self.size)), own)
+        codes, upstream = gathered.tensor_split([len(decoder.basis)], 1)
+        decoder.set_factors(codes / self.size, upstream)
+
+    def mean(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Means of 0-dim tensors over processes, in one exchange."""
+        if self.size == 1:
+            return terms
+        stacked = torch.stack([term.detach() for term in terms.values()])
+        dist.all_reduce(stacked)
+        return dict(zip(terms, (stacked / self.size).unbind(), strict=True))
+
+    def barrier(self) -> None:
+        """Waits for all processes, at most half an hour."""
+        if self.size > 1:
+            dist.barrier()
+
+    def once(self, work: Callable[[], object]) -> None:
+        """Lets the main process do `work` while the others wait, for however long it takes.
+
+        What decides whether there is work belongs into it: every process must make the call.
+
+        Raises ChildProcessError in the others where it fails.
+        """
+        if self.main:
+            try:
+                work()
+            except BaseException:
+                self._report("failed")
+                raise
+            self._report("done")
+            return
+        assert self._store is not None
+        name = f"work/{next(self._works)}"
+        while not self._store.check([name]):  # a wait of the store's own would have an end and could not be interrupted
+            time.sleep(0.1)
+        if self._store.get(name) != b"done":
+            raise ChildProcessError("the main process failed; its own message says why")
+
+    def _report(self, outcome: str) -> None:
+        if self._store is not None:
+            self._store.set(f"work/{next(self._works)}", outcome)
+
+
+def _environment(name: str, default: int | None = None) -> int:
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ValueError(f"WORLD_SIZE is set but {name} is not; start several processes with torchrun")
+    return int(value)
+
+
+class _SynchronisedBatchNorm(_BatchNorm):
+    """BatchNorm in training, normalising by all processes' batch."""
+
+    def forward(self, input: Tensor) -> Tensor:  # [N, C, ...]
+        return _Normalise.apply(input, self.weight, self.bias, self)
+
+
+class _Normalise(torch.autograd.Function):
+    """(x - mean) / sqrt(variance + eps) * weight + bias over all processes; two small exchanges."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,  # [N, C, ...]
+        weight: Tensor | None,  # [C]
+        bias: Tensor | None,  # [C]
+        norm: _BatchNorm,
+    ) -> Tensor:
+        others, channels = _channelwise(x)
+        variance, mean = (m.double() for m in torch.var_mean(x, others, correction=0))
+        # In float64 the difference below loses nothing that float32 could tell.
+        sums = torch.stack([torch.ones_like(mean), mean, variance + mean.square()]) * (x.numel() / len(mean))
+        dist.all_reduce(sums)
+        count, mean, square = sums[0, 0], sums[1] / sums[0], sums[2] / sums[0]
+        variance = (square - mean.square()).clamp_min(0)
+        if norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None:
+            unbiased = variance * count / (count - 1)
+            norm.running_mean.lerp_(mean.to(x.dtype), norm.momentum)
+            norm.running_var.lerp_(unbiased.to(x.dtype), norm.momentum)
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.add_(1)
+        inverse = (variance + norm.eps).rsqrt().to(x.dtype)
+        mean = mean.to(x.dtype)
+        ctx.save_for_backward(x, weight, mean, inverse, count.to(x.dtype))
+        scale = inverse if weight is None else inverse * weight
+        shifted = (x - mean.view(channels)) * scale.view(channels)
+        return shifted if bias is None else shifted + bias.view(channels)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:  # [N, C, ...]
+        x, weight, mean, inverse, count = ctx.saved_tensors
+        others, channels = _channelwise(x)
+        normed = (x - mean.view(channels)) * inverse.view(channels)
+        own = torch.stack([upstream.sum(others), (upstream * normed).sum(others)])
+        sums = own.clone()
+        dist.all_reduce(sums)  # the losses of other processes depend on this one's x through mean and variance
+        along, turn = (sums / count).view(2, *channels)
+        scale = inverse if weight is None else inverse * weight
+        gradient = (upstream - along - normed * turn) * scale.view(channels)
+        return gradient, own[1] if ctx.needs_input_grad[1] else None, own[0] if ctx.needs_input_grad[2] else None, None
+
+
+def _channelwise(x: Tensor) -> tuple[list[int], tuple[int, ...]]:
+    """All dimensions of [N, C, ...] but the second, and the shape in which [C] multiplies it."""
+    others = [0, *range(2, x.dim())]
+    return others, (-1, *[1] * (x.dim() - 2))
