@@ -46,6 +46,11 @@ class Topology:
         return self._corners[0]
 
     @cached_property
+    def corners(self) -> Tensor:
+        """[3T] int32: the corners at each vertex after the other; corner k of triangle t is number k T + t."""
+        return self._corners[1].int()
+
+    @cached_property
     def ring(self) -> Tensor:
         """[3T, 2] int32: the other two corners of each triangle at a vertex, in the triangle's order after it.
 

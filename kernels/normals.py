@@ -8,6 +8,8 @@ from torch.autograd.function import once_differentiable
 
 from ._backend import Backend, choose_backend
 from ._checks import check_tensor, check_triangles
+from ._gather import sum_rows
+from ._topology import Topology, topology
 
 TINY = 1e-20  # mm^4: normals of vertices with less (twice the area) squared around them are undefined
 
@@ -36,49 +38,64 @@ def vertex_normals(
         from .normals_triton import vertex_normals_triton  # not before: Triton is not on every platform
 
         return vertex_normals_triton(vertices, triangles)
-    points = vertices.permute(1, 2, 0).contiguous()  # [V, 3, F]: long rows make gathers fast
-    normals = _AreaVectors.apply(points, triangles.long().T.contiguous())
-    square = normals[:, 0] ** 2 + normals[:, 1] ** 2 + normals[:, 2] ** 2
-    inverse = torch.where(square > TINY, square.clamp(min=TINY).rsqrt(), 0.0)
-    return (normals * inverse[:, None]).permute(2, 0, 1).contiguous()
+    return _Normals.apply(vertices, topology(triangles, vertices.shape[1]))
 
 
-class _AreaVectors(torch.autograd.Function):
-    """Sum over the triangles around each vertex of (b - a) x (c - a): points [V, 3, F], corners [3, T] -> [V, 3, F]."""
+class _Normals(torch.autograd.Function):
+    """Sums of (b - a) x (c - a) around each vertex, made unit vectors, in the layout [V, 3, F]: long rows make gathers
+    fast."""
 
     @staticmethod
-    def forward(ctx: Any, points: Tensor, corners: Tensor) -> Tensor:
-        ctx.save_for_backward(points, corners)
-        a, b, c = (points.index_select(0, i) for i in corners)
-        faces = _cross(b.sub_(a), c.sub_(a))
-        return _scatter(points, corners, (faces, faces, faces))
+    def forward(ctx: Any, vertices: Tensor, mesh: Topology) -> Tensor:
+        points = _frames_last(vertices)
+        a, b, c = (points.index_select(0, corner) for corner in mesh.triangles.T)
+        b -= a
+        c -= a
+        area = _sum(_cross(b, c), mesh.corners % len(a), mesh.ring_start)  # a triangle counts alike at its corners
+        square = _dot(area, area)
+        inverse = torch.where(square > TINY, square.clamp(min=TINY).rsqrt(), 0.0)
+        normals = area.mul_(inverse)
+        ctx.mesh = mesh
+        ctx.save_for_backward(b, c, normals, inverse)
+        return _frames_first(normals)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        points, corners = ctx.saved_tensors
-        a, b, c = (points.index_select(0, i) for i in corners)
-        faces = gradient.index_select(0, corners[0])
-        faces += gradient.index_select(0, corners[1])
-        faces += gradient.index_select(0, corners[2])
-        to_b, to_c = _cross(c.sub_(a), faces), _cross(faces, b.sub_(a))
-        return _scatter(points, corners, (-(to_b + to_c), to_b, to_c)), None
+        b, c, normals, inverse = ctx.saved_tensors
+        upstream = _frames_last(gradient)
+        to_area = torch.addcmul(upstream, normals, _dot(normals, upstream), value=-1).mul_(inverse)
+        to_face = _sum(to_area, ctx.mesh.triangles)
+        to_a, to_b, to_c = to_corners = to_face.new_empty(3, *to_face.shape)
+        _cross(c, to_face, out=to_b)
+        _cross(to_face, b, out=to_c)
+        torch.add(to_b, to_c, out=to_a).neg_()
+        return _frames_first(_sum(to_corners.flatten(0, 1), ctx.mesh.corners, ctx.mesh.ring_start)), None
 
 
-def _scatter(like: Tensor, corners: Tensor, rows: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """Adds rows [T, 3, F] to their corners in a fixed order."""
-    total = torch.zeros_like(like)
-    for index, row in zip(corners, rows, strict=True):
-        if total.is_cuda:  # where index_add_ adds in random order
-            total.index_put_((index,), row, accumulate=True)
-        else:
-            total.index_add_(0, index, row)
-    return total
+def _frames_last(values: Tensor) -> Tensor:
+    """[F, V, 3] -> [V, 3, F]."""
+    return values.permute(1, 2, 0).contiguous()
 
 
-def _cross(a: Tensor, b: Tensor) -> Tensor:
-    """Cross products along dimension 1; torch.linalg.cross is several times slower there."""
-    out = torch.empty_like(a)
+def _frames_first(values: Tensor) -> Tensor:
+    """[V, 3, F] -> [F, V, 3]."""
+    return values.permute(2, 0, 1).contiguous()
+
+
+def _sum(values: Tensor, index: Tensor, start: Tensor | None = None) -> Tensor:
+    """`sum_rows` of [N, 3, F]."""
+    return sum_rows(values.flatten(1), index, start).unflatten(1, values.shape[1:])
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """[N, 3, F] twice -> [N, 1, F]."""
+    return (a[:, :1] * b[:, :1]).addcmul_(a[:, 1:2], b[:, 1:2]).addcmul_(a[:, 2:], b[:, 2:])
+
+
+def _cross(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+    """Cross products of [N, 3, F]; torch.linalg.cross is several times slower."""
+    out = torch.empty_like(a) if out is None else out
     for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
         torch.mul(a[:, i], b[:, j], out=out[:, k]).addcmul_(a[:, j], b[:, i], value=-1)
     return out

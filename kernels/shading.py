@@ -1,7 +1,10 @@
 """Spherical harmonics shading."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ._backend import Backend, choose_backend
 from ._checks import check_tensor, check_triangles
@@ -25,8 +28,7 @@ def sh_basis(normals: Tensor) -> Tensor:
     """
     leading = normals.shape[:-1] if isinstance(normals, Tensor) else ()
     check_tensor("normals", normals, (*leading, 3), contiguous=False)
-    x, y, z = normals.unbind(-1)
-    return torch.stack([torch.ones_like(x), x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1], -1)
+    return _basis(normals, -1)
 
 
 def shade_sh(
@@ -56,10 +58,7 @@ def shade_sh(
         from .shading_triton import shade_sh_triton  # not before: Triton is not on every platform
 
         return shade_sh_triton(reflectance, normals, sh)
-    sets = len(reflectance)
-    with torch.autocast(normals.device.type, enabled=False):  # which would round the light to 8 bits
-        light = (sh_basis(normals) @ sh).unflatten(0, (sets, len(sh) // max(sets, 1)))
-    return (reflectance[:, None] * light).flatten(0, 1)
+    return _Shade.apply(reflectance, normals, sh)
 
 
 def shade_vertices(
@@ -93,6 +92,64 @@ def shade_vertices(
         return shade_vertices_triton(vertices, triangles, reflectance, sh)
     normals = vertex_normals(vertices, triangles, "torch")
     return shade_sh(reflectance, normals, sh, "torch"), normals
+
+
+class _Shade(torch.autograd.Function):
+    """`shade_sh` in planes [F, 3, V] and [F, 9, V] of one component each, whose long rows make small products fast."""
+
+    @staticmethod
+    def forward(ctx: Any, reflectance: Tensor, normals: Tensor, sh: Tensor) -> Tensor:
+        basis = _basis(normals.transpose(1, 2).contiguous(), 1)
+        with torch.autocast(sh.device.type, enabled=False):  # which would round the light to 8 bits
+            light = sh.transpose(1, 2) @ basis
+        ctx.save_for_backward(reflectance, sh, basis, light)
+        return _per_set(reflectance, light).mul(_planes(reflectance)).flatten(0, 1).transpose(1, 2).contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        reflectance, sh, basis, light = ctx.saved_tensors
+        upstream = _per_set(reflectance, gradient.transpose(1, 2).contiguous())
+        to_reflectance = to_normals = to_sh = None
+        if ctx.needs_input_grad[0]:
+            to_reflectance = (upstream * _per_set(reflectance, light)).sum(1).transpose(1, 2).contiguous()
+        to_light = (upstream * _planes(reflectance)).flatten(0, 1)
+        with torch.autocast(sh.device.type, enabled=False):
+            if ctx.needs_input_grad[1]:
+                to_normals = _through_basis(sh @ to_light, basis[:, 1:4]).transpose(1, 2).contiguous()
+            if ctx.needs_input_grad[2]:
+                to_sh = basis @ to_light.transpose(1, 2)
+        return to_reflectance, to_normals, to_sh
+
+
+def _basis(normals: Tensor, dim: int) -> Tensor:
+    """`sh_basis` along another dimension."""
+    x, y, z = normals.unbind(dim)
+    return torch.stack([torch.ones_like(x), x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1], dim)
+
+
+def _through_basis(gradient: Tensor, normals: Tensor) -> Tensor:
+    """Gradient of the normals [F, 3, V] from that of their basis [F, 9, V]."""
+    x, y, z = normals.unbind(1)
+    _, gx, gy, gz, xy, xz, yz, squares, zz = gradient.unbind(1)
+    return torch.stack(
+        [
+            gx + y * xy + z * xz + 2 * x * squares,
+            gy + x * xy + z * yz - 2 * y * squares,
+            gz + x * xz + y * yz + 6 * z * zz,
+        ],
+        1,
+    )
+
+
+def _per_set(reflectance: Tensor, frames: Tensor) -> Tensor:
+    """[F, 3, V] -> [R, F / R, 3, V]."""
+    return frames.unflatten(0, (len(reflectance), len(frames) // max(len(reflectance), 1)))
+
+
+def _planes(reflectance: Tensor) -> Tensor:
+    """[R, V, 3] -> [R, 1, 3, V]."""
+    return reflectance.transpose(1, 2).contiguous()[:, None]
 
 
 def _check_light(name: str, like: Tensor, reflectance: Tensor, sh: Tensor) -> None:
