@@ -45,7 +45,7 @@ def forward_cost(subjects: int, frames: int, vertices: int, posed: bool = True) 
 def backward_cost(
     subjects: int, frames: int, vertices: int, posed: bool = True, template_gradients: bool = False
 ) -> Cost:
-    """Reads what the forward pass reads (local positions are made again) and upstream; writes gradients of codes.
+    """Reads what the forward pass reads, as local positions are made again, and upstream.
 
     With `template_gradients` those of mean and expressions are written too.
     """

@@ -1,0 +1,41 @@
+"""`deviation`: how far reflectance is from its mean."""
+
+from benchmarks.case import Bench, Cost, Inputs
+from benchmarks.ops._sizes import FLOAT, TRAINING, measured, runs
+from benchmarks.scenes import Random, Scene
+from fmlfast.kernels.deviation import deviation
+
+
+def forward_cost(subjects: int, vertices: int) -> Cost:
+    """Values and mean in, a number a subject out."""
+    return Cost(FLOAT * (3 * (subjects + 1) * vertices + subjects), 9 * subjects * vertices)
+
+
+def backward_cost(subjects: int, vertices: int) -> Cost:
+    """Reads the same and writes gradients of both."""
+    return Cost(FLOAT * (6 * (subjects + 1) * vertices + subjects), 9 * subjects * vertices)
+
+
+def case(scene: Scene) -> Bench:
+    """Reflectance near a mean."""
+    size = scene.subjects, scene.mesh.vertices
+
+    def make(device: str, seed: int) -> Inputs:
+        random = Random(device, seed)
+        return {"values": random.uniform(*size, 3), "mean": random.uniform(scene.mesh.vertices, 3)}
+
+    return measured(
+        scene,
+        "vertex",
+        scene.subjects * scene.mesh.vertices,
+        op="deviation",
+        shape=f"{scene.subjects} subjects, {scene.mesh.vertices:,} vertices",
+        make=make,
+        run=runs(deviation),
+        differentiable=("values", "mean"),
+        forward=forward_cost(*size),
+        backward=backward_cost(*size),
+    )
+
+
+CASES = [case(scene) for scene in TRAINING]

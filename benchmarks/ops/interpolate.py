@@ -1,0 +1,59 @@
+"""`interpolate`: colours of vertices over pixels."""
+
+from benchmarks.case import Bench, Cost, Inputs, Outputs
+from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, TRAINING, measured
+from benchmarks.scenes import Random, Scene
+from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.interpolate import interpolate
+from fmlfast.kernels.rasterize import Fragments, rasterize
+
+CHANNELS = 3
+
+
+def forward_cost(frames: int, vertices: int, triangles: int, pixels: int, channels: int = CHANNELS) -> Cost:
+    """Attributes, triangles, and ids and barycentrics of all pixels in, an image out."""
+    memory = FLOAT * frames * vertices * channels + INT * 3 * triangles + (INT + FLOAT * (3 + channels)) * pixels
+    return Cost(memory, 5 * channels * pixels)
+
+
+def backward_cost(frames: int, vertices: int, triangles: int, pixels: int, channels: int = CHANNELS) -> Cost:
+    """Reads the inputs and upstream, writes gradients of attributes and barycentrics."""
+    forward = forward_cost(frames, vertices, triangles, pixels, channels)
+    memory = forward.bytes + FLOAT * frames * vertices * channels + FLOAT * 3 * pixels
+    return Cost(memory, 11 * channels * pixels)  # two products and sums for each gradient at three corners
+
+
+def run(inputs: Inputs, backend: Backend | None) -> Outputs:  # [F, H, W, C]
+    """Fragments are put together here, so that barycentrics are an input with a gradient."""
+    fragments = Fragments(inputs["triangle_id"], inputs["barycentrics"], inputs["depth"])
+    return (interpolate(inputs["attributes"], inputs["triangles"], fragments, backend),)
+
+
+def case(scene: Scene) -> Bench:
+    """Random colours on the scene's own picture."""
+    size = scene.count, scene.mesh.vertices, scene.mesh.triangles, scene.pixels
+
+    def make(device: str, seed: int) -> Inputs:
+        random = Random(device, seed)
+        views = scene.views(random)
+        return {
+            "attributes": random.uniform(scene.count, scene.mesh.vertices, CHANNELS),
+            "triangles": views["triangles"],
+            **vars(rasterize(**views)),
+        }
+
+    return measured(
+        scene,
+        "pixel",
+        scene.pixels,
+        op="interpolate",
+        shape=str(scene),
+        make=make,
+        run=run,
+        differentiable=("attributes", "barycentrics"),
+        forward=forward_cost(*size),
+        backward=backward_cost(*size),
+    )
+
+
+CASES = [case(scene) for scene in (*TRAINING, FRAME, *IMAGES)]

@@ -1,0 +1,72 @@
+"""`low_rank_adam_`: a decoder's basis, updated from the factors of its gradient.
+
+benchmarks/peers/torch_adam.py does the same with the gradient written out.
+"""
+
+import torch
+
+from benchmarks.case import Bench, Cost, Inputs, Outputs
+from benchmarks.ops._sizes import DIMENSIONS, FLOAT, PAPER, SMALL, TRAINING, measured
+from benchmarks.ops.blendshape import padded, swept
+from benchmarks.scenes import Random, Scene
+from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.blendshape import pad_columns
+from fmlfast.kernels.low_rank_adam import low_rank_adam_
+
+RATE = 1e-3
+STEP = 10.0
+"""Of the many steps that were made before: corrections for the first ones are neither 1 nor huge."""
+
+
+def forward_cost(rows: int, dimensions: int, columns: int, moment_bytes: int = FLOAT) -> Cost:
+    """The basis and two moments read and written; N rows of codes and upstream in, gradients of the codes out."""
+    basis = dimensions * padded(columns) * 2 * (FLOAT + 2 * moment_bytes)
+    factors = FLOAT * (2 * rows * dimensions + rows * columns + 1)
+    return Cost(basis + factors, dimensions * columns * (4 * rows + 14))
+
+
+def run(inputs: Inputs, backend: Backend | None) -> Outputs:  # [K, S] three times, [N, K]
+    """Basis and moments, which are changed in place, and the gradient of the codes."""
+    step = inputs["step"].float()  # which it is, but in comparisons with float64
+    codes_grad = low_rank_adam_(**inputs | {"step": step}, lr=RATE, codes_gradient=True, backend=backend)
+    assert codes_grad is not None
+    return inputs["basis"], inputs["exp_avg"], inputs["exp_avg_sq"], codes_grad
+
+
+def case(scene: Scene, dimensions: int, bf16: bool = False) -> Bench:
+    """A step of a basis of the mesh's colours, with codes of the scene's subjects."""
+    rows, columns, dtype = scene.subjects, 3 * scene.mesh.vertices, torch.bfloat16 if bf16 else torch.float32
+
+    def make(device: str, seed: int) -> Inputs:
+        random = Random(device, seed)
+        moments = [pad_columns(random.normal(dimensions, columns, scale=0.1)) for _ in range(2)]
+        return {
+            "basis": pad_columns(random.normal(dimensions, columns, scale=0.01)),
+            "exp_avg": moments[0].to(dtype),
+            "exp_avg_sq": moments[1].square_().to(dtype),
+            "codes": random.normal(rows, dimensions),
+            "upstream": random.normal(rows, columns, scale=0.1),
+            "step": torch.tensor(STEP, device=device),
+        }
+
+    return measured(
+        scene,
+        "number of the basis",
+        dimensions * columns,
+        op="low_rank_adam",
+        shape=f"{rows} x {dimensions} x {columns:,}{', bf16 moments' * bf16}",
+        make=make,
+        run=run,
+        differentiable=(),
+        forward=forward_cost(rows, dimensions, columns, dtype.itemsize),
+        dtype="bfloat16" if bf16 else "float32",
+        # bfloat16 has 8 bits, the last of them rounded up or down at random.
+        tolerance={"forward": 2**-7 if bf16 else 1e-4},
+    )
+
+
+CASES = [
+    *(case(scene, DIMENSIONS[scene.suites]) for scene in TRAINING),
+    *(case(scene, DIMENSIONS[scene.suites], bf16=True) for scene in TRAINING),
+    *(case(scene, int(scene.x)) for training in (PAPER, SMALL) for scene in swept(training)),
+]
