@@ -1,0 +1,85 @@
+"""What the CPU suite shares: the time left, one case's inputs at a time, and the rows it writes."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks import end_to_end
+from benchmarks.case import Bench
+from benchmarks.measure import Inspector
+from benchmarks.rows import Row, cpu_name, provenance, write_rows
+from benchmarks.timing import Deadline, copy_bandwidth
+
+rows_key: pytest.StashKey[list[Row]] = pytest.StashKey()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--rows", type=Path, help="write the rows as CSV")
+    parser.addoption("--time-limit", type=float, default=480.0, help="seconds after which the rest is left out")
+    parser.addoption("--only", help="one operation")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[rows_key] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--rows")
+    if path is not None:
+        source = provenance("cpu")
+        write_rows(path, [replace(row, **source) for row in session.config.stash[rows_key]])
+
+
+def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
+    """What a comparison needs to know of a machine, without its name."""
+    return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
+
+
+def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
+    """Keeps what a comparison needs: no single times, and nothing that differs between two runs of the same code."""
+    for benchmark in output_json["benchmarks"]:
+        benchmark["stats"].pop("data", None)
+        benchmark.update(params={}, options={})
+
+
+@pytest.fixture
+def record(request: pytest.FixtureRequest) -> Callable[[Row], None]:
+    """Keeps a row for the CSV file."""
+    return request.config.stash[rows_key].append
+
+
+@pytest.fixture(scope="session")
+def deadline(request: pytest.FixtureRequest) -> Deadline:
+    return Deadline(request.config.getoption("--time-limit"))
+
+
+@pytest.fixture(scope="session")
+def bandwidth() -> float:
+    return copy_bandwidth("cpu")
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a few synthetic people."""
+    folder = tmp_path_factory.mktemp("clips") / "synthetic"
+    end_to_end.make_clips(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def inspector_of() -> Iterator[Callable[[Bench], Inspector]]:
+    """The inspector of a case; only the last one is kept."""
+    kept: list[Inspector] = []
+
+    def find(bench: Bench) -> Inspector:
+        if not kept or kept[0].bench is not bench:
+            kept.clear()  # first, so that two do not share the memory
+            kept.append(Inspector(bench, "cpu"))
+        return kept[0]
+
+    yield find
+    kept.clear()

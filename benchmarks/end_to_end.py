@@ -1,0 +1,141 @@
+"""A whole training step, with and without the network, and the generator of synthetic clips."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.rows import Row
+from fmlfast.data.draws import Batch, draw
+from fmlfast.data.loader import ClipDataset
+from fmlfast.data.synthetic import SyntheticConfig, film_person, generate
+from fmlfast.distributed import World
+from fmlfast.frames import Frames
+from fmlfast.step import Phase, TrainingStep
+from fmlfast.system import FML
+from train import PRESETS
+
+PEOPLE = 8
+ERROR = 1e-3  # of the losses after a first step, relative to the largest
+BFLOAT16_ERROR = 3e-2  # the same through a network with eight bits
+FULL = Phase(rate=1.0, photometric=1.0, detach_geometry=False)  # the step that computes all terms
+
+
+@dataclass(frozen=True)
+class StepCase:
+    """A training step of a preset by one provider; without the network, its codes are what is learned."""
+
+    preset: str
+    provider: str
+    network: bool
+
+    @property
+    def name(self) -> str:
+        """For people and for a comparison with an earlier run."""
+        return f"{self.op}({self.preset})-{self.provider}"
+
+    @property
+    def op(self) -> str:
+        """What the row is called."""
+        return "training step" if self.network else "training step without network"
+
+    def row(self, note: str = "") -> Row:
+        """What is known before measuring."""
+        config = PRESETS[self.preset]
+        shape = f"{self.preset} preset, {config.batch} x {config.frames} frames of {config.model.image_size} px"
+        frames = float(config.batch * config.frames)
+        return Row(self.op, "step", self.provider, shape, frames=frames, note=note)
+
+
+def step_cases(device: str) -> list[StepCase]:
+    """The CPU's preset by the torch backend; on a GPU also the paper's, by kernels, torch and torch.compile."""
+    presets = ("cpu",) if device == "cpu" else ("cpu", "paper")
+    who = ("torch", "compile") if device == "cpu" else ("triton", "torch", "compile")
+    return [StepCase(preset, provider, net) for preset in presets for net in (True, False) for provider in who]
+
+
+def make_clips(folder: Path) -> None:
+    """A few synthetic people to train on, four frames each."""
+    generate(SyntheticConfig(out=folder, people=PEOPLE, val_people=0, test_people=0))
+
+
+def training_step(case: StepCase, folder: Path, device: str) -> Callable[[], dict[str, Tensor]]:
+    """The step as a call without arguments: a fresh model, the same for every provider, and a batch on the device."""
+    config = PRESETS[case.preset]
+    torch.manual_seed(0)
+    model = FML(config.model).to(device).train()
+    model.backend = "triton" if case.provider == "triton" else "torch"
+    model.encoder.bf16 = device != "cpu"
+    clips = ClipDataset(folder, "train", config.model.image_size, 0)
+    batch = _batch(clips, config.batch, config.frames).to(device)
+    if not case.network:
+        _without_network(model, batch)
+    graph = case.provider == "triton" and device != "cpu"
+    world = World.start(device)
+    step = TrainingStep(
+        model, config.loss, config.augment, config.rates, config.clip_gradient, config.lean_moments, graph, world
+    )
+    if case.provider == "compile":
+        torch._dynamo.reset()
+        step.run = torch.compile(step.run, dynamic=False)
+    return lambda: step(batch, FULL)
+
+
+def _batch(clips: ClipDataset, subjects: int, frames: int) -> Batch:
+    some = [clips[i % len(clips)] for i in range(subjects)]
+    return Batch(Frames.from_clips(some, clips.size, frames), draw(0, range(subjects), frames))
+
+
+def _without_network(model: FML, batch: Batch) -> None:
+    """Lets the model answer with what its network says now, as leaves."""
+    with torch.no_grad():
+        codes = model.encode(batch.frames.unpacked()).map(lambda code: code.float().clone())
+    leaves = codes.map(lambda code: code.requires_grad_())
+
+    def encode(*_: Any, **__: Any) -> object:
+        for leaf in vars(leaves).values():
+            leaf.grad = None
+        return leaves
+
+    model.encode = encode  # type: ignore[method-assign]
+
+
+def compare_losses(case: StepCase, folder: Path, device: str) -> tuple[float, bool]:
+    """Error of the losses after a step against the torch backend's, relative to their largest, and whether a second
+    run of both steps gives the same bits."""
+    found, again = second_losses(case, folder, device), second_losses(case, folder, device)
+    expected = second_losses(replace(case, provider="torch"), folder, device)
+    return float((found - expected).abs().max() / expected.abs().max()), torch.equal(found, again)
+
+
+def second_losses(case: StepCase, folder: Path, device: str) -> Tensor:
+    """The loss terms of a second step: they depend on the first one's gradients and optimisers."""
+    step = training_step(case, folder, device)
+    step()
+    return torch.stack([value.double() for value in step().values()]).cpu()
+
+
+def inspect_step(case: StepCase, folder: Path, device: str) -> Row:
+    """The row of a step that is not timed yet. Its note is empty only where the losses are right."""
+    try:
+        error, same = compare_losses(case, folder, device)
+    except Exception as failure:  # one row must not end the run
+        return case.row(f"failed: {type(failure).__name__}: {' '.join(str(failure).split())[:160]}")
+    row = replace(case.row(), max_error=error, repeatable=same)
+    allowed = BFLOAT16_ERROR if case.network and device != "cpu" else ERROR
+    return row if error <= allowed else replace(row, note=f"wrong: error {error:.1e}, {allowed:.0e} is allowed")
+
+
+def film_one(person: int) -> None:
+    """One synthetic clip of four frames, as the generator's processes make them."""
+    film_person(SyntheticConfig(out=Path("unused")), "train", person)
+
+
+def generator_row() -> Row:
+    """The row of `film_one`."""
+    config = SyntheticConfig(out=Path("unused"))
+    shape = f"{config.frames} frames of {config.size} px, one process"
+    return Row("synthetic clips", "data", "fmlfast", shape, frames=float(config.frames))

@@ -1,0 +1,60 @@
+"""Who computes an operation: the kernels, the torch reference, torch.compile of it, and other libraries."""
+
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+
+from benchmarks.case import Bench, Inputs, Outputs
+from fmlfast.kernels._backend import interpreting
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One way to compute an operation."""
+
+    name: str
+    run: Callable[[Inputs], Outputs]
+    missing: str = ""
+    """Why it cannot run here, such as "not installed"; empty where it can."""
+
+
+def providers(bench: Bench, device: str) -> list[Provider]:
+    """Those that have this operation, missing ones included; the kernels only where they can run.
+
+    torch.compile is left to the sizes of training: it compiles anew for each size, which takes longer than a sweep.
+    """
+    found = [Provider("torch", lambda inputs: bench.run(inputs, "torch"))]
+    if device != "cpu" or interpreting():
+        found.insert(0, Provider("triton", lambda inputs: bench.run(inputs, "triton")))
+    if not bench.sweep:
+        found.append(Provider("compile", compiled(bench)))
+    return found + [
+        Provider(peer.NAME, peer.RUNS[bench.op], peer.available()) for peer in peers() if bench.op in peer.RUNS
+    ]
+
+
+def compiled(bench: Bench) -> Callable[[Inputs], Outputs]:
+    """torch.compile of the reference, compiled at the first call."""
+    from torch._functorch import config
+
+    config.donated_buffer = False  # a backward pass is timed many times after one forward pass
+
+    def reference(inputs: Inputs) -> Outputs:
+        return bench.run(inputs, "torch")
+
+    return torch.compile(reference, dynamic=False)
+
+
+def peers() -> list[ModuleType]:
+    """The modules of benchmarks.peers that wrap another library: NAME, available(), RUNS by operation."""
+    if importlib.util.find_spec("benchmarks.peers") is None:
+        return []
+    package = importlib.import_module("benchmarks.peers")
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+    modules = [importlib.import_module(f"benchmarks.peers.{name}") for name in names]
+    return [module for module in modules if hasattr(module, "RUNS")]
