@@ -70,27 +70,44 @@ class Frames(SubjectBatch):
 
     @classmethod
     def from_clips(cls, clips: Sequence[Clip], size: int, frames: int | None = None) -> "Frames":
-        """Stacks clips, resized to `size` px; clips shorter than `frames` (default: the longest) repeat their frames
-        under a False mask, so that padding never distorts batch statistics. Raises ValueError for no clips."""
+        """Stacks clips, resized to `size` px, with float images; clips shorter than `frames` (default: the longest)
+        repeat their frames under a False mask, so that padding never distorts batch statistics. Raises ValueError for
+        no clips."""
         if not clips:
             raise ValueError("no clips given; at least one is needed to make a batch")
         count = frames or max(len(clip.images) for clip in clips)
-        resized = [resize_clip(clip, size) for clip in clips]
-        order = [np.arange(count) % len(clip.images) for clip in clips]
-        images = np.stack([clip.images[i] for clip, i in zip(resized, order, strict=True)])
+        tensors = [ClipTensors.of(resize_clip(clip, size)) for clip in clips]
+        return cls.stack(tensors, [range(min(count, len(t.images))) for t in tensors], count).unpacked()
 
-        def stack(name: str) -> Tensor:
-            return torch.from_numpy(
-                np.stack([getattr(clip, name)[i] for clip, i in zip(resized, order, strict=True)])
-            ).float()
+    @classmethod
+    def stack(cls, clips: "Sequence[ClipTensors]", chosen: Sequence[Sequence[int]], frames: int) -> "Frames":
+        """The `chosen` frames of each clip with uint8 images; fewer than `frames` are repeated under a False mask."""
+        rows = [torch.arange(frames) % len(some) for some in chosen]
+        picks = [torch.as_tensor(some)[row] for some, row in zip(chosen, rows, strict=True)]
+        stacked = {}
+        for name in (f.name for f in fields(ClipTensors)):
+            parts = [getattr(clip, name) for clip in clips]
+            stacked[name] = torch.empty(len(clips), frames, *parts[0].shape[1:], dtype=parts[0].dtype)
+            for part, pick, place in zip(parts, picks, stacked[name], strict=True):
+                torch.index_select(part, 0, pick, out=place)  # one copy, of the chosen frames only
+        mask = torch.stack([torch.arange(frames) < len(some) for some in chosen])
+        return cls(**stacked, mask=mask)
 
-        return cls(
-            images=torch.from_numpy(images).permute(0, 1, 4, 2, 3).contiguous(),
-            landmarks=stack("landmarks"),
-            confidence=stack("confidence"),
-            Ks=stack("Ks"),
-            mask=torch.tensor(np.stack([np.arange(count) < len(clip.images) for clip in clips])),
-        ).unpacked()
+
+@dataclass
+class ClipTensors:
+    """What training needs of one clip of n frames, as it is stored."""
+
+    images: Tensor  # [n, 3, S, S] uint8 sRGB
+    landmarks: Tensor  # [n, 68, 2] px
+    confidence: Tensor  # [n, 68]
+    Ks: Tensor  # [n, 3, 3] px
+
+    @classmethod
+    def of(cls, clip: Clip) -> "ClipTensors":
+        """A clip's arrays, not copied."""
+        images = torch.from_numpy(clip.images).permute(0, 3, 1, 2)
+        return cls(images, *(torch.from_numpy(a) for a in (clip.landmarks, clip.confidence, clip.Ks)))
 
 
 @dataclass

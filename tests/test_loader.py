@@ -1,9 +1,12 @@
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from fmlfast.data.loader import ClipDataset, training_batches
+from fmlfast.data.shards import list_clips
 from fmlfast.frames import Frames
 
 
@@ -26,16 +29,6 @@ def test_an_epoch_shows_every_clip_once(synthetic_folder: Path) -> None:
     torch.testing.assert_close(means.sort().values, every.sort().values)
 
 
-def test_decoded_clips_stay_within_the_budget(synthetic_folder: Path) -> None:
-    one = ClipDataset(synthetic_folder, "train", 32, 10**9)[0].images.nbytes
-    clips = ClipDataset(synthetic_folder, "train", 32, 2 * one)
-    for i in range(6):
-        clips[i]
-    assert len(clips.cache) == 2
-    with pytest.raises(ValueError, match="night"):
-        ClipDataset(synthetic_folder, "night", 32, 0)
-
-
 def test_processes_share_a_batch(synthetic_folder: Path) -> None:
     clips = ClipDataset(synthetic_folder, "train", 32, 10**9)
     whole = list(training_batches(clips, batch=4, frames=2, steps=3, seed=3))
@@ -45,3 +38,59 @@ def test_processes_share_a_batch(synthetic_folder: Path) -> None:
             assert torch.equal(torch.cat(shares), whole_tensor)
     with pytest.raises(ValueError, match="batch of 4 clips cannot be shared by 3"):
         training_batches(clips, batch=4, frames=2, steps=3, seed=3, part=(0, 3))
+
+
+def test_no_such_split(synthetic_folder: Path) -> None:
+    with pytest.raises(ValueError, match="no clips of split 'night'"):
+        ClipDataset(synthetic_folder, "night", 32, 0)
+
+
+def test_decoded_and_undecoded_clips_make_the_same_batches(synthetic_folder: Path) -> None:
+    decoded = ClipDataset(synthetic_folder, "train", 40, 10**9)
+    assert list(synthetic_folder.glob("decoded/40px/*.u8"))
+    fresh = ClipDataset(synthetic_folder, "val", 40, 0)
+    assert not list(synthetic_folder.glob("decoded/40px/val*"))
+    later = ClipDataset(synthetic_folder, "val", 40, 10**9)
+    for index in range(2):
+        for name, value in vars(fresh[index]).items():
+            assert np.array_equal(getattr(later[index], name), value), name
+        for name, value in vars(fresh.tensors(index)).items():
+            assert torch.equal(getattr(later.tensors(index), name), value), name
+    batches = (next(training_batches(clips, batch=2, frames=3, steps=1, seed=0)) for clips in (fresh, later))
+    for a, b in zip(*(batch.tensors() for batch in batches), strict=True):
+        assert torch.equal(a, b)
+    assert len(decoded) == 6 and decoded[3].images.shape == (4, 40, 40, 3)
+
+
+def test_short_clips_are_padded(synthetic_folder: Path) -> None:
+    clips = ClipDataset(synthetic_folder, "train", 32, 10**9)
+    frames = next(training_batches(clips, batch=2, frames=6, steps=1, seed=0)).frames
+    assert frames.mask.tolist() == [[True] * 4 + [False] * 2] * 2
+    assert torch.equal(frames.images[:, 4:], frames.images[:, :2])
+    assert torch.equal(frames.landmarks[:, 4:], frames.landmarks[:, :2])
+
+
+def test_worker_processes_give_the_same_batches(synthetic_folder: Path) -> None:
+    clips = ClipDataset(synthetic_folder, "train", 32, 10**9)
+    alone = list(training_batches(clips, batch=3, frames=2, steps=4, seed=1))
+    helped = list(training_batches(clips, batch=3, frames=2, steps=4, seed=1, workers=2))
+    for a, b in zip(alone, helped, strict=True):
+        assert all(torch.equal(x, y) for x, y in zip(a.tensors(), b.tensors(), strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_clip_is_named(synthetic_folder: Path, tmp_path: Path, workers: int) -> None:
+    folder = tmp_path / "clips"
+    shutil.copytree(synthetic_folder, folder, ignore=shutil.ignore_patterns("decoded"))
+    shard = folder / "train-000000.tar"
+    ref = list_clips(folder, "train")[3]
+    damaged = bytearray(shard.read_bytes())
+    damaged[ref.images[0][0] + 300] ^= 255
+    shard.write_bytes(damaged)
+    clips = ClipDataset(folder, "train", 32, 0)
+    with pytest.raises(ValueError, match=rf"^\S*train-000000.tar: sample {ref.key}: image 000 is damaged"):
+        for _ in training_batches(clips, batch=2, frames=2, steps=20, seed=0, workers=workers):
+            pass
+    with pytest.raises(ValueError, match="image 000 is damaged"):  # or when it would be decoded for good
+        ClipDataset(folder, "train", 32, 10**9)
+    assert not list(folder.glob("decoded/32px/*"))

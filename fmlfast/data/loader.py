@@ -1,39 +1,62 @@
 """Batches of clips for training: the batch of a step depends on nothing but the seed and the step."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fmlfast.data._tar import shard_paths
+from fmlfast.data.decoded import DecodedShard, decode_shards, open_decoded, stored_bytes
 from fmlfast.data.draws import Batch, draw
-from fmlfast.data.shards import Clip, list_clips, read_clip
-from fmlfast.frames import Frames, resize_clip
+from fmlfast.data.shards import Clip, ClipRef, list_clips, list_splits, read_clip
+from fmlfast.frames import ClipTensors, Frames, resize_clip
 
 
 class ClipDataset(Dataset[Clip]):
-    """The clips of a split, resized; decoded clips stay in memory up to `cache_bytes`."""
+    """The clips of a split, resized to `size` px.
 
-    def __init__(self, folder: str | Path, split: str, size: int, cache_bytes: int) -> None:
-        self.refs = list_clips(folder, split)
-        if not self.refs:
-            raise ValueError(f"{folder} holds no clips of split {split!r}; prepare or generate some first")
+    Shards are kept decoded on disk (`fmlfast.data.decoded`), as many as go into `decoded_bytes`; they are made here if
+    need be. Clips of the others are decoded each time. Raises ValueError for a split without clips or a damaged shard.
+    """
+
+    def __init__(self, folder: str | Path, split: str, size: int, decoded_bytes: int) -> None:
         self.size = size
-        self.room = cache_bytes
-        self.cache: dict[int, Clip] = {}
+        folder = Path(folder)
+        if split not in list_splits(folder):
+            raise ValueError(f"{folder} holds no clips of split {split!r}; prepare or generate some first")
+        found = {path: open_decoded(path, size) for path in shard_paths(folder, split, "")}
+        refs: dict[Path, list[ClipRef]] = {}
+        if None in found.values():
+            refs = {path: list(some) for path, some in groupby(list_clips(folder, split), lambda ref: ref.shard)}
+            room = decoded_bytes - sum(shard.path.stat().st_size for shard in found.values() if shard is not None)
+            todo = []
+            for path in (path for path, shard in found.items() if shard is None):
+                room -= stored_bytes(refs[path], size)
+                if room >= 0:
+                    todo.append((path, refs[path]))
+            if todo:
+                decode_shards(todo, size)
+                found = {path: shard or open_decoded(path, size) for path, shard in found.items()}
+        self._places: list[tuple[DecodedShard, int] | ClipRef] = []
+        for path, shard in found.items():
+            self._places += refs[path] if shard is None else ((shard, index) for index in range(shard.clips))
 
     def __len__(self) -> int:
-        return len(self.refs)
+        return len(self._places)
 
     def __getitem__(self, index: int) -> Clip:
-        if index in self.cache:
-            return self.cache[index]
-        clip = resize_clip(read_clip(self.refs[index]), self.size)
-        if clip.images.nbytes <= self.room:
-            self.room -= clip.images.nbytes
-            self.cache[index] = clip
-        return clip
+        place = self._places[index]
+        return self._decode(place) if isinstance(place, ClipRef) else place[0].clip(place[1])
+
+    def tensors(self, index: int) -> ClipTensors:
+        """What training needs of a clip; of a decoded one, nothing is read before it is used."""
+        place = self._places[index]
+        return ClipTensors.of(self._decode(place)) if isinstance(place, ClipRef) else place[0].tensors(place[1])
+
+    def _decode(self, ref: ClipRef) -> Clip:
+        return resize_clip(read_clip(ref), self.size)
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
@@ -63,28 +86,23 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield picked
 
 
-class _Steps(Dataset[Batch]):
+class _Steps(Dataset[Batch | Exception]):
     """Batches by their (clip index, slot) pairs: M frames of each clip, drawn by its slot."""
 
     def __init__(self, clips: ClipDataset, frames: int, seed: int) -> None:
         self.clips, self.frames, self.seed = clips, frames, seed
 
-    def __getitem__(self, picked: list[tuple[int, int]]) -> Batch:
-        chosen = [self._frames(self.clips[index], slot) for index, slot in picked]
-        frames = Frames.from_clips(chosen, self.clips.size, self.frames)
-        return Batch(frames, draw(self.seed, [slot for _, slot in picked], self.frames))
+    def __getitem__(self, picked: list[tuple[int, int]]) -> Batch | Exception:
+        slots = [slot for _, slot in picked]
+        try:
+            clips = [self.clips.tensors(index) for index, _ in picked]
+            chosen = [self._choose(len(clip.images), slot) for clip, slot in zip(clips, slots, strict=True)]
+            return Batch(Frames.stack(clips, chosen, self.frames), draw(self.seed, slots, self.frames))
+        except (ValueError, OSError) as error:
+            return error  # raised where batches are taken, without a worker's traceback around it
 
-    def _frames(self, clip: Clip, slot: int) -> Clip:
-        chosen = np.random.default_rng([self.seed, slot, 1]).permutation(len(clip.images))[: self.frames]
-        return replace(
-            clip,
-            images=clip.images[chosen],
-            landmarks=clip.landmarks[chosen],
-            confidence=clip.confidence[chosen],
-            Ks=clip.Ks[chosen],
-            crop_to_source=clip.crop_to_source[chosen],
-            times=clip.times[chosen],
-        )
+    def _choose(self, available: int, slot: int) -> Sequence[int]:
+        return np.random.default_rng([self.seed, slot, 1]).permutation(available)[: self.frames].tolist()
 
 
 def training_batches(
@@ -96,12 +114,19 @@ def training_batches(
     start: int = 0,
     workers: int = 0,
     part: tuple[int, int] = (0, 1),
-) -> Iterable[Batch]:
-    """Batches of steps start..steps-1: `frames` frames of each clip. `batch` counts the clips of all processes
-    together; `part` is this process's (rank, number of processes). `workers` processes of its own decode."""
-    return DataLoader(
-        _Steps(clips, frames, seed),
-        batch_size=None,
-        sampler=StepSampler(len(clips), batch, steps, seed, start, part),
-        num_workers=workers,
-    )
+) -> Iterator[Batch]:
+    """Batches of steps start..steps-1, with uint8 images: `frames` frames of each clip.
+
+    `batch` counts the clips of all training processes together; `part` is this one's (rank, number of processes).
+    `workers` processes of its own read ahead. Raises ValueError when the batch cannot be shared equally, and while
+    iterating for a damaged clip, naming its shard.
+    """
+    sampler = StepSampler(len(clips), batch, steps, seed, start, part)
+    return _raising(DataLoader(_Steps(clips, frames, seed), batch_size=None, sampler=sampler, num_workers=workers))
+
+
+def _raising(batches: Iterable[Batch | Exception]) -> Iterator[Batch]:
+    for batch in batches:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch

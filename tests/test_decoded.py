@@ -1,0 +1,134 @@
+import multiprocessing
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fmlfast.data.decoded import decode_shards, open_decoded
+from fmlfast.data.loader import ClipDataset
+from fmlfast.data.shards import ShardWriter, list_clips, read_clip
+from fmlfast.frames import resize_clip
+
+
+@pytest.fixture
+def folder(synthetic_folder: Path, tmp_path: Path) -> Path:
+    """A data set of one's own: six clips in three shards."""
+    folder = tmp_path / "clips"
+    with ShardWriter(folder, "train", clips_per_shard=2) as writer:
+        for ref in list_clips(synthetic_folder, "train"):
+            writer.add(read_clip(ref))
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted((folder / "decoded" / "33px").iterdir())}
+
+
+def test_clips_come_back_as_they_were(folder: Path) -> None:
+    clips = ClipDataset(folder, "train", 33, 10**9)  # an odd size: the pixels end where no float may begin
+    assert sorted(files(folder)) == [f"train-{i:06d}.u8" for i in range(3)]
+    for index, ref in enumerate(list_clips(folder, "train")):
+        expected = resize_clip(read_clip(ref), 33)
+        for name, value in vars(expected).items():
+            assert np.array_equal(getattr(clips[index], name), value), name
+
+
+def test_made_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ClipDataset(folder, "train", 33, 10**9)
+    times = [path.stat().st_mtime_ns for path in folder.glob("decoded/33px/*")]
+    assert "decoding clips to 33 px" in capsys.readouterr().err
+    ClipDataset(folder, "train", 33, 10**9)
+    assert [path.stat().st_mtime_ns for path in folder.glob("decoded/33px/*")] == times
+    assert capsys.readouterr().err == ""
+
+
+def test_only_what_goes_into_the_budget(folder: Path) -> None:
+    one = 8 * (33 * 33 * 3 + 220 * 4)
+    clips = ClipDataset(folder, "train", 33, 2 * one + one // 2)
+    assert sorted(files(folder)) == ["train-000000.u8", "train-000001.u8"]
+    assert len(clips) == 6
+    assert clips[5].key == list_clips(folder, "train")[5].key
+    ClipDataset(folder, "train", 33, 2 * one + one // 2)  # what is there counts
+    assert len(files(folder)) == 2
+    ClipDataset(folder, "train", 33, 4 * one)
+    assert len(files(folder)) == 3
+
+
+@pytest.mark.parametrize("damage", ["shard changed", "cut", "longer", "empty", "index", "another format"])
+def test_stale_and_damaged_files_are_made_anew(folder: Path, damage: str) -> None:
+    ClipDataset(folder, "train", 33, 10**9)
+    before = files(folder)
+    shard, path = folder / "train-000001.tar", folder / "decoded/33px/train-000001.u8"
+    whole = path.read_bytes()
+    if damage == "shard changed":
+        shutil.copy(folder / "train-000002.tar", folder / "other.tar")
+        shard.unlink()
+        (folder / "train-000002.tar").rename(shard)
+        os.utime(shard, ns=(0, 10**18))
+    elif damage == "another format":
+        path.write_bytes(whole.replace(b'"format": 1', b'"format": 9'))
+    else:
+        path.write_bytes(
+            {"cut": whole[:-500], "longer": whole + bytes(8), "empty": b"", "index": whole[:-8] + b"x" * 8}[damage]
+        )
+    assert open_decoded(shard, 33) is None
+    clips = ClipDataset(folder, "train", 33, 10**9)
+    assert np.array_equal(clips[3].images, resize_clip(read_clip(list_clips(folder, "train")[3]), 33).images)
+    assert open_decoded(shard, 33) is not None
+    if damage != "shard changed":
+        assert files(folder) == before
+
+
+def test_a_folder_that_cannot_be_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system", str(folder))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        clips = ClipDataset(folder, "train", 33, 10**9)
+    assert "warning: not all decoded clips can be kept" in capsys.readouterr().err
+    assert len(clips) == 6 and clips[0].images.shape == (4, 33, 33, 3)
+
+
+def test_a_disk_that_would_be_filled(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**6, 10**6, 40_000))  # type: ignore[attr-defined]
+    clips = ClipDataset(folder, "train", 33, 10**9)
+    assert "over half of the disk's free room" in capsys.readouterr().err
+    assert not files(folder) and len(clips) == 6
+
+
+def decode_all(folder: Path) -> None:
+    shards = [
+        (path, [r for r in list_clips(folder, "train") if r.shard == path]) for path in sorted(folder.glob("*.tar"))
+    ]
+    decode_shards(shards, 33)
+
+
+def test_two_processes_at_once(folder: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=decode_all, args=(folder,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    together = files(folder)
+    assert sorted(together) == [f"train-{i:06d}.u8" for i in range(3)]
+    shutil.rmtree(folder / "decoded")
+    decode_all(folder)
+    assert files(folder) == together
+
+
+def test_it_travels_to_other_processes_without_its_pixels(folder: Path) -> None:
+    clips = ClipDataset(folder, "train", 33, 10**9)
+    expected = clips[4].images
+    packed = pickle.dumps(clips)
+    assert len(packed) < 5000
+    assert np.array_equal(pickle.loads(packed)[4].images, expected)
