@@ -25,7 +25,8 @@ def largest_error(
             continue
         same = (a == b) | (a.isnan() & b.isnan())  # also where both are infinite
         size = b.abs().masked_fill(~b.isfinite(), 0.0).max().clamp(min=1e-30)
-        errors.append((a.double() - b.double()).abs().masked_fill(same, 0.0).nan_to_num(torch.inf).max() / size)
+        error = (a.double() - b).abs().masked_fill(same, 0.0)
+        errors.append(error.nan_to_num(torch.inf, torch.inf).max() / size)
     return float(torch.stack(errors).max())
 
 

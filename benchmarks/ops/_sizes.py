@@ -72,6 +72,6 @@ def error_of_most(found: Outputs, expected: Outputs) -> float:
             continue
         same = (a == b) | (a.isnan() & b.isnan())
         size = b.abs().masked_fill(~b.isfinite(), 0.0).max().clamp(min=1e-30)
-        error = (a.double() - b).abs().masked_fill(same, 0.0).nan_to_num(torch.inf).flatten()
+        error = (a.double() - b).abs().masked_fill(same, 0.0).nan_to_num(torch.inf, torch.inf).flatten()
         errors.append(error.kthvalue(len(error) - len(error) // 5_000).values / size)
     return float(torch.stack(errors).max())

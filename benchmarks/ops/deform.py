@@ -19,13 +19,15 @@ from benchmarks.ops._sizes import (
 from benchmarks.scenes import DISTANCE, Random, Scene, template
 from fmlfast.kernels.deform import deform, skin_displacements
 
+GRAPHS = {"gpu": NODES, "cpu": NODES, "test": 20}
+"""Nodes of the graph; few in the tests, as the interpreter runs a program a node."""
 SKIN = WEIGHTS * (INT + FLOAT)
 """Bytes of a vertex's row of the skinning."""
 
 
-def skin_forward_cost(subjects: int, vertices: int) -> Cost:
-    """B subjects, V vertices; the nodes are read once."""
-    moved = FLOAT * 3 * subjects * (NODES + vertices)
+def skin_forward_cost(subjects: int, vertices: int, nodes: int) -> Cost:
+    """B subjects, V vertices, G nodes."""
+    moved = FLOAT * 3 * subjects * (nodes + vertices)
     return Cost(moved + SKIN * vertices, 2 * WEIGHTS * 3 * subjects * vertices)
 
 
@@ -33,24 +35,26 @@ skin_backward_cost = skin_forward_cost
 """The same the other way: upstream is read and the gradient of the nodes written."""
 
 
-def forward_cost(subjects: int, frames: int, vertices: int, posed: bool = True) -> Cost:
-    """B subjects of M frames: a mean, the nodes, the expressions and the coefficients in, vertices of all frames out."""
+def forward_cost(subjects: int, frames: int, vertices: int, nodes: int, posed: bool = True) -> Cost:
+    """B subjects of M frames: a mean, the nodes, the expressions and coefficients in, all frames out."""
     count = subjects * frames
     shared = (FLOAT * 3 + SKIN) * vertices + FLOAT * 3 * EXPRESSIONS * vertices
-    codes = FLOAT * (3 * NODES * subjects + count * (EXPRESSIONS + 12 * posed))
-    flops = skin_forward_cost(subjects, vertices).flops + 3 * count * vertices * (2 * EXPRESSIONS + 1 + 6 * posed)
+    codes = FLOAT * (3 * nodes * subjects + count * (EXPRESSIONS + 12 * posed))
+    flops = skin_forward_cost(subjects, vertices, nodes).flops + 3 * count * vertices * (
+        2 * EXPRESSIONS + 1 + 6 * posed
+    )
     return Cost(shared + codes + FLOAT * 3 * count * vertices, flops)
 
 
 def backward_cost(
-    subjects: int, frames: int, vertices: int, posed: bool = True, template_gradients: bool = False
+    subjects: int, frames: int, vertices: int, nodes: int, posed: bool = True, template_gradients: bool = False
 ) -> Cost:
     """Reads what the forward pass reads, as local positions are made again, and upstream.
 
     With `template_gradients` those of mean and expressions are written too.
     """
-    forward = forward_cost(subjects, frames, vertices, posed)
-    codes = FLOAT * (3 * NODES * subjects + subjects * frames * (EXPRESSIONS + 12 * posed))
+    forward = forward_cost(subjects, frames, vertices, nodes, posed)
+    codes = FLOAT * (3 * nodes * subjects + subjects * frames * (EXPRESSIONS + 12 * posed))
     extra = FLOAT * 3 * vertices * (1 + EXPRESSIONS) * template_gradients
     return Cost(forward.bytes + codes + extra, (2 + template_gradients) * forward.flops)
 
@@ -60,18 +64,20 @@ def _skinning(scene: Scene, random: Random) -> Inputs:
         head = template(scene.mesh.detail, random.device)
         return {"skin_indices": head.skin_indices, "skin_weights": head.skin_weights}
     # Nodes of neighbours are neighbours, as on a face.
-    first = torch.arange(scene.mesh.vertices, device=random.device) * NODES // scene.mesh.vertices
-    nodes = (first[:, None] + torch.arange(WEIGHTS, device=random.device)) % NODES
+    nodes = GRAPHS[scene.suites]
+    first = torch.arange(scene.mesh.vertices, device=random.device) * nodes // scene.mesh.vertices
+    indices = (first[:, None] + torch.arange(WEIGHTS, device=random.device)) % nodes
     weights = random.uniform(scene.mesh.vertices, WEIGHTS, low=0.1)
-    return {"skin_indices": nodes.int(), "skin_weights": weights / weights.sum(1, keepdim=True)}
+    return {"skin_indices": indices.int(), "skin_weights": weights / weights.sum(1, keepdim=True)}
 
 
 def skin_case(scene: Scene) -> Bench:
     """Displacements of the graph's nodes, carried to the mesh."""
+    nodes = GRAPHS[scene.suites]
 
     def make(device: str, seed: int) -> Inputs:
         random = Random(device, seed)
-        return {"displacements": random.normal(scene.subjects, NODES, 3), **_skinning(scene, random)}
+        return {"displacements": random.normal(scene.subjects, nodes, 3), **_skinning(scene, random)}
 
     return measured(
         scene,
@@ -82,8 +88,8 @@ def skin_case(scene: Scene) -> Bench:
         make=make,
         run=runs(skin_displacements),
         differentiable=("displacements",),
-        forward=skin_forward_cost(scene.subjects, scene.mesh.vertices),
-        backward=skin_backward_cost(scene.subjects, scene.mesh.vertices),
+        forward=skin_forward_cost(scene.subjects, scene.mesh.vertices, nodes),
+        backward=skin_backward_cost(scene.subjects, scene.mesh.vertices, nodes),
     )
 
 
@@ -91,7 +97,7 @@ def case(scene: Scene, posed: bool = True, template_gradients: bool = False) -> 
     """Frames of the scene's subjects; in training the template has no gradient."""
     pose = ("rotation", "translation") if posed else ()
     learned = ("mean", "expressions") if template_gradients else ()
-    subjects, frames, vertices = scene.subjects, scene.frames, scene.mesh.vertices
+    subjects, frames, vertices, nodes = scene.subjects, scene.frames, scene.mesh.vertices, GRAPHS[scene.suites]
 
     def make(device: str, seed: int) -> Inputs:
         random = Random(device, seed)
@@ -102,7 +108,7 @@ def case(scene: Scene, posed: bool = True, template_gradients: bool = False) -> 
             expressions = random.normal(EXPRESSIONS, vertices, 3)
         inputs: Inputs = {
             "mean": mean,
-            "displacements": random.normal(subjects, NODES, 3),
+            "displacements": random.normal(subjects, nodes, 3),
             **_skinning(scene, random),
             "expressions": expressions,
             "delta": random.uniform(subjects, frames, EXPRESSIONS),
@@ -122,8 +128,8 @@ def case(scene: Scene, posed: bool = True, template_gradients: bool = False) -> 
         make=make,
         run=runs(deform),
         differentiable=("displacements", "delta", *pose, *learned),
-        forward=forward_cost(subjects, frames, vertices, posed),
-        backward=backward_cost(subjects, frames, vertices, posed, template_gradients),
+        forward=forward_cost(subjects, frames, vertices, nodes, posed),
+        backward=backward_cost(subjects, frames, vertices, nodes, posed, template_gradients),
     )
 
 

@@ -1,6 +1,6 @@
 """`low_rank_adam_`: a decoder's basis, updated from the factors of its gradient.
 
-benchmarks/peers/torch_adam.py does the same with the gradient written out.
+benchmarks/peers/torch_adam.py does it with the gradient written out.
 """
 
 import torch
@@ -13,7 +13,7 @@ from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.blendshape import pad_columns
 from fmlfast.kernels.low_rank_adam import low_rank_adam_
 
-RATE = 1e-3
+RATE, BETAS, EPS = 1e-3, (0.9, 0.999), 1e-8
 STEP = 10.0
 """Of the many steps that were made before: corrections for the first ones are neither 1 nor huge."""
 
@@ -28,7 +28,8 @@ def forward_cost(rows: int, dimensions: int, columns: int, moment_bytes: int = F
 def run(inputs: Inputs, backend: Backend | None) -> Outputs:  # [K, S] three times, [N, K]
     """Basis and moments, which are changed in place, and the gradient of the codes."""
     step = inputs["step"].float()  # which it is, but in comparisons with float64
-    codes_grad = low_rank_adam_(**inputs | {"step": step}, lr=RATE, codes_gradient=True, backend=backend)
+    given = inputs | {"step": step, "lr": RATE, "betas": BETAS, "eps": EPS}
+    codes_grad = low_rank_adam_(**given, codes_gradient=True, backend=backend)
     assert codes_grad is not None
     return inputs["basis"], inputs["exp_avg"], inputs["exp_avg_sq"], codes_grad
 
