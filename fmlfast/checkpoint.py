@@ -47,4 +47,8 @@ def load_state(path: str | Path, model: nn.Module, optimizers: Optimizers) -> in
                 _, index, key = name.split(".")
                 state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        for parameter, values in optimizer.state.items():  # fused Adam walks through memory in the parameter's order
+            for key, value in values.items():
+                if value.shape == parameter.shape:
+                    values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     return step

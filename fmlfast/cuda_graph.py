@@ -1,24 +1,18 @@
 """A function recorded as CUDA graphs, so that a step costs one launch instead of a thousand."""
 
 import copy
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import fields
-from typing import Any
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor
+
+from fmlfast.frames import SubjectBatch
 
 WARM_UP = 3
 """Calls of a variant before it is recorded: they fill the caches, compile kernels and make the optimiser's state."""
 
 
-def tensors(batch: Any) -> Iterator[Tensor]:
-    """The tensors of a dataclass of tensors and such dataclasses."""
-    for value in (getattr(batch, field.name) for field in fields(batch)):
-        if isinstance(value, Tensor):
-            yield value
-        else:
-            yield from tensors(value)
+_Recording = tuple[torch.cuda.CUDAGraph, SubjectBatch, dict[str, Tensor]]
 
 
 class CudaGraphs:
@@ -35,13 +29,13 @@ class CudaGraphs:
     def __init__(self, function: Callable[..., dict[str, Tensor]], device: torch.device | str) -> None:
         self.function = function
         self.calls: dict[Hashable, int] = {}
-        self.recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, Any, dict[str, Tensor]]] = {}
+        self.recorded: dict[Hashable, _Recording] = {}
         self.device = torch.device(device)
         if self.device.type == "cuda":
             self.pool = torch.cuda.graph_pool_handle()  # one for all variants, as no two run at once
             self.side = torch.cuda.Stream(self.device)
 
-    def __call__(self, batch: Any, *variant: Hashable) -> dict[str, Tensor]:
+    def __call__(self, batch: SubjectBatch, *variant: Hashable) -> dict[str, Tensor]:
         """The function's result.
 
         Raises RuntimeError where the function does what cannot be recorded.
@@ -54,12 +48,12 @@ class CudaGraphs:
         if variant not in self.recorded:
             self.recorded[variant] = self._record(batch, *variant)
         graph, inputs, results = self.recorded[variant]
-        for kept, value in zip(tensors(inputs), tensors(batch), strict=True):
+        for kept, value in zip(inputs.tensors(), batch.tensors(), strict=True):
             kept.copy_(value, non_blocking=True)
         graph.replay()
         return results
 
-    def _aside(self, batch: Any, *variant: Hashable) -> dict[str, Tensor]:
+    def _aside(self, batch: SubjectBatch, *variant: Hashable) -> dict[str, Tensor]:
         """A call on a stream of its own, as recording is: autograd remembers where gradients were first added."""
         here = torch.cuda.current_stream(self.device)
         self.side.wait_stream(here)
@@ -68,7 +62,7 @@ class CudaGraphs:
         here.wait_stream(self.side)
         return results
 
-    def _record(self, batch: Any, *variant: Hashable) -> tuple[torch.cuda.CUDAGraph, Any, dict[str, Tensor]]:
+    def _record(self, batch: SubjectBatch, *variant: Hashable) -> _Recording:
         graph, inputs = torch.cuda.CUDAGraph(), copy.deepcopy(batch)
         # Other threads prefetch batches meanwhile, which is none of this recording's business.
         with torch.cuda.graph(graph, pool=self.pool, stream=self.side, capture_error_mode="thread_local"):

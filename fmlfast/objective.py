@@ -5,6 +5,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from fmlfast._constants import constant
 from fmlfast.alignment import LANDMARKS_66
@@ -74,45 +75,52 @@ def objective(
     size = frames.images.shape[-1]
     subjects, count = frames.mask.shape
     Ks = frames.Ks.flatten(0, 1)
-    displacements = model.displacements(codes)
+    with record_function("fmlfast::geometry"):
+        displacements = model.displacements(codes)
     pose = codes.expression, codes.rotation, codes.translation
 
     def over_frames(values: Tensor) -> Tensor:
         return masked_mean(values.view(subjects, count, 1), frames.mask)[:, 0]
 
     ids = constant(LANDMARKS_66, torch.int64, Ks.device)
-    # On their own few vertices: gradients of landmarks need not be carried by the whole mesh.
-    around = model.face.geometry(displacements, *pose, model.landmark_mesh).flatten(0, 1)
-    landmarks = landmark_loss(
-        project(slide_landmarks(around, Ks, model.landmark_mesh)[:, ids], Ks),
-        frames.landmarks[:, :, ids].flatten(0, 1),
-        frames.confidence[:, :, ids].flatten(0, 1),
-        size,
-        weights.jaw,
-    )
-    terms = {
-        "landmarks": weights.landmarks * over_frames(landmarks),
-        "membrane": weights.membrane * membrane_loss(displacements, model.template.node_edges),
-        "displacement": weights.displacement * displacement_loss(displacements),
-        "expression": weights.expression * over_frames(expression_loss(codes.expression.flatten(0, 1))),
-    }
+    with record_function("fmlfast::landmarks"):
+        # On their own few vertices: gradients of landmarks need not be carried by the whole mesh.
+        around = model.face.geometry(displacements, *pose, model.landmark_mesh).flatten(0, 1)
+        landmarks = landmark_loss(
+            project(slide_landmarks(around, Ks, model.landmark_mesh)[:, ids], Ks),
+            frames.landmarks[:, :, ids].flatten(0, 1),
+            frames.confidence[:, :, ids].flatten(0, 1),
+            size,
+            weights.jaw,
+        )
+    with record_function("fmlfast::regularisers"):
+        terms = {
+            "landmarks": weights.landmarks * over_frames(landmarks),
+            "membrane": weights.membrane * membrane_loss(displacements, model.template.node_edges),
+            "displacement": weights.displacement * displacement_loss(displacements),
+            "expression": weights.expression * over_frames(expression_loss(codes.expression.flatten(0, 1))),
+        }
     if photometric_ramp > 0:
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_geometry):
-            camera = model.face.geometry(displacements, *pose).flatten(0, 1)
-        reflectance = model.reflectance(codes)
-        light = codes.sh.flatten(0, 1)
-        colors, normals = shade_vertices(camera, model.template.triangles, reflectance, light, model.backend)
-        with torch.no_grad():
+        with record_function("fmlfast::geometry"):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_geometry):
+                camera = model.face.geometry(displacements, *pose).flatten(0, 1)
+            reflectance = model.reflectance(codes)
+        with record_function("fmlfast::shading"):
+            light = codes.sh.flatten(0, 1)
+            colors, normals = shade_vertices(camera, model.template.triangles, reflectance, light, model.backend)
+        with record_function("fmlfast::visibility"), torch.no_grad():
             visible = visible_weights(model, camera.detach(), normals.detach(), Ks, size)
             visible = visible * frames.mask.flatten()[:, None]
-        difference, sampled = photometric(
-            frames.linear.flatten(0, 1), camera, Ks, colors, visible, weights.photometric_kind, model.backend
-        )
-        shape = (subjects, count)
-        chroma, known = chromaticity(sampled.unflatten(0, shape), visible.unflatten(0, shape), model.backend)
-        rough = sparsity(reflectance, chroma, known, model.mesh_edges, backend=model.backend)
-        terms["photometric"] = photometric_ramp * weights.photometric * over_frames(difference)
-        terms["sparsity"] = weights.sparsity * rough
-        mean = model.face.reflectance_mean.view_as(reflectance[0])
-        terms["reflectance"] = weights.reflectance * deviation(reflectance, mean, model.backend)
+        with record_function("fmlfast::photometric"):
+            difference, sampled = photometric(
+                frames.linear.flatten(0, 1), camera, Ks, colors, visible, weights.photometric_kind, model.backend
+            )
+            terms["photometric"] = photometric_ramp * weights.photometric * over_frames(difference)
+        with record_function("fmlfast::regularisers"):
+            shape = (subjects, count)
+            chroma, known = chromaticity(sampled.unflatten(0, shape), visible.unflatten(0, shape), model.backend)
+            rough = sparsity(reflectance, chroma, known, model.mesh_edges, backend=model.backend)
+            terms["sparsity"] = weights.sparsity * rough
+            mean = model.face.reflectance_mean.view_as(reflectance[0])
+            terms["reflectance"] = weights.reflectance * deviation(reflectance, mean, model.backend)
     return terms

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import SMALL
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+from fmlfast import step
 from fmlfast.checkpoint import load_state, save_state
 from fmlfast.frames import Frames
 from fmlfast.objective import LossWeights, objective
+from fmlfast.run_log import FiniteWatch
+from fmlfast.step import Rates
 from fmlfast.system import FML
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -91,14 +94,14 @@ def test_resuming_continues_bit_for_bit(config: training.Config, monkeypatch: py
     training.train(config)
     whole = load_file(config.run / "model.safetensors")
     broken = replace(config, run=config.run.with_name("broken"))
-    real = training.FiniteWatch.check
+    real = FiniteWatch.check
 
-    def stop(self: training.FiniteWatch, step: int, *rest) -> None:
+    def stop(self: FiniteWatch, step: int, *rest) -> None:
         if step == 4:
             raise KeyboardInterrupt
         real(self, step, *rest)
 
-    monkeypatch.setattr(training.FiniteWatch, "check", stop)
+    monkeypatch.setattr(FiniteWatch, "check", stop)
     with pytest.raises(KeyboardInterrupt):
         training.train(broken)
     assert not (broken.run / "model.safetensors").exists()
@@ -112,16 +115,17 @@ def test_resuming_continues_bit_for_bit(config: training.Config, monkeypatch: py
 
 
 def test_a_non_finite_loss_stops_and_keeps_the_batch(config: training.Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = training.objective
+    real = step.objective
 
     def poisoned(*args):
         return {k: v * float("nan") for k, v in real(*args).items()}
 
-    monkeypatch.setattr(training, "objective", poisoned)
+    monkeypatch.setattr(step, "objective", poisoned)
     with pytest.raises(FloatingPointError, match="nonfinite-000000"):
         training.train(config)
     saved = load_file(config.run / "nonfinite-000000.safetensors")
-    assert saved["images"].shape == (2, 4, 3, 64, 64) and torch.isfinite(saved["images"]).all()
+    assert saved["images"].shape == (2, 4, 3, 64, 64) and saved["images"].dtype == torch.uint8
+    assert saved["draws.noise"].shape == (2, 4, 68, 2)
     assert not (config.run / "model.safetensors").exists()
 
 
@@ -133,7 +137,8 @@ def test_training_learns(config: training.Config, frames: Frames) -> None:
 
     torch.manual_seed(config.seed)
     start = FML(SMALL)
-    faster = replace(config, rate_network=5e-3, warmup=5, geometry_first=0.0, ramp=0.1, tint=0.0, mirror=False)
+    plain = replace(config, rates=Rates(network=5e-3), augment=replace(config.augment, tint=0.0, mirror=False))
+    faster = replace(plain, warmup=5, geometry_first=0.0, ramp=0.1)
     training.train(replace(faster, steps=60, log_every=10, checkpoint_every=100, preview_every=100))
     trained = FML.load(config.run)
     assert photometric(trained) < 0.9 * photometric(start)
@@ -177,7 +182,7 @@ def test_a_full_disk_costs_no_earlier_checkpoint(config: training.Config, monkey
     monkeypatch.setattr("fmlfast.system.save_file", full)
     model = FML(SMALL)
     with pytest.raises(OSError, match="No space"):
-        save_state(config.run / "state.safetensors", model, training.make_optimizer(model, config), 9)
+        save_state(config.run / "state.safetensors", model, {"adam": torch.optim.Adam(model.parameters())}, 9)
     with pytest.raises(OSError, match="No space"):
         model.save(config.run)
     assert {p: p.read_bytes() for p in config.run.glob("*.safetensors")} == before
@@ -199,7 +204,18 @@ def test_nothing_to_resume(config: training.Config) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(ValueError, match="cannot continue"):
-        load_state(path, model, training.make_optimizer(model, config))
+        load_state(path, model, {"adam": torch.optim.Adam(model.parameters())})
+    save_file({"optimizer.0.exp_avg": torch.zeros(1)}, path, metadata={"step": "3"})
+    with pytest.raises(ValueError, match="cannot continue"):
+        load_state(path, torch.nn.Module(), {"adam": torch.optim.Adam(model.parameters())})
+
+
+def test_profiling_writes_a_table_of_stages_and_trains_nothing(config: training.Config) -> None:
+    training.train(replace(config, profile=2))
+    table = (config.run / "profile" / "stages.md").read_text()
+    for stage in ("augment", "encode", "geometry", "photometric", "photometric, backward", "optimiser"):
+        assert f"{stage} " in table, stage
+    assert not (config.run / "model.safetensors").exists()
 
 
 def test_help_names_the_presets() -> None:
