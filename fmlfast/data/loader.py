@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from fmlfast.data._tar import shard_paths
 from fmlfast.data.decoded import DecodedShard, decode_shards, open_decoded, stored_bytes
 from fmlfast.data.draws import Batch, draw
+from fmlfast.data.prefetch import PackedBatch
 from fmlfast.data.shards import Clip, ClipRef, list_clips, list_splits, read_clip
 from fmlfast.frames import ClipTensors, Frames, resize_clip
 
@@ -86,20 +87,23 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
             yield picked
 
 
-class _Steps(Dataset[Batch | Exception]):
+class _Steps(Dataset[PackedBatch | Exception]):
     """Batches by their (clip index, slot) pairs: M frames of each clip, drawn by its slot."""
 
     def __init__(self, clips: ClipDataset, frames: int, seed: int) -> None:
         self.clips, self.frames, self.seed = clips, frames, seed
 
-    def __getitem__(self, picked: list[tuple[int, int]]) -> Batch | Exception:
-        slots = [slot for _, slot in picked]
+    def __getitem__(self, picked: list[tuple[int, int]]) -> PackedBatch | Exception:
         try:
-            clips = [self.clips.tensors(index) for index, _ in picked]
-            chosen = [self._choose(len(clip.images), slot) for clip, slot in zip(clips, slots, strict=True)]
-            return Batch(Frames.stack(clips, chosen, self.frames), draw(self.seed, slots, self.frames))
+            return PackedBatch.of(self.batch(picked))
         except (ValueError, OSError) as error:
-            return error  # raised where batches are taken, without a worker's traceback around it
+            return error  # to be raised in the training process, where no worker's traceback surrounds it
+
+    def batch(self, picked: list[tuple[int, int]]) -> Batch:
+        slots = [slot for _, slot in picked]
+        clips = [self.clips.tensors(index) for index, _ in picked]
+        chosen = [self._choose(len(clip.images), slot) for clip, slot in zip(clips, slots, strict=True)]
+        return Batch(Frames.stack(clips, chosen, self.frames), draw(self.seed, slots, self.frames))
 
     def _choose(self, available: int, slot: int) -> Sequence[int]:
         return np.random.default_rng([self.seed, slot, 1]).permutation(available)[: self.frames].tolist()
@@ -122,11 +126,14 @@ def training_batches(
     iterating for a damaged clip, naming its shard.
     """
     sampler = StepSampler(len(clips), batch, steps, seed, start, part)
-    return _raising(DataLoader(_Steps(clips, frames, seed), batch_size=None, sampler=sampler, num_workers=workers))
+    made = _Steps(clips, frames, seed)
+    if workers == 0:
+        return (made.batch(picked) for picked in sampler)
+    return _received(DataLoader(made, batch_size=None, sampler=sampler, num_workers=workers))
 
 
-def _raising(batches: Iterable[Batch | Exception]) -> Iterator[Batch]:
-    for batch in batches:
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
+def _received(batches: Iterable[PackedBatch | Exception]) -> Iterator[Batch]:
+    for packed in batches:
+        if isinstance(packed, Exception):
+            raise packed
+        yield packed.batch()
