@@ -52,8 +52,7 @@ class _Normals(torch.autograd.Function):
         b -= a
         c -= a
         area = _sum(_cross(b, c), mesh.corners % len(a), mesh.ring_start)  # a triangle counts alike at its corners
-        square = _dot(area, area)
-        inverse = torch.where(square > TINY, square.clamp(min=TINY).rsqrt(), 0.0)
+        inverse = torch.threshold(_dot(area, area), TINY, torch.inf).rsqrt_()  # 0 up to TINY
         normals = area.mul_(inverse)
         ctx.mesh = mesh
         ctx.save_for_backward(b, c, normals, inverse)

@@ -1,8 +1,12 @@
 """Photometric losses: a model's colours against images, at its projected vertices or pixel by pixel."""
 
+import math
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ._backend import Backend, choose_backend
 from ._checks import FLOATS, check_intrinsics, check_tensor
@@ -76,21 +80,8 @@ def photometric(
         from .photometric_triton import photometric_triton  # not before: Triton is not on every platform
 
         return photometric_triton(images, vertices, Ks, colors, weights, kind)
-    points = vertices.transpose(1, 2).contiguous()  # [F, 3, V]: masks that are broadcast within rows are slow on a CPU
-    if weights is not None:
-        counted = (weights != 0)[:, None]
-        points = torch.where(counted, points, 1.0)
-    Ks = Ks.detach()[:, :2]
-    xy, z = points.split([2, 1], 1)
-    with torch.autocast(points.device.type, enabled=False):  # which would round pixels to 8 bits
-        uv = (Ks[..., :2] @ xy / z + Ks[..., 2:]).transpose(1, 2)
-    sampled = _sample(images.detach(), uv)
-    difference = sampled - colors.transpose(1, 2)
-    if weights is not None:
-        difference = torch.where(counted, difference, 0.0)
-    cost = _cost((difference * difference).sum(1), kind)
-    cost = torch.where(_unknown(uv), torch.nan, cost)
-    return _weighted_mean(cost, weights), sampled.detach().transpose(1, 2).contiguous()
+    Ks, images = Ks.detach(), images.detach()
+    return _Photometric.apply(vertices, colors, images, Ks, weights, kind)
 
 
 def photometric_pixels(
@@ -135,6 +126,84 @@ def photometric_pixels(
     return _weighted_mean(_cost((difference * difference).sum(-1), kind).flatten(1), weights)
 
 
+class _Photometric(torch.autograd.Function):
+    """`photometric` and its gradients in one pass over the vertices that count, N in all, in planes [3, N]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, vertices: Tensor, colors: Tensor, images: Tensor, Ks: Tensor, weights: Tensor | None, kind: str
+    ) -> tuple[Tensor, Tensor]:
+        frames, count, _ = vertices.shape
+        weights = vertices.new_ones(frames, count) if weights is None else weights.detach()
+        at = weights.view(-1).nonzero().view(-1)
+        frame = at // max(count, 1)
+        places = 3 * at + torch.arange(3, device=at.device)[:, None]  # of the numbers of a vertex
+        x, y, z = _pick(vertices, places)
+        fx, skew, cx, _, fy, cy = Ks[:, :2].flatten(1).T.index_select(1, frame)
+        inverse = 1 / z
+        u, v = (fx * x + skew * y) * inverse + cx, fy * y * inverse + cy
+        sampled, along_u, along_v = _sample_with_slopes(images, frame, u, v)
+        difference = sampled - _pick(colors, places)
+        cost, slope = _cost_and_slope(difference.square().sum(0), kind)
+        share = (weights / weights.sum(1, keepdim=True).clamp(min=1.0)).view(-1).index_select(0, at)
+        loss = _put(cost * share, at, weights.shape).sum(1)
+        if any(ctx.needs_input_grad):
+            to_sample = 2 * slope * share * difference
+            to_u, to_v = (to_sample * along_u).sum(0), (to_sample * along_v).sum(0)
+            to_x, to_y = to_u * fx * inverse, (to_u * skew + to_v * fy) * inverse
+            to_vertex = torch.stack([to_x, to_y, -(to_x * x + to_y * y) * inverse])
+            ctx.shape = vertices.shape
+            ctx.save_for_backward(frame, places, to_vertex, -to_sample)
+        sampled = _put(sampled, places, colors.shape)
+        ctx.mark_non_differentiable(sampled)
+        return loss, sampled
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        frame, places, to_vertex, to_color = ctx.saved_tensors
+        upstream = gradient.index_select(0, frame)
+        wanted = zip(ctx.needs_input_grad[:2], (to_vertex, to_color), strict=True)
+        return *(_put(part * upstream, places, ctx.shape) if need else None for need, part in wanted), *(None,) * 4
+
+
+def _pick(values: Tensor, places: Tensor) -> Tensor:
+    """values.view(-1)[places], several times as fast."""
+    return values.view(-1).index_select(0, places.view(-1)).view(places.shape)
+
+
+def _put(values: Tensor, places: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Zeros of a shape, with the values at those places."""
+    return values.new_zeros(math.prod(shape)).index_copy_(0, places.view(-1), values.view(-1)).view(shape)
+
+
+def _sample_with_slopes(
+    images: Tensor,  # [F, 3, H, W]
+    frame: Tensor,  # [N] int64
+    u: Tensor,  # [N] px
+    v: Tensor,  # [N] px
+) -> tuple[Tensor, Tensor, Tensor]:  # [3, N] each
+    """Bilinear samples, and how they change with u and v: not at all beyond the outermost pixel centres."""
+    channels, height, width = images.shape[1:]
+    (left, right, across, free_u), (top, bottom, down, free_v) = _taps(u, width), _taps(v, height)
+    line = channels * height * frame
+    upper, lower = (line + top) * width, (line + bottom) * width
+    planes = [images.view(-1)[channel * height * width :] for channel in range(channels)]  # from one channel on
+    pixels = (upper + left, upper + right, lower + left, lower + right)
+    a, b, c, d = (torch.stack([plane.index_select(0, pixel) for plane in planes]) for pixel in pixels)
+    above, below = torch.lerp(a, b, across), torch.lerp(c, d, across)
+    along_u = torch.lerp(b - a, d - c, down) * free_u
+    return torch.lerp(above, below, down), along_u, (below - above) * free_v
+
+
+def _taps(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The two pixels around a position along one axis, the share of the second, and whether the position is inside."""
+    position = position - 0.5
+    kept = position.clamp(0, size - 1)
+    first = kept.nan_to_num(0.0).long().clamp_(max=max(size - 2, 0))  # NaN goes on through the share
+    return first, (first + 1).clamp_(max=size - 1), kept - first, (position > 0) & (position < size - 1)
+
+
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {tuple(KINDS)}, not {kind!r}")
@@ -160,6 +229,15 @@ def _unknown(
 def _cost(squared: Tensor, kind: str) -> Tensor:
     softening = KINDS[kind]
     return squared if softening is None else torch.sqrt(squared + softening[0]) - softening[1]
+
+
+def _cost_and_slope(squared: Tensor, kind: str) -> tuple[Tensor, Tensor | float]:
+    """The cost, and its derivative by the squared difference."""
+    softening = KINDS[kind]
+    if softening is None:
+        return squared, 1.0
+    root = torch.sqrt(squared + softening[0])
+    return root - softening[1], 0.5 / root
 
 
 def _weighted_mean(
