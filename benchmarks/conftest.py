@@ -1,6 +1,6 @@
 """What the CPU suite shares: the time left, one case's inputs at a time, and the rows it writes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from benchmarks import end_to_end
-from benchmarks.case import Bench
-from benchmarks.measure import Inspector
+from benchmarks.measure import LastInspector
 from benchmarks.rows import Row, cpu_name, provenance, write_rows
 from benchmarks.timing import Deadline, copy_bandwidth
 
@@ -54,7 +53,7 @@ def record(request: pytest.FixtureRequest) -> Callable[[Row], None]:
 
 @pytest.fixture(scope="session")
 def deadline(request: pytest.FixtureRequest) -> Deadline:
-    return Deadline(request.config.getoption("--time-limit"))
+    return Deadline(float(request.config.getoption("--time-limit") or 0.0))
 
 
 @pytest.fixture(scope="session")
@@ -71,15 +70,5 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def inspector_of() -> Iterator[Callable[[Bench], Inspector]]:
-    """The inspector of a case; only the last one is kept."""
-    kept: list[Inspector] = []
-
-    def find(bench: Bench) -> Inspector:
-        if not kept or kept[0].bench is not bench:
-            kept.clear()  # first, so that two do not share the memory
-            kept.append(Inspector(bench, "cpu"))
-        return kept[0]
-
-    yield find
-    kept.clear()
+def inspector_of() -> LastInspector:
+    return LastInspector("cpu")

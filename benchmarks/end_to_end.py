@@ -1,6 +1,7 @@
 """A whole training step, with and without the network, and the generator of synthetic clips."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.rows import Row
+from benchmarks.measure import COMPILE_SHARE, failed
+from benchmarks.rows import OUT_OF_TIME, Row
+from benchmarks.timing import Deadline, time_cpu
 from fmlfast.data.draws import Batch, draw
 from fmlfast.data.loader import ClipDataset
 from fmlfast.data.synthetic import SyntheticConfig, film_person, generate
@@ -18,7 +21,9 @@ from fmlfast.step import Phase, TrainingStep
 from fmlfast.system import FML
 from train import PRESETS
 
+Step = Callable[[], dict[str, Tensor]]
 PEOPLE = 8
+STEP_SECONDS = 150.0  # for checking a step, most of it torch.compile's
 ERROR = 1e-3  # of the losses after a first step, relative to the largest
 BFLOAT16_ERROR = 3e-2  # the same through a network with eight bits
 FULL = Phase(rate=1.0, photometric=1.0, detach_geometry=False)  # the step that computes all terms
@@ -51,10 +56,14 @@ class StepCase:
 
 
 def step_cases(device: str) -> list[StepCase]:
-    """The CPU's preset by the torch backend; on a GPU also the paper's, by kernels, torch and torch.compile."""
-    presets = ("cpu",) if device == "cpu" else ("cpu", "paper")
-    who = ("torch", "compile") if device == "cpu" else ("triton", "torch", "compile")
-    return [StepCase(preset, provider, net) for preset in presets for net in (True, False) for provider in who]
+    """The CPU's preset by torch; on a GPU also the paper's by kernels, torch, and, last, torch.compile.
+
+    On two cores compiling a step takes longer than `make bench` may.
+    """
+    if device == "cpu":
+        return [StepCase("cpu", "torch", network) for network in (True, False)]
+    paper = [StepCase("paper", provider, network) for network in (True, False) for provider in ("triton", "torch")]
+    return [*paper, *(StepCase("cpu", who, True) for who in ("triton", "torch")), StepCase("paper", "compile", True)]
 
 
 def make_clips(folder: Path) -> None:
@@ -62,7 +71,7 @@ def make_clips(folder: Path) -> None:
     generate(SyntheticConfig(out=folder, people=PEOPLE, val_people=0, test_people=0))
 
 
-def training_step(case: StepCase, folder: Path, device: str) -> Callable[[], dict[str, Tensor]]:
+def training_step(case: StepCase, folder: Path, device: str) -> Step:
     """The step as a call without arguments: a fresh model, the same for every provider, and a batch on the device."""
     config = PRESETS[case.preset]
     torch.manual_seed(0)
@@ -80,7 +89,7 @@ def training_step(case: StepCase, folder: Path, device: str) -> Callable[[], dic
     )
     if case.provider == "compile":
         torch._dynamo.reset()
-        step.run = torch.compile(step.run, dynamic=False)
+        step.run = torch.compile(step._step, dynamic=False)
     return lambda: step(batch, FULL)
 
 
@@ -103,30 +112,39 @@ def _without_network(model: FML, batch: Batch) -> None:
     model.encode = encode  # type: ignore[method-assign]
 
 
-def compare_losses(case: StepCase, folder: Path, device: str) -> tuple[float, bool]:
-    """Error of the losses after a step against the torch backend's, relative to their largest, and whether a second
-    run of both steps gives the same bits."""
-    found, again = second_losses(case, folder, device), second_losses(case, folder, device)
-    expected = second_losses(replace(case, provider="torch"), folder, device)
-    return float((found - expected).abs().max() / expected.abs().max()), torch.equal(found, again)
-
-
-def second_losses(case: StepCase, folder: Path, device: str) -> Tensor:
-    """The loss terms of a second step: they depend on the first one's gradients and optimisers."""
+def checked_step(case: StepCase, folder: Path, device: str) -> tuple[Row, Step]:
+    """The row of a step that is not timed yet, and the step. The note is empty only where the losses are right."""
     step = training_step(case, folder, device)
+    found = second_losses(step)
+    reference = training_step(replace(case, provider="torch"), folder, device)
+    expected = second_losses(reference)
+    error = float((found - expected).abs().max() / expected.abs().max())
+    same = None  # compiling takes minutes: once is enough
+    if case.provider != "compile":
+        same = torch.equal(found, second_losses(training_step(case, folder, device)))
+    row = replace(case.row(), max_error=error, repeatable=same)
+    allowed = BFLOAT16_ERROR if case.network and device != "cpu" else ERROR
+    return row if error <= allowed else replace(row, note=f"wrong: error {error:.1e}, {allowed:.0e} is allowed"), step
+
+
+def second_losses(step: Step) -> Tensor:
+    """The loss terms of a second step: they depend on the first one's gradients and optimisers."""
     step()
     return torch.stack([value.double() for value in step().values()]).cpu()
 
 
-def inspect_step(case: StepCase, folder: Path, device: str) -> Row:
-    """The row of a step that is not timed yet. Its note is empty only where the losses are right."""
+def measure_step(
+    case: StepCase, folder: Path, device: str, deadline: Deadline, time: Callable[[Step, Row], Row]
+) -> Row:
+    """The whole row of a step, timed by `time` where its losses are right."""
+    if deadline.passed(COMPILE_SHARE if case.provider == "compile" else 1.0):
+        return case.row(OUT_OF_TIME)
     try:
-        error, same = compare_losses(case, folder, device)
+        with deadline.limit(STEP_SECONDS):
+            row, step = checked_step(case, folder, device)
     except Exception as failure:  # one row must not end the run
-        return case.row(f"failed: {type(failure).__name__}: {' '.join(str(failure).split())[:160]}")
-    row = replace(case.row(), max_error=error, repeatable=same)
-    allowed = BFLOAT16_ERROR if case.network and device != "cpu" else ERROR
-    return row if error <= allowed else replace(row, note=f"wrong: error {error:.1e}, {allowed:.0e} is allowed")
+        return case.row(failed(failure))
+    return row if row.note else time(step, row)
 
 
 def film_one(person: int) -> None:
@@ -139,3 +157,9 @@ def generator_row() -> Row:
     config = SyntheticConfig(out=Path("unused"))
     shape = f"{config.frames} frames of {config.size} px, one process"
     return Row("synthetic clips", "data", "fmlfast", shape, frames=float(config.frames))
+
+
+def data_rows(folder: Path) -> Iterator[Row]:
+    """The generator's row and the loader's, timed by the wall clock. `folder` holds clips of `make_clips`."""
+    people = itertools.count()
+    yield replace(generator_row(), **vars(time_cpu(lambda: film_one(next(people)), 5)))

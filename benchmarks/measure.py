@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.case import Bench, Inputs, Outputs
+from benchmarks.peers import distance
 from benchmarks.providers import Provider, providers
 from benchmarks.rows import OUT_OF_TIME, Row
-from benchmarks.timing import Call, Timing, cache_bytes, count_launches, peak_mb, time_gpu
+from benchmarks.timing import Call, Deadline, Timing, cache_bytes, count_launches, peak_mb, time_gpu
 
 DIRECTIONS = ("forward", "backward")
+COMPILE_SHARE = 0.6  # of a run's time, after which nothing more is compiled, so that the sweeps get their turn
 MOST_SETS = 64  # of inputs that are used in turn
 
 
@@ -114,7 +116,8 @@ class Inspector:
         found, outputs = self._results(job.provider.run, self.inputs, job.direction)
         again, _ = self._results(job.provider.run, self.inputs, job.direction)
         same = all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(found, again, strict=True))
-        return self.bench.error(found, self._expected(job.direction, outputs)), same
+        compare = self.bench.error if job.provider.differs is None else distance
+        return compare(found, self._expected(job.direction, outputs)), same
 
     def _expected(self, direction: str, outputs: int) -> Outputs:
         """In float64, from the first `outputs` results: another library may leave out what the last ones say."""
@@ -127,7 +130,7 @@ class Inspector:
 
     def _results(self, run: Callable[[Inputs], Outputs], inputs: Inputs, direction: str) -> tuple[Outputs, int]:
         """Results or gradients, and how many results there are."""
-        inputs = leaves(self.bench, inputs)
+        inputs = leaves(self.bench, convert(inputs, torch.clone))  # some operations change their inputs
         outputs = run(inputs)
         if direction == "forward":
             return tuple(out.detach() for out in outputs), len(outputs)
@@ -154,23 +157,47 @@ class Inspector:
         return lambda: gradients(outputs, inputs, self.bench, given)
 
 
-def inspect(job: Job, inspector: Inspector) -> Row:
+def failed(failure: Exception) -> str:
+    """The note of a row whose provider raised."""
+    return f"failed: {type(failure).__name__}: {' '.join(str(failure).split())[:160]}"
+
+
+class LastInspector:
+    """The inspector of a case; only the last one is kept, and let go before the next one takes its memory."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.last: Inspector | None = None
+
+    def __call__(self, bench: Bench) -> Inspector:
+        if self.last is None or self.last.bench is not bench:
+            self.last = None
+            self.last = Inspector(bench, self.device)
+        return self.last
+
+
+def inspect(job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Deadline) -> Row:
     """The row of a job that is not timed yet. Its note is empty only where the results are right."""
     if job.provider.missing:
         return job.row(job.provider.missing)
+    if deadline.passed(COMPILE_SHARE if job.provider.name == "compile" else 1.0):
+        return job.row(OUT_OF_TIME)
     try:
-        error, same = inspector.check(job)
+        with deadline.limit():
+            error, same = inspector_of(job.bench).check(job)
     except Exception as failure:  # of another library too: one row must not end the run
-        return job.row(f"failed: {type(failure).__name__}: {' '.join(str(failure).split())[:160]}")
+        return job.row(failed(failure))
     row = replace(job.row(), max_error=error, repeatable=same)
-    allowed = job.bench.tolerance[job.direction]
+    differs = job.provider.differs
+    allowed = job.bench.tolerance[job.direction] if differs is None else getattr(differs, job.direction)
     return row if error <= allowed else replace(row, note=f"wrong: error {error:.1e}, {allowed:.0e} is allowed")
 
 
-def timed(row: Row, timing: Timing, bench: Bench, bandwidth: float) -> Row:
+def timed(row: Row, timing: Timing, job: Job, bandwidth: float) -> Row:
     """The row with its times, and what they mean in bytes and operations a second."""
+    bench, differs = job.bench, job.provider.differs
     cost = bench.forward if row.direction == "forward" else bench.backward
-    row = replace(row, **vars(timing))
+    row = replace(row, **vars(timing), note="" if differs is None else f"error is a mean square's: {differs.why}")
     if cost is None:
         return row
     seconds = timing.median_ms / 1e3
@@ -178,21 +205,18 @@ def timed(row: Row, timing: Timing, bench: Bench, bandwidth: float) -> Row:
     return replace(row, copy_bandwidth_percent=percent, gflops=cost.flops / seconds / 1e9)
 
 
-def measure_gpu(job: Job, inspector: Inspector, bandwidth: float, budget: float) -> Row:
+def measure_gpu(
+    job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Deadline, bandwidth: float, budget: float
+) -> Row:
     """The whole row of a job, timed for about `budget` seconds on a GPU."""
-    row = inspect(job, inspector)
+    row = inspect(job, inspector_of, deadline)
     if row.note:
         return row
     try:
-        calls = inspector.calls(job)
+        calls = inspector_of(job.bench).calls(job)
         timing = time_gpu(calls, budget)
         launches, waits = count_launches(calls[0])
         counted = replace(row, launches=float(launches), host_syncs=float(waits), peak_mb=peak_mb(calls[0]))
     except torch.OutOfMemoryError:
         return replace(row, note="failed: out of memory")
-    return timed(counted, timing, job.bench, bandwidth)
-
-
-def left_out(job: Job) -> Row:
-    """The row of a job for which no time was left."""
-    return job.row(OUT_OF_TIME)
+    return timed(counted, timing, job, bandwidth)

@@ -30,7 +30,7 @@ def sweep_plots(device: str, rows: Sequence[Row], folder: Path) -> dict[str, Pat
     matplotlib = require("matplotlib", "eval")
     matplotlib.use("Agg")
     plt = require("matplotlib.pyplot", "eval")
-    colors = dict(zip(providers_of(timed), COLORS, strict=False))
+    colors: dict[str, str] = dict(zip(providers_of(timed), COLORS, strict=False))
     paths = {}
     for sweep in sorted({row.sweep for row in timed}, key=list(AXES).index):
         paths[sweep] = folder / f"bench-{device}-{sweep}.png"
@@ -41,6 +41,7 @@ def sweep_plots(device: str, rows: Sequence[Row], folder: Path) -> dict[str, Pat
 
 def _draw(plt: ModuleType, sweep: str, rows: Sequence[Row], colors: dict[str, str], path: Path) -> None:
     ops = sorted({row.op for row in rows})
+    ticker = require("matplotlib.ticker", "eval")
     columns = min(COLUMNS, len(ops))
     lines = -(-len(ops) // columns)
     figure, axes = plt.subplots(
@@ -54,12 +55,16 @@ def _draw(plt: ModuleType, sweep: str, rows: Sequence[Row], colors: dict[str, st
         panel.set_ylabel(f"ns per {some[0].element}" if some[0].elements else "ms", fontsize=9)
         ticks = sorted({row.x for row in some})
         panel.set_xticks(ticks, [_tick(x) for x in ticks], fontsize=8)
-        panel.minorticks_off()
+        panel.xaxis.minorticks_off()
+        panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=8))
+        panel.yaxis.set_minor_locator(ticker.NullLocator())
+        panel.yaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         panel.tick_params(axis="y", labelsize=8)
     for panel in axes.flat[len(ops) :]:
         panel.set_visible(False)
     figure.supxlabel(AXES[sweep], fontsize=10)
-    figure.legend(known.values(), known.keys(), loc="outside upper center", ncols=min(len(known), 6), fontsize=8)
+    legend = dict(loc="outside upper center", ncols=min(len(known), 2 * columns), fontsize=8, frameon=False)
+    figure.legend(known.values(), known.keys(), **legend)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 

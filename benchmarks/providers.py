@@ -1,7 +1,6 @@
 """Who computes an operation: the kernels, the torch reference, torch.compile of it, and other libraries."""
 
 import importlib
-import importlib.util
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +8,9 @@ from types import ModuleType
 
 import torch
 
+import benchmarks.peers
 from benchmarks.case import Bench, Inputs, Outputs
+from benchmarks.peers import Difference
 from fmlfast.kernels._backend import interpreting
 
 
@@ -21,6 +22,8 @@ class Provider:
     run: Callable[[Inputs], Outputs]
     missing: str = ""
     """Why it cannot run here, such as "not installed"; empty where it can."""
+    differs: Difference | None = None
+    """How far another library's results may be from ours, and why."""
 
 
 def providers(bench: Bench, device: str) -> list[Provider]:
@@ -34,7 +37,9 @@ def providers(bench: Bench, device: str) -> list[Provider]:
     if not bench.sweep:
         found.append(Provider("compile", compiled(bench)))
     return found + [
-        Provider(peer.NAME, peer.RUNS[bench.op], peer.available()) for peer in peers() if bench.op in peer.RUNS
+        Provider(peer.NAME, peer.RUNS[bench.op], peer.available(), getattr(peer, "DIFFERS", {}).get(bench.op))
+        for peer in peers()
+        if bench.op in peer.RUNS
     ]
 
 
@@ -51,10 +56,6 @@ def compiled(bench: Bench) -> Callable[[Inputs], Outputs]:
 
 
 def peers() -> list[ModuleType]:
-    """The modules of benchmarks.peers that wrap another library: NAME, available(), RUNS by operation."""
-    if importlib.util.find_spec("benchmarks.peers") is None:
-        return []
-    package = importlib.import_module("benchmarks.peers")
-    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
-    modules = [importlib.import_module(f"benchmarks.peers.{name}") for name in names]
-    return [module for module in modules if hasattr(module, "RUNS")]
+    """The modules of benchmarks.peers, each of which wraps another library, installed or not."""
+    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.peers.__path__) if not m.name.startswith("_"))
+    return [importlib.import_module(f"benchmarks.peers.{name}") for name in names]

@@ -16,15 +16,15 @@ TITLES = {"cuda": "GPU", "cpu": "CPU"}
 NOT_MEASURED = "not measured"
 INTRODUCTION = """# Benchmarks
 
-Made by `python -m benchmarks.report` from [cpu.csv](../benchmarks/results/cpu.csv) and, where it was measured,
-cuda.csv beside it; do not edit. `make bench` measures the CPU, `python -m benchmarks.run --device cuda` a GPU.
+Made by `python -m benchmarks.report` from [cpu.csv](../benchmarks/results/cpu.csv), and from cuda.csv where a GPU was
+measured; do not edit. `make bench` measures the CPU, `python -m benchmarks.run --device cuda` a GPU.
 
 Every result and every gradient is compared with float64 on the inputs of that run before it is timed; a wrong one is
-not timed. Times are medians. CPU times come from pytest-benchmark, by the wall clock; GPU times lie between two events,
-the GPU being kept busy while the host prepares a call, so that a short operation shows its own time, as it has in a
-CUDA graph. Calls take turns on copies of the inputs that do not fit the last cache together. The forward pass keeps what the
-backward pass needs. **Floor** is what the operation must read and write, once, at the speed of a copy measured in the
-same run."""
+not timed. Times are medians. CPU times come from pytest-benchmark, by the wall clock; GPU times lie between two
+events, the GPU being kept busy while the host prepares a call, so that a short operation shows its own time, as it has
+in a CUDA graph. Calls take turns on copies of the inputs that do not fit the last cache together. The forward pass
+keeps what the backward pass needs. **Floor** is what the operation must read and write, once, at the speed of a copy
+measured in the same run."""
 
 
 def write_report(results: Path = RESULTS, docs: Path = DOCS) -> Path:
@@ -130,7 +130,7 @@ def details(rows: Sequence[Row]) -> list[str]:
     ]
     parts = []
     for op in dict.fromkeys(row.op for row in rows):
-        lines = [_detail(row) for row in rows if row.op == op]
+        lines = [_detail(row) for row in rows if row.op == op and not (row.sweep and row.note == "not installed")]
         parts.append(f"<details><summary>{op}</summary>\n\n{markdown(header, lines, 3)}\n\n</details>")
     return parts
 

@@ -4,25 +4,23 @@ python -m benchmarks.run --device cuda|cpu [--only OP] [--compare] [--seconds N]
 """
 
 import argparse
-import itertools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from benchmarks import end_to_end
-from benchmarks.measure import Inspector, Job, jobs, left_out, measure_gpu
+from benchmarks.measure import LastInspector, jobs, measure_gpu
 from benchmarks.ops import all_cases
 from benchmarks.report import write_report
-from benchmarks.rows import OUT_OF_TIME, RESULTS, Row, merge, provenance, read_rows, write_rows
+from benchmarks.rows import RESULTS, Row, merge, provenance, read_rows, write_rows
 from benchmarks.timing import Call, Deadline, copy_bandwidth, count_launches, peak_mb, time_gpu
 
 ROW_SECONDS = 0.25  # of timing for a row on a GPU
-COMPILE_SHARE = 0.6  # of the time, after which nothing more is compiled, so that the sweeps get their turn
 
 
 def main() -> None:
@@ -86,46 +84,29 @@ def cuda_rows(only: str | None, seconds: float) -> list[Row]:
 
 def measure_cuda(only: str | None, deadline: Deadline) -> Iterator[Row]:
     """Operations at the sizes of training, then whole steps, torch.compile, and sweeps, the largest last."""
-    bandwidth = copy_bandwidth("cuda")
+    bandwidth, inspector_of = copy_bandwidth("cuda"), LastInspector("cuda")
     todo = [job for job in jobs(all_cases(), "cuda") if only in (None, job.bench.op)]
-    yield from _operations((job for job in todo if not _later(job)), deadline, bandwidth)
-    yield from _end_to_end(only, deadline)
-    yield from _operations((job for job in todo if _later(job)), deadline, bandwidth)
-
-
-def _later(job: Job) -> bool:
-    return bool(job.bench.sweep) or job.provider.name == "compile"
-
-
-def _operations(todo: Iterable[Job], deadline: Deadline, bandwidth: float) -> Iterator[Row]:
-    for bench, group in itertools.groupby(todo, key=lambda job: job.bench):
-        inspector = None  # the last one's memory is free before the next one's is taken
-        for job in group:
-            if deadline.passed(COMPILE_SHARE if job.provider.name == "compile" else 1.0):
-                yield left_out(job)
-                continue
-            inspector = inspector or Inspector(bench, "cuda")
-            yield measure_gpu(job, inspector, bandwidth, ROW_SECONDS)
-        del inspector
-        torch.cuda.empty_cache()
+    first = [job for job in todo if not job.bench.sweep and job.provider.name != "compile"]
+    for job in first:
+        yield measure_gpu(job, inspector_of, deadline, bandwidth, ROW_SECONDS)
+    inspector_of.last = None
+    if only is None or not todo:
+        yield from _end_to_end(only, deadline)
+    for job in todo[len(first) :]:
+        yield measure_gpu(job, inspector_of, deadline, bandwidth, ROW_SECONDS)
 
 
 def _end_to_end(only: str | None, deadline: Deadline) -> Iterator[Row]:
-    cases = [case for case in end_to_end.step_cases("cuda") if only in (None, case.op)]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "synthetic"
-        if cases:
-            end_to_end.make_clips(folder)
-        for case in cases:
-            if deadline.passed(COMPILE_SHARE):
-                yield case.row(OUT_OF_TIME)
-                continue
-            row = end_to_end.inspect_step(case, folder, "cuda")
-            yield row if row.note else _timed_step(row, end_to_end.training_step(case, folder, "cuda"))
-        yield from end_to_end.data_rows(folder, only)
+        end_to_end.make_clips(folder)
+        for case in end_to_end.step_cases("cuda"):
+            if only in (None, case.op):
+                yield end_to_end.measure_step(case, folder, "cuda", deadline, _time_step)
+        yield from (row for row in end_to_end.data_rows(folder) if only in (None, row.op))
 
 
-def _timed_step(row: Row, step: Call) -> Row:
+def _time_step(step: Call, row: Row) -> Row:
     """A step as training sees it, the host's time included."""
     timing = time_gpu([step], 2.0, ahead=False)
     launches, waits = count_launches(step)

@@ -12,14 +12,11 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import end_to_end
-from benchmarks.case import Bench
 from benchmarks.end_to_end import StepCase
-from benchmarks.measure import Inspector, Job, inspect, jobs, left_out, timed
+from benchmarks.measure import Job, LastInspector, inspect, jobs, timed
 from benchmarks.ops import all_cases
-from benchmarks.rows import OUT_OF_TIME, Row
+from benchmarks.rows import Row
 from benchmarks.timing import Call, Deadline, Timing, summarize
-
-COMPILE_SHARE = 0.6  # of the time, after which nothing more is compiled, so that the sweeps get their turn
 
 Record = Callable[[Row], None]
 
@@ -38,45 +35,44 @@ def measured(benchmark: BenchmarkFixture, group: str, call: Call) -> Timing:
     """Runs a call by pytest-benchmark, in a table of its operation's."""
     benchmark.group = group
     benchmark(call)
+    assert benchmark.stats is not None
     return summarize(benchmark.stats.stats.data)
+
+
+def kept(row: Row, record: Record) -> None:
+    """Records a row, and fails or skips where it has no time."""
+    record(row)
+    if row.note.startswith(("wrong", "failed")):
+        pytest.fail(row.note, pytrace=False)
+    if row.median_ms is None:
+        pytest.skip(row.note)
 
 
 def test_training_step(
     case: StepCase, benchmark: BenchmarkFixture, clips: Path, record: Record, deadline: Deadline
 ) -> None:
     """A whole training step, whose losses after a step must be those of the eager one."""
-    if deadline.passed():
-        record(case.row(OUT_OF_TIME))
-        pytest.skip(OUT_OF_TIME)
-    row = end_to_end.inspect_step(case, clips, "cpu")
-    if row.note:
-        record(row)
-        pytest.fail(row.note, pytrace=False)
-    timing = measured(benchmark, case.op, end_to_end.training_step(case, clips, "cpu"))
-    record(replace(row, **vars(timing)))
+
+    def time(step: Call, row: Row) -> Row:
+        return replace(row, **vars(measured(benchmark, case.op, step)))
+
+    kept(end_to_end.measure_step(case, clips, "cpu", deadline, time), record)
 
 
 def test_operation(
     job: Job,
     benchmark: BenchmarkFixture,
-    inspector_of: Callable[[Bench], Inspector],
+    inspector_of: LastInspector,
     record: Record,
     deadline: Deadline,
     bandwidth: float,
 ) -> None:
     """One operation, checked against float64 and then timed."""
-    if deadline.passed(COMPILE_SHARE if job.provider.name == "compile" else 1.0):
-        record(left_out(job))
-        pytest.skip(OUT_OF_TIME)
-    inspector = inspector_of(job.bench)
-    row = inspect(job, inspector)
-    if row.note:
-        record(row)
-        if job.provider.missing:
-            pytest.skip(row.note)
-        pytest.fail(row.note, pytrace=False)
-    calls = itertools.cycle(inspector.calls(job))
-    record(timed(row, measured(benchmark, row.op, lambda: next(calls)()), job.bench, bandwidth))
+    row = inspect(job, inspector_of, deadline)
+    if not row.note:
+        calls = itertools.cycle(inspector_of(job.bench).calls(job))
+        row = timed(row, measured(benchmark, row.op, lambda: next(calls)()), job, bandwidth)
+    kept(row, record)
 
 
 def test_generator(benchmark: BenchmarkFixture, record: Record, request: pytest.FixtureRequest) -> None:

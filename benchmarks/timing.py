@@ -2,8 +2,10 @@
 
 import itertools
 import math
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,7 +98,7 @@ def count_launches(call: Call) -> tuple[int, int]:
     def names(traced: Call) -> list[str]:
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
             traced()
-        return [event.name for event in record.events()]
+        return [event.name for event in record.events() or ()]
 
     def count(found: list[str], parts: tuple[str, ...]) -> int:
         return sum(name.startswith(("cuda", "cu", "hip")) and any(part in name for part in parts) for name in found)
@@ -123,10 +125,22 @@ class Deadline:
     def __init__(self, seconds: float) -> None:
         self.start, self.seconds = time.monotonic(), seconds
 
-    def left(self) -> float:
-        """Seconds until the end, negative after it."""
-        return self.start + self.seconds - time.monotonic()
-
     def passed(self, share: float = 1.0) -> bool:
         """Whether that share of the time is over."""
         return time.monotonic() - self.start >= share * self.seconds
+
+    @contextmanager
+    def limit(self, most: float = 100.0) -> Iterator[None]:
+        """Raises TimeoutError inside when it takes longer than `most` seconds, or than what is left and a little."""
+
+        def stop(*_: object) -> None:
+            raise TimeoutError(f"took more than {seconds:.0f} s")
+
+        seconds = min(most, max(self.start + self.seconds - time.monotonic(), 0.0) + 10.0)
+        before = signal.signal(signal.SIGALRM, stop)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
+            signal.signal(signal.SIGALRM, before)
