@@ -3,10 +3,14 @@
 import torch
 from torch import Tensor
 
+JOINT = 0.04045  # sRGB value up to which the transfer is linear
+
 
 def srgb_to_linear(image: Tensor) -> Tensor:
     """Linear RGB of sRGB values, any shape, both in [0, 1]."""
-    return torch.where(image <= 0.04045, image / 12.92, ((image.clamp(min=0.0) + 0.055) / 1.055) ** 2.4)
+    # Both pieces meet at JOINT; torch.where and pow would take twice as long.
+    curve = image.clamp(min=JOINT).add_(0.055).div_(1.055).log2().mul_(2.4).exp2_()
+    return image.clamp(max=JOINT).sub_(JOINT).div_(12.92).add_(curve)
 
 
 def linear_to_srgb(image: Tensor) -> Tensor:
