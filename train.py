@@ -20,6 +20,7 @@ from fmlfast.checkpoint import load_state, save_state
 from fmlfast.data.augment import AugmentConfig
 from fmlfast.data.draws import Batch
 from fmlfast.data.loader import ClipDataset, training_batches
+from fmlfast.data.prefetch import Prefetcher
 from fmlfast.data.shards import list_splits, read_meta
 from fmlfast.data.synthetic import SyntheticConfig, generate
 from fmlfast.distributed import World
@@ -189,7 +190,7 @@ def train_model(config: Config, world: World) -> None:
     steps = sys.maxsize if config.profile else config.steps
     part = (world.rank, world.size)
     batches = training_batches(clips, config.batch, config.frames, steps, config.seed, start, config.workers, part)
-    batches = (batch.to(world.device) for batch in batches)
+    batches = Prefetcher(batches, world.device)
     if config.profile:
         profile(config, step, batches)
         return
