@@ -1,6 +1,5 @@
-"""Compiles kernels ahead of time, without a GPU, and reads off what they use: registers, spills, shared memory."""
+"""Compiles kernels ahead of time, without a GPU, and reads off what they use: registers, memory, instructions."""
 
-import os
 import re
 import subprocess
 import tempfile
@@ -8,7 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compile._instructions import Instruction, amd, sass
+
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
+
+
+@dataclass(frozen=True)
+class InStep:
+    """How a training step of the preset "paper" uses a kernel: 8 subjects of 4 frames."""
+
+    stage: str
+    """As in the table of `train.py --profile`."""
+    count: float
+    """Elements, over all launches."""
+    program: float
+    """Elements of a program."""
+    passes: tuple[float, ...] = ()
+    """How often each loop of the machine code is passed, in the order in which they begin."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,11 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     """Launch options, such as num_warps and enable_fp_fusion."""
     unaligned: tuple[str, ...] = ()
-    """Pointers not known to be multiples of 16 bytes; strides and sizes never are."""
+    """Pointers not known to be multiples of 16 bytes."""
+    multiples: tuple[str, ...] = ()
+    """Sizes and strides that are multiples of 16, for which Triton compiles a kernel of its own with wider loads."""
+    step: InStep | None = None
+    """None where a training step does without."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +62,13 @@ class Usage:
     """Registers (AMD) or bytes (NVIDIA) of a thread that spilled to memory."""
     shared: int
     """Bytes of shared memory of a program."""
+    warps: int
+    """Warps (NVIDIA) or wavefronts (AMD) of a program."""
+    instructions: list[Instruction]
+    """Of a thread; none where they were not asked for."""
 
 
-def compile_case(case: Case, target: str) -> Usage:
+def compile_case(case: Case, target: str, instructions: bool = True) -> Usage:
     """Compiles a case for one of TARGETS; not to be called in Triton's interpreter."""
     import triton
     from triton.backends.compiler import GPUTarget
@@ -58,7 +81,10 @@ def compile_case(case: Case, target: str) -> Usage:
     signature: dict[str, str] = dict(zip(names, types, strict=True)) | dict.fromkeys(case.constexprs, "constexpr")
     signature = {name: signature[name] for name in case.kernel.arg_names}
     place = {name: (i,) for i, name in enumerate(case.kernel.arg_names)}
+    if unknown := {*case.unaligned, *case.multiples} - set(names):
+        raise ValueError(f"{case.kernel.__name__} has no arguments {sorted(unknown)}")
     aligned = [n for n, t in zip(names, types, strict=True) if t[0] == "*" and n not in case.unaligned]
+    aligned += case.multiples
     source = ASTSource(
         fn=case.kernel,
         signature=signature,
@@ -66,27 +92,29 @@ def compile_case(case: Case, target: str) -> Usage:
         attrs={place[name]: [["tt.divisibility", 16]] for name in aligned},
     )
     compiled = triton.compile(source, target=GPUTarget(*TARGETS[target]), options=case.options)
+    shared, warps = compiled.metadata.shared, compiled.metadata.num_warps
     if TARGETS[target][0] == "hip":
-        registers, spills = _amd(compiled.asm["amdgcn"])
-    else:
-        registers, spills = _nvidia(compiled.asm["ptx"], Path(triton.__file__).parent)
-    return Usage(registers, spills, compiled.metadata.shared)
+        assembly = compiled.asm["amdgcn"]
+        found = amd(assembly) if instructions else []
+        return Usage(*_amd_registers(assembly), shared, warps, found)
+    tools = Path(triton.__file__).parent / "backends/nvidia/bin"
+    with tempfile.TemporaryDirectory() as folder:
+        registers, spills = _nvidia_registers(compiled.asm["cubin"], Path(folder), tools)
+        found = sass(compiled.asm["cubin"], Path(folder), tools) if instructions else []
+    return Usage(registers, spills, shared, warps, found)
 
 
-def _amd(assembly: str) -> tuple[int, int]:
+def _amd_registers(assembly: str) -> tuple[int, int]:
     def read(name: str) -> int:
         return int(re.findall(rf"\.{name}:\s+(\d+)", assembly)[-1])
 
     return read("vgpr_count"), read("vgpr_spill_count") + read("sgpr_spill_count")
 
 
-def _nvidia(ptx: str, triton_folder: Path) -> tuple[int, int]:
-    architecture = re.findall(r"^\.target (\w+)", ptx, re.MULTILINE)[0]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.ptx"
-        path.write_text(ptx)
-        command = [triton_folder / "backends/nvidia/bin/ptxas", "-v", f"--gpu-name={architecture}", path, "-o"]
-        report = subprocess.run([*command, os.devnull], capture_output=True, text=True, check=True).stderr
-    registers = int(re.findall(r"Used (\d+) registers", report)[-1])
-    stores, loads = (int(re.findall(rf"(\d+) bytes spill {what}", report)[-1]) for what in ("stores", "loads"))
-    return registers, stores + loads
+def _nvidia_registers(cubin: bytes, folder: Path, tools: Path) -> tuple[int, int]:
+    path = folder / "kernel.cubin"
+    path.write_bytes(cubin)
+    command = [tools / "cuobjdump", "--dump-resource-usage", path]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    # A kernel's stack holds nothing but what spilled.
+    return int(re.findall(r"REG:(\d+)", report)[-1]), int(re.findall(r"STACK:(\d+)", report)[-1])

@@ -1,4 +1,7 @@
-"""Compiles every kernel for every target and writes a table: python -m benchmarks.compile [--out FILE.csv]."""
+"""Compiles every kernel for every target and writes a table of them, and one of a training step for an H100.
+
+python -m benchmarks.compile [--out FILE.csv] [--static FILE.md] [--count TARGET...]
+"""
 
 import argparse
 import csv
@@ -7,34 +10,69 @@ import pkgutil
 from pathlib import Path
 
 import benchmarks.compile
-from benchmarks.compile import TARGETS, Case, compile_case
+from benchmarks.compile import TARGETS, Case, Usage, compile_case
+from benchmarks.compile._instructions import WIDTHS, count
+from benchmarks.compile._static import markdown
+from fmlfast._atomic import atomic_path
 
-COLUMNS = ("kernel", "variant", "target", "registers", "spills", "shared_bytes", "bytes_per_element", "element")
+ROOT = Path(__file__).parent.parent.parent
 
 
 def all_cases() -> list[Case]:
     """The cases of all operations, one module of this package each."""
-    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.compile.__path__) if m.name != "__main__")
+    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.compile.__path__) if not m.name.startswith("_"))
     return [case for name in names for case in importlib.import_module(f"benchmarks.compile.{name}").CASES]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "compile_report.csv")
-    out: Path = parser.parse_args().out
-    rows = []
-    for case in all_cases():
-        for target in TARGETS:
-            usage = compile_case(case, target)
-            name = case.kernel.__name__
-            rows.append(
-                (name, case.variant, target, usage.registers, usage.spills, usage.shared, case.bytes, case.element)
+def row(case: Case, target: str, usage: Usage) -> dict[str, object]:
+    """A line of the CSV: what a thread uses and executes, every loop passed once; per element in a training step."""
+    found: dict[str, object] = {
+        "kernel": case.kernel.__name__,
+        "variant": case.variant,
+        "target": target,
+        "registers": usage.registers,
+        "spills": usage.spills,
+        "shared_bytes": usage.shared,
+        "bytes_per_element": case.bytes,
+        "element": case.element,
+    }
+    once = count(usage.instructions)
+    kinds = ("total", "atomics", "fp32", "special", "shared", "branches", "loops")
+    numbers = {"instructions" if kind == "total" else kind: getattr(once, kind) for kind in kinds}
+    for kind in ("loads", "stores"):
+        numbers |= {f"{kind}_{bits}": n for bits, n in zip(WIDTHS, getattr(once, kind), strict=True)}
+    found |= {name: int(n) if usage.instructions else "" for name, n in numbers.items()}
+    found |= dict.fromkeys(("stage", "elements", "issued_bytes_per_element", "slots_per_element"), "")
+    if case.step is not None and target == "sm_90" and usage.instructions:
+        if len(case.step.passes) != once.loops:
+            raise ValueError(
+                f"{case.kernel.__name__}, {case.variant}: {once.loops} loops, passes for {case.step.passes}"
             )
-            print(*rows[-1], sep=", ")
-    with out.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
+        weighted = count(usage.instructions, case.step.passes)
+        found["stage"], found["elements"] = case.step.stage, case.step.count
+        found["issued_bytes_per_element"] = round(weighted.issued_bytes * 32 * usage.warps / case.step.program, 2)
+        found["slots_per_element"] = round(weighted.total * usage.warps / case.step.program, 3)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "compile_report.csv")
+    parser.add_argument("--static", type=Path, default=ROOT / "docs" / "static.md")
+    # Those of sm_80 hardly differ from sm_90's, and NVIDIA's disassembler takes a while.
+    parser.add_argument("--count", nargs="*", choices=TARGETS, default=["sm_90", "gfx942"], help="whose instructions")
+    arguments = parser.parse_args()
+    rows = [
+        row(case, target, compile_case(case, target, instructions=target in arguments.count))
+        for case in all_cases()
+        for target in TARGETS
+    ]
+    with atomic_path(arguments.out) as path, path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
         writer.writerows(rows)
+    with atomic_path(arguments.static) as path:
+        path.write_text(markdown([{name: str(value) for name, value in row.items()} for row in rows]))
 
 
 if __name__ == "__main__":

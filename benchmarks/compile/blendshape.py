@@ -1,6 +1,7 @@
 """Compile cases of kernels/blendshape_triton.py."""
 
-from benchmarks.compile import Case
+from benchmarks.compile import Case, InStep
+from benchmarks.compile._paper import BASIS, EXPRESSION_BASIS
 from fmlfast.kernels.blendshape_triton import SPLIT, STRIPS, TERMS, linear_decode_bwd_kernel, linear_decode_fwd_kernel
 
 FORWARD = "*fp32 *fp32 {} *fp32 i32 i32 i32 i32 i32"
@@ -16,6 +17,8 @@ CASES = [
             options={"num_warps": 2},
             bytes=size,
             element="element of the basis",
+            multiples=("basis_stride",),
+            step=InStep("geometry", BASIS, 500 * 256, (500 / TERMS,)) if (rows, size) == (8, 4) else None,
         )
         for rows, basis, size in ((8, "*fp32", 4), (8, "*bf16", 2), (16, "*fp32", 4))
     ),
@@ -37,6 +40,10 @@ CASES = [
             options={"num_warps": 4},
             bytes=size,
             element="element of the basis",
+            # Of 16 rows for the 32 frames' expressions, the basis twice.
+            step=InStep("geometry, backward", EXPRESSION_BASIS, terms * SPLIT / 2, (SPLIT / 64,))
+            if rows == 16
+            else None,
         )
         for rows, terms, basis, size in ((8, 32, "*fp32", 4), (8, 32, "*bf16", 2), (16, 16, "*fp32", 4))
     ),

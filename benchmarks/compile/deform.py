@@ -1,6 +1,7 @@
 """Compile cases of kernels/deform_triton.py and _deform_grad_triton.py."""
 
-from benchmarks.compile import Case
+from benchmarks.compile import Case, InStep
+from benchmarks.compile import _paper as paper
 from fmlfast.kernels._deform_grad_triton import deform_bwd_kernel, skin_displacements_bwd_kernel
 from fmlfast.kernels.deform_triton import COEFFICIENTS, deform_fwd_kernel
 
@@ -18,6 +19,7 @@ CASES = [
             options={"num_warps": 2},
             bytes=size,
             element="vertex of 32 frames",
+            step=InStep("geometry", paper.VERTICES_OF_FRAMES / 32, 64 / 2, (8, 13)) if subjects == 4 else None,
         )
         for subjects, frames, expressions, size in (
             (4, 4, "*fp32", 51 * 12 + 32 * 12),
@@ -42,6 +44,7 @@ CASES = [
         options={"num_warps": 2},
         bytes=39,
         element="vertex of a frame",
+        step=InStep("geometry, backward", paper.VERTICES_OF_FRAMES, 256 * paper.FRAMES, (paper.FRAMES,)),
     ),
     *(
         Case(
@@ -52,6 +55,9 @@ CASES = [
             options={"num_warps": 8},
             bytes=12,
             element="vertex of a subject",
+            step=InStep("geometry, backward", 8 * paper.VERTICES_OF_SUBJECTS, 8 * paper.ENTRIES, (paper.ENTRY_PASSES,))
+            if columns == 32
+            else None,
         )
         for variant, entries, columns in (("8 subjects", 256, 32), ("1 subject", 1024, 4))
     ),

@@ -1,6 +1,7 @@
 """Compile cases of kernels/low_rank_adam_triton.py."""
 
-from benchmarks.compile import Case
+from benchmarks.compile import Case, InStep
+from benchmarks.compile._paper import BASIS
 from fmlfast.kernels.low_rank_adam_triton import SPLIT, low_rank_adam_kernel
 
 TYPES = "*fp32 {0} {0} {1}*fp32 *fp32 *fp32 i32 i32 i32 i32 i32 fp32 fp32 fp32"
@@ -15,6 +16,10 @@ CASES = [
         options={"num_warps": 4},
         bytes=size,
         element="element of the basis",
+        multiples=("code_stride", "basis_stride"),
+        step=InStep("optimiser", BASIS, terms * SPLIT, (SPLIT / 32,))
+        if (rows, codes, moments) == (8, True, "*fp32")
+        else None,
     )
     for rows, terms, codes, moments, size in (
         (8, 16, False, "*fp32", 24),

@@ -1,6 +1,7 @@
 """Compile cases of the photometric losses, at vertices and over pixels."""
 
-from benchmarks.compile import Case
+from benchmarks.compile import Case, InStep
+from benchmarks.compile._paper import VERTICES_OF_FRAMES
 from fmlfast.kernels.photometric_pixels_triton import photometric_pixels_fwd_kernel
 from fmlfast.kernels.photometric_triton import (
     constants_of,
@@ -10,6 +11,7 @@ from fmlfast.kernels.photometric_triton import (
 )
 
 OPTIONS = {"num_warps": 4}
+_BACKWARD = InStep("photometric, backward", 6 * VERTICES_OF_FRAMES, 1024)
 GRADIENTS = {
     "no": (28 + 12, {"VERTICES": False, "COLORS": False, "d_vertices_ptr": None, "d_colors_ptr": None}),
     "colour": (28 + 24, {"VERTICES": False, "COLORS": True, "d_vertices_ptr": None}),
@@ -26,12 +28,24 @@ CASES = [
             "vertex of a frame",
             f"{kind}, {gradients} gradients",
             OPTIONS,
+            multiples=("H", "W"),
+            step=InStep("photometric", VERTICES_OF_FRAMES, 128)
+            if (kind, gradients) == ("charbonnier", "both")
+            else None,
         )
         for kind in ("squared", "charbonnier")
         for gradients, (size, constants) in GRADIENTS.items()
     ),
     Case(photometric_mean_kernel, "*fp32 *fp32 *fp32 i32", {"BLOCK": 1024}, 8, "block of vertices", options=OPTIONS),
-    Case(photometric_bwd_kernel, "*fp32 *fp32 *fp32 *fp32 i32 i32 i32", {"BLOCK": 1024}, 8, "number", options=OPTIONS),
+    Case(
+        photometric_bwd_kernel,
+        "*fp32 *fp32 *fp32 *fp32 i32 i32 i32",
+        {"BLOCK": 1024},
+        8,
+        "number",
+        options=OPTIONS,
+        step=_BACKWARD,
+    ),
     *(
         Case(
             photometric_pixels_fwd_kernel,

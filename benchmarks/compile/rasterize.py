@@ -1,6 +1,9 @@
 """How `rasterize` launches its kernels at full size. A face has two triangles for every vertex."""
 
-from benchmarks.compile import Case
+import math
+
+from benchmarks.compile import Case, InStep
+from benchmarks.compile import _paper as paper
 from fmlfast.kernels._rasterize_grad_triton import rasterize_bwd_kernel
 from fmlfast.kernels.rasterize_triton import (
     rasterize_micro_kernel,
@@ -15,6 +18,7 @@ _MESH = "*fp32 *{index} *fp32"
 def _draw(index: str, cull: bool) -> list[Case]:
     mesh, variant = _MESH.format(index=index), f"{index}, {'one side' if cull else 'both sides'}"
     keys = "*i64 *i32 *i64 *i64"
+    in_step, share = index == "i32" and not cull, paper.LARGE / paper.TILE_PROGRAMS
     return [
         Case(
             rasterize_micro_kernel,
@@ -25,6 +29,8 @@ def _draw(index: str, cull: bool) -> list[Case]:
             variant=variant,
             options=_OPTIONS,
             unaligned=("counter_ptr",),
+            multiples=("begin", "end", "triangles", "height", "width"),
+            step=InStep("visibility", paper.TRIANGLES_OF_FRAMES, 128) if in_step else None,
         ),
         Case(
             rasterize_tile_kernel,
@@ -35,6 +41,9 @@ def _draw(index: str, cull: bool) -> list[Case]:
             variant=variant,
             options=_OPTIONS,
             unaligned=("counter_ptr",),
+            multiples=("height", "width"),
+            # A search in the queue, then the program's share of the items, 16 at a time.
+            step=InStep("visibility", paper.LARGE, share, (math.log2(paper.LARGE), share / 16)) if in_step else None,
         ),
     ]
 
@@ -50,6 +59,8 @@ def _pixels(index: str) -> list[Case]:
             element="pixel",
             variant=index,
             options=_OPTIONS,
+            multiples=("pixels", "size", "width"),
+            step=InStep("visibility", paper.PIXELS_OF_FRAMES, 128) if index == "i32" else None,
         ),
         *(
             Case(

@@ -3,7 +3,8 @@
 from fmlfast.kernels.sparsity import TINY
 from fmlfast.kernels.sparsity_triton import chromaticity_fwd_kernel, sparsity_fwd_kernel
 
-from . import Case
+from . import Case, InStep
+from . import _paper as paper
 
 FOUR_WARPS = {"num_warps": 4}
 
@@ -15,6 +16,7 @@ CASES = [
         bytes=4 * 16 + 9,
         element="vertex of a subject",
         options=FOUR_WARPS,
+        step=InStep("regularisers", paper.VERTICES_OF_SUBJECTS, 256, (paper.FRAMES,)),
     ),
     Case(
         sparsity_fwd_kernel,
@@ -23,5 +25,6 @@ CASES = [
         bytes=21 + 12 + 28 / 8,  # a vertex's lists of edges are read from memory once for 8 subjects
         element="vertex of a subject",
         options=FOUR_WARPS,
+        step=InStep("regularisers", paper.VERTICES_OF_SUBJECTS, 128, (paper.RING,)),
     ),
 ]

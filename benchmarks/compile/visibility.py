@@ -1,6 +1,7 @@
 """The kernel of `vertex_visibility`."""
 
-from benchmarks.compile import Case
+from benchmarks.compile import Case, InStep
+from benchmarks.compile._paper import VERTICES_OF_FRAMES
 from fmlfast.kernels.visibility_triton import LANES, vertex_visibility_fwd_kernel
 
 CASES = [
@@ -12,5 +13,6 @@ CASES = [
         "vertex of a frame",
         "a pixel a vertex",
         options={"enable_fp_fusion": False},
+        step=InStep("visibility", VERTICES_OF_FRAMES, LANES),
     )
 ]
