@@ -24,6 +24,8 @@ SMALL = Scene(8, 4, face(0), 128, "cpu")
 """A training step of the preset "cpu"."""
 TINY = Scene(2, 2, sphere_of(200), 24, "test")
 TRAINING = (PAPER, SMALL, TINY)
+PICTURES = (PAPER, SMALL, Scene(1, 2, sphere_of(200), 24, "test"))
+"""The same for operations that know nothing of subjects, whose time in the interpreter goes with the frames."""
 FRAME = Scene(1, 1, face(2), 240, "cpu")
 """One frame of the preset "paper", which a CPU can do."""
 

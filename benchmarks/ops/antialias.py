@@ -1,7 +1,7 @@
 """`antialias`: pixels at silhouettes."""
 
 from benchmarks.case import Bench, Cost, Inputs, Outputs
-from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, TRAINING, error_of_most, measured
+from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, error_of_most, measured
 from benchmarks.scenes import Random, Scene
 from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.antialias import antialias
@@ -59,4 +59,4 @@ def case(scene: Scene) -> Bench:
     )
 
 
-CASES = [case(scene) for scene in (*TRAINING, FRAME, *IMAGES)]
+CASES = [case(scene) for scene in (*PICTURES, FRAME, *IMAGES)]

@@ -1,7 +1,7 @@
 """`interpolate`: colours of vertices over pixels."""
 
 from benchmarks.case import Bench, Cost, Inputs, Outputs
-from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, TRAINING, measured
+from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, measured
 from benchmarks.scenes import Random, Scene
 from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.interpolate import interpolate
@@ -56,4 +56,4 @@ def case(scene: Scene) -> Bench:
     )
 
 
-CASES = [case(scene) for scene in (*TRAINING, FRAME, *IMAGES)]
+CASES = [case(scene) for scene in (*PICTURES, FRAME, *IMAGES)]

@@ -1,7 +1,7 @@
 """`vertex_normals`."""
 
 from benchmarks.case import Bench, Cost, Inputs
-from benchmarks.ops._sizes import FLOAT, INT, TRAINING, VERTICES, measured, runs
+from benchmarks.ops._sizes import FLOAT, INT, PICTURES, VERTICES, measured, runs
 from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.normals import vertex_normals
 
@@ -40,4 +40,4 @@ def case(scene: Scene) -> Bench:
     )
 
 
-CASES = [case(scene) for scene in (*TRAINING, *VERTICES)]
+CASES = [case(scene) for scene in (*PICTURES, *VERTICES)]

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from benchmarks.case import Bench, Cost, Inputs, Outputs
-from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, SUBJECTS, TRAINING, VERTICES, error_of_most, measured
+from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, SUBJECTS, VERTICES, error_of_most, measured
 from benchmarks.scenes import Mesh, Random, Scene, soup
 from fmlfast.kernels._backend import Backend
 from fmlfast.kernels._rasterize_torch import locate
@@ -112,6 +112,6 @@ def soup_case(suite: str, area: float) -> Bench:
 
 
 CASES = [
-    *(case(scene) for scene in (*TRAINING, FRAME, *SUBJECTS, *IMAGES, *VERTICES)),
+    *(case(scene) for scene in (*PICTURES, FRAME, *SUBJECTS, *IMAGES, *VERTICES)),
     *(soup_case(suite, area) for suite in SOUPS for area in AREAS),
 ]

@@ -4,7 +4,7 @@ import torch
 
 from benchmarks.case import Bench, Cost, Inputs, Outputs
 from benchmarks.ops import antialias, interpolate, rasterize
-from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, SUBJECTS, TRAINING, error_of_most, measured
+from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, SUBJECTS, error_of_most, measured
 from benchmarks.scenes import Random, Scene
 from fmlfast.camera import to_camera
 from fmlfast.kernels._backend import Backend
@@ -80,4 +80,4 @@ def case(scene: Scene) -> Bench:
     )
 
 
-CASES = [case(scene) for scene in (*TRAINING, FRAME, *SUBJECTS, *IMAGES)]
+CASES = [case(scene) for scene in (*PICTURES, FRAME, *SUBJECTS, *IMAGES)]

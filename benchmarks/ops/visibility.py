@@ -1,7 +1,7 @@
 """`vertex_visibility`: which vertices a camera sees."""
 
 from benchmarks.case import Bench, Cost, Inputs
-from benchmarks.ops._sizes import FLOAT, FRAME, TRAINING, measured, runs
+from benchmarks.ops._sizes import FLOAT, FRAME, PICTURES, measured, runs
 from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.rasterize import rasterize
@@ -40,4 +40,4 @@ def case(scene: Scene) -> Bench:
     )
 
 
-CASES = [case(scene) for scene in (*TRAINING, FRAME)]
+CASES = [case(scene) for scene in (*PICTURES, FRAME)]
