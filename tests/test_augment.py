@@ -122,3 +122,24 @@ def test_augmentation_of_a_batch(frames: Frames) -> None:
     assert changed.images.dtype == torch.float32 and changed.images.is_contiguous()
     assert changed.images.min() >= 0 and changed.images.max() <= 1
     assert not torch.allclose(changed.landmarks, frames.landmarks, atol=1)
+
+
+@pytest.mark.gpu
+def test_a_graph_can_hold_it(frames: Frames) -> None:
+    config = AugmentConfig(roll=0.1, scale=0.1, shift=0.05)
+    batches = [Batch(packed(frames), draw(1, slots, 4)).to("cuda") for slots in ([3, 4], [8, 9])]
+    expected = augment(batches[1], config)  # also uploads the constants
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        augment(batches[0], config)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = augment(batches[0], config)
+    for target, source in zip(batches[0].tensors(), batches[1].tensors(), strict=True):
+        target.copy_(source)
+    graph.replay()
+    for a, b in zip((*found[0].tensors(), *found[1:]), (*expected[0].tensors(), *expected[1:]), strict=True):
+        torch.testing.assert_close(a, b)
