@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 EXTRAS := video,mesh,train,eval,template,dev
 
-.PHONY: train test test-gpu lint clean
+.PHONY: train test test-gpu bench lint clean
 
 train: $(VENV)/ready
 	$(RUN) train.py
@@ -13,6 +13,9 @@ test: $(VENV)/ready lint
 
 test-gpu: $(VENV)/ready
 	$(RUN) -m pytest -m gpu
+
+bench: $(VENV)/ready
+	$(RUN) -m benchmarks.run --device cpu
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
