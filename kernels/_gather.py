@@ -33,11 +33,14 @@ def sum_rows(
     table: Tensor,  # [N, C]
     index: Tensor,  # [K, n] int32 or int64, in [0, N); given `start` [M]
     start: Tensor | None = None,  # [K + 1] the type of `index`, ascending from 0 to M
+    weights: Tensor | None = None,  # the shape of `index`
 ) -> Tensor:  # [K, C]
-    """Row k is the sum of the table's rows index[k], or index[start[k]:start[k + 1]], in this order.
+    """Row k is the (weighted) sum of the table's rows index[k], or index[start[k]:start[k + 1]], in this order.
 
     Several times as fast on a CPU as index_add_, which calls a kernel for every row.
     """
     if table.shape[1] == 0:
         return table.new_zeros(len(index) if start is None else len(start) - 1, 0)
-    return F.embedding_bag(index, table, start, mode="sum", include_last_offset=start is not None)
+    return F.embedding_bag(
+        index, table, start, mode="sum", per_sample_weights=weights, include_last_offset=start is not None
+    )

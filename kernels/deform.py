@@ -1,12 +1,17 @@
 """Geometry from codes: linear skinning of graph displacements, blendshapes and a rigid pose (paper section 3)."""
 
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ._backend import Backend, choose_backend
+from ._cache import TensorCache
 from ._checks import check_indices, check_tensor
+from ._gather import sum_rows
+from ._topology import grouped
 
 
 def skin_displacements(
@@ -88,14 +93,55 @@ def deform(
         local = neutral[:, None] + offsets.view(*delta.shape[:2], vertices, 3)
         if rotation is None or translation is None:
             return local
-        return local @ rotation.transpose(2, 3) + translation[:, :, None]
+        posed = _Pose.apply(local.flatten(0, 1), rotation.flatten(0, 1), translation.flatten(0, 1))
+        return posed.view(local.shape)
 
 
 def _skin(displacements: Tensor, skin_indices: Tensor, skin_weights: Tensor) -> Tensor:
     table = rearrange(displacements, "b g c -> g (b c)")
     weights = skin_weights.detach().to(table.dtype)
-    moved = F.embedding_bag(skin_indices, table, per_sample_weights=weights, mode="sum")
-    return rearrange(moved, "v (b c) -> b v c", c=3).contiguous()
+    return rearrange(_Skin.apply(table, skin_indices, weights), "v (b c) -> b v c", c=3).contiguous()
+
+
+class _Skin(torch.autograd.Function):
+    """Weighted sums of rows [G, C] -> [V, C]; torch's own gradient sorts the indices anew each time."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
+        ctx.nodes = len(table)
+        ctx.save_for_backward(indices, weights)
+        return sum_rows(table, indices, weights=weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        indices, weights = ctx.saved_tensors
+        start, places = _skinned.get(indices, ctx.nodes, lambda: grouped(indices.flatten(), ctx.nodes))
+        vertices = (places // indices.shape[1]).int()
+        weights = weights.flatten().index_select(0, places)
+        return sum_rows(gradient.contiguous(), vertices, start, weights), None, None
+
+
+_skinned = TensorCache()
+
+
+class _Pose(torch.autograd.Function):
+    """R v + t in planes [F, 3, V], whose long rows make small products fast: [F, V, 3], [F, 3, 3], [F, 3]."""
+
+    @staticmethod
+    def forward(ctx: Any, vertices: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
+        points = vertices.transpose(1, 2).contiguous()
+        ctx.save_for_backward(points, rotation)
+        return (rotation @ points).add_(translation[..., None]).transpose(1, 2).contiguous()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        points, rotation = ctx.saved_tensors
+        upstream = gradient.transpose(1, 2).contiguous()
+        with torch.autocast(gradient.device.type, enabled=False):
+            to_vertices = (rotation.transpose(1, 2) @ upstream).transpose(1, 2).contiguous()
+            return to_vertices, upstream @ points.transpose(1, 2), upstream.sum(2)
 
 
 def _check_skinning(displacements: Tensor, skin_indices: Tensor, skin_weights: Tensor) -> None:
