@@ -56,9 +56,11 @@ def visible_weights(
     if model.config.visibility == "zbuffer":
         depth = rasterize(camera, model.template.triangles, Ks, size, size, backend=model.backend).depth
         return weight * vertex_visibility(camera, normals, Ks, depth, model.backend)
-    uv = project(camera, Ks)
-    inside = ((uv > 0) & (uv < size)).all(-1)
-    facing = (normals * torch.nn.functional.normalize(camera, dim=-1)).sum(-1) < -0.2
+    points, axes = (values.transpose(1, 2).contiguous() for values in (camera, normals))  # [F, 3, V]: fast rows
+    x, y, z = points.unbind(1)
+    u, v = ((Ks[:, :2] @ points) / z[:, None]).unbind(1)
+    inside = (u > 0) & (u < size) & (v > 0) & (v < size)
+    facing = (axes * points).sum(1) < -0.2 * torch.sqrt(x * x + y * y + z * z)
     return weight * (facing & inside)
 
 
