@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,21 @@ def deadline(request: pytest.FixtureRequest) -> Deadline:
 
 
 @pytest.fixture(scope="session")
-def bandwidth() -> float:
-    return copy_bandwidth("cpu")
+def bandwidth() -> Callable[[], float]:
+    """Bytes a second that a copy reaches, measured when it is first asked for."""
+    return cache(lambda: copy_bandwidth("cpu"))
 
 
 @pytest.fixture(scope="session")
-def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of a few synthetic people."""
-    folder = tmp_path_factory.mktemp("clips") / "synthetic"
-    end_to_end.make_clips(folder)
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """A folder of a few synthetic people, made when it is first asked for."""
+
+    @cache
+    def folder() -> Path:
+        path = tmp_path_factory.mktemp("clips") / "synthetic"
+        end_to_end.make_clips(path)
+        return path
+
     return folder
 
 

@@ -134,14 +134,14 @@ def second_losses(step: Step) -> Tensor:
 
 
 def measure_step(
-    case: StepCase, folder: Path, device: str, deadline: Deadline, time: Callable[[Step, Row], Row]
+    case: StepCase, clips: Callable[[], Path], device: str, deadline: Deadline, time: Callable[[Step, Row], Row]
 ) -> Row:
     """The whole row of a step, timed by `time` where its losses are right."""
     if deadline.passed(COMPILE_SHARE if case.provider == "compile" else 1.0):
         return case.row(OUT_OF_TIME)
     try:
         with deadline.limit(STEP_SECONDS):
-            row, step = checked_step(case, folder, device)
+            row, step = checked_step(case, clips(), device)
     except Exception as failure:  # one row must not end the run
         return case.row(failed(failure))
     return row if row.note else time(step, row)

@@ -106,7 +106,6 @@ class Inspector:
     """One case's inputs and what float64 makes of them, kept as long as its jobs last."""
 
     def __init__(self, bench: Bench, device: str) -> None:
-        torch._dynamo.reset()  # which stops compiling after eight versions of one function
         self.bench, self.device = bench, device
         self.inputs = bench.make(device, 0)
         self._truth: dict[tuple[str, int], Outputs] = {}

@@ -82,7 +82,8 @@ def provenance(device: str) -> dict[str, str]:
     commit = _output("git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=9", "--exclude=*")
     found = {"torch": torch.__version__, "triton": triton, "commit": commit or "unknown"}
     if torch.device(device).type == "cpu":
-        return found | {"device": f"{cpu_name()}, {torch.get_num_threads()} threads", "driver": ""}
+        threads = torch.get_num_threads()
+        return found | {"device": f"{cpu_name()}, {threads} thread{'s' * (threads > 1)}", "driver": ""}
     driver = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader").split("\n")[0]
     return found | {"device": torch.cuda.get_device_name(device), "driver": driver or f"HIP {torch.version.hip}"}
 
@@ -104,7 +105,7 @@ def _output(*command: str) -> str:
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Writes a CSV file; numbers keep five digits."""
+    """Writes a CSV file; numbers keep five digits, counts all of them."""
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, [f.name for f in fields(Row)], lineterminator="\n")
         writer.writeheader()
@@ -138,7 +139,9 @@ def _text(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.5g}"
+    return str(value)
 
 
 def _row(line: dict[str, str]) -> Row:

@@ -1,5 +1,6 @@
 """Numbers and tables for people."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from benchmarks.rows import Row
@@ -19,11 +20,8 @@ def amount(value: float | None, digits: int = 3) -> str:
         return "–"
     if value and not 1e-4 <= abs(value) < 1e7:
         return f"{value:.{digits - 1}e}"
-    whole = len(str(int(abs(value)))) if abs(value) >= 1 else 0
-    decimals = max(digits - whole, 0)
-    while abs(value) and abs(value) < 10.0 ** (whole - decimals):  # leading zeros do not count
-        decimals += 1
-    text = f"{value:,.{decimals}f}"
+    before = math.floor(math.log10(abs(value))) + 1 if value else 1  # digits before the point; negative after zeros
+    text = f"{value:,.{max(digits - before, 0)}f}"
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 

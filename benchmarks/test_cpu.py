@@ -49,7 +49,7 @@ def kept(row: Row, record: Record) -> None:
 
 
 def test_training_step(
-    case: StepCase, benchmark: BenchmarkFixture, clips: Path, record: Record, deadline: Deadline
+    case: StepCase, benchmark: BenchmarkFixture, clips: Callable[[], Path], record: Record, deadline: Deadline
 ) -> None:
     """A whole training step, whose losses after a step must be those of the eager one."""
 
@@ -65,13 +65,13 @@ def test_operation(
     inspector_of: LastInspector,
     record: Record,
     deadline: Deadline,
-    bandwidth: float,
+    bandwidth: Callable[[], float],
 ) -> None:
     """One operation, checked against float64 and then timed."""
     row = inspect(job, inspector_of, deadline)
     if not row.note:
         calls = itertools.cycle(inspector_of(job.bench).calls(job))
-        row = timed(row, measured(benchmark, row.op, lambda: next(calls)()), job, bandwidth)
+        row = timed(row, measured(benchmark, row.op, lambda: next(calls)()), job, bandwidth())
     kept(row, record)
 
 

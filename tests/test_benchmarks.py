@@ -1,0 +1,288 @@
+"""The benchmark suite: what refuses a row, what a row says, how it is stored, and what is made of it."""
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import benchmarks.report
+from benchmarks.case import Bench, Cost, Inputs, Outputs
+from benchmarks.losses import where_we_lose
+from benchmarks.measure import Inspector, Job, LastInspector, convert, inspect, jobs, measure_gpu, timed
+from benchmarks.peers import Difference
+from benchmarks.providers import Provider, providers
+from benchmarks.rows import OUT_OF_TIME, Row, merge, provenance, read_rows, write_rows
+from benchmarks.table import amount
+from benchmarks.timing import Deadline, Timing, cache_bytes, count_launches, summarize
+from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.blendshape import linear_decode
+
+
+def make(device: str, seed: int) -> Inputs:
+    g = torch.Generator().manual_seed(seed)
+    shapes = {"codes": (3, 5), "basis": (5, 7), "mean": (7,)}
+    return {name: torch.randn(shape, generator=g).to(device) for name, shape in shapes.items()}
+
+
+def run(inputs: Inputs, backend: Backend | None) -> Outputs:
+    return (linear_decode(inputs["codes"], inputs["basis"], inputs["mean"], backend),)
+
+
+BENCH = Bench("linear_decode", "3 x 5 x 7", make, run, ("codes", "mean"), Cost(4e3, 2e3), Cost(8e3, 3e3))
+TORCH = Provider("torch", lambda inputs: run(inputs, "torch"))
+NEVER = Deadline(3600.0)
+
+
+def row_of(provider: Provider, direction: str = "forward", bench: Bench = BENCH, deadline: Deadline = NEVER) -> Row:
+    return inspect(Job(bench, provider, direction), LastInspector("cpu"), deadline)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_right_provider_has_a_small_error_and_repeats(direction: str):
+    row = row_of(TORCH, direction)
+    assert row.note == "" and row.repeatable is True
+    assert row.max_error is not None and 0 < row.max_error < 1e-6  # of float32 against float64
+    assert row.bytes == (4e3 if direction == "forward" else 8e3)
+
+
+def test_the_kernels_are_measured_where_they_run():
+    assert [p.name for p in providers(BENCH, "cpu")][:3] == ["triton", "torch", "compile"]  # in the interpreter
+    triton = providers(BENCH, "cpu")[0]
+    assert row_of(triton, "forward").note == row_of(triton, "backward").note == ""
+
+
+def test_a_wrong_result_is_refused():
+    def wrong(inputs: Inputs) -> Outputs:
+        return (run(inputs, "torch")[0] * 1.01,)
+
+    row = row_of(Provider("fast", wrong))
+    assert row.note.startswith("wrong: error") and row.median_ms is None
+    assert row.max_error == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_wrong_gradient_is_refused():
+    def wrong(inputs: Inputs) -> Outputs:
+        return run(inputs | {"codes": inputs["codes"].detach()}, "torch")
+
+    provider = Provider("fast", wrong)
+    assert row_of(provider, "forward").note == ""
+    assert row_of(provider, "backward").note.startswith("wrong: error 1.0e+00")
+
+
+def test_another_library_may_differ_by_as_much_as_it_says():
+    def near(inputs: Inputs) -> Outputs:
+        return (run(inputs, "torch")[0] * 1.01,)
+
+    assert row_of(Provider("peer", near, differs=Difference("rounds", 0.02, 0.02))).note == ""
+    job = Job(BENCH, Provider("peer", near, differs=Difference("rounds", 0.02, 0.02)), "forward")
+    assert "rounds" in timed(job.row(), Timing(1.0, 1.0, 1.0), job, 1e9).note
+    assert row_of(Provider("peer", near, differs=Difference("rounds", 0.002, 0.02))).note.startswith("wrong")
+
+
+def test_a_provider_that_raises_is_a_row():
+    def broken(_: Inputs) -> Outputs:
+        raise RuntimeError("no such\nkernel")
+
+    assert row_of(Provider("broken", broken)).note == "failed: RuntimeError: no such kernel"
+
+
+def test_a_missing_library_is_a_row_and_is_not_run():
+    def never(_: Inputs) -> Outputs:
+        raise AssertionError
+
+    assert row_of(Provider("peer", never, "not installed")).note == "not installed"
+    raster = replace(BENCH, op="rasterize")
+    assert {"pytorch3d", "nvdiffrast", "drtk"} <= {p.name for p in providers(raster, "cpu")}
+
+
+def test_what_does_not_repeat_is_seen():
+    calls: list[int] = []
+
+    def noisy(inputs: Inputs) -> Outputs:
+        calls.append(1)
+        return (run(inputs, "torch")[0] + 1e-6 * len(calls),)
+
+    assert row_of(Provider("noisy", noisy)).repeatable is False
+
+
+def test_operations_that_change_their_inputs_are_checked_on_fresh_ones():
+    def change(inputs: Inputs, _: Backend | None) -> Outputs:
+        return (inputs["codes"].mul_(2),)
+
+    bench = replace(BENCH, run=change, differentiable=())
+    provider = Provider("torch", lambda inputs: change(inputs, "torch"))
+    inspector = Inspector(bench, "cpu")
+    assert inspector.check(Job(bench, provider, "forward")) == (0.0, True)
+    assert torch.equal(inspector.inputs["codes"], make("cpu", 0)["codes"])
+
+
+def test_calls_do_the_job_on_copies_that_do_not_fit_the_cache(monkeypatch: pytest.MonkeyPatch):
+    inspector, seen = Inspector(BENCH, "cpu"), []
+
+    def watched(inputs: Inputs) -> Outputs:
+        seen.append(inputs["codes"].data_ptr())
+        return run(inputs, "torch")
+
+    size = sum(x.nbytes for x in inspector.inputs.values())
+    monkeypatch.setattr("benchmarks.measure.cache_bytes", lambda device: 2 * size)
+    calls = inspector.calls(Job(BENCH, Provider("torch", watched), "forward"))
+    for call in calls:
+        call()
+    assert len(calls) == 4 == len(set(seen))
+    backward = inspector.calls(Job(BENCH, TORCH, "backward"))
+    first, second = backward[0](), backward[0]()
+    assert isinstance(first, tuple) and isinstance(second, tuple)
+    assert [x.shape for x in first] == [(3, 5), (7,)] and torch.equal(first[0], second[0])
+
+
+def test_only_floating_point_tensors_are_converted():
+    found = convert({"a": [torch.ones(1), torch.ones(1, dtype=torch.int32)], "n": 3}, torch.Tensor.double)
+    assert [x.dtype for x in found["a"]] == [torch.float64, torch.int32] and found["n"] == 3
+
+
+def test_sizes_of_training_come_first_then_compilation_and_large_sweeps_last():
+    cases = [
+        replace(BENCH, sweep="vertices", forward=Cost(9e9, 1)),
+        replace(BENCH, sweep="vertices", forward=Cost(1e3, 1)),
+        replace(BENCH, shape="training"),
+        replace(BENCH, shape="elsewhere", suites=frozenset({"gpu"})),
+    ]
+    found = jobs(cases, "cpu")
+    plain = [job for job in found if not job.bench.sweep]
+    assert found[: len(plain)] == plain and {job.bench.shape for job in plain} == {"training"}
+    assert [job.provider.name for job in plain][-2:] == ["compile", "compile"]
+    assert found[-1].bench.forward.bytes == 9e9
+    assert not any(job.provider.name == "compile" for job in found if job.bench.sweep)
+
+
+def test_what_is_not_begun_in_time_is_left_out():
+    assert row_of(TORCH, deadline=Deadline(0.0)).note == OUT_OF_TIME
+    compiled = Provider("compile", TORCH.run)
+    started = Deadline(100.0)
+    started.start -= 70.0
+    assert row_of(compiled, deadline=started).note == OUT_OF_TIME  # its share is over, and the others' is not
+    assert row_of(TORCH, deadline=started).note == ""
+
+
+def test_what_takes_too_long_is_stopped():
+    with pytest.raises(TimeoutError, match="took more than"), NEVER.limit(0.05):
+        time.sleep(5)
+
+
+def test_a_time_becomes_bytes_and_operations_a_second():
+    row = timed(Row("linear_decode", "forward", "torch", "s"), Timing(2.0, 1.0, 3.0), Job(BENCH, TORCH, "forward"), 1e7)
+    assert (row.median_ms, row.p10_ms, row.p90_ms) == (2.0, 1.0, 3.0)
+    assert row.copy_bandwidth_percent == pytest.approx(20.0)  # 4e3 bytes in 2 ms are 2e6 a second
+    assert row.gflops == pytest.approx(1e-3)
+
+
+def test_percentiles():
+    timing = summarize([i / 1e3 for i in range(101)])
+    assert [timing.p10_ms, timing.median_ms, timing.p90_ms] == pytest.approx([10, 50, 90])
+    assert cache_bytes("cpu") >= 1 << 18
+
+
+ROWS = [
+    Row("decode", "forward", "torch", "8 x 500", median_ms=1.5, bytes=1e9, copy_bandwidth_percent=40.0, max_error=1e-7),
+    Row("decode", "forward", "compile", "8 x 500", median_ms=1.0, repeatable=False, note=""),
+    Row("decode", "forward", "pytorch3d", "8 x 500", note="not installed"),
+    Row("decode", "backward", "torch", "8 x 500", note="wrong: error 2e-1, 1e-3 is allowed", max_error=0.2),
+    Row("decode", "backward", "compile", "8 x 500", note=OUT_OF_TIME),
+    *(
+        Row("raster", "forward", "torch", f"{x} px", "image", float(x), median_ms=x / 100, elements=float(x * x))
+        for x in (240, 512)
+    ),
+    Row("training step", "step", "torch", "cpu preset", median_ms=100.0, frames=32.0, repeatable=True),
+]
+
+
+def test_rows_survive_a_file(tmp_path: Path):
+    rows = [replace(row, **provenance("cpu")) for row in ROWS]
+    write_rows(tmp_path / "cpu.csv", rows)
+    assert read_rows(tmp_path / "cpu.csv") == rows
+    assert "1 thread" in rows[0].device and rows[0].torch == torch.__version__ and rows[0].commit
+    assert read_rows(tmp_path / "cuda.csv") == []
+    (tmp_path / "cpu.csv").write_text("op,time\nx,1\n")
+    with pytest.raises(ValueError, match="must have the columns op, direction"):
+        read_rows(tmp_path / "cpu.csv")
+
+
+def test_one_operation_replaces_its_own_rows():
+    new = [Row("raster", "forward", "torch", "240 px", median_ms=7.0)]
+    found = merge(ROWS, new, "raster")
+    assert [row.median_ms for row in found if row.op == "raster"] == [7.0]
+    assert len(found) == len(ROWS) - 2 + 1
+    assert merge(ROWS, new, None) == new
+
+
+def test_where_we_lose_is_said():
+    text = "\n".join(where_we_lose("torch", ROWS))
+    assert "| `decode` 8 x 500 | forward | compile | 1.5 | 1 | 1.5x |" in text
+    assert "Above 1.5 times the floor: `decode` forward 2.5x." in text
+    assert "- `decode` backward, 8 x 500, by torch: wrong: error 2e-1" in text
+    assert "Two runs differ in their last bits: `decode` forward by compile." in text
+    assert "1 of 8 rows" in text
+    assert "No other provider is faster than compile" in where_we_lose("compile", ROWS)[0]
+
+
+def test_the_report_has_every_provider_and_says_what_is_not_measured(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    write_rows(tmp_path / "cpu.csv", ROWS)
+    text = benchmarks.report.write_report(tmp_path, tmp_path / "docs").read_text()
+    gpu, cpu = text.split("## CPU")
+    assert "| decode | forward | not measured | not measured | not measured | not measured | not measured |" in gpu
+    assert " ms" not in gpu.split("## GPU")[1]
+    assert "| `decode` 8 x 500 | forward | 1.5 | 1 (1.5x) | not installed | 0.6 | 2.5x |" in cpu
+    assert "| `decode` 8 x 500 | backward | wrong | not measured: out of time | – | – | – |" in cpu
+    assert "| training step | cpu preset | torch | 100 | 320 | – | – | – |" in cpu
+    assert (tmp_path / "docs" / "images" / "bench-cpu-image.png").stat().st_size > 5000
+    assert "images/bench-cpu-image.png" in cpu
+    write_rows(tmp_path / "cuda.csv", [replace(ROWS[0], provider="triton", device="H100", driver="580")])
+    assert "H100, driver 580" in benchmarks.report.write_report(tmp_path, tmp_path / "docs").read_text()
+
+
+def test_numbers_keep_what_counts():
+    values = (0.0123456, 0.5, 1.5, 12.34, 1234.5, 1e-6, 3e9, 0.0, None)
+    assert [amount(v) for v in values] == ["0.0123", "0.5", "1.5", "12.3", "1,234", "1.00e-06", "3.00e+09", "0", "–"]
+
+
+def test_the_cpu_suite_leaves_a_row_for_all_it_skips(tmp_path: Path):
+    root = Path(__file__).parent.parent
+    pytest.importorskip("pytest_benchmark")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-c",
+        "benchmarks/pytest.ini",
+        "--rootdir",
+        ".",
+        "benchmarks/test_cpu.py",
+    ]
+    options = ["--only", "deviation", "--time-limit", "0", "--rows", str(tmp_path / "rows.csv")]
+    done = subprocess.run([*command, *options], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = read_rows(tmp_path / "rows.csv")
+    assert rows and {row.op for row in rows} == {"deviation"} and {row.note for row in rows} == {OUT_OF_TIME}
+    assert {row.commit for row in rows} == {provenance("cpu")["commit"]}
+
+
+@pytest.mark.gpu
+def test_a_row_of_a_gpu():
+    provider = Provider("triton", lambda inputs: run(inputs, "triton"))
+    inspector_of = LastInspector("cuda")
+    for direction in ("forward", "backward"):
+        row = measure_gpu(Job(BENCH, provider, direction), inspector_of, NEVER, 1e12, 0.01)
+        assert row.note == "" and row.repeatable and row.host_syncs == 0
+        assert row.median_ms is not None and row.launches is not None and row.launches >= 1
+
+
+@pytest.mark.gpu
+def test_waits_for_a_gpu_are_counted():
+    x = torch.ones(8, device="cuda")
+    assert count_launches(lambda: x + 1) == (1, 0)
+    assert count_launches(lambda: (x + 1).sum().item())[1] == 1
