@@ -13,7 +13,6 @@ from fmlfast.data.loader import ClipDataset
 from fmlfast.data.shards import ShardWriter, list_clips, read_clip
 from fmlfast.frames import resize_clip
 
-
 ARRAYS = ("images", "landmarks", "confidence", "Ks", "crop_to_source", "times")
 
 
