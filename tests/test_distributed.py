@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fmlfast.distributed import World
 from fmlfast.kernels.blendshape import pad_columns
 from fmlfast.network import Encoder
+from fmlfast.objective import LossWeights
 from fmlfast.optim import LowRankAdam
 from fmlfast.step import Rates
 
@@ -31,7 +32,7 @@ def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
     """Runs this file in two processes under torchrun, which finds itself a free port."""
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
     variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [*torchrun, __file__, *map(str, arguments)]
+    command = [*torchrun, "--", __file__, *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=300)
 
 
@@ -231,17 +232,18 @@ STEPS, HALF = 50, 25
 
 
 def settings(run: Path, data: Path) -> training.Config:
-    """A small run at a tenth of the usual rates.
+    """A small run at about a thirtieth of the usual rates, with little weight on what jumps.
 
     At the usual ones training amplifies any rounding: there a change of the first weights by 1e-7 changes the losses
-    of one process by up to 1e-3 within 50 steps, by way of BatchNorm over few subjects, of Adam where gradients are
-    tiny, and of vertices that turn visible.
+    of one process by up to 1e-3 within 50 steps, by way of BatchNorm over few subjects and of Adam where gradients are
+    tiny. A vertex that turns visible or joins the silhouette a step earlier is a jump of 1e-5 in the loss.
     """
     return training.Config(
         run=run,
         data=data,
         model=replace(SMALL, visibility="backface"),
-        rates=Rates(1e-4, 1e-3, 2e-4),
+        loss=LossWeights(photometric=0.3, jaw=0.0),
+        rates=Rates(3e-5, 3e-4, 6e-5),
         steps=STEPS,
         batch=8,
         log_every=1,
@@ -253,7 +255,7 @@ def settings(run: Path, data: Path) -> training.Config:
 
 
 def run_training(folder: Path) -> None:
-    """In each process: a whole run, half of it continued from its checkpoint, and a batch that cannot be shared."""
+    """In each process: a whole run, half of it continued from its checkpoint, and one as the command line says."""
     config = settings(folder / "two", folder / "data")
     save_state = training.save_state
 
@@ -266,7 +268,7 @@ def run_training(folder: Path) -> None:
     training.save_state = keep
     training.train(config)
     training.train(replace(config, run=folder / "resumed-by-two", resume=True))
-    sys.argv = [*sys.argv[:1], "--preset=cpu", "--device=cpu", "--batch=3", f"--data={config.data}", f"--run={folder}"]
+    sys.argv = ["train.py", *sys.argv[3:]]
     training.main()
 
 
@@ -281,7 +283,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, synthetic_folder: Path) -> tu
     """Folder with the runs of `run_training`, and what its processes said last."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "data").symlink_to(synthetic_folder)
-    done = launch("training", folder)
+    done = launch("training", folder, "--preset=cpu", "--device=cpu", "--batch=3", "--run", folder / "none")
     assert (folder / "resumed-by-two" / "model.safetensors").exists(), done.stderr
     assert done.returncode != 0
     return folder, done.stderr
@@ -292,7 +294,7 @@ def test_two_processes_train_as_one_does(runs: tuple[Path, str], synthetic_folde
     training.train(settings(folder / "one", synthetic_folder))
     one, two = metrics(folder / "one"), metrics(folder / "two")
     assert [row["step"] for row in two] == list(range(1, STEPS + 1))
-    assert one[-1]["loss"] < 0.95 * one[0]["loss"]
+    assert one[-1]["landmarks"] < 0.95 * one[0]["landmarks"]
     for expected, found in zip(one, two, strict=True):
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-5 * expected["loss"])
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
@@ -312,6 +314,7 @@ def test_a_checkpoint_of_two_processes_continues_in_two_and_in_one(runs: tuple[P
 
 
 def test_a_batch_that_cannot_be_shared_stops_all_with_a_clear_error(runs: tuple[Path, str]) -> None:
+    assert not (runs[0] / "none").exists()
     assert "error: batch 3 does not divide among 2 processes; choose a multiple" in runs[1]
 
 
