@@ -52,6 +52,12 @@ def record(request: pytest.FixtureRequest) -> Callable[[Row], None]:
     return request.config.stash[rows_key].append
 
 
+@pytest.fixture
+def only(request: pytest.FixtureRequest) -> str | None:
+    """The one operation that was asked for."""
+    return request.config.getoption("--only")
+
+
 @pytest.fixture(scope="session")
 def deadline(request: pytest.FixtureRequest) -> Deadline:
     return Deadline(float(request.config.getoption("--time-limit") or 0.0))

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import loader
 from benchmarks.measure import COMPILE_SHARE, failed
 from benchmarks.rows import OUT_OF_TIME, Row
 from benchmarks.timing import Deadline, time_cpu
@@ -159,7 +160,8 @@ def generator_row() -> Row:
     return Row("synthetic clips", "data", "fmlfast", shape, frames=float(config.frames))
 
 
-def data_rows(folder: Path) -> Iterator[Row]:
-    """The generator's row and the loader's, timed by the wall clock. `folder` holds clips of `make_clips`."""
+def data_rows(device: str) -> Iterator[Row]:
+    """The generator's row and the loader's, timed by the wall clock."""
     people = itertools.count()
     yield replace(generator_row(), **vars(time_cpu(lambda: film_one(next(people)), 5)))
+    yield from loader.measure(device)

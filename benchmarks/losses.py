@@ -1,6 +1,7 @@
 """Where others are faster, or the memory would allow more: found in the rows, and said plainly."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from benchmarks.rows import OUT_OF_TIME, Row
 from benchmarks.table import amount, floor_ms, markdown
@@ -34,12 +35,11 @@ def _faster(ours: str, rows: Sequence[Row]) -> str:
     for mine in rows:
         if mine.provider != ours or mine.median_ms is None:
             continue
-        same = (mine.op, mine.direction, mine.shape, mine.dtype)
         for other in rows:
-            if (other.op, other.direction, other.shape, other.dtype) != same or other.median_ms is None:
+            if replace(mine, provider=other.provider).key != other.key or other.median_ms is None:
                 continue
             ratio = mine.median_ms / other.median_ms
-            if other.provider != ours and ratio > MARGIN:
+            if other.provider != ours and mine.dtype == other.dtype and ratio > MARGIN:
                 found.append((ratio, mine, other))
     if not found:
         return f"No other provider is faster than {ours} at any size measured here."

@@ -192,6 +192,17 @@ def inspect(job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Dead
     return row if error <= allowed else replace(row, note=f"wrong: error {error:.1e}, {allowed:.0e} is allowed")
 
 
+def prepare(job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Deadline) -> tuple[Row, list[Call]]:
+    """The row of a job that is not timed yet, and the calls to time; none where the row's note says why not."""
+    row = inspect(job, inspector_of, deadline)
+    if row.note:
+        return row, []
+    try:
+        return row, inspector_of(job.bench).calls(job)
+    except Exception as failure:
+        return replace(row, note=failed(failure)), []
+
+
 def timed(row: Row, timing: Timing, job: Job, bandwidth: float) -> Row:
     """The row with its times, and what they mean in bytes and operations a second."""
     bench, differs = job.bench, job.provider.differs
@@ -208,14 +219,13 @@ def measure_gpu(
     job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Deadline, bandwidth: float, budget: float
 ) -> Row:
     """The whole row of a job, timed for about `budget` seconds on a GPU."""
-    row = inspect(job, inspector_of, deadline)
+    row, calls = prepare(job, inspector_of, deadline)
     if row.note:
         return row
     try:
-        calls = inspector_of(job.bench).calls(job)
         timing = time_gpu(calls, budget)
         launches, waits = count_launches(calls[0])
         counted = replace(row, launches=float(launches), host_syncs=float(waits), peak_mb=peak_mb(calls[0]))
-    except torch.OutOfMemoryError:
-        return replace(row, note="failed: out of memory")
+    except Exception as failure:  # such as too little memory
+        return replace(row, note=failed(failure))
     return timed(counted, timing, job, bandwidth)

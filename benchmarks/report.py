@@ -45,8 +45,9 @@ def write_report(results: Path = RESULTS, docs: Path = DOCS) -> Path:
 
 def unmeasured(device: str, known: Sequence[Row]) -> list[str]:
     """A section for a device that nobody has measured: what there would be, each cell "not measured"."""
+    known = [row for row in known if not row.sweep and row.direction != "data"]
     header = ["operation", "", *dict.fromkeys([OURS[device], "torch", "compile", *providers_of(known)]), "floor"]
-    ops = dict.fromkeys((row.op, row.direction) for row in known if not row.sweep)
+    ops = dict.fromkeys((row.op, row.direction) for row in known)
     lines = [[op, direction, *[NOT_MEASURED] * (len(header) - 2)] for op, direction in ops]
     return [f"## {TITLES[device]}", "No run is recorded.", markdown(header, lines, 2)]
 

@@ -103,7 +103,7 @@ def _end_to_end(only: str | None, deadline: Deadline) -> Iterator[Row]:
         for case in end_to_end.step_cases("cuda"):
             if only in (None, case.op):
                 yield end_to_end.measure_step(case, lambda: folder, "cuda", deadline, _time_step)
-        yield from (row for row in end_to_end.data_rows(folder) if only in (None, row.op))
+        yield from (row for row in end_to_end.data_rows("cuda") if only in (None, row.op))
 
 
 def _time_step(step: Call, row: Row) -> Row:

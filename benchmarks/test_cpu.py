@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import end_to_end
+from benchmarks import end_to_end, loader
 from benchmarks.end_to_end import StepCase
-from benchmarks.measure import Job, LastInspector, inspect, jobs, timed
+from benchmarks.measure import Job, LastInspector, jobs, prepare, timed
 from benchmarks.ops import all_cases
 from benchmarks.rows import Row
 from benchmarks.timing import Call, Deadline, Timing, summarize
@@ -59,6 +59,24 @@ def test_training_step(
     kept(end_to_end.measure_step(case, clips, "cpu", deadline, time), record)
 
 
+def test_generator(benchmark: BenchmarkFixture, record: Record, only: str | None) -> None:
+    """Synthetic clips, each round another person."""
+    row = end_to_end.generator_row()
+    if only not in (None, row.op):
+        pytest.skip("another operation was asked for")
+    people = itertools.count()
+    timing = measured(benchmark, row.op, lambda: end_to_end.film_one(next(people)))
+    record(replace(row, **vars(timing)))
+
+
+def test_loader(record: Record, only: str | None) -> None:
+    """Batches of clips, by the loader's own clock: its processes fill queues ahead."""
+    if only not in (None, "clip loader"):
+        pytest.skip("another operation was asked for")
+    for row in loader.measure("cpu"):
+        record(row)
+
+
 def test_operation(
     job: Job,
     benchmark: BenchmarkFixture,
@@ -68,18 +86,8 @@ def test_operation(
     bandwidth: Callable[[], float],
 ) -> None:
     """One operation, checked against float64 and then timed."""
-    row = inspect(job, inspector_of, deadline)
+    row, calls = prepare(job, inspector_of, deadline)
     if not row.note:
-        calls = itertools.cycle(inspector_of(job.bench).calls(job))
-        row = timed(row, measured(benchmark, row.op, lambda: next(calls)()), job, bandwidth())
+        turns = itertools.cycle(calls)
+        row = timed(row, measured(benchmark, row.op, lambda: next(turns)()), job, bandwidth())
     kept(row, record)
-
-
-def test_generator(benchmark: BenchmarkFixture, record: Record, request: pytest.FixtureRequest) -> None:
-    """Synthetic clips, each round another person."""
-    row = end_to_end.generator_row()
-    if request.config.getoption("--only") not in (None, row.op):
-        pytest.skip("another operation was asked for")
-    people = itertools.count()
-    timing = measured(benchmark, row.op, lambda: end_to_end.film_one(next(people)))
-    record(replace(row, **vars(timing)))

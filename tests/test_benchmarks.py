@@ -197,6 +197,7 @@ ROWS = [
         for x in (240, 512)
     ),
     Row("training step", "step", "torch", "cpu preset", median_ms=100.0, frames=32.0, repeatable=True),
+    Row("clip loader", "data", "JPEG, 2 workers", "8 x 4 frames", median_ms=10.0, frames=32.0),
 ]
 
 
@@ -225,7 +226,7 @@ def test_where_we_lose_is_said():
     assert "Above 1.5 times the floor: `decode` forward 2.5x." in text
     assert "- `decode` backward, 8 x 500, by torch: wrong: error 2e-1" in text
     assert "Two runs differ in their last bits: `decode` forward by compile." in text
-    assert "1 of 8 rows" in text
+    assert "1 of 9 rows" in text
     assert "No other provider is faster than compile" in where_we_lose("compile", ROWS)[0]
 
 
