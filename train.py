@@ -75,8 +75,8 @@ class Config:
     graph: bool = True
     """Replay steps as CUDA graphs where there is one GPU."""
     workers: int = 0
-    """Processes that decode clips; 0 decodes in this one."""
-    decoded_gb: float = 4.0
+    """Processes that decode clips; where all are on disk decoded, none is faster."""
+    decoded_gb: float = 50.0
     """Disk for decoded clips, beside the data; the rest is decoded each time."""
     log_every: int = 20
     preview_every: int = 500
@@ -119,13 +119,11 @@ PRESETS = {
         people=20_000,
         steps=60_000,
         batch=16,
-        workers=8,
     ),
     "paper": Config(
         model=ModelConfig(complement_rank=None),
         data=Path("data/synthetic-paper"),
         people=50_000,
-        workers=12,
     ),
 }
 
