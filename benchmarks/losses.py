@@ -7,6 +7,7 @@ from benchmarks.rows import OUT_OF_TIME, Row
 from benchmarks.table import amount, floor_ms, markdown
 
 FLOOR = 1.5  # times the floor, above which an operation is listed
+LISTED = 12  # of those; the table of all operations has the others
 MARGIN = 1.05  # times the faster one's time: less is noise
 
 
@@ -60,8 +61,9 @@ def _far(ours: str, rows: Sequence[Row]) -> str:
         for row in rows
         if row.provider == ours and not row.sweep and row.median_ms and (floor := floor_ms(row))
     ]
-    far = sorted((item for item in far if item[0] > FLOOR), key=lambda item: -item[0])
-    if not far:
+    high = sorted((item for item in far if item[0] > FLOOR), key=lambda item: -item[0])
+    if not high:
         return ""
-    listed = ", ".join(f"`{row.op}` {row.direction} {amount(ratio, 2)}x" for ratio, row in far)
-    return f"Above {FLOOR} times the floor: {listed}."
+    listed = ", ".join(f"`{row.op}` {row.direction} {amount(ratio, 2)}x" for ratio, row in high[:LISTED])
+    most = f"the {LISTED} farthest: " if len(high) > LISTED else ""
+    return f"{len(high)} of {len(far)} take more than {FLOOR} times their floor; {most}{listed}."

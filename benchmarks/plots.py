@@ -1,5 +1,6 @@
 """How the time of an element changes along each sweep."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +20,7 @@ AXES = {
 }
 COLORS = ("#d1495b", "#2e4057", "#66a182", "#edae49", "#7768ae", "#00798c", "#8d6a4b")
 STYLES = {"forward": "-", "backward": "--"}
-COLUMNS = 3
+COLUMNS = 4
 
 
 def sweep_plots(device: str, rows: Sequence[Row], folder: Path) -> dict[str, Path]:
@@ -45,14 +46,15 @@ def _draw(plt: ModuleType, sweep: str, rows: Sequence[Row], colors: dict[str, st
     columns = min(COLUMNS, len(ops))
     lines = -(-len(ops) // columns)
     figure, axes = plt.subplots(
-        lines, columns, figsize=(3.6 * columns, 2.7 * lines + 0.6), squeeze=False, layout="constrained"
+        lines, columns, figsize=(max(3.0 * columns, 4.5), 2.6 * lines + 0.7), squeeze=False, layout="constrained"
     )
     known: dict[str, Any] = {}
     for op, panel in zip(ops, axes.flat, strict=False):
         some = [row for row in rows if row.op == op]
         known |= _panel(panel, some, colors)
         panel.set_title(op, fontsize=10)
-        panel.set_ylabel(f"ns per {some[0].element}" if some[0].elements else "ms", fontsize=9)
+        label = f"ns per {some[0].element}" if some[0].elements else "ms"
+        panel.set_ylabel(textwrap.fill(label, 24), fontsize=9)
         ticks = sorted({row.x for row in some})
         panel.set_xticks(ticks, [_tick(x) for x in ticks], fontsize=8)
         panel.xaxis.minorticks_off()

@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.losses import where_we_lose
 from benchmarks.plots import AXES, sweep_plots
 from benchmarks.rows import RESULTS, Row, read_rows
-from benchmarks.table import amount, floor_ms, markdown, percent, providers_of, reason
+from benchmarks.table import OWN, amount, floor_ms, markdown, percent, reason
 from fmlfast._atomic import atomic_path
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -45,10 +45,9 @@ def write_report(results: Path = RESULTS, docs: Path = DOCS) -> Path:
 
 def unmeasured(device: str, known: Sequence[Row]) -> list[str]:
     """A section for a device that nobody has measured: what there would be, each cell "not measured"."""
-    known = [row for row in known if not row.sweep and row.direction != "data"]
-    header = ["operation", "", *dict.fromkeys([OURS[device], "torch", "compile", *providers_of(known)]), "floor"]
-    ops = dict.fromkeys((row.op, row.direction) for row in known)
-    lines = [[op, direction, *[NOT_MEASURED] * (len(header) - 2)] for op, direction in ops]
+    header = ["operation", "", OURS[device], "torch", "compile", "other libraries", "floor"]
+    ops = dict.fromkeys((row.op, row.direction) for row in known if not row.sweep and row.direction != "data")
+    lines = [[f"`{op}`", direction, *[NOT_MEASURED] * (len(header) - 2)] for op, direction in ops]
     return [f"## {TITLES[device]}", "No run is recorded.", markdown(header, lines, 2)]
 
 
@@ -78,7 +77,7 @@ def source(rows: Sequence[Row]) -> str:
 
 def glance(ours: str, rows: Sequence[Row]) -> str:
     """Operations at the sizes of training, providers side by side: ms, and how many times as fast as the reference."""
-    names = providers_of(rows)
+    names = [name for name in OWN if any(row.provider == name for row in rows)]
     lines = []
     for key in dict.fromkeys((row.op, row.shape, row.dtype, row.direction) for row in rows):
         some = {row.provider: row for row in rows if (row.op, row.shape, row.dtype, row.direction) == key}
@@ -87,8 +86,9 @@ def glance(ours: str, rows: Sequence[Row]) -> str:
         floor = next((floor_ms(row) for row in some.values() if row.median_ms is not None), None)
         mine = some[ours].median_ms if ours in some else None
         ratio = f"{amount(mine / floor, 2)}x" if mine and floor else "–"
-        lines.append([f"`{key[0]}` {key[1]}", key[3], *cells, amount(floor), ratio])
-    return markdown(["operation, ms", "", *names, "floor", f"{ours} / floor"], lines, 2)
+        others = _others([row for row in some.values() if row.provider not in OWN], base)
+        lines.append([f"`{key[0]}` {key[1]}", key[3], *cells, others, amount(floor), ratio])
+    return markdown(["operation, ms", "", *names, "other libraries", "floor", f"{ours} / floor"], lines, 2)
 
 
 def _cell(row: Row | None, base: float | None) -> str:
@@ -99,6 +99,17 @@ def _cell(row: Row | None, base: float | None) -> str:
     if row.provider == "torch" or not base:
         return amount(row.median_ms)
     return f"{amount(row.median_ms)} ({amount(base / row.median_ms, 2)}x)"
+
+
+def _others(rows: Sequence[Row], base: float | None) -> str:
+    """Each library's time, and for every reason the libraries that have none."""
+    timed = [f"{row.provider} {_cell(row, base)}" for row in rows if row.median_ms is not None]
+    reasons = dict.fromkeys(reason(row) for row in rows if row.median_ms is None)
+    missing = [
+        f"{', '.join(row.provider for row in rows if row.median_ms is None and reason(row) == why)}: {why}"
+        for why in reasons
+    ]
+    return "; ".join([*timed, *missing]) or "–"
 
 
 def whole_table(rows: Sequence[Row]) -> str:

@@ -5,13 +5,14 @@ from collections.abc import Iterable, Sequence
 
 from benchmarks.rows import Row
 
-ORDER = ("triton", "torch", "compile")
+OWN = ("triton", "torch", "compile")
+"""Providers of this project, the kernels first; the others are libraries."""
 
 
 def providers_of(rows: Iterable[Row]) -> list[str]:
     """Their names: ours, the references, then other libraries by name."""
     found = {row.provider for row in rows}
-    return [name for name in ORDER if name in found] + sorted(found - set(ORDER))
+    return [name for name in OWN if name in found] + sorted(found - set(OWN))
 
 
 def amount(value: float | None, digits: int = 3) -> str:

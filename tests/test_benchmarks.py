@@ -223,7 +223,7 @@ def test_one_operation_replaces_its_own_rows():
 def test_where_we_lose_is_said():
     text = "\n".join(where_we_lose("torch", ROWS))
     assert "| `decode` 8 x 500 | forward | compile | 1.5 | 1 | 1.5x |" in text
-    assert "Above 1.5 times the floor: `decode` forward 2.5x." in text
+    assert "1 of 1 take more than 1.5 times their floor; `decode` forward 2.5x." in text
     assert "- `decode` backward, 8 x 500, by torch: wrong: error 2e-1" in text
     assert "Two runs differ in their last bits: `decode` forward by compile." in text
     assert "1 of 9 rows" in text
@@ -235,9 +235,9 @@ def test_the_report_has_every_provider_and_says_what_is_not_measured(tmp_path: P
     write_rows(tmp_path / "cpu.csv", ROWS)
     text = benchmarks.report.write_report(tmp_path, tmp_path / "docs").read_text()
     gpu, cpu = text.split("## CPU")
-    assert "| decode | forward | not measured | not measured | not measured | not measured | not measured |" in gpu
+    assert "| `decode` | forward | not measured | not measured | not measured | not measured | not measured |" in gpu
     assert " ms" not in gpu.split("## GPU")[1]
-    assert "| `decode` 8 x 500 | forward | 1.5 | 1 (1.5x) | not installed | 0.6 | 2.5x |" in cpu
+    assert "| `decode` 8 x 500 | forward | 1.5 | 1 (1.5x) | pytorch3d: not installed | 0.6 | 2.5x |" in cpu
     assert "| `decode` 8 x 500 | backward | wrong | not measured: out of time | – | – | – |" in cpu
     assert "| training step | cpu preset | torch | 100 | 320 | – | – | – |" in cpu
     assert (tmp_path / "docs" / "images" / "bench-cpu-image.png").stat().st_size > 5000
