@@ -16,6 +16,7 @@ import tyro
 from PIL import Image
 
 from fmlfast._atomic import atomic_path
+from fmlfast._malloc import keep_freed_memory
 from fmlfast.checkpoint import load_state, save_state
 from fmlfast.data.augment import AugmentConfig
 from fmlfast.data.draws import Batch
@@ -148,6 +149,10 @@ def train(config: Config) -> None:
     with World.start(config.device) as world:
         choose_backend(config.backend, torch.empty(0, device=world.device))  # before the work, not after it
         world.share(config.batch)
+        if config.profile and world.size > 1:
+            raise ValueError("profile looks at one process; start it without torchrun")
+        if world.device.type == "cpu":
+            keep_freed_memory()
         world.once(lambda: make_clips(config))
         train_model(config, world)
         if world.main and not config.profile:
@@ -182,7 +187,8 @@ def train_model(config: Config, world: World) -> None:
     step = TrainingStep(
         model, config.loss, config.augment, config.rates, config.clip_gradient, config.lean_moments, graph, world
     )
-    clips = ClipDataset(config.data, "train", config.model.image_size, int(config.decoded_gb * 1e9))
+    world.once(lambda: training_clips(config))  # the others then find them decoded
+    clips = training_clips(config)
     state = config.run / "state.safetensors"
     start = load_state(state, model, step.optimizers) if config.resume else 0
     steps = sys.maxsize if config.profile else config.steps
@@ -223,6 +229,11 @@ def train_model(config: Config, world: World) -> None:
         save_state(state, model, step.optimizers, config.steps)
 
 
+def training_clips(config: Config) -> ClipDataset:
+    """The clips to train on, decoded on disk as far as they may be."""
+    return ClipDataset(config.data, "train", config.model.image_size, int(config.decoded_gb * 1e9))
+
+
 def phase(step: int, config: Config) -> Phase:
     """The schedule: rates rise and fall; first landmarks alone move geometry, and every third step fits light and
     reflectance under it; then the photometric term ramps up to full weight."""
@@ -235,9 +246,12 @@ def phase(step: int, config: Config) -> Phase:
 
 def profile(config: Config, step: TrainingStep, batches: Iterable[Batch]) -> None:
     """Times the stages of the steps that see all terms, beside what they have to move."""
+    from benchmarks.floors import step_floors  # beside this file in the repository, no part of the package
+
     full = Phase(rate=1.0, photometric=1.0, detach_geometry=False)
     source = iter(batches)
-    profile_steps(lambda: step(next(source), full), config.profile, config.run / "profile")
+    floors = step_floors(step.model, config.batch, config.frames, 2 if config.lean_moments else 4)
+    profile_steps(lambda: step(next(source), full), config.profile, config.run / "profile", floors)
     print((config.run / "profile" / "stages.md").read_text())
 
 

@@ -148,10 +148,11 @@ class _Photometric(torch.autograd.Function):
         share = (weights / weights.sum(1, keepdim=True).clamp(min=1.0)).view(-1).index_select(0, at)
         loss = _put(cost * share, at, weights.shape).sum(1)
         if any(ctx.needs_input_grad):
-            to_sample = 2 * slope * share * difference
-            to_u, to_v = (to_sample * along_u).sum(0), (to_sample * along_v).sum(0)
-            to_x, to_y = to_u * fx * inverse, (to_u * skew + to_v * fy) * inverse
-            to_vertex = torch.stack([to_x, to_y, -(to_x * x + to_y * y) * inverse])
+            to_sample, to_vertex = 2 * slope * share * difference, None
+            if ctx.needs_input_grad[0]:
+                to_u, to_v = (to_sample * along_u).sum(0), (to_sample * along_v).sum(0)
+                to_x, to_y = to_u * fx * inverse, (to_u * skew + to_v * fy) * inverse
+                to_vertex = torch.stack([to_x, to_y, -(to_x * x + to_y * y) * inverse])
             ctx.shape = vertices.shape
             ctx.save_for_backward(frame, places, to_vertex, -to_sample)
         sampled = _put(sampled, places, colors.shape)
