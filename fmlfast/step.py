@@ -105,7 +105,7 @@ class TrainingStep:
         with record_function("fmlfast::encode"):
             codes = self.model.encode(frames, noise, keep, self.encoder)
         # Cut at the codes: the decoder's share of their gradient comes with its step, in one pass over the basis.
-        cut = Codes(**{name: value.detach().requires_grad_() for name, value in vars(codes).items()})
+        cut = Codes(**{k: v.detach().requires_grad_(k != "reflectance") for k, v in vars(codes).items()})
         losses = objective(self.model, frames, cut, self.weights, float(photometric), detach_geometry)
         terms = {name: value.mean() for name, value in losses.items()}
         if photometric:

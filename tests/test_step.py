@@ -98,6 +98,18 @@ def test_the_gradient_of_codes_is_whole_though_the_graph_is_cut(batches: list[Ba
         torch.testing.assert_close(parameter.grad, whole.grad, rtol=1e-3, atol=1e-6)
 
 
+def test_backward_leaves_the_reflectance_basis_to_its_step(
+    batches: list[Batch], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step, wanted = new_step("cpu"), []
+    decode = step.decoder.decode
+    monkeypatch.setattr(
+        step.decoder, "decode", lambda codes, mean: wanted.append(codes.requires_grad) or decode(codes, mean)
+    )
+    step(batches[0], FULL)
+    assert wanted == [False]  # the gradient of the codes comes with the step, and another reading would be in vain
+
+
 def test_lean_moments_are_bfloat16_and_train(batches: list[Batch]) -> None:
     lean, exact = new_step("cpu", lean=True), new_step("cpu")
     for batch in batches[:3]:
