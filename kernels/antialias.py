@@ -38,6 +38,7 @@ from torch import Tensor
 from ._backend import Backend, choose_backend
 from ._checks import check_intrinsics, check_seen, check_tensor, check_triangles
 from ._gather import add_rows, gather_rows
+from ._outlines import pairs_at_outlines
 from ._topology import topology
 from .rasterize import Fragments
 
@@ -106,58 +107,71 @@ def find_silhouettes(
     frames, height, width = ids.shape
     size, count = height * width, vertices.shape[1]
     mesh = topology(triangles, count)
-    corners, neighbors = mesh.triangles.long().view(-1), mesh.neighbors.long().view(-1)
-    screen = _project(vertices, Ks[:, None]).view(-1, 2)
+    corners, neighbors = mesh.triangles.view(-1), mesh.neighbors.view(-1)
+    screen = torch.stack(_project(vertices, Ks[:, None]))  # [2, F, V]
 
-    pixel = torch.arange(ids.numel(), device=ids.device).view(ids.shape)
-    firsts = [pixel[:, :, :-1][ids[:, :, :-1] != ids[:, :, 1:]], pixel[:, :-1][ids[:, :-1] != ids[:, 1:]]]
-    down = torch.cat([torch.full_like(f, i) for i, f in enumerate(firsts)])
-    first = torch.cat(firsts)
+    pairs = pairs_at_outlines(screen, triangles, height, width)
+    pairs[:, 0] &= torch.nn.functional.pad(ids[:, :, :-1] != ids[:, :, 1:], (0, 1))
+    pairs[:, 1] &= torch.nn.functional.pad(ids[:, :-1] != ids[:, 1:], (0, 0, 0, 1))
+    slot = pairs.view(-1).nonzero().view(-1)  # (2 frame + down) size + pixel
+    frame, down = slot // (2 * size), slot // size % 2
+    first = frame * size + slot % size
     second = first + torch.where(down == 1, width, 1)
-    side = (depth[first] > depth[second]).long()
+    side = (depth[first] > depth[second]).int()
     p = torch.where(side == 0, first, second)
-    slot = first + (first // size + down) * size  # of the pair in the result: (2 frame + down) size + first % size
-    vertex0 = p // size * count
-    pa, pc = _turned(_centers(p, height, width), down, side)
+    seen, goal = ids.view(-1)[p], ids.view(-1)[first + second - p]
+
+    # Points are (along, across) the direction from p to q: [..., 2, N].
+    start = torch.stack(_turned(*_center(p, height, width), down, side))
+    sign = torch.stack([1 - 2 * side, torch.ones_like(side)]).to(screen.dtype)
+    base = (torch.stack([down, 1 - down]) * frames + frame) * count  # of vertex 0
+    screen, down = screen.view(-1), down == 1
 
     # The first triangle is left by the edge that leads, in the turning sense of its projection, from below the segment
     # to above it. Vertices on the segment are below it, as they are where `rasterize` decides which pixel is hit.
-    t3, goal = 3 * ids.view(-1)[p].long(), ids.view(-1)[first + second - p]
-    vertex = corners[t3[:, None] + torch.arange(3, device=ids.device)].T  # [3, N]
-    a, c = _turned(screen[vertex0 + vertex], down, side)
-    turns_up = (a[1] - a[0]) * (c[2] - c[0]) - (c[1] - c[0]) * (a[2] - a[0]) > 0
-    start, end = (c > pc).roll(-1, 0), (c > pc).roll(-2, 0)  # row k: the edge opposite corner k
-    leaves = (start != end) & (end == turns_up) & a.isfinite().all(0)
-    k = leaves.int().argmax(0)
-    low, high = torch.where(turns_up, k + 1, k + 2) % 3, torch.where(turns_up, k + 2, k + 1) % 3
-    la, lc, ha, hc = (x.gather(0, i[None])[0] for i in (low, high) for x in (a, c))
-    corner, low = t3 + k, vertex.gather(0, low[None])[0]
-
-    codes = torch.full((frames, 2, height, width), -1, dtype=torch.int32, device=ids.device)
+    vertex = corners[3 * seen + torch.arange(3, device=ids.device)[:, None]]  # [3, N]
+    points = screen[base + vertex[:, None]] * sign  # [3, 2, N]
+    turns_up = _cross(points[1] - points[0], points[2] - points[0]) > 0
+    above = points[:, 1] > start[1]
+    tail, head = above.roll(-1, 0), above.roll(-2, 0)  # row k: the edge opposite corner k
+    leaves = (tail != head) & (head == turns_up) & points[:, 0].isfinite().all(0)
     keep = leaves.any(0)
+    k = torch.where(leaves[0], 0, torch.where(leaves[1], 1, 2))
+    low, high = torch.where(turns_up, k + 1, k + 2) % 3, torch.where(turns_up, k + 2, k + 1) % 3
+    low_end, high_end = (points.gather(0, i.expand(1, 2, -1))[0] for i in (low, high))
+    corner, low = (3 * seen + k).int(), vertex.gather(0, low[None])[0]
+
+    ends = torch.full_like(seen, -1)
+    walk = torch.arange(len(slot), device=ids.device)
     for _ in range(max_steps):
-        s = _crossing(la - pa, lc - pc, ha - pa, hc - pc)
+        s = _crossing(low_end - start, high_end - start)
         keep &= (s < 1 + TIE) & (corner // 3 != goal)
-        state = (slot, vertex0, goal, pa, pc, down, side, corner, low, la, lc, ha, hc, s)
         left = keep.nonzero().view(-1)
         if len(left) == 0:
             break
-        state = (x.index_select(0, left) for x in state)
-        slot, vertex0, goal, pa, pc, down, side, corner, low, la, lc, ha, hc, s = state
-        behind = neighbors[corner]
-        vertex = corners[behind]  # of anything where there is no triangle behind
-        a, c = _turned(screen[vertex0 + vertex], down, side)
-        ends = (behind < 0) | ((ha - la) * (c - lc) - (hc - lc) * (a - la) > 0)
-        flat = (ha - la).abs() - (hc - lc)
-        found = ends & torch.where(down == 1, flat <= 0, flat < 0) & (s > -0.5)
-        codes.view(-1)[slot[found]] = (2 * corner + side)[found].int()
-        keep = ~ends  # a vertex that is NaN makes the next crossing NaN, where the walk stops
+        rows = (walk, goal, down, corner, low, s, base, sign, start, low_end, high_end)
+        walk, goal, down, corner, low, s, base, sign, start, low_end, high_end = (
+            x.index_select(-1, left) for x in rows
+        )
+        behind = neighbors.index_select(0, corner)
+        border, behind = behind < 0, behind.clamp(min=0)
+        vertex = corners.index_select(0, behind)  # of anything where there is no triangle behind
+        point = screen.index_select(0, (base + vertex).view(-1)).view(base.shape) * sign
+        edge = high_end - low_end
+        last = border | (_cross(edge, point - low_end) > 0)
+        flat = edge[0].abs() - edge[1]
+        found = (last & torch.where(down, flat <= 0, flat < 0) & (s > -0.5)).nonzero().view(-1)
+        ends[walk.index_select(0, found)] = corner.index_select(0, found)
+        keep = ~last  # a vertex that is NaN makes the next crossing NaN, where the walk stops
         # The next exit joins the new vertex to the one on the other side of the segment.
-        above = c > pc
-        first_is_low = corners[behind - behind % 3 + (behind + 1) % 3] == low
-        corner = behind - behind % 3 + (behind + torch.where(first_is_low == above, 2, 1)) % 3
-        la, lc, low = torch.where(above, la, a), torch.where(above, lc, c), torch.where(above, low, vertex)
-        ha, hc = torch.where(above, a, ha), torch.where(above, c, hc)
+        above = point[1] > start[1]
+        after = _following(behind)
+        first_is_low = corners.index_select(0, after) == low
+        corner = torch.where(first_is_low == above, _following(after), after)
+        low, low_end = torch.where(above, low, vertex), torch.where(above, low_end, point)
+        high_end = torch.where(above, point, high_end)
+    codes = torch.full((frames, 2, height, width), -1, dtype=torch.int32, device=ids.device)
+    codes.view(-1)[slot] = torch.where(ends < 0, ends, 2 * ends + side)
     return codes
 
 
@@ -172,38 +186,51 @@ def _blend(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, codes
     p, q = torch.where(side == 0, first, second), torch.where(side == 0, second, first)
     edge = triangles[(corner // 3)[:, None], torch.stack([corner + 1, corner + 2], 1) % 3].long()  # [N, 2]
     corners = gather_rows(vertices.flatten(0, 1), frame[:, None] * vertices.shape[1] + edge)
-    points = _project(corners, Ks.detach()[frame, None])
-    along, across = _turned(points - _centers(p, height, width)[:, None], down[:, None], side[:, None])
-    s = _crossing(along[:, 0], across[:, 0], along[:, 1], across[:, 1])
+    x, y = (
+        at - center[:, None]
+        for at, center in zip(_project(corners, Ks.detach()[frame, None]), _center(p, height, width), strict=True)
+    )
+    ends = torch.stack(_turned(x, y, down[:, None], side[:, None]))  # [2, N, 2]
+    s = _crossing(*ends.unbind(-1))
     flat = image.flatten(0, 2)
     change = (s - 0.5)[:, None] * (gather_rows(flat, p) - gather_rows(flat, q))
     return add_rows(flat, torch.where(s < 0.5, p, q), change).view(image.shape)
 
 
-def _project(points: Tensor, Ks: Tensor) -> Tensor:
-    """[..., 3] in camera space and [..., 3, 3] -> [..., 2] pixels, NaN where they cannot be used."""
-    z = points[..., 2]
+def _project(points: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
+    """[..., 3] in camera space and [..., 3, 3] -> columns and rows [...] in pixels, NaN where they cannot be used."""
+    x, y, z = points.unbind(-1)
     seen = (z > NEAR) & (z < torch.inf)
-    inverse = torch.where(seen, z, 1.0).reciprocal()[..., None]
-    x, y = (points[..., :2] * inverse).split(1, -1)
-    screen = Ks[..., :2, 0] * x + Ks[..., :2, 1] * y + Ks[..., :2, 2]
-    return torch.where((seen & (screen.detach().abs() < FAR).all(-1))[..., None], screen, torch.nan)
+    inverse = torch.where(seen, z, 1.0).reciprocal()
+    x, y = x * inverse, y * inverse
+    u, v = (Ks[..., i, 0] * x + Ks[..., i, 1] * y + Ks[..., i, 2] for i in (0, 1))
+    seen = seen & (u.detach().abs() < FAR) & (v.detach().abs() < FAR)
+    return torch.where(seen, u, torch.nan), torch.where(seen, v, torch.nan)
 
 
-def _centers(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Centres [..., 2] of pixels [...] of a stack of images."""
-    return torch.stack([pixels % width, pixels // width % height], -1) + 0.5
+def _center(pixels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Column and row of the centres of pixels [...] of a stack of images."""
+    return pixels % width + 0.5, pixels // width % height + 0.5
 
 
-def _turned(points: Tensor, down: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-    """Points [..., 2] as coordinates [...] along the direction from p to q and across it."""
-    x, y = points.unbind(-1)
+def _turned(x: Tensor, y: Tensor, down: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
+    """Columns and rows [...] as coordinates [...] along the direction from p to q and across it."""
     return torch.where(down == 1, y, x) * (1 - 2 * side), torch.where(down == 1, x, y)
 
 
-def _crossing(a0: Tensor, c0: Tensor, a1: Tensor, c1: Tensor) -> Tensor:
+def _following(corner: Tensor) -> Tensor:
+    """The next corner of the triangle."""
+    return torch.where(corner % 3 == 2, corner - 2, corner + 1)
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:  # [2, N], [2, N] -> [N]
+    return a[0] * b[1] - a[1] * b[0]
+
+
+def _crossing(low: Tensor, high: Tensor) -> Tensor:  # [2, N], [2, N] -> [N]
     """Where an edge crosses the segment, its ends being (along, across) from p's centre."""
-    return a0 - c0 / (c1 - c0) * (a1 - a0)
+    along, across = high - low
+    return low[0] - low[1] / across * along
 
 
 def _check(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, fragments: Fragments) -> None:

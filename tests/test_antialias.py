@@ -181,6 +181,32 @@ def test_the_walk_stops_at_the_triangle_that_the_other_pixel_sees(backend: Backe
     torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_silhouette_is_overlooked(monkeypatch: pytest.MonkeyPatch, seed: int, dtype: torch.dtype):
+    """Walking between all pixels finds nothing else: soups and spheres, turned over, torn, flat, huge and broken."""
+    g = torch.Generator().manual_seed(seed)
+    points, triangles = sphere(6, 22.0)
+    flipped = torch.rand(len(triangles), 1, generator=g) < 0.3 * (seed % 2)
+    triangles = torch.where(flipped, triangles.flip(1), triangles)[torch.rand(len(triangles), generator=g) < 0.97]
+    triangles = torch.cat([triangles, torch.randint(0, len(points), (8, 3), generator=g)])
+    offset = torch.tensor([[0.0, 0, DEPTH], [15, -9, 0.7 * DEPTH]], dtype=torch.float64)[:, None]
+    rough = 0.3 * torch.randn(2, *points.shape, generator=g, dtype=torch.float64)
+    vertices = points * torch.tensor([1.0, 1, 0 if seed == 2 else 1]) + offset + (seed - 1) * rough
+    vertices[:, ::50, 2] *= -1
+    vertices[1, 5:9] *= torch.tensor([torch.nan, torch.inf, 300, 1e30]).double()[:, None]
+    vertices[0] = (vertices[0] * 8).round() / 8  # many on a line
+    vertices, Ks = vertices.to(dtype), camera(50, 60).repeat(2, 1, 1).to(dtype)
+    fragments = rasterize(vertices.float(), triangles, Ks.float(), 50, 60)
+    found = find_silhouettes(vertices, triangles, Ks, fragments)
+    monkeypatch.setattr(
+        "fmlfast.kernels.antialias.pairs_at_outlines",
+        lambda screen, triangles, height, width: torch.ones(2, 2, height, width, dtype=torch.bool),
+    )
+    assert torch.equal(found, find_silhouettes(vertices, triangles, Ks, fragments))
+    assert ((found >= 0).flatten(1).sum(1) > 30).all()
+
+
 def silhouette_pairs(fragments: Fragments, Ks: Tensor) -> Tensor:
     """[F, 2, H, W] bool: pairs of a covered and an empty pixel where a circle around the middle is steep, or flat."""
     seen = fragments.triangle_id >= 0
@@ -243,8 +269,8 @@ def test_folds_are_silhouettes_and_creases_are_not(backend: Backend):
     for tip, depth, expected in ((40.0, 900.0, 6 * 11.0), (-30.0, 700.0, 6 * 5.2), (-30.0, 450.0, 6 * 5.2)):
         points = torch.tensor([*edge, [-60.0, 3.0], [tip, 3.0]])
         vertices = at_pixels(points, K[0], torch.tensor([500.0, 500, 500, depth]))[None]
-        for cull in (False, True):
-            triangles = torch.tensor([[0, 2, 1], [1, 3, 0]])
+        for cull, second in ((False, [1, 3, 0]), (False, [0, 3, 1]), (True, [1, 3, 0])):
+            triangles = torch.tensor([[0, 2, 1], second])
             if cull and depth < 500:
                 triangles = triangles.flip(1)  # so that the nearer one is seen
             fragments = rasterize(vertices, triangles, K, 6, 11, cull_backfaces=cull)
