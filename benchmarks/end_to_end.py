@@ -149,8 +149,11 @@ def measure_step(
 
 
 def film_one(person: int) -> None:
-    """One synthetic clip of four frames, as the generator's processes make them."""
+    """One synthetic clip of four frames, as the generator's processes make them: by one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     film_person(SyntheticConfig(out=Path("unused")), "train", person)
+    torch.set_num_threads(threads)
 
 
 def generator_row() -> Row:

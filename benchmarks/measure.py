@@ -16,6 +16,8 @@ from benchmarks.timing import Call, Deadline, Timing, cache_bytes, count_launche
 
 DIRECTIONS = ("forward", "backward")
 COMPILE_SHARE = 0.6  # of a run's time, after which nothing more is compiled, so that the sweeps get their turn
+CHECK_SECONDS = 100.0
+COMPILE_SECONDS = {"cpu": 20.0, "cuda": 60.0}  # for one operation, of what depends on data it compiles many versions
 MOST_SETS = 64  # of inputs that are used in turn
 
 
@@ -108,6 +110,7 @@ class Inspector:
     def __init__(self, bench: Bench, device: str) -> None:
         self.bench, self.device = bench, device
         self.inputs = bench.make(device, 0)
+        self.late: dict[str, str] = {}  # what to say of a provider that took too long
         self._truth: dict[tuple[str, int], Outputs] = {}
 
     def check(self, job: Job) -> tuple[float, bool]:
@@ -179,11 +182,18 @@ def inspect(job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Dead
     """The row of a job that is not timed yet. Its note is empty only where the results are right."""
     if job.provider.missing:
         return job.row(job.provider.missing)
-    if deadline.passed(COMPILE_SHARE if job.provider.name == "compile" else 1.0):
+    compiles = job.provider.name == "compile"
+    if deadline.passed(COMPILE_SHARE if compiles else 1.0):
         return job.row(OUT_OF_TIME)
+    inspector = inspector_of(job.bench)
     try:
-        with deadline.limit():
-            error, same = inspector_of(job.bench).check(job)
+        if job.provider.name in inspector.late:
+            return job.row(inspector.late[job.provider.name])
+        with deadline.limit(COMPILE_SECONDS[inspector.device] if compiles else CHECK_SECONDS):
+            error, same = inspector.check(job)
+    except TimeoutError as failure:
+        inspector.late[job.provider.name] = f"not measured: {failure}"
+        return job.row(inspector.late[job.provider.name])
     except Exception as failure:  # of another library too: one row must not end the run
         return job.row(failed(failure))
     row = replace(job.row(), max_error=error, repeatable=same)

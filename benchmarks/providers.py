@@ -1,6 +1,7 @@
 """Who computes an operation: the kernels, the torch reference, torch.compile of it, and other libraries."""
 
 import importlib
+import logging
 import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ def compiled(bench: Bench) -> Callable[[Inputs], Outputs]:
         from torch._functorch import config
 
         config.donated_buffer = False  # a backward pass is timed many times after one forward pass
+        torch._logging.set_logs(dynamo=logging.ERROR)  # not a line for every part that it leaves out
         torch._dynamo.reset()  # which stops compiling after eight versions of one function
         return torch.compile(reference, dynamic=False)
 

@@ -130,17 +130,26 @@ class Deadline:
         return time.monotonic() - self.start >= share * self.seconds
 
     @contextmanager
-    def limit(self, most: float = 100.0) -> Iterator[None]:
+    def limit(self, most: float) -> Iterator[None]:
         """Raises TimeoutError inside when it takes longer than `most` seconds, or than what is left and a little."""
 
-        def stop(*_: object) -> None:
-            raise TimeoutError(f"took more than {seconds:.0f} s")
-
         seconds = min(most, max(self.start + self.seconds - time.monotonic(), 0.0) + 10.0)
+        message, late = f"took more than {seconds:.0f} s", []
+
+        def stop(*_: object) -> None:
+            late.append(True)
+            raise TimeoutError(message)
+
         before = signal.signal(signal.SIGALRM, stop)
         signal.setitimer(signal.ITIMER_REAL, seconds)
         try:
             yield
+        except Exception as failure:
+            if late:  # a compiler makes an error of its own of it
+                raise TimeoutError(message) from failure
+            raise
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0.0)
             signal.signal(signal.SIGALRM, before)
+        if late:  # or none at all
+            raise TimeoutError(message)

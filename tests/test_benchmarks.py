@@ -12,7 +12,17 @@ import torch
 import benchmarks.report
 from benchmarks.case import Bench, Cost, Inputs, Outputs
 from benchmarks.losses import where_we_lose
-from benchmarks.measure import Inspector, Job, LastInspector, convert, inspect, jobs, measure_gpu, timed
+from benchmarks.measure import (
+    COMPILE_SECONDS,
+    Inspector,
+    Job,
+    LastInspector,
+    convert,
+    inspect,
+    jobs,
+    measure_gpu,
+    timed,
+)
 from benchmarks.peers import Difference
 from benchmarks.providers import Provider, providers
 from benchmarks.rows import OUT_OF_TIME, Row, merge, provenance, read_rows, write_rows
@@ -171,6 +181,28 @@ def test_what_is_not_begun_in_time_is_left_out():
 def test_what_takes_too_long_is_stopped():
     with pytest.raises(TimeoutError, match="took more than"), NEVER.limit(0.05):
         time.sleep(5)
+    with pytest.raises(TimeoutError, match="took more than"), NEVER.limit(0.05):  # a compiler's own error
+        try:
+            time.sleep(5)
+        except TimeoutError as failure:
+            raise RuntimeError("no kernel") from failure
+    with pytest.raises(RuntimeError, match="no kernel"), NEVER.limit(5.0):
+        raise RuntimeError("no kernel")
+
+
+def test_a_provider_that_took_too_long_is_not_tried_again(monkeypatch: pytest.MonkeyPatch):
+    calls: list[int] = []
+
+    def slow(inputs: Inputs) -> Outputs:
+        calls.append(1)
+        time.sleep(5)
+        return run(inputs, "torch")
+
+    monkeypatch.setitem(COMPILE_SECONDS, "cpu", 0.05)
+    inspector_of, provider = LastInspector("cpu"), Provider("compile", slow)
+    rows = [inspect(Job(BENCH, provider, direction), inspector_of, NEVER) for direction in ("forward", "backward")]
+    assert [row.note for row in rows] == ["not measured: took more than 0 s"] * 2
+    assert len(calls) == 1
 
 
 def test_a_time_becomes_bytes_and_operations_a_second():
