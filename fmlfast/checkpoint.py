@@ -13,11 +13,16 @@ Optimizers = dict[str, torch.optim.Optimizer]
 
 
 def save_state(path: str | Path, model: nn.Module, optimizers: Optimizers, step: int) -> None:
-    """Writes what `load_state` needs to continue bit for bit after `step` steps."""
+    """Writes what `load_state` needs to continue bit for bit after `step` steps.
+
+    Raises FloatingPointError, and leaves the file as it was, where a number is NaN or infinite: no run could go on.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for owner, optimizer in optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"{owner}.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    if broken := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+        raise FloatingPointError(f"{broken[0]} is not finite after {step} steps; {path} is left alone; lower the rates")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"step": str(step)})

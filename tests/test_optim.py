@@ -191,14 +191,32 @@ def test_a_resumed_run_is_the_unbroken_one_bit_for_bit(moments: torch.dtype, tmp
     unbroken = Model()
     optimizer = LowRankAdam(unbroken.basis, RATE, moments=moments)
     run(unbroken, optimizer, 0, 5)
-    save_state(tmp_path / "state.safetensors", unbroken, optimizer, 5)
+    save_state(tmp_path / "state.safetensors", unbroken, {"decoder": optimizer}, 5)
     run(unbroken, optimizer, 5, 9)
     resumed = Model()
     optimizer = LowRankAdam(resumed.basis, RATE, moments=moments)
-    assert load_state(tmp_path / "state.safetensors", resumed, optimizer) == 5
+    assert load_state(tmp_path / "state.safetensors", resumed, {"decoder": optimizer}) == 5
     assert optimizer.state[resumed.basis]["exp_avg"].dtype == moments
     run(resumed, optimizer, 5, 9)
     assert torch.equal(unbroken.basis, resumed.basis)
+
+
+@pytest.mark.parametrize("where", ["model", "optimiser"])
+def test_a_state_that_is_not_finite_never_replaces_a_good_one(where: str, tmp_path: Path):
+    model = nn.Linear(2, 2)
+    adam = torch.optim.Adam(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    adam.step()
+    path = tmp_path / "state.safetensors"
+    save_state(path, model, {"adam": adam}, 1)
+    with torch.no_grad():
+        broken = model.weight if where == "model" else adam.state[model.weight]["exp_avg_sq"]
+        broken[0, 0] = torch.nan if where == "model" else torch.inf
+    with pytest.raises(
+        FloatingPointError, match=r"weight is not finite" if where == "model" else r"adam\.0\.exp_avg_sq"
+    ):
+        save_state(path, model, {"adam": adam}, 2)
+    assert load_state(path, model, {"adam": adam}) == 1
 
 
 def test_the_state_of_adam_continues():
