@@ -177,6 +177,7 @@ def make_clips(config: Config) -> None:
 def train_model(config: Config, world: World) -> None:
     """The loop."""
     torch.manual_seed(config.seed)
+    torch.backends.cudnn.deterministic = True  # or some of its convolutions add gradients in any order
     model = FML(config.model) if config.init is None else _initialised(config)
     check_template(config, model)
     model = model.to(world.device).train()

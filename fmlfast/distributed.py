@@ -55,6 +55,8 @@ class World:
         size = _environment("WORLD_SIZE", 1)
         chosen = torch.device(device)
         if size == 1:
+            if chosen.type == "cuda" and chosen.index is not None:
+                torch.cuda.set_device(chosen)  # events and synchronisation are the current GPU's
             return cls(0, 1, chosen)
         rank = _environment("RANK")
         if chosen.type == "cuda":
