@@ -61,7 +61,7 @@ def fit_pose(
     landmarks: Tensor,  # [F, 66, 2] px
     Ks: Tensor,  # [F, 3, 3] px
     points: Tensor,  # [66, 3] mm, the template's landmarks
-    steps: int = 8,
+    steps: int = 5,
 ) -> tuple[Tensor, Tensor]:  # [F, 3, 3], [F, 3] mm
     """Rotation and translation of the rigid template by robust Gauss-Newton from the frontal similarity.
 

@@ -103,7 +103,7 @@ class TrainingStep:
         with record_function("fmlfast::augment"):
             frames, noise, keep = augment(batch, self.augmentation)
         with record_function("fmlfast::encode"):
-            codes = self.model.encode(frames, noise, keep, self.encoder)
+            codes = self.model.codes(self.model.observe(frames, noise, keep), self.encoder)
         # Cut at the codes: the decoder's share of their gradient comes with its step, in one pass over the basis.
         cut = Codes(**{k: v.detach().requires_grad_(k != "reflectance") for k, v in vars(codes).items()})
         losses = objective(self.model, frames, cut, self.weights, float(photometric), detach_geometry)

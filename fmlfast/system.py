@@ -61,6 +61,20 @@ class ModelConfig:
     """Which vertices the photometric term may see."""
 
 
+@dataclass(frozen=True)
+class Observation:
+    """What the network sees of F = B*M frames, and where its answers start from."""
+
+    inputs: Tensor  # [B, M, 3, s, s] sRGB in [0, 1]
+    mask: Tensor  # [B, M] bool
+    side: Tensor | None  # [F, N] aligned landmarks and starting pose
+    shown: Tensor | None  # [F, N] 0 where a side feature is hidden, 1 else
+    Ks: Tensor  # [F, 3, 3] px
+    size: int  # px, side of the frames
+    alignment: Alignment
+    pose: tuple[Tensor, Tensor] | None  # [F, 3, 3], [F, 3] mm
+
+
 class FML(nn.Module):
     """Frames in, codes out, and from codes the geometry and reflectance of the face (paper figure 2)."""
 
@@ -108,30 +122,37 @@ class FML(nn.Module):
         self.landmark_mesh = self.landmark_mesh.to(self.code_mean.device)
         return self
 
-    def encode(
+    def encode(self, frames: Frames) -> Codes:
+        """Codes of the subjects in `frames`."""
+        return self.codes(self.observe(frames))
+
+    @torch.no_grad()
+    def observe(
         self,
         frames: Frames,
         noise: Tensor | None = None,  # [B, M, 68, 2] px
         keep: Tensor | None = None,  # [B, M, 68] bool
-        encoder: nn.Module | None = None,
-    ) -> Codes:
-        """Codes of the subjects in `frames`. In training `noise` moves the landmarks that the network sees, it sees
-        those of `keep` only, and `encoder` may be a data-parallel wrapper of the model's."""
+    ) -> Observation:
+        """What the network sees of `frames`, which no learned number changes. In training `noise` moves the landmarks
+        that it sees, and it sees those of `keep` only."""
         size = frames.images.shape[-1]
         used = constant(LANDMARKS_66, torch.int64, frames.landmarks.device)
         landmarks = (frames.landmarks if noise is None else frames.landmarks + noise)[:, :, used].flatten(0, 1)
         Ks = frames.Ks.flatten(0, 1)
-        with torch.no_grad():
-            alignment = align_to_front(landmarks, self.landmark_points)
-            pose = fit_pose(landmarks, Ks, self.landmark_points) if self.config.pose_init else None
-            side = self._side_features(landmarks, Ks, alignment, pose)
-            inputs = self._network_input(frames.images, alignment)
-            shown = None
-            if side is not None and keep is not None and self.config.landmark_input:
-                points = keep[:, :, used].flatten(0, 1).float().repeat_interleave(2, 1)
-                shown = F.pad(points, (0, side.shape[1] - points.shape[1]), value=1.0)
-        codes, raw = (encoder or self.encoder)(inputs, frames.mask, side, shown)
-        return self._codes(codes, raw, Ks, size, alignment, pose)
+        alignment = align_to_front(landmarks, self.landmark_points)
+        pose = fit_pose(landmarks, Ks, self.landmark_points) if self.config.pose_init else None
+        side = self._side_features(landmarks, Ks, alignment, pose)
+        inputs = self._network_input(frames.images, alignment)
+        shown = None
+        if side is not None and keep is not None and self.config.landmark_input:
+            points = keep[:, :, used].flatten(0, 1).float().repeat_interleave(2, 1)
+            shown = F.pad(points, (0, side.shape[1] - points.shape[1]), value=1.0)
+        return Observation(inputs, frames.mask, side, shown, Ks, size, alignment, pose)
+
+    def codes(self, seen: Observation, encoder: nn.Module | None = None) -> Codes:
+        """Codes from what the network sees; `encoder` may be a data-parallel wrapper of the model's."""
+        codes, raw = (encoder or self.encoder)(seen.inputs, seen.mask, seen.side, seen.shown)
+        return self._codes(codes, raw, seen.Ks, seen.size, seen.alignment, seen.pose)
 
     def displacements(self, codes: Codes) -> Tensor:
         """Graph node displacements, [B, G, 3] mm."""

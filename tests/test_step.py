@@ -39,7 +39,7 @@ def new_step(device: str, clip: float = 1.0, graph: bool = False, lean: bool = F
 def plain_step(model: FML, adam: torch.optim.Adam, batch: Batch, phase: Phase, clip: float) -> dict[str, Tensor]:
     """What TrainingStep does, with one graph, one optimiser and every gradient written out."""
     frames, noise, keep = augment(batch, AugmentConfig())
-    codes = model.encode(frames, noise, keep)
+    codes = model.codes(model.observe(frames, noise, keep))
     losses = objective(model, frames, codes, LossWeights(), phase.photometric, phase.detach_geometry)
     terms = {name: value.mean() for name, value in losses.items()}
     adam.zero_grad()
@@ -88,7 +88,7 @@ def test_the_gradient_of_codes_is_whole_though_the_graph_is_cut(batches: list[Ba
     step(batches[0], FULL)
     other.model.face.decoder = None
     frames, noise, keep = augment(batches[0], AugmentConfig())
-    codes = other.model.encode(frames, noise, keep)
+    codes = other.model.codes(other.model.observe(frames, noise, keep))
     losses = objective(other.model, frames, codes, LossWeights(), FULL.photometric)
     torch.stack([value.mean() for value in losses.values()]).sum().backward()
     for (name, parameter), whole in zip(

@@ -67,7 +67,7 @@ def test_every_input_setting_trains(change: dict, frames: Frames) -> None:
     torch.manual_seed(0)
     model = FML(replace(SMALL, **change)).train()
     keep = torch.rand(2, 4, 68) > 0.1
-    codes = model.encode(frames, 0.3 * torch.randn(2, 4, 68, 2), keep)
+    codes = model.codes(model.observe(frames, 0.3 * torch.randn(2, 4, 68, 2), keep))
     R = codes.rotation
     torch.testing.assert_close(R @ R.transpose(2, 3), torch.eye(3).expand_as(R), atol=1e-4, rtol=0)
     assert (codes.translation[..., 2] > 100).all()
