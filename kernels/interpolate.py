@@ -1,7 +1,10 @@
 """Attributes of the vertices, blended over the pixels."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ._backend import Backend, choose_backend
 from ._checks import check_seen, check_tensor, check_triangles
@@ -65,10 +68,32 @@ def interpolate_torch(
     _, vertices, channels = attributes.shape
     ids = triangle_id.reshape(-1)
     covered = ((ids >= 0) & (ids < len(triangles))).nonzero().view(-1)
-    corners = triangles.long()[ids.index_select(0, covered).long()]  # [N, 3]
+    corners = triangles.index_select(0, ids.index_select(0, covered)).long()  # [N, 3]
     if len(attributes) > 1:
         corners = corners + (covered // (height * width) * vertices)[:, None]
     weights = barycentrics.reshape(-1, 3).index_select(0, covered).to(attributes.dtype)
-    blended = (gather_rows(attributes.flatten(0, 1), corners) * weights[..., None]).sum(1)
+    blended = _Blend.apply(gather_rows(attributes.flatten(0, 1), corners), weights)
     image = blended.new_zeros(frames * height * width, channels).index_copy(0, covered, blended)
     return image.view(frames, height, width, channels)
+
+
+class _Blend(torch.autograd.Function):
+    """Weighted sums of three rows, as products of matrices: faster than term by term, but autocast would round them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,  # [N, 3, C]
+        weights: Tensor,  # [N, 3]
+    ) -> Tensor:  # [N, C]
+        ctx.save_for_backward(rows, weights)
+        with torch.autocast(rows.device.type, enabled=False):
+            return torch.bmm(weights[:, None], rows)[:, 0]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # [N, C]
+        rows, weights = ctx.saved_tensors
+        with torch.autocast(rows.device.type, enabled=False):
+            to_rows = torch.bmm(weights[:, :, None], gradient[:, None])
+            return to_rows, torch.bmm(rows, gradient[:, :, None])[:, :, 0]

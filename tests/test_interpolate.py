@@ -118,6 +118,14 @@ def test_gradients_of_the_reference(count: int):
     assert torch.autograd.gradcheck(image, (attributes, weights))
 
 
+def test_autocast_does_not_round_gradients():
+    triangles, fragments, g = soup(6, 2, 6, 5, 8)
+    inputs = (torch.rand(2, 8, 3, generator=g), triangles, fragments, torch.randn(2, 6, 5, 3, generator=g), "torch")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = gradients(*inputs)
+    assert all(torch.equal(a, b) for a, b in zip(inside, gradients(*inputs), strict=True))
+
+
 @pytest.mark.parametrize("indices", [torch.int32, torch.int64])
 @pytest.mark.parametrize(
     ("size", "channels"), [((1, 1, 1), 1), ((2, 7, 9), 2), ((3, 20, 25), 3), ((2, 31, 33), 17), ((1, 9, 11), 65)]
