@@ -51,7 +51,7 @@ def reconstruction_panel(model: FML, frames: Frames, codes: Codes, rows: int = 4
         own = torch.arange(len(order), device=subject.device)
         surface = model.camera_vertices(picked)[own, frame].cpu()
         reflectance, sh = model.reflectance(picked).cpu(), picked.sh[own, frame].cpu()
-    triangles = model.template.triangles
+    triangles = model.template.triangles.cpu()
     normals = vertex_normals(surface, triangles)
     colors = shade_sh(reflectance, normals, sh)
     shading = shade_sh(torch.ones_like(reflectance), normals, sh)

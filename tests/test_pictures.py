@@ -63,6 +63,13 @@ def test_the_panel_shows_every_column(model: FML, frames: Frames, codes: Codes) 
         assert (grid[:, column][inside] != PAPER).any()
 
 
+@pytest.mark.gpu
+def test_the_panel_of_a_model_on_a_gpu_is_the_same(model: FML, frames: Frames, codes: Codes) -> None:
+    expected = reconstruction_panel(model, frames, codes)
+    found = reconstruction_panel(model.to("cuda"), frames.to("cuda"), codes.to("cuda"))
+    assert np.abs(found.astype(int) - expected).mean() < 1
+
+
 def test_padding_frames_are_not_shown(model: FML, frames: Frames, codes: Codes) -> None:
     mask = frames.mask.clone()
     mask[0, :3] = False
