@@ -258,8 +258,8 @@ def markdown(found: Account, preset: str, device: str) -> str:
         lines.append(f"| made in {label} | {sum(b.bytes for b in blocks) / 1e6:,.1f} | {_largest(blocks)} |")
     lines += [f"| **all** | {found.peak / 1e6:,.1f} | |", ""]
     lines += [
-        f"The reflectance basis takes {basis:,.0f} MB and its moments {moments:,.0f}. torch.optim.Adam would need another",
-        f"{basis:,.0f} MB for its gradient, which LowRankAdam never writes; `--lean-moments` halves the moments.",
+        f"The reflectance basis takes {basis:,.0f} MB and its moments {moments:,.0f}. torch.optim.Adam would need",
+        f"another {basis:,.0f} MB for a gradient, which LowRankAdam never makes; `--lean-moments` halves the moments.",
         "",
         "| highest moment of | counted, MB | GPU, MB | largest of its own then, MB |",
         "|---|---:|---:|---|",
