@@ -105,12 +105,13 @@ def measure(
     refs = list_clips(folder, split)[:clips]
     if not refs:
         raise ValueError(f"{folder}: no clips to evaluate in split {split!r}")
-    truth = _read_truth(Path(folder), split, model.template)
-    template = evaluation_template(model.template)
+    own = model.template.to("cpu")  # where truth and errors are, wherever the model is
+    truth = _read_truth(Path(folder), split, own)
+    template = evaluation_template(own)
     face = template.regions["face"]
     longest = max(len(ref.images) for ref in refs)
     totals = Tally(len(template.vertices))
-    complement = model.template.complement_basis(model.config.complement_rank)
+    complement = own.complement_basis(model.config.complement_rank)
     floors = {"graph": [], "complement": []}
     training = model.training
     model.eval()
@@ -121,7 +122,7 @@ def measure(
             people = [clip.subject for clip in part for _ in range(clip.frames)]
             target = _target(frames, part, truth, template)
             for row, estimate in estimates(model, frames, template, longest, refine_steps):
-                totals.add(row, people, *_errors(estimate, target, template, model.template))
+                totals.add(row, people, *_errors(estimate, target, template, own))
             if target.truth is not None:
                 floors["graph"].append(metrics.skinning_floor(template, target.truth.neutral, face))
                 floors["complement"].append(metrics.skinning_floor(template, target.truth.neutral, face, complement))

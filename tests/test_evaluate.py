@@ -55,6 +55,14 @@ def test_the_table_holds_what_it_should(table: dict[str, Any]) -> None:
     assert json.loads(json.dumps(table)) == table
 
 
+@pytest.mark.gpu
+def test_a_model_on_a_gpu_is_measured_alike(table: dict[str, Any], synthetic_folder: Path) -> None:
+    found = evaluate(small_model().to("cuda"), synthetic_folder, refine_steps=3)
+    for row in ROWS:
+        assert found[row] == pytest.approx(table[row], rel=1e-2), row
+    assert found["floor"] == pytest.approx(table["floor"], rel=1e-3)
+
+
 def test_the_mean_face_row_is_the_templates_error(table: dict[str, Any], synthetic_folder: Path) -> None:
     template = FaceTemplate.default(1)
     errors, neutral_errors = [], []
