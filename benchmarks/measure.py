@@ -1,6 +1,7 @@
 """Checks a provider's results against float64, then makes the calls that are timed."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, is_dataclass, replace
 from typing import Any
@@ -160,8 +161,9 @@ class Inspector:
 
 
 def failed(failure: Exception) -> str:
-    """The note of a row whose provider raised."""
-    return f"failed: {type(failure).__name__}: {' '.join(str(failure).split())[:160]}"
+    """The note of a row whose provider raised, without the paths of this machine."""
+    text = re.sub(r"\S*/\S*", "", str(failure).partition("Command:")[0])
+    return f"failed: {type(failure).__name__}: {' '.join(text.split())[:160]}"
 
 
 class LastInspector:

@@ -95,7 +95,7 @@ def test_another_library_may_differ_by_as_much_as_it_says():
 
 def test_a_provider_that_raises_is_a_row():
     def broken(_: Inputs) -> Outputs:
-        raise RuntimeError("no such\nkernel")
+        raise RuntimeError("no such\nkernel /tmp/a.cpp Command: g++ -O3")
 
     assert row_of(Provider("broken", broken)).note == "failed: RuntimeError: no such kernel"
 
