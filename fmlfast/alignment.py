@@ -23,13 +23,17 @@ class Alignment:
     offset: Tensor  # [F, 2] px
     roll: Tensor  # [F] radians
 
+    @property
+    def scale(self) -> Tensor:  # [F]
+        """Pixels of half a crop."""
+        return self.matrix[:, 0].square().sum(1).sqrt()
+
     def to_crop(
         self,
         pixels: Tensor,  # [F, N, 2]
     ) -> Tensor:  # [F, N, 2]
         """Image pixels to crop coordinates."""
-        inverse = torch.linalg.inv_ex(self.matrix, check_errors=not pixels.is_cuda)[0]  # looking waits for a GPU
-        return (pixels - self.offset[:, None]) @ inverse.transpose(1, 2)
+        return (pixels - self.offset[:, None]) @ self.matrix / self.scale.square()[:, None, None]
 
 
 def align_to_front(
@@ -69,7 +73,7 @@ def fit_pose(
     """
     rays = to_rays(landmarks, Ks)
     alignment = align_to_front(rays, points)
-    scale = alignment.matrix.det().sqrt() / CROP_HALF_WIDTH  # rays per mm, the inverse of the depth
+    scale = alignment.scale / CROP_HALF_WIDTH  # rays per mm, the inverse of the depth
     rotation = rotation_about_view(alignment.roll) @ constant(FRONTAL, rays.dtype, rays.device)
     center = constant((0.0, CROP_CENTER_Y / CROP_HALF_WIDTH), rays.dtype, rays.device)
     start = alignment.matrix @ center + alignment.offset

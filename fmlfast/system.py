@@ -194,7 +194,7 @@ class FML(nn.Module):
         if pose is not None:
             rotation, translation = pose
             unroll = rotation_about_view(-alignment.roll)
-            scale = alignment.matrix.det().sqrt() / Ks[:, 0, 0]  # rays in half a crop: how close the camera is
+            scale = alignment.scale / Ks[:, 0, 0]  # rays in half a crop: how close the camera is
             center = to_rays(alignment.offset[:, None], Ks)[:, 0]
             shift = (translation[:, :2] / translation[:, 2:] - center) / scale[:, None]
             depth = torch.stack([translation[:, 2] * scale / CROP_HALF_WIDTH, scale * 4], 1).log()
@@ -223,7 +223,7 @@ class FML(nn.Module):
             center, scale = start[:, :2] / start[:, 2:], 20.0 / start[:, 2:]
         elif self.config.aligned_crop:
             rotation = roll @ frontal
-            depth = CROP_HALF_WIDTH * focal[:, 0] / alignment.matrix.det().sqrt() * torch.exp(0.2 * shift[:, 2])
+            depth = CROP_HALF_WIDTH * focal[:, 0] / alignment.scale * torch.exp(0.2 * shift[:, 2])
             center, scale = to_rays(alignment.offset[:, None], Ks)[:, 0], 20.0 / depth[:, None]
         else:
             roll, rotation = torch.eye(3, device=flat.device).expand_as(residual), frontal
