@@ -8,6 +8,7 @@ import triton
 import triton.language as tl
 
 EMPTY = tl.constexpr(torch.iinfo(torch.int64).max)
+_INFINITE = tl.constexpr(0x7F800000)  # bits of inf
 
 
 @triton.jit
@@ -92,23 +93,32 @@ def around(corner, px, py):
 
 @triton.jit
 def hit_key(a, b, c, column, row, triangle, least, CULL: tl.constexpr):
-    """Whether the pixel's centre lies in the triangle, no nearer than `least`, and depth_bits << 32 | triangle there.
+    """Whether the pixel's centre lies in the triangle, and depth_bits << 32 | triangle there.
 
-    Column and row are whole numbers in float32.
+    Column and row are whole numbers in float32, `least` holds the bits of the least depth.
     """
     px, py = column + 0.5, row + 0.5
     p, q, r = around(a, px, py), around(b, px, py), around(c, px, py)
     e0, side0 = edge(q, r)
     e1, side1 = edge(r, p)
     e2, side2 = edge(p, q)
-    inside = (side0 < 0) & (side1 < 0) & (side2 < 0)  # seen from outside
-    if not CULL:
-        inside |= (side0 > 0) & (side1 > 0) & (side2 > 0)
+    if CULL:
+        inside = (side0 < 0) & (side1 < 0) & (side2 < 0)  # seen from outside
+    else:
+        inside = (tl.abs(side0) > 0) & (tl.abs(side1) > 0) & (tl.abs(side2) > 0) & same_sign(side0, side1, side2)
     total = e0 * a[3] + e1 * b[3] + e2 * c[3]
     depth = tl.div_rn(e0 * a[2] + e1 * b[2] + e2 * c[2], tl.where(inside, total, 1.0))
-    inside &= (depth >= least) & (depth < float("inf"))
-    low = triangle.to(tl.uint32, bitcast=True).to(tl.int64)  # without a sign, which would take instructions
-    return inside, (depth.to(tl.int32, bitcast=True).to(tl.int64) << 32) | low
+    # Bits of floats from 0 are ordered as they are; those of negative ones are negative, of inf and NaN larger.
+    bits = depth.to(tl.int32, bitcast=True)
+    inside &= (bits >= least) & (bits < _INFINITE)
+    return inside, (bits.to(tl.int64) << 32) | triangle.to(tl.uint32, bitcast=True).to(tl.int64)
+
+
+@triton.jit
+def same_sign(x, y, z):
+    """Whether three floats have the same sign bit."""
+    x, y, z = x.to(tl.int32, bitcast=True), y.to(tl.int32, bitcast=True), z.to(tl.int32, bitcast=True)
+    return ((x ^ y) | (y ^ z)) >= 0
 
 
 @triton.jit

@@ -25,7 +25,8 @@ from ._rasterize_rules_triton import (
     window,
 )
 
-_SLOT = tl.constexpr(1 << 40)  # a triangle in the counter of a queue, which counts work items below
+_ITEM_BITS = tl.constexpr(40)  # of the counter of a queue; triangles are counted above
+_SLOT = tl.constexpr(1 << _ITEM_BITS.value)  # a triangle in it
 _QUEUE = 1 << 22  # triangles of frames that one queue is made for: 64 MB
 _TILE = 4  # pixels; 3% of the triangles of a face at 240 x 240 do not fit the window of 2 x 2, most of them fit this
 _ITEMS = 16  # tiles a program handles at a time
@@ -68,8 +69,8 @@ def rasterize_micro_kernel(
     vertices,
     height,
     width,
-    TILE: tl.constexpr,
     CULL: tl.constexpr,
+    TILE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Draws the triangles that hold at most 2 x 2 pixel centres and queues the others.
@@ -93,7 +94,7 @@ def rasterize_micro_kernel(
     at = keys_ptr + frame * height * width + (top.to(tl.int32) * width + left.to(tl.int32))
     for k in tl.static_range(4):
         column, row = left + k % 2, top + k // 2
-        inside, key = hit_key(a, b, c, column, row, triangle, 0.0, CULL)
+        inside, key = hit_key(a, b, c, column, row, triangle, 0, CULL)
         hit = inside & small & (column <= right) & (row <= bottom)
         tl.atomic_min(at + (k // 2 * width + k % 2), key, mask=hit, sem="relaxed")
     large = seen & ~small
@@ -103,10 +104,10 @@ def rasterize_micro_kernel(
     total = tl.sum(share, 0)
     if total > 0:
         place = tl.atomic_add(counter_ptr, total, sem="relaxed") + tl.cumsum(share, 0) - share
-        slot = place // _SLOT
+        slot = place >> _ITEM_BITS
         tl.store(queue_ptr + slot * 2, triangle, mask=large)
         tl.store(queue_ptr + slot * 2 + 1, frame.to(tl.int32), mask=large)
-        tl.store(starts_ptr + slot, place % _SLOT, mask=large)
+        tl.store(starts_ptr + slot, place & (_SLOT - 1), mask=large)
 
 
 @triton.jit
@@ -132,7 +133,7 @@ def rasterize_tile_kernel(
     as the minimum does not mind the order they would only save reading keys again.
     """
     count = tl.load(counter_ptr)
-    slots, items = (count // _SLOT).to(tl.int32), count % _SLOT
+    slots, items = (count >> _ITEM_BITS).to(tl.int32), count & (_SLOT - 1)
     share = tl.cdiv(items, tl.num_programs(0) * ITEMS) * ITEMS
     first = tl.program_id(0) * share
     end = tl.minimum(first + share, items)
@@ -162,7 +163,7 @@ def rasterize_tile_kernel(
         column = (left + (tile % across * TILE).to(tl.float32))[:, None] + (pixel % TILE).to(tl.float32)
         row = (top + (tile // across * TILE).to(tl.float32))[:, None] + (pixel // TILE).to(tl.float32)
         a, b, c = as_columns(a), as_columns(b), as_columns(c)
-        least = tl.where(crossing, near, 0.0)[:, None]
+        least = tl.where(crossing, near, 0.0).to(tl.int32, bitcast=True)[:, None]
         inside, key = hit_key(a, b, c, column, row, triangle[:, None], least, CULL)
         hit = inside & (seen & mask)[:, None] & (column <= right[:, None]) & (row <= bottom[:, None])
         at = keys_ptr + (frame * height * width)[:, None] + (row.to(tl.int32) * width + column.to(tl.int32))
@@ -250,7 +251,8 @@ def draw(
                 CULL=cull_backfaces,
                 TILE=tile,
                 BLOCK=block,
-                **options,
+                num_warps=2,  # two triangles a lane, which share the sums over the program
+                enable_fp_fusion=False,
             )
             rasterize_tile_kernel[(programs,)](
                 *(keys, queue, starts, counters[i:], *mesh, vertices.shape[1], height, width, near),
@@ -270,5 +272,5 @@ def draw(
 
 def _blocks(size: int) -> tuple[int, int]:
     """Lanes of a program, and how many programs a frame with `size` elements takes."""
-    block = min(lanes(128), max(128, triton.next_power_of_2(size)))
-    return block, triton.cdiv(size, block)
+    block = min(lanes(128), max(128, 1 << (size - 1).bit_length()))
+    return block, -(-size // block)

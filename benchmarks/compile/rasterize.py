@@ -27,7 +27,7 @@ def _draw(index: str, cull: bool) -> list[Case]:
             bytes=3 * (8 if index == "i64" else 4) / 32 + 8,
             element="triangle of a frame, of 32 frames",
             variant=variant,
-            options=_OPTIONS,
+            options=_OPTIONS | {"num_warps": 2},
             unaligned=("counter_ptr",),
             multiples=("begin", "triangles", "height", "width"),
             step=InStep("visibility", paper.TRIANGLES_OF_FRAMES, 128) if in_step else None,
