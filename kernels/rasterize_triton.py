@@ -19,17 +19,40 @@ from ._rasterize_rules_triton import (
     as_columns,
     edge,
     hit_key,
-    load_camera,
-    project_triangle,
-    split,
+    load_triangle,
+    project,
+    store_row,
     window,
 )
 
-_SLOT = tl.constexpr(1 << 40)  # a triangle in the counter of a queue, which counts work items below
+_ITEM_BITS = tl.constexpr(40)  # of the counter of a queue; triangles are counted above
+_SLOT = tl.constexpr(1 << _ITEM_BITS.value)  # a triangle in it
 _QUEUE = 1 << 22  # triangles of frames that one queue is made for: 64 MB
 _TILE = 4  # pixels; 3% of the triangles of a face at 240 x 240 do not fit the window of 2 x 2, most of them fit this
 _ITEMS = 16  # tiles a program handles at a time
 _PROGRAMS = 8  # of a multiprocessor that draw tiles
+
+
+@triton.jit
+def rasterize_project_kernel(
+    projected_ptr,  # [F, V, 4]
+    vertices_ptr,  # [F, V, 3]
+    Ks_ptr,  # [F, 3, 3]
+    vertices,
+    blocks,
+    near,
+    BLOCK: tl.constexpr,
+):
+    """Projects every vertex once, into a row that a corner is one load of. Moves 28 bytes a vertex."""
+    frame = (tl.program_id(0) // blocks).to(tl.int64)
+    vertex = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    mask = vertex < vertices
+    k = Ks_ptr + frame * 9
+    camera = tl.load(k), tl.load(k + 1), tl.load(k + 2), tl.load(k + 3), tl.load(k + 4), tl.load(k + 5)
+    row = frame * vertices + vertex
+    at = vertices_ptr + row * 3
+    corner = tl.load(at, mask=mask), tl.load(at + 1, mask=mask), tl.load(at + 2, mask=mask)
+    store_row(projected_ptr, row, project(corner, camera, near), mask)
 
 
 @triton.jit
@@ -38,49 +61,53 @@ def rasterize_micro_kernel(
     queue_ptr,  # [N, 2] int32: triangle, frame
     starts_ptr,  # [N] int64: first work item
     counter_ptr,  # [1] int64: triangles * _SLOT + work items
-    vertices_ptr,  # [F, V, 3]
+    projected_ptr,  # [F, V, 4]
     triangles_ptr,  # [T, 3]
-    Ks_ptr,  # [F, 3, 3]
     begin,
-    end,
+    blocks,
     triangles,
     vertices,
     height,
     width,
-    near,
     CULL: tl.constexpr,
     TILE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Draws the triangles that hold at most 2 x 2 pixel centres, one a lane, and queues the others.
+    """Draws the triangles that hold at most 2 x 2 pixel centres and queues the others.
 
-    Triangles begin ... end - 1, counted over all frames. One addition to the counter a program reserves both places
-    in the queue and work items, so the items of the queue increase; their order differs from run to run.
+    A frame has `blocks` blocks of triangles; `begin` is the first program's, counted over all frames. One addition to
+    the counter a program reserves both places in the queue and work items, so the items of the queue increase; their
+    order differs from run to run.
     """
-    first = begin + tl.program_id(0).to(tl.int64) * BLOCK
+    block = begin + tl.program_id(0)
+    frame = (block // blocks).to(tl.int64)
+    first = block % blocks * BLOCK
     offsets = tl.arange(0, BLOCK)
-    mask = first + offsets < end
-    frame, triangle = split(first, offsets, triangles)
-    camera = load_camera(Ks_ptr, frame, mask)
-    a, b, c = project_triangle(vertices_ptr, triangles_ptr, triangle, frame, vertices, camera, near, mask)
+    triangle = first + offsets
+    mask = triangle < triangles
+    corners = triangles_ptr + first.to(tl.int64) * 3 + offsets * 3
+    a, b, c = load_triangle(projected_ptr + frame * vertices * 4, corners, 0, mask)
     left, right, top, bottom, crossing, seen = window(a, b, c, height, width)
     seen &= mask
     small = seen & ~crossing & (right - left < 2) & (bottom - top < 2)
     a, b, c = (a[0], a[1], 1.0, a[3]), (b[0], b[1], 1.0, b[3]), (c[0], c[1], 1.0, c[3])
+    at = keys_ptr + frame * height * width + (top.to(tl.int32) * width + left.to(tl.int32))
     for k in tl.static_range(4):
         column, row = left + k % 2, top + k // 2
-        key = hit_key(a, b, c, column, row, triangle, 0.0, CULL)
-        hit = small & (column <= right) & (row <= bottom) & (key < EMPTY)
-        tl.atomic_min(keys_ptr + (frame * height + row) * width + column, key, mask=hit, sem="relaxed")
+        inside, key = hit_key(a, b, c, column, row, triangle, 0, CULL)
+        hit = inside & small & (column <= right) & (row <= bottom)
+        tl.atomic_min(at + (k // 2 * width + k % 2), key, mask=hit, sem="relaxed")
     large = seen & ~small
-    if tl.max(large.to(tl.int32), 0) > 0:
-        tiles = tl.cdiv(right - left + 1, TILE) * tl.cdiv(bottom - top + 1, TILE)
-        share = tl.where(large, tiles.to(tl.int64) + _SLOT, 0)
-        place = tl.atomic_add(counter_ptr, tl.sum(share, 0), sem="relaxed") + tl.cumsum(share, 0) - share
-        slot = place // _SLOT
+    tiles = ((right - left) * (1 / TILE)).to(tl.int32) + 1
+    tiles *= ((bottom - top) * (1 / TILE)).to(tl.int32) + 1
+    share = tl.where(large, tiles.to(tl.int64) + _SLOT, 0)
+    total = tl.sum(share, 0)
+    if total > 0:
+        place = tl.atomic_add(counter_ptr, total, sem="relaxed") + tl.cumsum(share, 0) - share
+        slot = place >> _ITEM_BITS
         tl.store(queue_ptr + slot * 2, triangle, mask=large)
         tl.store(queue_ptr + slot * 2 + 1, frame.to(tl.int32), mask=large)
-        tl.store(starts_ptr + slot, place % _SLOT, mask=large)
+        tl.store(starts_ptr + slot, place & (_SLOT - 1), mask=large)
 
 
 @triton.jit
@@ -89,9 +116,8 @@ def rasterize_tile_kernel(
     queue_ptr,  # [N, 2] int32: triangle, frame
     starts_ptr,  # [N] int64: first work item
     counter_ptr,  # [1] int64: triangles * _SLOT + work items
-    vertices_ptr,  # [F, V, 3]
+    projected_ptr,  # [F, V, 4]
     triangles_ptr,  # [T, 3]
-    Ks_ptr,  # [F, 3, 3]
     vertices,
     height,
     width,
@@ -107,7 +133,7 @@ def rasterize_tile_kernel(
     as the minimum does not mind the order they would only save reading keys again.
     """
     count = tl.load(counter_ptr)
-    slots, items = (count // _SLOT).to(tl.int32), count % _SLOT
+    slots, items = (count >> _ITEM_BITS).to(tl.int32), count & (_SLOT - 1)
     share = tl.cdiv(items, tl.num_programs(0) * ITEMS) * ITEMS
     first = tl.program_id(0) * share
     end = tl.minimum(first + share, items)
@@ -130,16 +156,17 @@ def rasterize_tile_kernel(
         tile = (item - tl.load(starts_ptr + mine, mask=mask, other=0)).to(tl.int32)
         triangle = tl.load(queue_ptr + mine.to(tl.int64) * 2, mask=mask, other=0)
         frame = tl.load(queue_ptr + mine.to(tl.int64) * 2 + 1, mask=mask, other=0).to(tl.int64)
-        camera = load_camera(Ks_ptr, frame, mask)
-        a, b, c = project_triangle(vertices_ptr, triangles_ptr, triangle, frame, vertices, camera, near, mask)
+        corners = triangles_ptr + triangle.to(tl.int64) * 3
+        a, b, c = load_triangle(projected_ptr, corners, frame * vertices, mask)
         left, right, top, bottom, crossing, seen = window(a, b, c, height, width)
-        across = tl.cdiv(right - left + 1, TILE)
-        column = (left + tile % across * TILE)[:, None] + pixel % TILE
-        row = (top + tile // across * TILE)[:, None] + pixel // TILE
+        across = ((right - left) * (1 / TILE)).to(tl.int32) + 1
+        column = (left + (tile % across * TILE).to(tl.float32))[:, None] + (pixel % TILE).to(tl.float32)
+        row = (top + (tile // across * TILE).to(tl.float32))[:, None] + (pixel // TILE).to(tl.float32)
         a, b, c = as_columns(a), as_columns(b), as_columns(c)
-        key = hit_key(a, b, c, column, row, triangle[:, None], tl.where(crossing, near, 0.0)[:, None], CULL)
-        hit = (seen & mask)[:, None] & (column <= right[:, None]) & (row <= bottom[:, None]) & (key < EMPTY)
-        at = keys_ptr + (frame[:, None] * height + row) * width + column
+        least = tl.where(crossing, near, 0.0).to(tl.int32, bitcast=True)[:, None]
+        inside, key = hit_key(a, b, c, column, row, triangle[:, None], least, CULL)
+        hit = inside & (seen & mask)[:, None] & (column <= right[:, None]) & (row <= bottom[:, None])
+        at = keys_ptr + (frame * height * width)[:, None] + (row.to(tl.int32) * width + column.to(tl.int32))
         # Keys only fall, so one that is out of date costs a vain minimum and no more.
         hit &= key < tl.load(at, mask=hit, other=0)
         tl.atomic_min(at, key, mask=hit, sem="relaxed")
@@ -148,32 +175,29 @@ def rasterize_tile_kernel(
 @triton.jit
 def rasterize_resolve_kernel(
     keys_ptr,  # [F, H, W] int64
-    vertices_ptr,  # [F, V, 3]
+    projected_ptr,  # [F, V, 4]
     triangles_ptr,  # [T, 3]
-    Ks_ptr,  # [F, 3, 3]
     triangle_id_ptr,  # [F, H, W] int32
     barycentrics_ptr,  # [F, H, W, 3]
     depth_ptr,  # [F, H, W]
-    pixels,
     size,
+    blocks,
     vertices,
     width,
-    near,
     BLOCK: tl.constexpr,
 ):
     """Unpacks the keys and finds the barycentrics of the winners. Moves 28 bytes a pixel, and the vertices once."""
-    first = tl.program_id(0).to(tl.int64) * BLOCK
-    offsets = tl.arange(0, BLOCK)
-    at = first + offsets
-    mask = at < pixels
-    frame, place = split(first, offsets, size)
+    frame = (tl.program_id(0) // blocks).to(tl.int64)
+    place = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
+    at = frame * size + place
+    mask = place < size
     key = tl.load(keys_ptr + at, mask=mask, other=EMPTY)
     covered = key < EMPTY
     triangle = key.to(tl.int32)  # the low half: -1 where empty
     depth = (key >> 32).to(tl.int32).to(tl.float32, bitcast=True)
-    camera = load_camera(Ks_ptr, frame, covered)
     px, py = (place % width).to(tl.float32) + 0.5, (place // width).to(tl.float32) + 0.5
-    a, b, c = project_triangle(vertices_ptr, triangles_ptr, triangle, frame, vertices, camera, near, covered)
+    corners = triangles_ptr + triangle.to(tl.int64) * 3
+    a, b, c = load_triangle(projected_ptr + frame * vertices * 4, corners, 0, covered)
     p, q, r = around(a, px, py), around(b, px, py), around(c, px, py)
     w0, w1, w2 = edge(q, r)[0] * a[3], edge(r, p)[0] * b[3], edge(p, q)[0] * c[3]
     total = tl.where(covered, w0 + w1 + w2, 1.0)
@@ -201,29 +225,33 @@ def draw(
     depth = torch.empty(shape, dtype=torch.float32, device=vertices.device)
     if frames == 0:
         return triangle_id, barycentrics, depth
-    Ks = Ks.contiguous()
     tile, items = (_TILE, _ITEMS) if lanes(1) == 1 else (32, 64)  # operations cost time in the interpreter, not lanes
     programs = (
         2 if interpreting() else _PROGRAMS * torch.cuda.get_device_properties(vertices.device).multi_processor_count
     )
-    pairs = frames * len(triangles)
-    chunk = min(pairs, _QUEUE, _SLOT.value // (triton.cdiv(height, tile) * triton.cdiv(width, tile)))
+    block, blocks = _blocks(len(triangles))
+    queued = min(_QUEUE, _SLOT.value // (triton.cdiv(height, tile) * triton.cdiv(width, tile)))
+    chunk = min(max(queued // block, 1), frames * blocks)  # programs
     keys = torch.full(shape, EMPTY.value, device=vertices.device)
-    queue = torch.empty(chunk, 2, dtype=torch.int32, device=vertices.device)
-    starts = torch.empty(chunk, dtype=torch.int64, device=vertices.device)
-    counters = torch.zeros(triton.cdiv(pairs, chunk), dtype=torch.int64, device=vertices.device)
-    mesh = vertices, triangles, Ks
+    projected = torch.empty(*vertices.shape[:2], 4, dtype=torch.float32, device=vertices.device)
+    queue = torch.empty(chunk * block, 2, dtype=torch.int32, device=vertices.device)
+    starts = torch.empty(chunk * block, dtype=torch.int64, device=vertices.device)
+    counters = torch.zeros(triton.cdiv(frames * blocks, chunk), dtype=torch.int64, device=vertices.device)
+    mesh = projected, triangles
+    options = {"num_warps": 4, "enable_fp_fusion": False}
     with on_device(vertices):
-        for i, begin in enumerate(range(0, pairs, chunk)):
-            end = min(begin + chunk, pairs)
-            block = min(lanes(128), max(128, triton.next_power_of_2(end - begin)))
-            rasterize_micro_kernel[(triton.cdiv(end - begin, block),)](
-                *(keys, queue, starts, counters[i:], *mesh, begin, end, len(triangles), vertices.shape[1]),
-                *(height, width, near),
+        size, count = _blocks(vertices.shape[1])
+        rasterize_project_kernel[(frames * count,)](
+            *(projected, vertices, Ks.contiguous(), vertices.shape[1], count, near), BLOCK=size, **options
+        )
+        for i, begin in enumerate(range(0, frames * blocks, chunk)):
+            rasterize_micro_kernel[(min(chunk, frames * blocks - begin),)](
+                *(keys, queue, starts, counters[i:], *mesh, begin, blocks, len(triangles), vertices.shape[1]),
+                *(height, width),
                 CULL=cull_backfaces,
                 TILE=tile,
                 BLOCK=block,
-                num_warps=4,
+                num_warps=2,  # two triangles a lane, which share the sums over the program
                 enable_fp_fusion=False,
             )
             rasterize_tile_kernel[(programs,)](
@@ -231,15 +259,18 @@ def draw(
                 CULL=cull_backfaces,
                 TILE=tile,
                 ITEMS=items,
-                num_warps=4,
-                enable_fp_fusion=False,
+                **options,
             )
-        block = min(lanes(128), max(128, triton.next_power_of_2(keys.numel())))
-        rasterize_resolve_kernel[(triton.cdiv(keys.numel(), block),)](
-            *(keys, *mesh, triangle_id, barycentrics, depth, keys.numel(), height * width, vertices.shape[1]),
-            *(width, near),
-            BLOCK=block,
-            num_warps=4,
-            enable_fp_fusion=False,
+        size, count = _blocks(height * width)
+        rasterize_resolve_kernel[(frames * count,)](
+            *(keys, *mesh, triangle_id, barycentrics, depth, height * width, count, vertices.shape[1], width),
+            BLOCK=size,
+            **options,
         )
     return triangle_id, barycentrics, depth
+
+
+def _blocks(size: int) -> tuple[int, int]:
+    """Lanes of a program, and how many programs a frame with `size` elements takes."""
+    block = min(lanes(128), max(128, 1 << (size - 1).bit_length()))
+    return block, -(-size // block)
