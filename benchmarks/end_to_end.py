@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +16,7 @@ from fmlfast.data.draws import Batch, draw
 from fmlfast.data.loader import ClipDataset
 from fmlfast.data.synthetic import SyntheticConfig, film_person, generate
 from fmlfast.distributed import World
-from fmlfast.frames import Frames
+from fmlfast.frames import Codes, Frames
 from fmlfast.step import Phase, TrainingStep
 from fmlfast.system import FML
 from train import PRESETS
@@ -105,12 +104,13 @@ def _without_network(model: FML, batch: Batch) -> None:
         codes = model.encode(batch.frames.unpacked()).map(lambda code: code.float().clone())
     leaves = codes.map(lambda code: code.requires_grad_())
 
-    def encode(*_: Any, **__: Any) -> object:
+    def answer(*_: object) -> Codes:
         for leaf in vars(leaves).values():
             leaf.grad = None
         return leaves
 
-    model.encode = encode  # type: ignore[method-assign]
+    model.observe = lambda *_: None  # type: ignore[method-assign]
+    model.codes = answer  # type: ignore[method-assign]
 
 
 def checked_step(case: StepCase, folder: Path, device: str) -> tuple[Row, Step]:

@@ -79,7 +79,11 @@ def provenance(device: str) -> dict[str, str]:
     except PackageNotFoundError:
         triton = ""
     folder = Path(__file__).parent
-    commit = _output("git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=9", "--exclude=*")
+    git = "git", "-C", str(folder)
+    commit = _output(*git, "describe", "--always", "--abbrev=9", "--exclude=*")
+    generated = ":(top,exclude)benchmarks/results", ":(top,exclude)docs"
+    if _output(*git, "status", "--porcelain", "--untracked-files=no", "--", ":(top)", *generated):
+        commit += "-dirty"
     found = {"torch": torch.__version__, "triton": triton, "commit": commit or "unknown"}
     if torch.device(device).type == "cpu":
         threads = torch.get_num_threads()

@@ -11,6 +11,7 @@ import torch
 
 import benchmarks.report
 from benchmarks.case import Bench, Cost, Inputs, Outputs
+from benchmarks.end_to_end import StepCase, training_step
 from benchmarks.losses import where_we_lose
 from benchmarks.measure import (
     COMPILE_SECONDS,
@@ -319,3 +320,15 @@ def test_waits_for_a_gpu_are_counted():
     x = torch.ones(8, device="cuda")
     assert count_launches(lambda: x + 1) == (1, 0)
     assert count_launches(lambda: (x + 1).sum().item())[1] == 1
+
+
+def test_a_step_without_the_network_does_not_run_it(synthetic_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("the network ran")
+
+    cases = (StepCase("cpu", "torch", network) for network in (False, True))
+    without, whole = (training_step(case, synthetic_folder, "cpu") for case in cases)
+    monkeypatch.setattr("fmlfast.network.Encoder.forward", refuse)
+    assert without()["photometric"] > 0
+    with pytest.raises(AssertionError, match="the network ran"):
+        whole()
