@@ -65,7 +65,8 @@ def _draw(plt: ModuleType, sweep: str, rows: Sequence[Row], colors: dict[str, st
     for panel in axes.flat[len(ops) :]:
         panel.set_visible(False)
     figure.supxlabel(AXES[sweep], fontsize=10)
-    legend = dict(loc="outside upper center", ncols=min(len(known), 2 * columns), fontsize=8, frameon=False)
+    fit = int(figure.get_figwidth() / (0.6 + 0.07 * max(map(len, known))))  # inches, at this size of letters
+    legend = dict(loc="outside upper center", ncols=max(1, min(len(known), fit)), fontsize=8, frameon=False)
     figure.legend(known.values(), known.keys(), **legend)
     figure.savefig(path, dpi=100)
     plt.close(figure)
