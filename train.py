@@ -74,7 +74,7 @@ class Config:
     lean_moments: bool = False
     """Keep the moments of the reflectance basis in bfloat16, rounded at random: a third fewer bytes a step."""
     graph: bool = True
-    """Replay steps as CUDA graphs where there is one GPU."""
+    """Replay steps as CUDA graphs where there is one GPU and the backend is triton."""
     workers: int = 0
     """Processes that decode clips; where all are on disk decoded, none is faster."""
     decoded_gb: float = 50.0
@@ -188,8 +188,7 @@ def train_model(config: Config, world: World) -> None:
     step = TrainingStep(
         model, config.loss, config.augment, config.rates, config.clip_gradient, config.lean_moments, graph, world
     )
-    world.once(lambda: training_clips(config))  # the others then find them decoded
-    clips = training_clips(config)
+    clips = world.once(lambda: training_clips(config)) or training_clips(config)  # the others then find them decoded
     state = config.run / "state.safetensors"
     start = load_state(state, model, step.optimizers) if config.resume else 0
     steps = sys.maxsize if config.profile else config.steps

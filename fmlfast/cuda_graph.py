@@ -10,7 +10,6 @@ from fmlfast.frames import SubjectBatch
 WARM_UP = 3
 """Calls of a variant before it is recorded: they fill the caches, compile kernels and make the optimiser's state."""
 
-
 _Recording = tuple[torch.cuda.CUDAGraph, SubjectBatch, dict[str, Tensor]]
 
 

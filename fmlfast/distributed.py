@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,6 +22,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from fmlfast.optim import LowRankAdam
+
+Result = TypeVar("Result")
 
 PATIENCE = timedelta(minutes=30)  # for a process that is late in a step, as while the main one writes a checkpoint
 _starts = itertools.count()  # so that a second world of a process does not read what the first one left in the store
@@ -183,27 +185,29 @@ class World:
         if self.size > 1:
             dist.barrier()
 
-    def once(self, work: Callable[[], object]) -> None:
+    def once(self, work: Callable[[], Result]) -> Result | None:
         """Lets the main process do `work` while the others wait, for however long it takes.
 
-        What decides whether there is work belongs into it: every process must make the call.
+        What decides whether there is work belongs into it: every process must make the call. Returns what `work` did,
+        None in the others.
 
         Raises ChildProcessError in the others where it fails.
         """
         if self.main:
             try:
-                work()
+                result = work()
             except BaseException:
                 self._report("failed")
                 raise
             self._report("done")
-            return
+            return result
         assert self._store is not None
         name = f"work/{next(self._works)}"
         while not self._store.check([name]):  # a wait of the store's own would have an end and could not be interrupted
             time.sleep(0.1)
         if self._store.get(name) != b"done":
             raise ChildProcessError("the main process failed; its own message says why")
+        return None
 
     def _report(self, outcome: str) -> None:
         if self._store is not None:

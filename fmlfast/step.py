@@ -11,6 +11,7 @@ from fmlfast.data.augment import AugmentConfig, augment
 from fmlfast.data.draws import Batch
 from fmlfast.distributed import World
 from fmlfast.frames import Codes
+from fmlfast.kernels._backend import choose_backend
 from fmlfast.objective import LossWeights, objective
 from fmlfast.optim import LowRankAdam
 from fmlfast.system import FML
@@ -40,7 +41,7 @@ class Phase:
 
 
 class TrainingStep:
-    """Trains `model` by one batch a call; on a GPU, in one process, a step is a replayed CUDA graph.
+    """Trains `model` by one batch a call; on a GPU, in one process and by kernels, a step is a replayed CUDA graph.
 
     Adam updates network, identity basis and mean reflectance; LowRankAdam updates the reflectance basis from the
     factors of its gradient, in the pass over the basis that also gives the codes' gradient.
@@ -83,7 +84,9 @@ class TrainingStep:
         self.decoder = LowRankAdam(face.reflectance_basis, rate(), BETAS, moments=moments, backend=model.backend)
         face.decoder = self.decoder
         self.photometric = torch.zeros((), device=device)
-        self.run = CudaGraphs(self._step, device) if graph and world.size == 1 else self._step
+        # The torch backend picks vertices by their values, and so waits; a collective that fails in a graph hangs.
+        recorded = graph and world.size == 1 and choose_backend(model.backend, face.reflectance_mean) == "triton"
+        self.run = CudaGraphs(self._step, device) if recorded else self._step
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:

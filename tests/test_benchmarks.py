@@ -1,7 +1,5 @@
 """The benchmark suite: what refuses a row, what a row says, how it is stored, and what is made of it."""
 
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from benchmarks.measure import (
 from benchmarks.peers import Difference
 from benchmarks.providers import Provider, providers
 from benchmarks.rows import OUT_OF_TIME, Row, merge, provenance, read_rows, write_rows
+from benchmarks.run import cpu_suite
 from benchmarks.table import amount
 from benchmarks.timing import Deadline, Timing, cache_bytes, count_launches, summarize
 from fmlfast.kernels._backend import Backend
@@ -284,22 +283,10 @@ def test_numbers_keep_what_counts():
     assert [amount(v) for v in values] == ["0.0123", "0.5", "1.5", "12.3", "1,234", "1.00e-06", "3.00e+09", "0", "–"]
 
 
-def test_the_cpu_suite_leaves_a_row_for_all_it_skips(tmp_path: Path):
-    root = Path(__file__).parent.parent
+def test_the_cpu_suite_leaves_a_row_for_all_it_skips(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     pytest.importorskip("pytest_benchmark")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-c",
-        "benchmarks/pytest.ini",
-        "--rootdir",
-        ".",
-        "benchmarks/test_cpu.py",
-    ]
-    options = ["--only", "deviation", "--time-limit", "0", "--rows", str(tmp_path / "rows.csv")]
-    done = subprocess.run([*command, *options], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    status = cpu_suite(["--rows", str(tmp_path / "rows.csv")], only="deviation", seconds=0)
+    assert status == 0, capfd.readouterr()
     rows = read_rows(tmp_path / "rows.csv")
     assert rows and {row.op for row in rows} == {"deviation"} and {row.note for row in rows} == {OUT_OF_TIME}
     assert {row.commit for row in rows} == {provenance("cpu")["commit"]}
