@@ -31,10 +31,9 @@ class Photo:
     """Seconds from the start of the video it is a frame of; None for photos."""
 
 
-def is_video(image: str | Path | np.ndarray) -> bool:
+def is_video(path: str | Path) -> bool:
     """Whether a file is taken for a video, by its suffix; of an animated GIF the first picture is a photo."""
-    suffix = "" if isinstance(image, np.ndarray) else Path(image).suffix.lower()
-    return suffix in VIDEO_SUFFIXES and suffix != ".gif"
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES - {".gif"}
 
 
 def read_photos(
@@ -44,55 +43,70 @@ def read_photos(
 
     Raises ValueError where there is nothing to take, or several faces and `face` chooses none.
     """
+    labels = [f"image {n}" if isinstance(image, np.ndarray) else str(image) for n, image in enumerate(images)]
+    pictures = [_read(image, label) for image, label in zip(images, labels, strict=True)]  # before the slow detection
     found: list[Photo] = []
-    for number, image in enumerate(images):
-        if isinstance(image, np.ndarray):
-            label, name, picture = f"image {number}", f"image-{number}", check_image(image, f"image {number}")
-        elif is_video(image):
-            found += read_video(Path(image), detector, face, frames)
-            continue
+    for number, (image, label, picture) in enumerate(zip(images, labels, pictures, strict=True)):
+        if picture is None:
+            found += read_video(Path(label), detector, face, frames)
         else:
-            label, name, picture = str(image), Path(image).stem, read_image(image)
-        found.append(Photo(name, picture, choose_face(detector.detect(picture), label, face, alone=len(images) == 1)))
+            name = f"image-{number}" if isinstance(image, np.ndarray) else Path(image).stem
+            found.append(Photo(name, picture, choose_face(detector.detect(picture), label, face, len(images) == 1)))
     return list(_numbered(found))
 
 
-def read_video(path: Path, detector: Detector, face: int | None, frames: int) -> list[Photo]:
-    """At most `frames` good frames of a video, evenly spread: of each of so many equal stretches the best one.
+def _read(image: str | Path | np.ndarray, label: str) -> np.ndarray | None:
+    """A picture, checked; None for a video."""
+    if isinstance(image, np.ndarray):
+        return check_image(image, label)
+    if not is_video(image):
+        return read_image(image)
+    if not Path(image).is_file():
+        raise FileNotFoundError(f"{image}: no such video")
+    return None
 
-    Three frames of a stretch are looked at; those without a face, with several (unless `face` counts to one of them,
-    from the left), and with a small, cut off, doubtful or blurred one are passed over. Raises FileNotFoundError for no
-    such file, ValueError for no video and where no frame is good enough.
+
+def read_video(path: Path, detector: Detector, face: int | None, frames: int) -> list[Photo]:
+    """At most `frames` good frames of a video, evenly spread: of each of so many equal stretches the surest one.
+
+    Three frames of a stretch are looked at. Those without a face, with several, or with a small, cut off, doubtful or
+    blurred one are passed over. `face` chooses among several, counted from the left; frames that show just one are
+    then used only where the whole video never shows more. Raises ValueError for what is no video and where no frame
+    is good enough.
     """
     if frames < 1:
         raise ValueError(f"frames must be at least 1, got {frames}")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such video")
+    best: dict[tuple[bool, int], Photo] = {}  # by whether it was chosen among several, and stretch
+    passed: Counter[str] = Counter()
     try:
         count = sum(1 for _ in Video(path).frames())
         looks = {int((i + 0.5) * count / (LOOKS * frames)): i // LOOKS for i in range(LOOKS * frames)}
-        best: dict[int, Photo] = {}
-        passed: Counter[str] = Counter()
         for number, frame in enumerate(Video(path).frames()):
             if number not in looks:
                 continue
             image = frame.image()
             faces = sorted(detector.detect(image), key=lambda item: item.box[0])
-            index = 0 if face is None else face
-            if len(faces) > 1 and face is None:
-                passed["with several faces, choose one with --face"] += 1
-            elif not 0 <= index < len(faces):
-                passed["without a face" if not faces else f"without a face {index}"] += 1
-            elif reason := flaw(image, faces[index], MIN_FACE, MAX_DOUBT, MIN_SHARPNESS)[0]:
+            if not faces:
+                passed["without a face"] += 1
+                continue
+            if len(faces) > 1 and (face is None or not 0 <= face < len(faces)):
+                passed[f"with {len(faces)} faces, choose one with --face N"] += 1
+                continue
+            found = faces[face or 0] if len(faces) > 1 else faces[0]
+            reason = flaw(image, found, MIN_FACE, MAX_DOUBT, MIN_SHARPNESS)[0]
+            key = len(faces) > 1, looks[number]
+            if reason:
                 passed[f"with a face that is {reason}"] += 1
-            elif (other := best.get(looks[number])) is None or faces[index].doubt < other.face.doubt:
-                best[looks[number]] = Photo(path.stem, image, faces[index], frame.time)
+            elif key not in best or found.doubt < best[key].face.doubt:
+                best[key] = Photo(path.stem, image, found, frame.time)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if not best:
         reasons = ", ".join(f"{number} {reason}" for reason, number in passed.most_common())
         raise ValueError(f"{path}: no good frame of {sum(passed.values())} looked at: {reasons or 'it is empty'}")
-    return [replace(photo, name=f"{path.stem}-{number:02d}") for number, (_, photo) in enumerate(sorted(best.items()))]
+    chosen = max(several for several, _ in best)
+    kept = [photo for (several, _), photo in sorted(best.items(), key=lambda item: item[0]) if several == chosen]
+    return [replace(photo, name=f"{path.stem}-{number:02d}") for number, photo in enumerate(kept)]
 
 
 def choose_face(faces: Sequence[Face], label: str, face: int | None, alone: bool) -> Face:

@@ -181,8 +181,8 @@ def test_evaluate_of_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):
 
 def test_without_a_shipped_model(photo, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "none")
-    for command in (["reconstruct", photo, "--out", tmp_path / "out"], ["evaluate", "--data", "clips"]):
-        assert "no trained model" in fails(command, capsys)
+    assert "no trained model" in fails(["reconstruct", photo, "--out", tmp_path / "out"], capsys)
+    assert "no trained model" in fails(["evaluate", "--data", "clips"], capsys)
 
 
 def test_a_photo_is_reconstructed_by_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):
