@@ -120,8 +120,10 @@ def evaluate_scans(run: str | Path, folder: str | Path, *, refine: int, layout: 
     Raises ValueError for folders that are no scan set, or a run that is none, and when no photo could be used.
     """
     run = Path(run)
-    FML.load(run)  # what is wrong with the run is said before the work
+    template = FML.load(run).template
     people = read_scans(folder, layout)
+    for file in (file for person in people for file in person.scans):  # what is wrong is said before the work
+        _check_landmarks(file, template)
     tally, failed = ScanTally(), {}
     longest = max(len(person.photos) for person in people)
     for person in people:
@@ -160,6 +162,19 @@ def _checked_start(mesh: NDArray[np.float64], scan: NDArray[np.float64]) -> Mesh
     return start
 
 
+def _check_landmarks(file: ScanFile, template: FaceTemplate) -> None:
+    scan = file.read()
+    try:
+        _checked_start(_landmarks(template, template.vertices, scan), scan.landmarks)
+    except ValueError as error:
+        raise ValueError(f"{file.landmarks}: {error}") from error
+
+
+def _landmarks(template: FaceTemplate, vertices: Tensor, scan: Scan) -> NDArray[np.float64]:
+    """Those landmarks [K, 3] of vertices [V, 3] that a scan has."""
+    return template.landmarks(vertices)[list(scan.numbers)].double().numpy()
+
+
 def _measure_person(tally: ScanTally, person: Person, run: Path, refine: int, jointly: str) -> dict[str, str]:
     """Adds all errors of one person; returns the photos that failed and why."""
     alone: dict[int, Reconstruction] = {}
@@ -182,13 +197,13 @@ def _measure_person(tally: ScanTally, person: Person, run: Path, refine: int, jo
     scans = [person.photos[index].scan for index in alone]
     for place, (result, file) in enumerate(zip(alone.values(), scans, strict=True)):
         if file is not None:
-            scan = ruler.read(file)
+            scan = file.read()
             shapes = {MEAN_FACE: template.vertices, "frames_1": result.vertices[0]}
             shapes |= {row: joint.vertices[place] for row, joint in together.items()}
             for row, vertices in shapes.items():
                 tally.add(row, "posed", person.name, *ruler(vertices, scan))
     if person.neutral is not None:
-        scan = ruler.read(person.neutral)
+        scan = person.neutral.read()
         for result in alone.values():
             tally.add("frames_1", "neutral", person.name, *ruler(result.neutral, scan))
         shared = {MEAN_FACE: template.vertices} | {row: joint.neutral for row, joint in together.items()}
@@ -208,21 +223,9 @@ class _Ruler:
             ~bag[template.triangles.long()].all(1)
         ].numpy()  # behind the lips is no face
 
-    def read(self, file: ScanFile) -> Scan:
-        """A scan, whose landmarks must fit those of the template."""
-        scan = file.read()
-        try:
-            _checked_start(self._landmarks(self.template.vertices, scan), scan.landmarks)
-        except ValueError as error:
-            raise ValueError(f"{file.landmarks}: {error}") from error
-        return scan
-
     def __call__(self, vertices: Tensor, scan: Scan) -> tuple[ScanErrors, NDArray[np.int64]]:
         """The errors of vertices [V, 3] against a scan, and the part of the face [N] that each is on."""
-        start = align_landmarks(self._landmarks(vertices, scan), scan.landmarks)
+        start = align_landmarks(_landmarks(self.template, vertices, scan), scan.landmarks)
         points = scan.points[face_disc(scan)]
         errors = _measure(points, ClosestPoint(vertices.numpy(), self.triangles), start)
         return errors, self.parts[errors.nearest]
-
-    def _landmarks(self, vertices: Tensor, scan: Scan) -> NDArray[np.float64]:
-        return self.template.landmarks(vertices)[list(scan.numbers)].double().numpy()
