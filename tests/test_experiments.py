@@ -184,21 +184,26 @@ def test_rows_survive_the_file_and_replace_older_ones(tmp_path: Path) -> None:
 
 def test_seeds_give_a_mean_and_a_deviation() -> None:
     rows = [a_row(seed=i, metrics={"a": {"x": v}, "mean_face": {"x": 2.0}}) for i, v in enumerate((1.0, 2.0, 3.0))]
-    assert number(rows, "default", "a", "x") == Number(2.0, 1.0, 3)
-    assert ratio(rows, "default", "a", "x") == Number(1.0, 0.5, 3)
+    assert number(rows, "default", "a", "x") == Number({0: 1.0, 1: 2.0, 2: 3.0})
+    assert str(number(rows, "default", "a", "x")) == "2.00 ± 1.00"
+    assert str(ratio(rows, "default", "a", "x")) == "1.00 ± 0.50"
     assert number(rows, "default", "b", "x") is None and number(rows, "other", "a", "x") is None
     one = [a_row(metrics={"a": {"x": 1.0}, "mean_face": {"x": 2.0}}, spread={"a": {"x": 0.2}})]
-    assert number(one, "default", "a", "x") == Number(1.0, 0.2, 1)
-    assert ratio(one, "default", "a", "x") == Number(0.5, 0.1, 1)
+    assert number(one, "default", "a", "x") == Number({0: 1.0}, 0.2)
+    assert str(ratio(one, "default", "a", "x")) == "0.500 ± 0.100"
 
 
 def test_verdicts_follow_from_the_numbers() -> None:
-    low, high = Number(0.70, 0.01, 1), Number(0.78, 0.01, 1)
+    low, high = Number({0: 0.70}, 0.01), Number({0: 0.78}, 0.01)
     assert verdict("A", low, high) == "**A: reproduced, 0.700 ± 0.010 against 0.780 ± 0.010.**"
     assert ": not reproduced, 0.780" in verdict("A", high, low)
-    assert ": undecided, " in verdict("A", low, replace(low, mean=0.71))
-    assert ": reproduced, " in verdict("A", replace(low, seeds=25), replace(low, mean=0.71, seeds=25))
+    assert ": undecided, " in verdict("A", low, Number({0: 0.71}, 0.01))
     assert verdict("A", low, None) == "**A: not measured.**"
+    # Seeds differ more than variants do, but always in the same way.
+    seeds, above = Number({0: 0.7, 1: 0.8, 2: 0.9}), Number({0: 0.72, 1: 0.81, 2: 0.92})
+    assert ": reproduced, 0.800 ± 0.100 against 0.817" in verdict("A", seeds, above)
+    assert ": not reproduced, " in verdict("A", above, seeds)
+    assert ": undecided, " in verdict("A", seeds, Number({0: 0.9, 1: 0.8, 2: 0.72}))
 
 
 def test_the_first_frame_of_each_person_is_found() -> None:

@@ -160,7 +160,7 @@ def measure_run(job: Job, plan: Plan) -> Row:
     """Measures a trained run."""
     config = job.config
     model = FML.load(config.run, config.device)
-    found = job.study.measure(model, plan.case)
+    found = job.study.measure(model, replace(plan.case, variant=job.variant))
     source = provenance(config.device)
     return Row(
         study=job.study.name,
