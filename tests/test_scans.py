@@ -428,6 +428,13 @@ def test_landmarks_in_another_order_are_named(scan_folder, run, reconstructions)
     assert reconstructions == []  # found before the work
 
 
+def test_a_scan_in_another_frame_than_its_landmarks_is_named(scan_folder, run, reconstructions):
+    vertices, triangles = skin_of(deformed(1))
+    write_mesh(scan_folder / "ben" / "scan.ply", vertices + 1000, triangles)
+    with pytest.raises(ValueError, match=r"ben.landmarks\.txt: 0 scan points .* share one frame"):
+        evaluate_scans(run, scan_folder, refine=0)
+
+
 def test_no_usable_photo_and_no_run_are_errors(scan_folder, run, reconstructions, tmp_path):
     for name in ("anna", "ben"):
         (scan_folder / name / "a.png").rename(scan_folder / name / "faceless.png")
