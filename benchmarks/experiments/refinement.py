@@ -96,7 +96,7 @@ def _points(rows: Sequence[Row], metric: str, axis: str) -> list[tuple[float, fl
     for steps in STEPS:
         value, spent = (ratio(rows, "default", row_of(steps), metric), number(rows, "default", row_of(steps), "ms"))
         if value is not None and spent is not None:
-            points.append((float(steps) if axis == "steps" else spent.mean, value.mean))
+            points.append((float(steps if axis == "steps" else round(spent.mean)), value.mean))
     return points
 
 
