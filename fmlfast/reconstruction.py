@@ -98,6 +98,7 @@ class Reconstruction:
                 "t": codes.translation[0, i].tolist(),
                 "sh": codes.sh[0, i].tolist(),
                 "expression": dict(zip(template.expression_names, codes.expression[0, i].tolist(), strict=True)),
+                "residual": codes.residual[0, i].tolist(),
                 "landmarks": self.landmarks[i].tolist(),
             }
             for i, (name, photo) in enumerate(zip(self.names, self.photos, strict=True))

@@ -40,8 +40,9 @@ def refine(
         "shift": torch.zeros_like(codes.translation),
         "sh": codes.sh.clone(),
         "expression": codes.expression.clone(),
+        "residual": codes.residual.clone(),
     }
-    rates = {"code": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02}
+    rates = {"code": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02, "residual": 0.05}
     for value in free.values():
         value.requires_grad_()
     optimizer = torch.optim.Adam(
@@ -60,6 +61,7 @@ def refine(
             translation=grown + sideways,
             sh=free["sh"],
             expression=free["expression"],
+            residual=free["residual"],
         )
 
     parameters = list(model.parameters())
