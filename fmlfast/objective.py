@@ -103,9 +103,10 @@ def objective(
             "expression": weights.expression * over_frames(expression_loss(codes.expression.flatten(0, 1))),
         }
         if residual is not None:
-            membrane = membrane_loss(residual.flatten(0, 1), model.template.node_edges)
-            strength = expression_loss(codes.residual.flatten(0, 1))
-            terms["residual"] = over_frames(weights.membrane * membrane + weights.expression * strength)
+            # Of the movement, not of its codes: expressions that learn the same would share them and pay less.
+            moved = residual.flatten(0, 1)
+            held = weights.membrane * membrane_loss(moved, model.template.node_edges)
+            terms["residual"] = over_frames(held + weights.expression * displacement_loss(moved))
     if photometric_ramp > 0:
         with record_function("fmlfast::geometry"):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_geometry):
