@@ -1,7 +1,8 @@
 """Evaluation on held-out people: the mean face, one frame, all frames of a clip, and all frames with refinement."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,20 @@ from fmlfast.system import FML
 from fmlfast.tally import Tally, rounded, row_name
 from fmlfast.template import FaceTemplate
 
+Contenders = Callable[[FML, Frames, FaceTemplate, int, int], Iterable[tuple[str, Estimate]]]
+"""From model, frames, evaluation mesh, frames of the longest clip and refinement steps to the table's rows."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The table (what evaluation.json holds), and per row the mean distance at every vertex of `template`, in mm."""
+    """The table (what evaluation.json holds), the mean distance at every vertex of `template` in mm, and what the
+    table sums up: each metric of every frame, clip after clip, and the subject of each frame."""
 
     table: dict[str, Any]
     template: FaceTemplate
     vertex_errors: dict[str, Tensor]  # row -> [V]
+    frames: dict[str, dict[str, Tensor]]  # row -> metric -> [F] float64
+    people: list[str]  # [F]
 
 
 @dataclass(frozen=True)
@@ -100,16 +107,24 @@ def measure(
     refine_steps: int = 50,
     batch: int = 25,
     clips: int | None = None,
+    frames: int | None = None,
+    contenders: Contenders = estimates,
 ) -> Evaluation:
-    """As `evaluate`, with the errors at every vertex beside the table."""
+    """As `evaluate`, with errors per vertex and per frame beside the table.
+
+    `frames` takes only so many of each clip, the first ones. `contenders` gives the rows, `mean_face` among them,
+    for a batch of clips; they are compared with the clips as they are stored, whatever contenders do to them.
+    """
     refs = list_clips(folder, split)[:clips]
     if not refs:
         raise ValueError(f"{folder}: no clips to evaluate in split {split!r}")
+    if frames is not None and frames < 1:
+        raise ValueError(f"frames must be at least 1, got {frames}")
     own = model.template.to("cpu")  # where truth and errors are, wherever the model is
     truth = _read_truth(Path(folder), split, own)
     template = evaluation_template(own)
     face = template.regions["face"]
-    longest = max(len(ref.images) for ref in refs)
+    longest = max(len(ref.images[:frames]) for ref in refs)
     totals = Tally(len(template.vertices))
     complement = own.complement_basis(model.config.complement_rank)
     floors = {"graph": [], "complement": []}
@@ -117,11 +132,11 @@ def measure(
     model.eval()
     try:
         for start in range(0, len(refs), batch):
-            part = [read_clip(ref) for ref in refs[start : start + batch]]
-            frames = Frames.from_clips(part, model.config.image_size, longest)
+            part = [_first_frames(read_clip(ref), longest) for ref in refs[start : start + batch]]
+            stacked = Frames.from_clips(part, model.config.image_size, longest)
             people = [clip.subject for clip in part for _ in range(clip.frames)]
-            target = _target(frames, part, truth, template)
-            for row, estimate in estimates(model, frames, template, longest, refine_steps):
+            target = _target(stacked, part, truth, template)
+            for row, estimate in contenders(model, stacked, template, longest, refine_steps):
                 totals.add(row, people, *_errors(estimate, target, template, own))
             if target.truth is not None:
                 floors["graph"].append(metrics.skinning_floor(template, target.truth.neutral, face))
@@ -134,41 +149,52 @@ def measure(
         table["floor"] = {**floor, "complement_rank": complement.shape[1]}
     table |= {"split": split, "level": template.level, "clips": len(refs), "people": totals.people}
     table |= {"frames": totals.frames, "refine_steps": refine_steps, "landmark_points": 66, "landmark_jaw": True}
-    return Evaluation(rounded(table), template, totals.vertex_errors())
+    return Evaluation(rounded(table), template, totals.vertex_errors(), totals.frame_errors(), totals.frame_people())
 
 
 def evaluate_run(
     run: str | Path, data: str | Path, split: str = "test", *, refine_steps: int = 50, clips: int | None = None
 ) -> dict[str, Any]:
-    """Evaluates the model of a run folder on prepared clips and writes the results into it; returns the table."""
+    """Evaluates the model of a run folder on prepared clips and writes the table into it, evaluation.json; with ground
+    truth also error_map.png. Returns the table, which for real clips is `fmlfast.real_clips.measure_real`'s."""
     run = Path(run)
     model = FML.load(run, "cuda" if torch.cuda.is_available() else "cpu")
-    result = measure(model, data, split, refine_steps=refine_steps, clips=clips)
-    write_evaluation(run, result)
-    return result.table
-
-
-def write_evaluation(run: str | Path, result: Evaluation) -> None:
-    """Writes evaluation.json and, where there was ground truth, error_map.png into a run folder, each atomically."""
-    run = Path(run)
-    if result.vertex_errors:
+    if has_truth(data, split):
+        result = measure(model, data, split, refine_steps=refine_steps, clips=clips)
         named = {row_name(row): values for row, values in result.vertex_errors.items()}
         save_image(run / "error_map.png", error_map(result.template, named))
+        table = result.table
+    else:
+        from fmlfast.real_clips import measure_real  # which measures too, and so imports this module
+
+        table = measure_real(model, data, split, refine_steps=refine_steps, clips=clips)
     with atomic_path(run / "evaluation.json") as path:
-        path.write_text(json.dumps(result.table, indent=2) + "\n")
+        path.write_text(json.dumps(table, indent=2) + "\n")
+    return table
 
 
 # ------------------------------------------------------------------------------------------------------- the clips
 
 
+def has_truth(folder: str | Path, split: str) -> bool:
+    """Whether a split of prepared clips comes with ground truth, as synthetic ones do."""
+    return any(Path(folder).glob(f"{split}-truth-*.tar"))
+
+
 def _read_truth(folder: Path, split: str, template: FaceTemplate) -> Truth | None:
     """Ground truth of a split, or None for real clips."""
-    if not any(folder.glob(f"{split}-truth-*.tar")):
+    if not has_truth(folder, split):
         return None
     made_from = read_meta(folder).get("template")
     if made_from != template.fingerprint:
         raise ValueError(f"{folder} was made from template {made_from}, the model has {template.fingerprint}")
     return read_truth(folder, split)
+
+
+def _first_frames(clip: Clip, frames: int) -> Clip:
+    """The clip without what follows its first `frames`."""
+    names = ("images", "landmarks", "confidence", "Ks", "crop_to_source", "times")
+    return replace(clip, **{name: getattr(clip, name)[:frames] for name in names})
 
 
 def _target(frames: Frames, clips: list[Clip], truth: Truth | None, template: FaceTemplate) -> _Target:
@@ -179,7 +205,8 @@ def _target(frames: Frames, clips: list[Clip], truth: Truth | None, template: Fa
     records = [truth[clip.key] for clip in clips]
 
     def stack(name: str) -> Tensor:
-        return torch.cat([torch.from_numpy(record[name]).float() for record in records])
+        parts = zip(records, clips, strict=True)
+        return torch.cat([torch.from_numpy(record[name][: clip.frames]).float() for record, clip in parts])
 
     scale = torch.cat([torch.full((clip.frames,), image.shape[1] / clip.images.shape[1]) for clip in clips])
     base = torch.stack([torch.from_numpy(record["vertices"]).float() for record in records])

@@ -151,6 +151,14 @@ def rotation_error(predicted: Tensor, target: Tensor, gauge: Tensor) -> Tensor:
     return torch.rad2deg(2.0 * torch.asin((chord / 8.0**0.5).clamp(max=1.0)))
 
 
+def cumulative_shares(errors: Tensor, limits: Tensor) -> Tensor:
+    """The cumulative error curve: which share of errors [N] is at most each of limits [L] -> [L] float64."""
+    if errors.numel() == 0 or bool(errors.isnan().any()):
+        raise ValueError("a cumulative curve needs at least one error, and numbers only")
+    ordered = errors.double().flatten().sort().values
+    return torch.searchsorted(ordered, limits.double().contiguous(), right=True).double() / len(ordered)
+
+
 def skinning_floor(
     template: FaceTemplate, shapes: Tensor, weights: Tensor, complement: Tensor | None = None, ridge: float = 1e-4
 ) -> Tensor:

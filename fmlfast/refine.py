@@ -1,9 +1,13 @@
 """Test-time refinement: the training losses, optimised over the codes of each clip."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from fmlfast.frames import Codes, Frames
+from fmlfast.cuda_graph import CudaGraphs
+from fmlfast.frames import Codes, Frames, SubjectBatch
+from fmlfast.kernels._backend import choose_backend
 from fmlfast.objective import LossWeights, objective
 from fmlfast.rotation import rotation_from_axis_angle
 from fmlfast.system import FML
@@ -11,7 +15,13 @@ from fmlfast.system import FML
 # Codes start near the answer, so the image may pull harder than in training, and expressions be held tighter.
 REFINEMENT = LossWeights(photometric=10.0, expression=0.1)
 
+# How far an early step of Adam moves each unknown, in its own unit.
+_RATES = {"code": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02, "residual": 0.05}
+_BETAS = (0.9, 0.99)
+_LAST_RATE = 0.1  # of the first, which steps fall to linearly
 
+
+@torch.no_grad()
 def refine(
     model: FML,
     frames: Frames,
@@ -24,63 +34,129 @@ def refine(
 
     Adam over identity and reflectance codes (in the units of their spread over training subjects, with a weak
     Gaussian prior of weight `prior`), pose, light and expressions of every frame. Subjects do not influence each
-    other. Raises ValueError for a negative number of steps.
+    other, and each gets the best codes that its optimisation met, so none ends with a higher loss than it began with.
+    On a GPU by kernels a step is a replayed CUDA graph. Why Adam: docs/refinement.md.
+
+    Args:
+        model: its parameters are left alone.
+        frames: of B subjects, on the model's device.
+        codes: where to start, such as the encoder's; not changed.
+        steps: of Adam; 0 gives `codes` back.
+        weights: of the loss terms.
+        prior: weight of the mean square of a subject's whitened codes.
+
+    Raises:
+        ValueError: a negative number of steps, or codes of other subjects or frames than `frames`.
     """
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
+    if codes.translation.shape[:2] != frames.mask.shape:
+        raise ValueError(
+            f"codes of {list(codes.translation.shape[:2])} subjects and frames do not belong to frames of "
+            f"{list(frames.mask.shape)}; pass what the model made of them"
+        )
     if steps == 0:
         return codes
-    codes = Codes(**{name: value.detach() for name, value in vars(codes).items()})
-    start = torch.cat([codes.identity, codes.reflectance], 1) - model.code_mean
-    whitened = torch.linalg.lstsq(model.code_factor.T, start.T).solution.T.contiguous()
-    depth = codes.translation[..., 2:]
-    free: dict[str, Tensor] = {
-        "code": whitened,
-        "turn": torch.zeros_like(codes.translation),
-        "shift": torch.zeros_like(codes.translation),
-        "sh": codes.sh.clone(),
-        "expression": codes.expression.clone(),
-        "residual": codes.residual.clone(),
-    }
-    rates = {"code": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02, "residual": 0.05}
-    for value in free.values():
-        value.requires_grad_()
-    optimizer = torch.optim.Adam(
-        [{"params": [free[name]], "lr": rate} for name, rate in rates.items()], betas=(0.9, 0.99)
-    )
+    unknowns = _Unknowns(model, codes)
 
-    def current() -> Codes:
-        code = model.code_mean + free["code"] @ model.code_factor
-        # A shift in image-plane cm at the face's depth, and a relative change of depth along the ray.
-        grown = codes.translation * torch.exp(free["shift"][..., 2:])
-        sideways = torch.cat([10.0 * free["shift"][..., :2], torch.zeros_like(depth)], -1)
-        return Codes(
-            identity=code[:, : model.config.identity_dim],
-            reflectance=code[:, model.config.identity_dim :],
-            rotation=rotation_from_axis_angle(free["turn"]) @ codes.rotation,
-            translation=grown + sideways,
-            sh=free["sh"],
-            expression=free["expression"],
-            residual=free["residual"],
-        )
+    def step(state: _State) -> dict[str, Tensor]:
+        with torch.enable_grad():
+            values = state.values.detach().requires_grad_()
+            found = unknowns.codes(values)
+            terms = [*objective(model, frames, found, weights).values(), prior * unknowns.surprise(values)]
+            loss = torch.stack(terms).sum(0)
+            (gradient,) = torch.autograd.grad(loss.sum(), values)
+        return vars(state.after(loss.detach(), gradient, unknowns.lower, steps))
 
-    parameters = list(model.parameters())
-    wanted = [p.requires_grad for p in parameters]
+    device = codes.translation.device
+    # The torch backend picks vertices by their values, and so waits, which no graph can record.
+    graph = device.type == "cuda" and choose_backend(model.backend, codes.translation) == "triton"
+    run = CudaGraphs(step, device) if graph else step
+    state = _State.start(unknowns.values)
+    wanted = [p.requires_grad for p in model.parameters()]
     model.requires_grad_(False)
     try:
-        with torch.enable_grad():
-            for step in range(steps):
-                for group, rate in zip(optimizer.param_groups, rates.values(), strict=True):
-                    group["lr"] = rate * (1 - 0.9 * step / steps)
-                loss = torch.stack(list(objective(model, frames, current(), weights).values())).sum()
-                loss = loss + prior * free["code"].square().mean(1).sum()
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                if not model.config.signed_expressions:
-                    with torch.no_grad():
-                        free["expression"].clamp_(min=0.0)
+        for _ in range(steps + 1):  # a step measures what the one before it made
+            state = _State(**run(state))
     finally:
-        for parameter, flag in zip(parameters, wanted, strict=True):
+        for parameter, flag in zip(model.parameters(), wanted, strict=True):
             parameter.requires_grad_(flag)
-    return Codes(**{name: value.detach() for name, value in vars(current()).items()})
+    return unknowns.codes(state.best)
+
+
+@dataclass
+class _State(SubjectBatch):
+    """Adam on the unknowns of every subject, and the best that each has met."""
+
+    values: Tensor  # [B, N]
+    mean: Tensor  # [B, N] of the gradient
+    square: Tensor  # [B, N] of the gradient
+    best: Tensor  # [B, N]
+    least: Tensor  # [B] loss of the best
+    count: Tensor  # [B] steps so far
+
+    @classmethod
+    def start(cls, values: Tensor) -> "_State":
+        zero = torch.zeros_like(values[:, 0])
+        return cls(values, torch.zeros_like(values), torch.zeros_like(values), values, zero + torch.inf, zero)
+
+    def after(self, loss: Tensor, gradient: Tensor, lower: Tensor, steps: int) -> "_State":
+        """The state after a step; `loss` [B] and `gradient` [B, N] are those of its values."""
+        better = loss < self.least
+        count = self.count + 1
+        mean = torch.lerp(gradient, self.mean, _BETAS[0])
+        square = torch.lerp(gradient.square(), self.square, _BETAS[1])
+        first, second = ((1 - beta**count)[:, None] for beta in _BETAS)
+        rate = (1 - (1 - _LAST_RATE) * self.count / steps)[:, None]
+        move = rate * (mean / first) / ((square / second).sqrt() + 1e-8)
+        return _State(
+            values=torch.maximum(self.values - move, lower),
+            mean=mean,
+            square=square,
+            best=torch.where(better[:, None], self.values, self.best),
+            least=torch.where(better, loss, self.least),
+            count=count,
+        )
+
+
+class _Unknowns:
+    """The numbers that refinement changes, N a subject, in units of their rates, and the codes they stand for."""
+
+    def __init__(self, model: FML, codes: Codes) -> None:
+        self.model, self.start = model, codes.map(torch.detach)
+        self.subjects = len(codes.identity)
+        code = torch.cat([codes.identity, codes.reflectance], 1) - model.code_mean
+        whitened = torch.linalg.lstsq(model.code_factor.T, code.T).solution.T
+        still = torch.zeros_like(codes.translation)
+        parts = {"code": whitened, "turn": still, "shift": still, "sh": codes.sh}
+        parts |= {"expression": codes.expression, "residual": codes.residual}
+        self.shapes = {name: part.shape for name, part in parts.items()}
+        self.sizes = [part[0].numel() for part in parts.values()]
+        self.values = torch.cat([part.flatten(1) / _RATES[name] for name, part in parts.items()], 1)  # [B, N]
+        least = 0.0 if not model.config.signed_expressions else -torch.inf
+        floors = [least if name == "expression" else -torch.inf for name in parts]
+        self.lower = torch.cat([self.values.new_full((n,), f) for n, f in zip(self.sizes, floors, strict=True)])  # [N]
+
+    def surprise(self, values: Tensor) -> Tensor:  # [B, N] -> [B]
+        """Mean square of the whitened codes."""
+        return self._parts(values)["code"].square().mean(1)
+
+    def codes(self, values: Tensor) -> Codes:  # [B, N]
+        """A turn before the start's rotation, a shift in image-plane cm at the face's depth, and a relative change of
+        depth along the ray; the rest as it is."""
+        parts, dim = self._parts(values), self.model.config.identity_dim
+        code = self.model.code_mean + parts["code"] @ self.model.code_factor
+        across, depth = parts["shift"].split([2, 1], -1)
+        return Codes(
+            identity=code[:, :dim],
+            reflectance=code[:, dim:],
+            rotation=rotation_from_axis_angle(parts["turn"]) @ self.start.rotation,
+            translation=self.start.translation * depth.exp() + torch.cat([10 * across, torch.zeros_like(depth)], -1),
+            sh=parts["sh"],
+            expression=parts["expression"],
+            residual=parts["residual"],
+        )
+
+    def _parts(self, values: Tensor) -> dict[str, Tensor]:
+        named = zip(self.shapes.items(), values.split(self.sizes, 1), strict=True)
+        return {name: (_RATES[name] * part).view(shape) for (name, shape), part in named}

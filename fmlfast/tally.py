@@ -37,6 +37,14 @@ class Tally:
         """How many frames there were."""
         return len(self._people[MEAN_FACE])
 
+    def frame_errors(self) -> dict[str, dict[str, Tensor]]:
+        """Every frame's errors [F], by row and metric, in the order they came in."""
+        return {row: {name: torch.cat(parts) for name, parts in named.items()} for row, named in self._values.items()}
+
+    def frame_people(self) -> list[str]:
+        """The subject of every frame."""
+        return list(self._people[MEAN_FACE])
+
     def vertex_errors(self) -> dict[str, Tensor]:
         """Mean distance per vertex, by row."""
         return {row: total / len(self._people[row]) for row, total in self._distances.items()}

@@ -1,0 +1,65 @@
+"""Trains, measures and writes docs/results.md: python -m benchmarks.experiments NAME|all|report [options].
+
+NAME is a study; "report" writes docs/results.md from what is stored. A call that was cut short is continued by the
+next; what is measured already is not measured again unless its settings changed.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from benchmarks.experiments.report import write_report
+from benchmarks.experiments.rows import FOLDER
+from benchmarks.experiments.runner import plan_for, run_studies
+from benchmarks.experiments.studies import STUDIES
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to do, with how much."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """A study, "all" or "report"."""
+    budget: Literal["cpu", "gpu"] = "cpu"
+    """The presets "cpu" and "base" of train.py."""
+    seeds: int = 3
+    jobs: int = 2
+    """Processes at a time; on a CPU each has one thread."""
+    steps: int | None = None
+    """Instead of the preset's."""
+    people: int | None = None
+    """Training people, where the clips are made here."""
+    data: Path | None = None
+    """Instead of the preset's; made where it does not exist."""
+    refine: int = 50
+    """Steps of refinement."""
+    clips: int | None = None
+    """At most so many test clips."""
+    again: bool = False
+    """Measure anew what was measured already; trained runs are kept."""
+    runs: Path = Path("runs/experiments")
+    results: Path = FOLDER
+    docs: Path = Path("docs")
+
+
+def main() -> None:
+    options = tyro.cli(Options, description=__doc__)
+    names = {"all": list(STUDIES), "report": []}.get(options.name, [options.name])
+    try:
+        if unknown := [name for name in names if name not in STUDIES]:
+            raise ValueError(f"no study {unknown[0]!r}: choose all, report, {', '.join(STUDIES)}")
+        plan = plan_for(options.budget, options.steps, options.people)
+        if options.data:
+            plan = replace(plan, base=replace(plan.base, data=options.data))
+        given = ("seeds", "jobs", "refine", "clips", "again", "runs", "results")
+        run_studies([STUDIES[name] for name in names], replace(plan, **{k: getattr(options, k) for k in given}))
+        print(write_report(options.results, options.docs))
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
