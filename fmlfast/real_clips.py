@@ -228,6 +228,7 @@ def fit_frames(
     rotation, translation = rotation.view(subjects, count, 3, 3), translation.view(subjects, count, 3)
     turn, shift = (torch.zeros_like(translation, requires_grad=True) for _ in range(2))
     expression = translation.new_zeros(subjects, count, model.num_expressions, requires_grad=True)
+    residual = translation.new_zeros(subjects, count, model.config.residual_expressions)  # too fine for landmarks
     free = [turn, shift, expression]
     rates = (0.01, 0.01, 0.03)  # radians, shares of the depth, blendshape coefficients
     optimizer = torch.optim.Adam(
@@ -237,7 +238,8 @@ def fit_frames(
 
     def current(sh: Tensor) -> Codes:
         moved = translation + shift * translation[..., 2:]
-        return Codes(identity, reflectance, rotation_from_axis_angle(turn) @ rotation, moved, sh, expression)
+        turned = rotation_from_axis_angle(turn) @ rotation
+        return Codes(identity, reflectance, turned, moved, sh, expression, residual)
 
     dark = translation.new_zeros(subjects, count, 9, 3)
     for _ in range(FIT_STEPS):
