@@ -318,11 +318,12 @@ def deformed(seed: int) -> torch.Tensor:
 
 
 def skin_of(vertices: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The skin of a head as a mesh of its own: no scanner sees eyeballs from within or the inside of the mouth."""
+    """The skin of a head as a mesh of its own, for no scanner sees the inside of the mouth, and points of shoulders."""
     inside = (TEMPLATE.regions["skin"] > 0.5).numpy()
     triangles = TRIANGLES[inside[TRIANGLES].all(1)]
     used, triangles = np.unique(triangles, return_inverse=True)
-    return vertices.numpy()[used], triangles.reshape(-1, 3)
+    shoulders = np.random.default_rng(0).uniform(-200, -150, (100, 3))
+    return np.vstack([vertices.numpy()[used], shoulders]), triangles.reshape(-1, 3)
 
 
 @pytest.fixture
