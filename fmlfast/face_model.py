@@ -8,7 +8,10 @@ from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.blendshape import linear_decode, pad_columns
 from fmlfast.kernels.deform import deform, skin_displacements
 from fmlfast.optim import LowRankAdam
+from fmlfast.smooth_fields import smooth_fields
 from fmlfast.template import FaceTemplate
+
+SMOOTH_FIELDS = 250
 
 
 def graph_spectrum(
@@ -49,6 +52,7 @@ class FaceModel(nn.Module):
     """
 
     complement: Tensor  # [3G, r], Q
+    smooth: Tensor  # [SMOOTH_FIELDS, 3G] mm
     spectrum: Tensor | None  # [spectral, 3G]
 
     def __init__(
@@ -66,6 +70,7 @@ class FaceModel(nn.Module):
         self.backend: Backend | None = None
         self.decoder: LowRankAdam | None = None
         self.register_buffer("complement", template.complement_basis(complement_rank), persistent=False)
+        self.register_buffer("smooth", smooth_fields(template.nodes, SMOOTH_FIELDS), persistent=False)
         if spectral:
             spectrum = graph_spectrum(template.nodes, template.node_edges, spectral)
             initial = torch.randn(identity_dim, spectral) * (0.085 / spectral**0.5)
@@ -79,14 +84,20 @@ class FaceModel(nn.Module):
 
     def displacements(
         self,
-        alpha: Tensor,  # [B, K]
+        alpha: Tensor,  # [B, K], or [B, K + SMOOTH_FIELDS] where refined
     ) -> Tensor:  # [B, G, 3] mm
-        """Node displacements t = OC(theta_s) alpha; OC removes the span of the expressions' basis Q."""
+        """Node displacements t = OC(theta_s) alpha; OC removes the span of the expressions' basis Q.
+
+        Refinement also uses smooth fields that are not learned: what alpha has beyond K are their coefficients.
+        """
         # No kernel of ours: the largest of these products reads 3 MB (500 x 1563 floats), reflectance's reads 333 MB.
-        field = alpha @ self.identity_basis
+        learned = len(self.identity_basis)
+        field = alpha[:, :learned] @ self.identity_basis
         if self.spectrum is not None:
             field = field @ self.spectrum
         field = field - (field @ self.complement) @ self.complement.T
+        if alpha.shape[1] > learned:
+            field = field + alpha[:, learned:] @ self.smooth
         return rearrange(field, "b (g c) -> b g c", c=3)
 
     def neutral(
