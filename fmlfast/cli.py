@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
@@ -29,48 +29,88 @@ def prepare(config: Annotated[PrepareConfig, arg(name="")]) -> None:
 def reconstruct(
     images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE...")],
     /,
-    checkpoint: Path,
-    out: Path,
+    checkpoint: Path | None = None,
+    out: Path | None = None,
     face: int | None = None,
     refine: int = 50,
+    frames: int = 8,
 ) -> None:
-    """Reconstructs one person's face from one photo or several: overlays, meshes, parameters.
+    """Reconstructs one person's face from photos and videos: overlays, meshes, parameters.
 
     Args:
-        images: Photos of one person, any format Pillow reads.
-        checkpoint: Run folder of a trained model.
-        out: New folder for the results.
-        face: Which face to take where a photo shows several, counted from 0 at the left.
+        images: Photos and videos of one person, any format that Pillow or PyAV reads.
+        checkpoint: Run folder of a trained model; the model that comes with fmlfast when not given.
+        out: New folder for the results; out/NAME, after the first photo, when not given.
+        face: Which face to take where a picture shows several, counted from 0 at the left.
         refine: Steps of refinement on these photos; 0 takes the network's answer.
+        frames: Frames to take of each video at most, evenly spread.
     """
     from fmlfast.reconstruction import check_new
     from fmlfast.reconstruction import reconstruct as run
 
+    if out is None:
+        out = Path("out") / (images[0].stem if images else "")
     check_new(out)  # before the work, not after it
-    result = run(images, checkpoint, face=face, refine=refine)
+    result = run(images, checkpoint, face=face, refine=refine, frames=frames)
     result.save(out)
-    print(f"{out}: {len(images)} photo{'s' * (len(images) > 1)}, mesh of {len(result.neutral)} vertices")
+    count = len(result.names)
+    print(f"{out}: {count} photo{'s' * (count > 1)}, mesh of {len(result.neutral)} vertices")
+    print("distance to the detected landmarks, % of the outer-eye distance:")
+    for name, before, after in zip(result.names, result.network_landmark_errors, result.landmark_errors, strict=True):
+        print(f"  {name}  {before:.2f}" + f", refined {after:.2f}" * (refine > 0))
 
 
 @app.command
 def evaluate(
-    run: Annotated[Path, Positional, arg(metavar="RUN")], /, data: Path, split: str = "test", refine: int = 50
+    run: Annotated[Path | None, Positional, arg(metavar="RUN")] = None,
+    /,
+    data: Path | None = None,
+    scans: Path | None = None,
+    split: str = "test",
+    layout: str = "auto",
+    refine: int = 50,
+    out: Path | None = None,
 ) -> None:
-    """Measures a trained model on clips with ground truth and writes evaluation.json into the run folder.
+    """Measures a trained model on prepared clips, or on photos with 3D scans, and writes the results into its folder.
 
     Args:
-        run: Run folder of a trained model.
-        data: Folder of prepared or synthetic clips.
-        split: Which of its splits to use.
+        run: Run folder of a trained model; the model that comes with fmlfast when not given.
+        data: Folder of prepared or synthetic clips; without ground truth, what images can tell is measured.
+        scans: Folder of photos with scans; docs/evaluation.md describes the layouts.
+        split: Which split of the clips to use.
+        layout: How the folder of scans is laid out.
         refine: Steps of refinement in the last row.
+        out: Run folder to make for the results when no RUN is given; runs/shipped when not given.
     """
-    from fmlfast.evaluate import evaluate_run
+    if (data is None) == (scans is None):
+        raise ValueError("name either a folder of clips with --data or a folder of scans with --scans")
+    if run is None:
+        from fmlfast.pretrained import copy_default_checkpoint
 
-    table = evaluate_run(run, data, split, refine_steps=refine)
+        run = copy_default_checkpoint(out or Path("runs/shipped"))
+    elif out is not None:
+        raise ValueError(f"the results go into {run}; --out is for the model that comes with fmlfast")
+    if data is not None:
+        from fmlfast.evaluate import evaluate_run
+
+        table = evaluate_run(run, data, split, refine_steps=refine)
+    else:
+        assert scans is not None
+        from fmlfast.scans import evaluate_scans
+
+        table = evaluate_scans(run, scans, refine=refine, layout=layout)
+    print_table(table)
+
+
+def print_table(table: dict[str, Any], heading: str = "") -> None:
+    """Prints the rows of numbers in a tree of results, each under the names that lead to it."""
     for name, row in table.items():
-        if isinstance(row, dict) and "landmark_nme" in row:
-            values = [f"{metric} {value:.3f}" for metric, value in row.items() if value is not None]
-            print(f"{name:20s} {'  '.join(values)}")
+        if not isinstance(row, dict) or name in ("spread", "ratios"):
+            continue
+        values = [f"{metric} {value:.3f}" for metric, value in row.items() if isinstance(value, float)]
+        if values:
+            print(f"{heading + name:40s} {'  '.join(values)}")
+        print_table(row, f"{heading}{name} ")
 
 
 def main(args: list[str] | None = None) -> None:

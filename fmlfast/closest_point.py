@@ -10,7 +10,7 @@ from fmlfast._extras import require
 
 Points = NDArray[np.float64]  # [P, 3]
 _POINTS = 256  # looked up at once: few enough for memory where all triangles are equally far
-_CLASSES = 24  # of triangle sizes; what is smaller than 2**-24 of the largest shares the last
+_CLASSES = 12  # of triangle sizes; what is smaller than 4**-12 of the largest shares the last
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class ClosestPoint:
     Exact whatever the triangles' shapes and sizes: the triangle of the nearest corner gives an upper bound d of the
     distance; a triangle with centroid c and radius r (centroid to farthest corner) lies at least |p - c| - r away from
     p, so all that may be closer have centroids in a ball of radius d + r, and are all tried. Triangles are sorted into
-    classes of radii within a factor of two, each with its own KD-tree of centroids, so that a few large ones do not
+    classes of radii within a factor of four, each with its own KD-tree of centroids, so that a few large ones do not
     widen every ball.
     """
 
@@ -46,7 +46,7 @@ class ClosestPoint:
         self._centroids = self.corners.mean(1)  # [T, 3]
         self._radii = np.linalg.norm(self.corners - self._centroids[:, None], axis=2).max(1)  # [T]
         largest = max(float(self._radii.max()), np.finfo(float).tiny)
-        sizes = np.clip(np.floor(-np.log2(np.maximum(self._radii / largest, 2.0**-_CLASSES))), 0, _CLASSES)
+        sizes = np.floor(-np.log2(np.maximum(self._radii / largest, 4.0**-_CLASSES)) / 2)
         tree = require("scipy.spatial", "eval").cKDTree
         members = [np.nonzero(sizes == size)[0] for size in np.unique(sizes)]
         members.sort(key=len, reverse=True)  # the bound is soon tight, and rare sizes are soon ruled out

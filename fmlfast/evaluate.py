@@ -155,30 +155,35 @@ def measure(
 def evaluate_run(
     run: str | Path, data: str | Path, split: str = "test", *, refine_steps: int = 50, clips: int | None = None
 ) -> dict[str, Any]:
-    """Evaluates the model of a run folder on prepared clips and writes the results into it; returns the table."""
+    """Evaluates the model of a run folder on prepared clips and writes the table into it, evaluation.json; with ground
+    truth also error_map.png. Returns the table, which for real clips is `fmlfast.real_clips.measure_real`'s."""
     run = Path(run)
     model = FML.load(run, "cuda" if torch.cuda.is_available() else "cpu")
-    result = measure(model, data, split, refine_steps=refine_steps, clips=clips)
-    write_evaluation(run, result)
-    return result.table
-
-
-def write_evaluation(run: str | Path, result: Evaluation) -> None:
-    """Writes evaluation.json and, where there was ground truth, error_map.png into a run folder, each atomically."""
-    run = Path(run)
-    if result.vertex_errors:
+    if has_truth(data, split):
+        result = measure(model, data, split, refine_steps=refine_steps, clips=clips)
         named = {row_name(row): values for row, values in result.vertex_errors.items()}
         save_image(run / "error_map.png", error_map(result.template, named))
+        table = result.table
+    else:
+        from fmlfast.real_clips import measure_real  # which measures too, and so imports this module
+
+        table = measure_real(model, data, split, refine_steps=refine_steps, clips=clips)
     with atomic_path(run / "evaluation.json") as path:
-        path.write_text(json.dumps(result.table, indent=2) + "\n")
+        path.write_text(json.dumps(table, indent=2) + "\n")
+    return table
 
 
 # ------------------------------------------------------------------------------------------------------- the clips
 
 
+def has_truth(folder: str | Path, split: str) -> bool:
+    """Whether a split of prepared clips comes with ground truth, as synthetic ones do."""
+    return any(Path(folder).glob(f"{split}-truth-*.tar"))
+
+
 def _read_truth(folder: Path, split: str, template: FaceTemplate) -> Truth | None:
     """Ground truth of a split, or None for real clips."""
-    if not any(folder.glob(f"{split}-truth-*.tar")):
+    if not has_truth(folder, split):
         return None
     made_from = read_meta(folder).get("template")
     if made_from != template.fingerprint:

@@ -1,6 +1,7 @@
 """The learned face model: identity on the deformation graph, expressions on the mesh, reflectance per vertex."""
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -46,14 +47,18 @@ class FaceModel(nn.Module):
 
     `spectral` > 0 writes theta_s as coefficients times that many graph-Laplacian fields (fewer, smoother degrees of
     freedom); 0 learns it freely, as the paper does. `complement_rank` is how many expression directions identity
-    may not use: None for all (the paper), 0 for none. The reflectance basis is stored padded, see `pad_columns`;
-    `backend` is passed to every operation, and in training `decoder` keeps factors of that basis' gradient; neither is
-    part of a checkpoint.
+    may not use: None for all (the paper), 0 for none. `residual_expressions` > 0 learns that many expressions more, on
+    the graph, which a frame adds to t: t_f = t + OC_e(theta_e) epsilon_f; the paper has none, its successors do
+    (Learning Complete 3D Morphable Face Models from Images and Videos). The reflectance basis is stored padded, see
+    `pad_columns`; `backend` is passed to every operation, and in training `decoder` keeps factors of that basis'
+    gradient; neither is part of a checkpoint.
     """
 
     complement: Tensor  # [3G, r], Q
     smooth: Tensor  # [SMOOTH_FIELDS, 3G] mm
     spectrum: Tensor | None  # [spectral, 3G]
+    expression_span: Tensor | None  # [3G, r], complement of residual expressions
+    residual_basis: nn.Parameter | None  # [Ke, spectral or 3G], theta_e
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class FaceModel(nn.Module):
         reflectance_dim: int,
         complement_rank: int | None,
         spectral: int,
+        residual_expressions: int = 0,
     ) -> None:
         super().__init__()
         self.num_vertices = len(template.vertices)
@@ -81,6 +87,25 @@ class FaceModel(nn.Module):
         self.identity_basis = nn.Parameter(initial)
         self.reflectance_mean = nn.Parameter(template.colors.flatten().clone())
         self.reflectance_basis = nn.Parameter(pad_columns(torch.randn(reflectance_dim, 3 * self.num_vertices) * 0.01))
+        self._add_residual_expressions(residual_expressions)
+
+    def _add_residual_expressions(self, count: int) -> None:
+        span = self.template.complement_basis(None) if count else None
+        self.register_buffer("expression_span", span, persistent=False)
+        identities, fields = self.identity_basis.shape
+        taken = identities if span is None or self.spectrum is not None else identities + span.shape[1]
+        if count and count > fields - taken:
+            raise ValueError(
+                f"{count} residual expressions do not fit: of {fields} fields on the graph {taken} are taken; "
+                "ask for fewer, or for a smaller identity_dim"
+            )
+        # Only their directions count, so this says how fast they turn.
+        self.residual_basis = nn.Parameter(torch.randn(count, fields) * 0.1) if count else None
+
+    @property
+    def graph_bases(self) -> list[nn.Parameter]:
+        """The learned bases of displacements: of identity and, where there are any, of residual expressions."""
+        return [self.identity_basis] if self.residual_basis is None else [self.identity_basis, self.residual_basis]
 
     def displacements(
         self,
@@ -92,13 +117,34 @@ class FaceModel(nn.Module):
         """
         # No kernel of ours: the largest of these products reads 3 MB (500 x 1563 floats), reflectance's reads 333 MB.
         learned = len(self.identity_basis)
-        field = alpha[:, :learned] @ self.identity_basis
-        if self.spectrum is not None:
-            field = field @ self.spectrum
+        field = self._on_graph(alpha[:, :learned] @ self.identity_basis)
         field = field - (field @ self.complement) @ self.complement.T
         if alpha.shape[1] > learned:
             field = field + alpha[:, learned:] @ self.smooth
         return rearrange(field, "b (g c) -> b g c", c=3)
+
+    def residual(
+        self,
+        epsilon: Tensor,  # [B, M, Ke]
+    ) -> Tensor | None:  # [B, M, G, 3] mm
+        """Node displacements of residual expressions, each 1 mm (root mean square) at 1; None where there are none.
+
+        They are orthogonal to identity, a constant here, so that no frame can change who it shows, and to all fixed
+        expressions, so that a movement which has a name keeps it.
+        """
+        if self.residual_basis is None or self.expression_span is None:
+            return None
+        with torch.autocast(epsilon.device.type, enabled=False):
+            identity = F.normalize(self._on_graph(self.identity_basis.detach()), dim=1)
+            taken = torch.cat([self.expression_span.T, identity]).double()
+            fields = self._on_graph(self.residual_basis).double()
+            # Least squares, damped as the taken may depend on each other; in float64 less than 1e-6 of them is left.
+            gram = taken @ taken.T
+            gram.diagonal().add_(1e-12 * len(gram))
+            share = torch.linalg.solve_ex(gram, taken @ fields.T)[0]  # looking at errors waits for a GPU
+            fields = fields - share.T @ taken
+            fields = fields / (fields.square().sum(1, keepdim=True) / self.num_nodes).sqrt()
+            return (epsilon @ fields.to(epsilon.dtype)).unflatten(-1, (self.num_nodes, 3))
 
     def neutral(
         self,
@@ -116,9 +162,16 @@ class FaceModel(nn.Module):
         rotation: Tensor | None = None,  # [B, M, 3, 3]
         translation: Tensor | None = None,  # [B, M, 3] mm
         template: FaceTemplate | None = None,
+        residual: Tensor | None = None,  # [B, M, G, 3] mm
     ) -> Tensor:  # [B, M, V, 3] mm
         """Geometry with expression, in the model frame or, given both, posed by rotation and translation."""
         mesh = self._mesh(template)
+        if residual is not None:  # frames that differ on the graph are subjects of one frame each
+            own = (displacements[:, None] + residual).flatten(0, 1)
+            pose = None, None
+            if rotation is not None and translation is not None:
+                pose = rotation.flatten(0, 1)[:, None], translation.flatten(0, 1)[:, None]
+            return self.geometry(own, delta.flatten(0, 1)[:, None], *pose, template).view(*delta.shape[:2], -1, 3)
         return deform(
             mesh.vertices,
             displacements,
@@ -141,6 +194,10 @@ class FaceModel(nn.Module):
         else:
             flat = linear_decode(beta, self.reflectance_basis, self.reflectance_mean, self.backend)
         return flat.view(len(beta), self.num_vertices, 3)
+
+    def _on_graph(self, coefficients: Tensor) -> Tensor:
+        """Displacement fields [N, 3G] from what is learned of them."""
+        return coefficients if self.spectrum is None else coefficients @ self.spectrum
 
     def _mesh(self, template: FaceTemplate | None) -> FaceTemplate:
         if template is None:

@@ -120,6 +120,7 @@ class Codes(SubjectBatch):
     translation: Tensor  # [B, M, 3] mm
     sh: Tensor  # [B, M, 9, 3] light
     expression: Tensor  # [B, M, E] delta
+    residual: Tensor  # [B, M, Ke] epsilon, Ke = 0 where residual expressions are off
 
 
 def resize_clip(clip: Clip, size: int) -> Clip:

@@ -78,7 +78,7 @@ def objective(
     subjects, count = frames.mask.shape
     Ks = frames.Ks.flatten(0, 1)
     with record_function("fmlfast::geometry"):
-        displacements = model.displacements(codes)
+        displacements, residual = model.displacements(codes), model.face.residual(codes.residual)
     pose = codes.expression, codes.rotation, codes.translation
 
     def over_frames(values: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def objective(
     ids = constant(LANDMARKS_66, torch.int64, Ks.device)
     with record_function("fmlfast::landmarks"):
         # On their own few vertices: gradients of landmarks need not be carried by the whole mesh.
-        around = model.face.geometry(displacements, *pose, model.landmark_mesh).flatten(0, 1)
+        around = model.face.geometry(displacements, *pose, model.landmark_mesh, residual).flatten(0, 1)
         landmarks = landmark_loss(
             project(slide_landmarks(around, Ks, model.landmark_mesh)[:, ids], Ks),
             frames.landmarks[:, :, ids].flatten(0, 1),
@@ -102,10 +102,15 @@ def objective(
             "displacement": weights.displacement * displacement_loss(displacements),
             "expression": weights.expression * over_frames(expression_loss(codes.expression.flatten(0, 1))),
         }
+        if residual is not None:
+            # Of the movement, not of its codes: expressions that learn the same would share them and pay less.
+            moved = residual.flatten(0, 1)
+            held = weights.membrane * membrane_loss(moved, model.template.node_edges)
+            terms["residual"] = over_frames(held + weights.expression * displacement_loss(moved))
     if photometric_ramp > 0:
         with record_function("fmlfast::geometry"):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_geometry):
-                camera = model.face.geometry(displacements, *pose).flatten(0, 1)
+                camera = model.face.geometry(displacements, *pose, residual=residual).flatten(0, 1)
             reflectance = model.reflectance(codes)
         with record_function("fmlfast::shading"):
             light = codes.sh.flatten(0, 1)

@@ -1,4 +1,4 @@
-"""From photos of one person to a face: detect, crop, encode, refine, and write what came out.
+"""From photos and videos of one person to a face: detect, crop, encode, refine, and write what came out.
 
 The module is not called `reconstruct`, because importing it would then replace the function `fmlfast.reconstruct`.
 """
@@ -15,13 +15,17 @@ from torch import Tensor
 
 from fmlfast import __version__
 from fmlfast._atomic import atomic_path
+from fmlfast.camera import project
+from fmlfast.contour import slide_landmarks
 from fmlfast.data.crop import K_to_crop, assumed_K, crop_image, crop_to_source, face_crop, points_to_crop
-from fmlfast.data.landmarks import Face, FaceDetector
+from fmlfast.data.landmarks import FaceDetector
 from fmlfast.data.shards import Clip
 from fmlfast.export import SUFFIXES, write_mesh
 from fmlfast.frames import Codes, Frames
-from fmlfast.images import check_image, read_image
+from fmlfast.metrics import landmark_nme
 from fmlfast.overlay import overlay, panel
+from fmlfast.photos import Photo, read_photos
+from fmlfast.pretrained import default_checkpoint
 from fmlfast.refine import refine as refine_codes
 from fmlfast.renderer import shade_vertices
 from fmlfast.system import FML, load_template
@@ -37,6 +41,8 @@ CONVENTIONS = (
 class Reconstruction:
     """One person's face in N photos: one identity and reflectance, and pose, expression and light of each photo.
 
+    Frames of videos are photos, too.
+
     Vertices are millimetres. The model frame has +x to the subject's left, +y up and +z out of the face; the camera
     frame of a photo has +x right, +y down and +z forward, X_camera = R X_model + t with R and t in `codes`.
     """
@@ -47,6 +53,13 @@ class Reconstruction:
     """uint8 [H, W, 3] sRGB each."""
     landmarks: np.ndarray
     """[N, 68, 2] detected points, pixels of the photo, iBUG 68 order."""
+    times: tuple[float | None, ...]
+    """Seconds from the start of the video, for frames of one."""
+    landmark_errors: np.ndarray
+    """[N] distance of the face's landmarks from the detected ones, in % of the outer-eye distance: see `landmark_nme`;
+    66 points weighted by the detector's confidence, the jaw line on the silhouette."""
+    network_landmark_errors: np.ndarray
+    """[N] the same before refinement."""
     Ks: np.ndarray
     """[N, 3, 3] intrinsics of the photos, pixels; the focal length is a guess of 1.2 x the longer side."""
     codes: Codes
@@ -91,6 +104,7 @@ class Reconstruction:
         photos = [
             {
                 "name": name,
+                "time": self.times[i],
                 "width": photo.shape[1],
                 "height": photo.shape[0],
                 "K": self.Ks[i].tolist(),
@@ -98,7 +112,10 @@ class Reconstruction:
                 "t": codes.translation[0, i].tolist(),
                 "sh": codes.sh[0, i].tolist(),
                 "expression": dict(zip(template.expression_names, codes.expression[0, i].tolist(), strict=True)),
+                "residual": codes.residual[0, i].tolist(),
                 "landmarks": self.landmarks[i].tolist(),
+                "landmark_error": float(self.landmark_errors[i]),
+                "landmark_error_before_refinement": float(self.network_landmark_errors[i]),
             }
             for i, (name, photo) in enumerate(zip(self.names, self.photos, strict=True))
         ]
@@ -136,46 +153,42 @@ class Reconstruction:
 @torch.no_grad()
 def reconstruct(
     images: Sequence[str | Path | np.ndarray],
-    checkpoint: str | Path,
+    checkpoint: str | Path | None = None,
     *,
     face: int | None = None,
     refine: int = 50,
+    frames: int = 8,
 ) -> Reconstruction:
-    """Reconstructs one person from one photo or several, jointly: one identity for all.
+    """Reconstructs one person from photos and videos, jointly: one identity for all.
 
     Args:
-        images: files in any format Pillow reads, or uint8 [H, W, 3] sRGB arrays; all of the same person.
-        checkpoint: a run folder of train.py.
-        face: which face to take in photos that show several, counted from 0 at the left.
+        images: photos in any format Pillow reads, videos that PyAV reads, or uint8 [H, W, 3] sRGB arrays; all of the
+            same person.
+        checkpoint: a run folder of train.py; None for the model that comes with the package.
+        face: which face to take in pictures that show several, counted from 0 at the left.
         refine: steps of test-time refinement; 0 takes the network's answer.
+        frames: how many frames to take of each video at most; evenly spread, and good ones only.
 
     Returns:
         The reconstruction, on the CPU; nothing is written before its `save`.
 
     Raises:
         FileNotFoundError: an image or the checkpoint does not exist.
-        ValueError: an image cannot be read, shows no face, or several and `face` chooses none of them; the checkpoint
-            is none or belongs to another template.
+        ValueError: an image cannot be read, shows no face, or several and `face` chooses none of them; a video has no
+            good frame; the checkpoint is none or belongs to another template.
     """
     if len(images) == 0:
-        raise ValueError("no images given; name at least one photo of the person")
-    labels = [f"image {n}" if isinstance(image, np.ndarray) else str(image) for n, image in enumerate(images)]
+        raise ValueError("no images given; name at least one photo or video of the person")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = FML.load(checkpoint, device)
-    photos = [
-        check_image(image, label) if isinstance(image, np.ndarray) else read_image(image)
-        for image, label in zip(images, labels, strict=True)
-    ]
+    model = FML.load(checkpoint or default_checkpoint(), device)
     with FaceDetector() as detector:
-        faces = [
-            _choose(detector.detect(photo), label, face, alone=len(images) == 1)
-            for photo, label in zip(photos, labels, strict=True)
-        ]
-    Ks = np.stack([assumed_K(photo.shape[1], photo.shape[0]) for photo in photos]).astype(np.float32)
-    clip = _clip(photos, faces, Ks, model.config.image_size)
-    frames = Frames.from_clips([clip], model.config.image_size).to(device)
-    codes = refine_codes(model, frames, model.encode(frames), refine).to("cpu")
-    model = model.cpu()
+        photos = read_photos(images, detector, face, frames)
+    Ks = np.stack([assumed_K(photo.image.shape[1], photo.image.shape[0]) for photo in photos]).astype(np.float32)
+    seen = Frames.from_clips([_clip(photos, Ks, model.config.image_size)], model.config.image_size).to(device)
+    start = model.encode(seen)
+    codes = refine_codes(model, seen, start, refine)
+    errors = [_landmark_errors(model, seen, answer) for answer in (start, codes)]
+    model, codes = model.cpu(), codes.to("cpu")
     template = _finest(model)
     reflectance = model.reflectance(codes)[0]
     if template.level > model.config.level:
@@ -183,9 +196,12 @@ def reconstruct(
     camera = model.camera_vertices(codes, template)[0]
     shaded, _ = shade_vertices(camera, template.triangles, reflectance[None], codes.sh[0])
     return Reconstruction(
-        names=_names(images),
-        photos=tuple(photos),
-        landmarks=np.stack([item.landmarks for item in faces]),
+        names=tuple(photo.name for photo in photos),
+        photos=tuple(photo.image for photo in photos),
+        landmarks=np.stack([photo.face.landmarks for photo in photos]),
+        times=tuple(photo.time for photo in photos),
+        landmark_errors=errors[1],
+        network_landmark_errors=errors[0],
         Ks=Ks,
         codes=codes,
         template=template,
@@ -210,47 +226,26 @@ def _finest(model: FML) -> FaceTemplate:
     return load_template(replace(model.config, level=2)) if model.config.level == 0 else model.template
 
 
-def _clip(photos: Sequence[np.ndarray], faces: Sequence[Face], Ks: np.ndarray, size: int) -> Clip:
+def _clip(photos: Sequence[Photo], Ks: np.ndarray, size: int) -> Clip:
     """The photos cropped to their faces, as one clip of one subject."""
+    faces = [photo.face for photo in photos]
     crops = [face_crop(item.landmarks) for item in faces]
     return Clip(
         key="photos",
         subject="photos",
         source="photos",
-        images=np.stack([crop_image(photo, crop, size) for photo, crop in zip(photos, crops, strict=True)]),
+        images=np.stack([crop_image(photo.image, crop, size) for photo, crop in zip(photos, crops, strict=True)]),
         landmarks=np.stack([points_to_crop(f.landmarks, crop, size) for f, crop in zip(faces, crops, strict=True)]),
         confidence=np.stack([item.confidence for item in faces]).astype(np.float32),
         Ks=np.stack([K_to_crop(K, crop, size) for K, crop in zip(Ks, crops, strict=True)]),
         crop_to_source=np.stack([crop_to_source(crop, size) for crop in crops]),
-        times=np.zeros(len(photos), np.float32),
+        times=np.array([photo.time or 0.0 for photo in photos], np.float32),
         focal_source="assumed",
     )
 
 
-def _names(images: Sequence[str | Path | np.ndarray]) -> tuple[str, ...]:
-    """File names without suffix, numbered where they would collide."""
-    names: list[str] = []
-    for number, image in enumerate(images):
-        stem = f"image-{number}" if isinstance(image, np.ndarray) else Path(image).stem
-        name, copy = stem, 1
-        while name in names:
-            copy += 1
-            name = f"{stem}-{copy}"
-        names.append(name)
-    return tuple(names)
-
-
-def _choose(faces: Sequence[Face], label: str, face: int | None, alone: bool) -> Face:
-    """The face to take; among several photos `face` is meant for those that show several people."""
-    if not faces:
-        raise ValueError(f"{label}: no face found; give a photo with a larger, sharper or less turned face")
-    faces = sorted(faces, key=lambda item: item.box[0])
-    if len(faces) == 1 and (face is None or not alone):
-        return faces[0]
-    if face is not None and 0 <= face < len(faces):
-        return faces[face]
-    problem = f"{len(faces)} faces" if face is None else f"no face {face}"
-    boxes = [
-        "{} at x {:.0f}-{:.0f}, y {:.0f}-{:.0f}".format(i, *np.array(f.box)[[0, 2, 1, 3]]) for i, f in enumerate(faces)
-    ]
-    raise ValueError(f"{label}: {problem}; choose with --face N from left to right: {'; '.join(boxes)}")
+def _landmark_errors(model: FML, frames: Frames, codes: Codes) -> np.ndarray:
+    """Of each frame of one subject, [M] in % of the outer-eye distance."""
+    Ks, mesh = frames.Ks[0], model.landmark_mesh
+    points = project(slide_landmarks(model.camera_vertices(codes, mesh)[0], Ks, mesh), Ks)
+    return landmark_nme(points, frames.landmarks[0], frames.confidence[0].clamp(min=1e-3)).cpu().numpy()

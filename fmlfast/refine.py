@@ -16,7 +16,7 @@ from fmlfast.system import FML
 REFINEMENT = LossWeights(photometric=10.0, expression=0.1)
 
 # How far an early step of Adam moves each unknown, in its own unit.
-_RATES = {"code": 0.1, "smooth": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02}
+_RATES = {"code": 0.1, "smooth": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02, "residual": 0.05}
 _BETAS = (0.9, 0.99)
 _LAST_RATE = 0.1  # of the first, which steps fall to linearly
 
@@ -152,7 +152,7 @@ class _Unknowns:
         whitened = torch.linalg.lstsq(model.code_factor.T, code.T).solution.T
         still = torch.zeros_like(codes.translation)
         parts = {"code": whitened, "smooth": smooth, "turn": still, "shift": still}
-        parts |= {"sh": codes.sh, "expression": codes.expression}
+        parts |= {"sh": codes.sh, "expression": codes.expression, "residual": codes.residual}
         self.shapes = {name: part.shape for name, part in parts.items()}
         self.sizes = [part[0].numel() for part in parts.values()]
         self.values = torch.cat([part.flatten(1) / _RATES[name] for name, part in parts.items()], 1)  # [B, N]
@@ -178,6 +178,7 @@ class _Unknowns:
             translation=self.start.translation * depth.exp() + torch.cat([10 * across, torch.zeros_like(depth)], -1),
             sh=parts["sh"],
             expression=parts["expression"],
+            residual=parts["residual"],
         )
 
     def _parts(self, values: Tensor) -> dict[str, Tensor]:

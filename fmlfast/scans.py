@@ -21,6 +21,7 @@ from fmlfast.tally import MEAN_FACE, rounded
 from fmlfast.template import FaceTemplate
 
 LANDMARK_MISFIT = 0.17  # of the landmarks' radius; faces miss each other by up to 0.11, mirrored orders by 0.20 or more
+MIN_POINTS = 10
 DISC = 1.4  # NoW's face: this many times the mean of the outer eyes' distance and the nose's length
 DISC_LANDMARKS = (36, 39, 42, 45, 33)
 
@@ -79,8 +80,7 @@ def scan_to_mesh(
         if mask.dtype != bool or mask.shape != (len(points),):
             raise ValueError(f"measured must be {len(points)} booleans, got {mask.dtype} {list(mask.shape)}")
         points = points[mask]
-    if len(points) < 10:
-        raise ValueError(f"{len(points)} scan points to measure are too few; do scan and landmarks share one frame?")
+    _check_enough(len(points))
     start = _checked_start(np.asarray(mesh_landmarks, float), np.asarray(scan_landmarks, float))
     return _measure(points, ClosestPoint(vertices, triangles), start)
 
@@ -120,8 +120,10 @@ def evaluate_scans(run: str | Path, folder: str | Path, *, refine: int, layout: 
     Raises ValueError for folders that are no scan set, or a run that is none, and when no photo could be used.
     """
     run = Path(run)
-    FML.load(run)  # what is wrong with the run is said before the work
+    template = FML.load(run).template
     people = read_scans(folder, layout)
+    for file in (file for person in people for file in person.scans):  # what is wrong is said before the work
+        _check_scan(file, template)
     tally, failed = ScanTally(), {}
     longest = max(len(person.photos) for person in people)
     for person in people:
@@ -147,6 +149,13 @@ def _measure(points: NDArray[np.float64], mesh: ClosestPoint, start: MeshToScan)
     return ScanErrors(refined.alignment.scale * closest.distance, nearest, refined.alignment, refined.converged)
 
 
+def _check_enough(points: int) -> None:
+    if points < MIN_POINTS:
+        raise ValueError(
+            f"{points} scan points to measure are too few; do scan and landmarks share one frame and unit?"
+        )
+
+
 def _checked_start(mesh: NDArray[np.float64], scan: NDArray[np.float64]) -> MeshToScan:
     """The alignment of landmarks [K, 3]; raises ValueError where no two faces would differ so much."""
     start = align_landmarks(mesh, scan)
@@ -158,6 +167,20 @@ def _checked_start(mesh: NDArray[np.float64], scan: NDArray[np.float64]) -> Mesh
             "radius); check their order, which begins at the outer corner of the subject's right eye"
         )
     return start
+
+
+def _check_scan(file: ScanFile, template: FaceTemplate) -> None:
+    scan = file.read()
+    try:
+        _checked_start(_landmarks(template, template.vertices, scan), scan.landmarks)
+        _check_enough(int(face_disc(scan).sum()))
+    except ValueError as error:
+        raise ValueError(f"{file.landmarks}: {error}") from error
+
+
+def _landmarks(template: FaceTemplate, vertices: Tensor, scan: Scan) -> NDArray[np.float64]:
+    """Those landmarks [K, 3] of vertices [V, 3] that a scan has."""
+    return template.landmarks(vertices)[list(scan.numbers)].double().numpy()
 
 
 def _measure_person(tally: ScanTally, person: Person, run: Path, refine: int, jointly: str) -> dict[str, str]:
@@ -182,13 +205,13 @@ def _measure_person(tally: ScanTally, person: Person, run: Path, refine: int, jo
     scans = [person.photos[index].scan for index in alone]
     for place, (result, file) in enumerate(zip(alone.values(), scans, strict=True)):
         if file is not None:
-            scan = ruler.read(file)
+            scan = file.read()
             shapes = {MEAN_FACE: template.vertices, "frames_1": result.vertices[0]}
             shapes |= {row: joint.vertices[place] for row, joint in together.items()}
             for row, vertices in shapes.items():
                 tally.add(row, "posed", person.name, *ruler(vertices, scan))
     if person.neutral is not None:
-        scan = ruler.read(person.neutral)
+        scan = person.neutral.read()
         for result in alone.values():
             tally.add("frames_1", "neutral", person.name, *ruler(result.neutral, scan))
         shared = {MEAN_FACE: template.vertices} | {row: joint.neutral for row, joint in together.items()}
@@ -204,25 +227,12 @@ class _Ruler:
         self.template = template
         self.parts = face_parts(template).numpy()
         bag = template.regions["mouth_bag"] > 0.5
-        self.triangles = template.triangles[
-            ~bag[template.triangles.long()].all(1)
-        ].numpy()  # behind the lips is no face
-
-    def read(self, file: ScanFile) -> Scan:
-        """A scan, whose landmarks must fit those of the template."""
-        scan = file.read()
-        try:
-            _checked_start(self._landmarks(self.template.vertices, scan), scan.landmarks)
-        except ValueError as error:
-            raise ValueError(f"{file.landmarks}: {error}") from error
-        return scan
+        hidden = bag[template.triangles.long()].all(1)  # what hangs behind the lips is no face
+        self.triangles = template.triangles[~hidden].numpy()
 
     def __call__(self, vertices: Tensor, scan: Scan) -> tuple[ScanErrors, NDArray[np.int64]]:
         """The errors of vertices [V, 3] against a scan, and the part of the face [N] that each is on."""
-        start = align_landmarks(self._landmarks(vertices, scan), scan.landmarks)
+        start = align_landmarks(_landmarks(self.template, vertices, scan), scan.landmarks)
         points = scan.points[face_disc(scan)]
         errors = _measure(points, ClosestPoint(vertices.numpy(), self.triangles), start)
         return errors, self.parts[errors.nearest]
-
-    def _landmarks(self, vertices: Tensor, scan: Scan) -> NDArray[np.float64]:
-        return self.template.landmarks(vertices)[list(scan.numbers)].double().numpy()

@@ -43,7 +43,7 @@ class Phase:
 class TrainingStep:
     """Trains `model` by one batch a call; on a GPU, in one process and by kernels, a step is a replayed CUDA graph.
 
-    Adam updates network, identity basis and mean reflectance; LowRankAdam updates the reflectance basis from the
+    Adam updates network, bases on the graph and mean reflectance; LowRankAdam updates the reflectance basis from the
     factors of its gradient, in the pass over the basis that also gives the codes' gradient.
 
     Args:
@@ -51,7 +51,7 @@ class TrainingStep:
         weights: of the loss terms.
         augmentation: of the batches.
         rates: highest learning rates.
-        clip_gradient: largest norm of the gradients of the network, of the identity basis, and of mean and basis of
+        clip_gradient: largest norm of the gradients of the network, of the bases on the graph, and of mean and basis of
             the reflectance.
         lean_moments: keeps both moments of the reflectance basis in bfloat16, rounded at random.
         graph: whether to record CUDA graphs.
@@ -73,7 +73,7 @@ class TrainingStep:
         self.model, self.weights, self.augmentation, self.rates = model, weights, augmentation, rates
         self.clip_gradient, self.world = clip_gradient, world
         self.encoder = world.wrap(model.encoder)
-        groups = [list(model.encoder.parameters()), [face.identity_basis], [face.reflectance_mean]]
+        groups = [list(model.encoder.parameters()), face.graph_bases, [face.reflectance_mean]]
 
         def rate() -> Tensor:  # a graph reads it anew at each replay
             return torch.zeros((), device=device)
@@ -119,7 +119,7 @@ class TrainingStep:
             torch.stack(list(terms.values())).sum().backward()
         with record_function("fmlfast::optimiser"):
             face = self.model.face
-            self.world.average_gradients([face.identity_basis, face.reflectance_mean])
+            self.world.average_gradients([*face.graph_bases, face.reflectance_mean])
             if photometric:
                 self._step_decoder(cut.reflectance)
         with record_function("fmlfast::gradients"):

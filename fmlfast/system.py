@@ -59,6 +59,8 @@ class ModelConfig:
     """Let expression coefficients be negative; blendshapes are made for positive ones."""
     visibility: Literal["zbuffer", "backface"] = "zbuffer"
     """Which vertices the photometric term may see."""
+    residual_expressions: int = 0
+    """Expressions learned beside the fixed ones, of movements that neither these nor identity make; the paper: 0."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +91,18 @@ class FML(nn.Module):
         self.template = template or load_template(config)
         self.landmark_mesh = self.template.landmark_part()
         self.face = FaceModel(
-            self.template, config.identity_dim, config.reflectance_dim, config.complement_rank, config.spectral
+            self.template,
+            config.identity_dim,
+            config.reflectance_dim,
+            config.complement_rank,
+            config.spectral,
+            config.residual_expressions,
         )
         self.num_expressions = len(self.template.expressions)
         codes = config.identity_dim + config.reflectance_dim
         side = 2 * len(LANDMARKS_66) * config.landmark_input + 13 * config.pose_init
-        self.encoder = Encoder(config.input_size, config.channels, config.width, side, codes, 33 + self.num_expressions)
+        of_frames = 33 + self.num_expressions + config.residual_expressions
+        self.encoder = Encoder(config.input_size, config.channels, config.width, side, codes, of_frames)
         # Mean and square root of the covariance of codes over training subjects: the prior that refinement uses.
         self.register_buffer("code_mean", torch.zeros(codes))
         self.register_buffer("code_factor", torch.eye(codes))
@@ -155,7 +163,7 @@ class FML(nn.Module):
         return self._codes(codes, raw, seen.Ks, seen.size, seen.alignment, seen.pose)
 
     def displacements(self, codes: Codes) -> Tensor:
-        """Graph node displacements, [B, G, 3] mm."""
+        """Graph node displacements of identity, [B, G, 3] mm."""
         return self.face.displacements(codes.identity)
 
     def neutral(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
@@ -164,12 +172,14 @@ class FML(nn.Module):
 
     def geometry(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
         """Geometry with expression in the model frame, [B, M, V, 3] mm."""
-        return self.face.geometry(self.displacements(codes), codes.expression, template=template)
+        residual = self.face.residual(codes.residual)
+        return self.face.geometry(self.displacements(codes), codes.expression, template=template, residual=residual)
 
     def camera_vertices(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
         """Geometry with expression in the camera frame, [B, M, V, 3] mm."""
-        displacements = self.displacements(codes)
-        return self.face.geometry(displacements, codes.expression, codes.rotation, codes.translation, template)
+        displacements, residual = self.displacements(codes), self.face.residual(codes.residual)
+        pose = codes.rotation, codes.translation
+        return self.face.geometry(displacements, codes.expression, *pose, template, residual)
 
     def reflectance(self, codes: Codes) -> Tensor:
         """Per-vertex reflectance, [B, V, 3] linear RGB."""
@@ -212,7 +222,9 @@ class FML(nn.Module):
         pose: tuple[Tensor, Tensor] | None,
     ) -> Codes:
         flat = raw.flatten(0, 1)
-        turn, shift, light, delta = flat.split([3, 3, 27, self.num_expressions], 1)
+        turn, shift, light, delta, epsilon = flat.split(
+            [3, 3, 27, self.num_expressions, self.config.residual_expressions], 1
+        )
         residual = rotation_from_axis_angle(0.5 * turn)
         frontal = constant(FRONTAL, flat.dtype, flat.device)
         focal = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1]], 1)
@@ -244,6 +256,7 @@ class FML(nn.Module):
             translation=translation.unflatten(0, shape),
             sh=sh.unflatten(0, shape),
             expression=delta.unflatten(0, shape),
+            residual=epsilon.unflatten(0, shape),
         )
 
     def save(self, folder: str | Path, **extra: Any) -> None:

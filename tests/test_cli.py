@@ -1,7 +1,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from real_media import landmarker, real_media
 
-from fmlfast import cli, reconstruction
+from fmlfast import cli, pretrained, reconstruction
 from fmlfast.system import FML
 
 
@@ -30,23 +30,51 @@ def photo(tmp_path: Path) -> Path:
     return tmp_path / "photo.png"
 
 
+@dataclass
+class Result:
+    """What the command needs of a reconstruction; `saved` are the folders."""
+
+    names: tuple[str, ...] = ("a", "b")
+    neutral: tuple[int, ...] = (1, 2, 3)
+    network_landmark_errors: tuple[float, ...] = (2.5, 3.25)
+    landmark_errors: tuple[float, ...] = (1.5, 1.25)
+    saved: list[Path] = field(default_factory=list)
+
+    def save(self, folder: Path) -> None:
+        self.saved.append(folder)
+
+
+@pytest.fixture
+def shipped(tmp_path: Path, model: FML, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The small untrained model in the place of the shipped one."""
+    model.save(tmp_path / "shipped")
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "shipped")
+    return tmp_path / "shipped"
+
+
 def test_reconstruct_passes_its_arguments_and_saves(photo, tmp_path, monkeypatch, capsys):
-    calls = []
+    calls, result, out = [], Result(), tmp_path / "out"
+    monkeypatch.setattr(reconstruction, "reconstruct", lambda *a, **k: calls.append((a, k)) or result)
+    options = ["--checkpoint", "run", "--out", str(out), "--face", "2", "--refine", "7", "--frames", "5"]
+    cli.main(["reconstruct", str(photo), "b.jpg", *options])
+    assert calls == [(((photo, Path("b.jpg")), Path("run")), {"face": 2, "refine": 7, "frames": 5})]
+    assert result.saved == [out]
+    assert capsys.readouterr().out.splitlines() == [
+        f"{out}: 2 photos, mesh of 3 vertices",
+        "distance to the detected landmarks, % of the outer-eye distance:",
+        "  a  2.50, refined 1.50",
+        "  b  3.25, refined 1.25",
+    ]
 
-    @dataclass
-    class Result:
-        neutral: tuple[int, ...] = (1, 2, 3)
 
-        def save(self, folder: Path) -> None:
-            calls.append(folder)
-
-    monkeypatch.setattr(reconstruction, "reconstruct", lambda *a, **k: calls.append((a, k)) or Result())
-    out = tmp_path / "out"
-    cli.main(
-        ["reconstruct", str(photo), "b.jpg", "--checkpoint", "run", "--out", str(out), "--face", "2", "--refine", "7"]
-    )
-    assert calls == [(((photo, Path("b.jpg")), Path("run")), {"face": 2, "refine": 7}), out]
-    assert capsys.readouterr().out == f"{out}: 2 photos, mesh of 3 vertices\n"
+def test_reconstruct_needs_nothing_but_a_photo(photo, monkeypatch, capsys):
+    calls, result = [], Result(("photo",), network_landmark_errors=(2.5,), landmark_errors=(2.5,))
+    monkeypatch.setattr(reconstruction, "reconstruct", lambda *a, **k: calls.append((a, k)) or result)
+    cli.main(["reconstruct", str(photo)])
+    assert calls == [(((photo,), None), {"face": None, "refine": 50, "frames": 8})]
+    assert result.saved == [Path("out/photo")]
+    cli.main(["reconstruct", str(photo), "--refine", "0"])
+    assert capsys.readouterr().out.splitlines()[-1] == "  photo  2.50"
 
 
 def test_bad_input_is_one_line_and_no_output(photo, tmp_path, model, capsys):
@@ -99,19 +127,81 @@ def test_checkpoint_of_another_template(photo, tmp_path, model: FML, capsys):
     assert "another-head" in error and not (tmp_path / "out").exists()
 
 
-def test_evaluate_prints_the_rows(tmp_path, monkeypatch, capsys):
+def test_evaluate_prints_the_rows(monkeypatch, capsys):
     calls = []
     row = {"vertex_mm": 1.25, "landmark_nme": 2.5, "neutral_mm": None}
 
     def evaluate_run(*arguments: object, **options: object) -> dict[str, object]:
         calls.append((arguments, options))
-        return {"mean_face": row, "people": 3, "spread": {"mean_face": {}}}
+        return {
+            "mean_face": row,
+            "people": 3,
+            "spread": {"mean_face": row},
+            "consistency": {"network": {"identity": row}},
+        }
 
     monkeypatch.setattr("fmlfast.evaluate.evaluate_run", evaluate_run)
     cli.main(["evaluate", "runs/a", "--data", "clips", "--split", "val", "--refine", "3"])
     assert calls == [((Path("runs/a"), Path("clips"), "val"), {"refine_steps": 3})]
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.split() == ["mean_face", "vertex_mm", "1.250", "landmark_nme", "2.500"]
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    values = ["vertex_mm", "1.250", "landmark_nme", "2.500"]
+    assert lines == [["mean_face", *values], ["consistency", "network", "identity", *values]]
+
+
+def test_evaluate_on_scans(monkeypatch, capsys):
+    calls = []
+
+    def evaluate_scans(*arguments: object, **options: object) -> dict[str, object]:
+        calls.append((arguments, options))
+        return {"mean_face": {"posed_median": 1.5}}
+
+    monkeypatch.setattr("fmlfast.scans.evaluate_scans", evaluate_scans)
+    cli.main(["evaluate", "runs/a", "--scans", "mine", "--layout", "now"])
+    assert calls == [((Path("runs/a"), Path("mine")), {"refine": 50, "layout": "now"})]
+    assert capsys.readouterr().out.split() == ["mean_face", "posed_median", "1.500"]
+
+
+def test_evaluate_of_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):
+    """It becomes a run folder of its own, which takes the results."""
+    runs = []
+    monkeypatch.setattr("fmlfast.evaluate.evaluate_run", lambda run, *a, **k: runs.append(run) or {})
+    out = tmp_path / "measured"
+    for _ in range(2):  # the second time into the same folder
+        cli.main(["evaluate", "--data", "clips", "--out", str(out)])
+    assert runs == [out, out]
+    for path in shipped.iterdir():
+        assert (out / path.name).read_bytes() == path.read_bytes()
+    (out / "config.json").write_text("{}")
+    options: list[object] = ["evaluate", "--data", "clips", "--out", out]
+    assert "measured holds another model than the shipped one" in fails(options, capsys)
+    assert "--out is for the model that comes with fmlfast" in fails([*options, "runs/a"], capsys)
+    assert "--data or a folder of scans with --scans" in fails(["evaluate", "runs/a"], capsys)
+    assert "--data or a folder of scans with --scans" in fails([*options, "--scans", "mine"], capsys)
+
+
+def test_without_a_shipped_model(photo, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "none")
+    assert "no trained model" in fails(["reconstruct", photo, "--out", tmp_path / "out"], capsys)
+    assert "no trained model" in fails(["evaluate", "--data", "clips"], capsys)
+
+
+def test_a_photo_is_reconstructed_by_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):
+    """With the real detector: a photo and a video, nothing else given."""
+    landmarker()
+    media = real_media()
+    monkeypatch.chdir(tmp_path)
+    cli.main(
+        [
+            str(a)
+            for a in ["reconstruct", media / "single_face.jpg", media / "single_face.mp4", "--frames", 2, "--refine", 2]
+        ]
+    )
+    names = ["single_face", "single_face-00", "single_face-01"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:]] == names
+    stored = json.loads(Path("out/single_face/parameters.json").read_text())["photos"]
+    assert [entry["name"] for entry in stored] == names
+    assert stored[0]["time"] is None and 0 < stored[1]["time"] < 1.3 < stored[2]["time"] < 2.6
+    assert all(0 < entry["landmark_error"] < 20 for entry in stored)
 
 
 def test_a_defect_keeps_its_traceback(tmp_path, monkeypatch):

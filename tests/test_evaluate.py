@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from fmlfast import metrics
 from fmlfast.alignment import LANDMARKS_66, fit_pose
 from fmlfast.camera import project
 from fmlfast.data.shards import list_clips, read_clip, read_meta, read_truth, write_meta
-from fmlfast.estimates import Estimate, fit_light, mean_face
+from fmlfast.estimates import Estimate, estimates, fit_light, mean_face
 from fmlfast.evaluate import evaluate, evaluate_run, evaluation_template, measure
 from fmlfast.frames import Frames
 from fmlfast.kernels.shading import shade_sh
@@ -156,6 +157,65 @@ def test_a_run_gets_its_files(synthetic_folder: Path, tmp_path: Path) -> None:
         "evaluation.json",
         "model.safetensors",
     ]
+
+
+def test_a_run_on_real_clips_gets_what_can_be_known(
+    synthetic_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, real = tmp_path / "run", tmp_path / "real"
+    small_model().save(run)
+    real.mkdir()
+    for path in synthetic_folder.glob("test-0*.tar"):
+        shutil.copy(path, real)
+
+    def measure_real(model: FML, folder: Path, split: str, **settings: int) -> dict[str, Any]:
+        return {"folder": str(folder), "split": split, **settings}
+
+    monkeypatch.setattr("fmlfast.real_clips.measure_real", measure_real)
+    table = evaluate_run(run, real, refine_steps=1, clips=2)
+    assert table == {"folder": str(real), "split": "test", "refine_steps": 1, "clips": 2}
+    assert json.loads((run / "evaluation.json").read_text()) == table
+    assert not (run / "error_map.png").exists()
+
+
+def test_errors_of_every_frame_are_kept(synthetic_folder: Path) -> None:
+    result = measure(small_model(), synthetic_folder, refine_steps=1, batch=2)
+    refs = list_clips(synthetic_folder, "test")
+    assert result.people == [ref.key for ref in refs for _ in range(4)]
+    assert list(result.frames) == ROWS
+    for row in ROWS:
+        for name in METRICS:
+            values = result.frames[row][name]
+            assert values.shape == (12,)
+            people = values.view(3, 4).mean(1)  # the table: means of people's means, and their standard error
+            assert result.table[row][name] == pytest.approx(float(people.mean()), rel=1e-4)
+            assert result.table["spread"][row][name] == pytest.approx(float(people.std() / 3**0.5), rel=1e-4)
+
+
+def test_some_frames_of_a_clip_can_be_left_out(synthetic_folder: Path) -> None:
+    whole = measure(small_model(), synthetic_folder, refine_steps=0)
+    part = measure(small_model(), synthetic_folder, refine_steps=0, frames=2)
+    assert list(part.frames) == ["mean_face", "frames_1", "frames_2", "frames_2_refined"]
+    assert part.table["frames"] == 6
+    kept = torch.tensor([0, 1, 4, 5, 8, 9])
+    for row in ("mean_face", "frames_1"):
+        for name in METRICS:
+            torch.testing.assert_close(part.frames[row][name], whole.frames[row][name][kept], rtol=1e-3, atol=1e-3)
+    assert not torch.equal(part.frames["frames_2"]["vertex_mm"], whole.frames["frames_4"]["vertex_mm"][kept])
+    with pytest.raises(ValueError, match="at least 1"):
+        measure(small_model(), synthetic_folder, frames=0)
+
+
+def test_contenders_are_compared_with_clips_as_they_are_stored(synthetic_folder: Path) -> None:
+    def blind(model: FML, frames: Frames, *rest: Any) -> Iterator[tuple[str, Estimate]]:
+        return estimates(model, replace(frames, images=torch.zeros_like(frames.images)), *rest)
+
+    seen = measure(small_model(), synthetic_folder, refine_steps=0)
+    unseen = measure(small_model(), synthetic_folder, refine_steps=0, contenders=blind)
+    assert (
+        unseen.table["mean_face"]["photometric"] > 1.5 * seen.table["mean_face"]["photometric"]
+    )  # black is not stored
+    assert unseen.table["mean_face"]["vertex_mm"] == seen.table["mean_face"]["vertex_mm"]
 
 
 def test_clips_of_another_template_are_refused(synthetic_folder: Path, tmp_path: Path) -> None:

@@ -232,3 +232,13 @@ def test_bad_landmarks_and_images_are_refused() -> None:
         metrics.landmark_nme(torch.zeros(1, 68, 2), torch.zeros(1, 68, 2))
     with pytest.raises(ValueError, match="agree"):
         metrics.photometric_error(torch.zeros(1, 4, 4, 3), torch.zeros(1, 4, 4, 3), torch.zeros(1, 4, 5).bool())
+
+
+def test_the_cumulative_curve_counts_what_is_at_most_a_limit() -> None:
+    errors = torch.tensor([3.0, 1.0, 2.0, 2.0])
+    shares = metrics.cumulative_shares(errors, torch.tensor([0.5, 1.0, 1.9, 2.0, 9.0]))
+    assert shares.tolist() == [0.0, 0.25, 0.25, 0.75, 1.0]
+    with pytest.raises(ValueError, match="at least one error"):
+        metrics.cumulative_shares(torch.zeros(0), torch.ones(1))
+    with pytest.raises(ValueError, match="numbers only"):
+        metrics.cumulative_shares(torch.tensor([math.nan]), torch.ones(1))

@@ -78,6 +78,7 @@ CONFIGS = {
     "backface": replace(SMALL, visibility="backface", spectral=0, signed_expressions=True),
     "aligned": replace(SMALL, landmark_input=False, pose_init=False),
     "plain": replace(SMALL, aligned_crop=False, landmark_input=False, pose_init=False),
+    "residual": replace(SMALL, residual_expressions=5),
 }
 
 

@@ -17,9 +17,12 @@ TEMPLATE = FaceTemplate.default(0)
 TRIANGLES = TEMPLATE.triangles.numpy()
 
 
+SAMPLER = PeopleSampler()
+
+
 def head(seed: int) -> np.ndarray:
     """A random person's vertices [V, 3] in mm."""
-    return PeopleSampler().sample(np.random.default_rng(seed)).vertices.astype(np.float64)
+    return SAMPLER.sample(np.random.default_rng(seed)).vertices.astype(np.float64)
 
 
 def seven(vertices: np.ndarray) -> np.ndarray:

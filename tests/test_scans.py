@@ -1,6 +1,7 @@
 """The scan-to-mesh protocol on exact cases: what must be zero, what is known, and what must not matter."""
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from fmlfast import scans
 from fmlfast.data.people import PeopleSampler
-from fmlfast.data.scan_sets import NOW_POINTS, Scan
+from fmlfast.data.scan_sets import NOW_POINTS, Scan, read_scans
 from fmlfast.export import write_mesh
 from fmlfast.face_parts import FACE_PARTS, OUTSIDE, face_parts
 from fmlfast.reconstruction import Reconstruction
@@ -27,9 +28,8 @@ VERTICES = TEMPLATE.vertices.double().numpy()
 TRIANGLES = TEMPLATE.triangles.numpy()
 LANDMARKS = TEMPLATE.landmarks(TEMPLATE.vertices).double().numpy()[list(NOW_POINTS)]
 FACE = (TEMPLATE.regions["face"] > 0.5).numpy()
-MOVE = MeshToScan(1.3, torch.linalg.matrix_exp(_generator := torch.tensor(
-    [[0.0, -0.4, 0.2], [0.4, 0.0, -0.7], [-0.2, 0.7, 0.0]], dtype=torch.float64)).numpy(),
-    np.array([40.0, -25.0, 700.0]))  # fmt: skip
+TURN = torch.linalg.matrix_exp(torch.tensor([[0, -0.4, 0.2], [0.4, 0, -0.7], [-0.2, 0.7, 0]], dtype=torch.float64))
+MOVE = MeshToScan(1.3, TURN.numpy(), np.array([40.0, -25.0, 700.0]))
 
 
 def wobble(landmarks: np.ndarray, sigma: float = 2.0) -> np.ndarray:
@@ -269,6 +269,17 @@ def test_the_protocol_says_what_is_wrong(change, message):
         scan_to_mesh(**(arguments | change))
 
 
+def test_landmarks_of_other_people_fit_and_swapped_ones_do_not():
+    swapped = [3, 2, 1, 0, 4, 6, 5]
+    for seed in range(40):
+        marks = TEMPLATE.landmarks(deformed(seed))[list(NOW_POINTS)].double().numpy()
+        for order, fits in ((slice(None), True), (swapped, False)):
+            target = marks[order]
+            rest = align_landmarks(LANDMARKS, target).apply(LANDMARKS) - target
+            misfit = np.sqrt((rest**2).sum() / ((target - target.mean(0)) ** 2).sum())
+            assert misfit < 0.8 * scans.LANDMARK_MISFIT if fits else misfit > 1.1 * scans.LANDMARK_MISFIT
+
+
 # --------------------------------------------------------------------------------------------------------- regions
 
 
@@ -300,6 +311,7 @@ def test_parts_divide_the_face_and_lie_where_they_are_named():
 # ------------------------------------------------------------------------------------------------------ evaluation
 
 
+@cache
 def deformed(seed: int) -> torch.Tensor:
     """A random person on the base mesh."""
     return torch.from_numpy(PeopleSampler().sample(np.random.default_rng(seed)).vertices)
@@ -352,6 +364,7 @@ def reconstructions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], in
         return result
 
     monkeypatch.setattr(scans, "reconstruct", fake)
+    monkeypatch.setattr("fmlfast.scan_align.MAX_POINTS", 300)
     return calls
 
 
@@ -362,19 +375,20 @@ def run(tmp_path: Path, model: FML) -> Path:
 
 
 def test_a_run_is_measured_against_scans(scan_folder, run, reconstructions):
-    Image.new("RGB", (40, 40)).save(scan_folder / "ben" / "faceless.png")
+    for name in ("c", "faceless"):
+        Image.new("RGB", (40, 40)).save(scan_folder / "ben" / f"{name}.png")
     table = evaluate_scans(run, scan_folder, refine=7)
-    assert table["layout"] == "folder" and table["people"] == 2 and table["photos"] == 4
+    assert table["layout"] == "folder" and table["people"] == 2 and table["photos"] == 5
     assert list(table["failed"].values()) == ["faceless.png: no face found"]
     assert (["a.png", "b.png"], 7) in reconstructions and (["a.png", "b.png"], 0) in reconstructions
-    mean, alone, joint, refined = (table[row] for row in ("mean_face", "frames_1", "frames_3", "frames_3_refined"))
+    mean, alone, joint, refined = (table[row] for row in ("mean_face", "frames_1", "frames_4", "frames_4_refined"))
     assert alone == mean  # the fake sees no more than the template in one photo
     for metric in ("posed_median_mm", "posed_mean_mm", "neutral_median_mm", "neutral_mean_mm"):
         assert 0.4 < mean[metric] and 0.3 * mean[metric] < joint[metric] < 0.75 * mean[metric]
         assert refined[metric] < 0.02 * mean[metric]
-    assert abs(table["ratios"]["frames_3"]["posed_mean_mm"] - joint["posed_mean_mm"] / mean["posed_mean_mm"]) < 1e-3
-    assert set(table["person_means"]["frames_3"]["neutral"]) == {"anna", "ben"}
-    assert set(table["person_means"]["frames_3"]["posed"]) == {"anna"}
+    assert abs(table["ratios"]["frames_4"]["posed_mean_mm"] - joint["posed_mean_mm"] / mean["posed_mean_mm"]) < 1e-3
+    assert set(table["person_means"]["frames_4"]["neutral"]) == {"anna", "ben"}
+    assert set(table["person_means"]["frames_4"]["posed"]) == {"anna"}
     people = list(table["person_means"]["mean_face"]["neutral"].values())
     assert abs(table["spread"]["mean_face"]["neutral_mean_mm"] - abs(people[0] - people[1]) / 2) < 1e-3
     assert set(table["parts"]["frames_1"]["neutral"]) == set(FACE_PARTS)
@@ -382,6 +396,10 @@ def test_a_run_is_measured_against_scans(scan_folder, run, reconstructions):
     assert len(curve) == len(table["curves"]["mm"]) and curve == sorted(curve) and curve[-1] > 0.95
     at_median = np.interp(mean["neutral_median_mm"], table["curves"]["mm"], curve)
     assert abs(at_median - 0.5) < 0.02
+    alone = table["person_means"]["mean_face"]["neutral"]
+    weights = [n * face_disc(p.scans[0].read()).sum() for n, p in zip((2, 3), read_scans(scan_folder), strict=True)]
+    pooled = np.average([alone["anna"], alone["ben"]], weights=weights)
+    assert abs(mean["neutral_mean_mm"] - pooled) < 1e-3  # every photo counts with its points
     assert table["not_converged"] == 0
     assert json.loads((run / "scans.json").read_text()) == table
     assert Image.open(run / "scans.png").size[0] > 1000  # a panel for each kind of geometry
@@ -406,6 +424,14 @@ def test_landmarks_in_another_order_are_named(scan_folder, run, reconstructions)
     marks = np.loadtxt(scan_folder / "ben" / "landmarks.txt")[list(NOW_POINTS)]
     np.savetxt(scan_folder / "ben" / "landmarks.txt", marks[[3, 2, 1, 0, 4, 6, 5]])
     with pytest.raises(ValueError, match=r"ben.landmarks\.txt: the landmarks .* do not fit"):
+        evaluate_scans(run, scan_folder, refine=0)
+    assert reconstructions == []  # found before the work
+
+
+def test_a_scan_in_another_frame_than_its_landmarks_is_named(scan_folder, run, reconstructions):
+    vertices, triangles = skin_of(deformed(1))
+    write_mesh(scan_folder / "ben" / "scan.ply", vertices + 1000, triangles)
+    with pytest.raises(ValueError, match=r"ben.landmarks\.txt: 0 scan points .* share one frame"):
         evaluate_scans(run, scan_folder, refine=0)
 
 

@@ -61,8 +61,8 @@ STUDY = Study(
     name="basis",
     title="Size of the basis",
     about=(
-        "Identity's dimensions from 16 to 500, reflectance's in the default proportion. Where there are more than "
-        "smooth fields of the graph, there are as many fields as dimensions."
+        "Identity's dimensions from 16 to 500, reflectance's in the default proportion. A basis with more dimensions "
+        "than the default has smooth fields of the graph gets as many fields as dimensions, so it is less smooth too."
     ),
     variants=variants,
     measure=measure_model,

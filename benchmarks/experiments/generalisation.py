@@ -20,7 +20,7 @@ from fmlfast.template import FaceTemplate
 from train import Config
 
 SIZES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 500)  # components
-SCANS = (50, 100, 200, 400, 800, 1600)
+SCANS = (50, 200, 800, 1600)
 LEARNED, ON_TRAINING, FIELDS, TEMPLATE = "learned", "learned, on training people", "fields", "template"
 CURVE = "components"  # row of the learned space's size
 

@@ -19,7 +19,7 @@ Everything is measured on synthetic people whose true geometry is known and whom
 distance of the posed geometry (with expression) from the truth after similarity alignment over the face region,
 `neutral_mm` the same without expression. A ratio is over the error of the mean face, which is the template posed by the
 landmarks: 1 is worth nothing, 0 is perfect. A verdict is "reproduced" where the difference is more than two standard
-errors.
+errors: of the differences by seed, or over people where there is one seed.
 """
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
@@ -106,10 +107,15 @@ def run_studies(studies: Sequence[Study], plan: Plan) -> list[Row]:
         waiting.setdefault(job.config.run, []).append(job)
     rows, failures = [], []
     with _pool(plan) as pool:
-        under_way: dict[Future[Any], Path | Job] = {
-            pool.submit(train_run, group[0].config): run for run, group in waiting.items()
-        }
-        while under_way:
+        ready: deque[Path | Job] = deque(waiting)
+        under_way: dict[Future[Any], Path | Job] = {}
+        while ready or under_way:
+            while ready and len(under_way) < plan.jobs:  # no more, so that what is trained is measured next
+                item = ready.popleft()
+                if isinstance(item, Path):
+                    under_way[pool.submit(train_run, waiting[item][0].config)] = item
+                else:
+                    under_way[pool.submit(measure_run, item, plan)] = item
             for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                 item = under_way.pop(future)
                 name = str(item) if isinstance(item, Path) else f"{item.study.name} {item.variant} {item.config.seed}"
@@ -118,8 +124,7 @@ def run_studies(studies: Sequence[Study], plan: Plan) -> list[Row]:
                     print(f"failed: {failures[-1]}", flush=True)
                 elif isinstance(item, Path):
                     print(f"trained: {name}", flush=True)
-                    for job in waiting[item]:
-                        under_way[pool.submit(measure_run, job, plan)] = job
+                    ready.extendleft(reversed(waiting[item]))
                 else:
                     rows.append(future.result())
                     add_row(rows[-1], plan.results)
@@ -160,7 +165,7 @@ def measure_run(job: Job, plan: Plan) -> Row:
     """Measures a trained run."""
     config = job.config
     model = FML.load(config.run, config.device)
-    found = job.study.measure(model, plan.case)
+    found = job.study.measure(model, replace(plan.case, variant=job.variant))
     source = provenance(config.device)
     return Row(
         study=job.study.name,

@@ -76,24 +76,42 @@ def ordered(space: Space) -> Space:
     return Space(space.mean, (vectors.flip(1).T @ flat).view_as(space.basis))
 
 
-def best_fit(space: Space, shapes: Tensor, weights: Tensor, rounds: int = 20) -> Tensor:
+def best_fit(space: Space, shapes: Tensor, weights: Tensor, rounds: int = 200) -> Tensor:
     """Mean distance in mm of the space's closest shape from each of shapes [N, V, 3] over the region weights [V]: [N].
 
-    Alternates the similarity that lays the fitted shape onto the true one with least squares for the codes: both steps
-    lower the squared distance, measured in the true shape's millimetres. No prior holds the codes.
+    Alternates the similarity that lays the fitted shape onto the true one (Umeyama) with least squares for the codes:
+    both steps lower the squared distance, measured in the true shape's millimetres. No prior holds the codes. All sums
+    over vertices are products with the true shape that no step changes, so that rounds cost nothing.
     """
     used = weights > 0
-    w, mean, truth = weights[used].double(), space.mean[used], shapes[:, used].double()
-    root = (w / w.sum()).sqrt()[:, None]
-    basis = (space.basis[:, used] * root).flatten(1)  # [K, 3V]
-    # Orthonormal directions of the space; those that others span already drop out.
-    values, vectors = torch.linalg.eigh(basis @ basis.T) if len(basis) else (basis.new_zeros(0), basis.new_zeros(0, 0))
-    kept = values > 1e-10 * values.max() if len(values) else values.bool()
-    directions = (vectors[:, kept] / values[kept].sqrt()).T @ basis  # [R, 3V]
-    fitted = mean.expand_as(truth)
+    w = weights[used].double()
+    w = w / w.sum()
+    mean, directions = space.mean[used], _orthonormal(space.basis[:, used], w)  # [V, 3], [R, V, 3]
+    truth = shapes[:, used].double()
+    centred = truth - torch.einsum("v,nvc->nc", w, truth)[:, None]
+    weighted = w[:, None] * directions
+    mean_cross = torch.einsum("v,nvj,vi->nji", w, centred, mean)  # [N, 3, 3], with the mean shape
+    cross = torch.einsum("nvj,kvi->nkji", centred, weighted)  # [N, R, 3, 3], with each direction
+    mean_center, centers = w @ mean, weighted.sum(1)  # [3], [R, 3]
+    overlap, energy = (weighted * mean).sum((1, 2)), (w[:, None] * mean * mean).sum()
+    codes = truth.new_zeros(len(truth), len(directions))
     for _ in range(rounds):
-        place = metrics.similarity_align(fitted, truth, w)
-        local = (truth - place.translation[:, None]) @ place.rotation / place.scale[:, None, None]
-        codes = ((local - mean) * root).flatten(1) @ directions.T
-        fitted = mean + (codes @ directions).view(len(truth), -1, 3) / root
-    return metrics.vertex_error(fitted, truth, w)
+        center = mean_center + codes @ centers  # [N, 3]
+        variance = energy + 2 * codes @ overlap + codes.square().sum(1) - center.square().sum(1)
+        u, singular, vh = torch.linalg.svd(mean_cross + torch.einsum("nk,nkji->nji", codes, cross))
+        sign = torch.ones_like(singular)
+        sign[:, 2] = torch.linalg.det(u @ vh).sign()  # never a mirror image
+        rotation, scale = u @ (sign[..., None] * vh), (singular * sign).sum(1) / variance
+        turned = torch.einsum("nkji,nji->nk", cross, rotation) / scale[:, None]
+        codes = turned + center @ centers.T - overlap
+    return metrics.vertex_error(mean + torch.einsum("nk,kvc->nvc", codes, directions), truth, w)
+
+
+def _orthonormal(basis: Tensor, weights: Tensor) -> Tensor:
+    """Directions [R, V, 3] that span the same shapes, orthonormal by the weights; what others span drops out."""
+    if not len(basis):
+        return basis
+    gram = torch.einsum("kvc,v,lvc->kl", basis, weights, basis)
+    values, vectors = torch.linalg.eigh(gram)
+    kept = values > 1e-10 * values[-1]
+    return torch.einsum("kr,kvc->rvc", vectors[:, kept] / values[kept].sqrt(), basis)

@@ -31,6 +31,8 @@ class Case:
     """Steps of refinement."""
     clips: int | None = None
     """At most so many test clips; all where None."""
+    variant: str = ""
+    """Which variant of the study the model is."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from benchmarks.experiments.rows import Row
@@ -14,48 +14,42 @@ NOT_MEASURED = "not measured"
 
 @dataclass(frozen=True)
 class Number:
-    """A mean with its standard deviation over seeds or, where there is one seed, its standard error over people."""
+    """A metric by seed, and its standard error over people where there is one seed."""
 
-    mean: float
-    spread: float | None
-    seeds: int
+    values: Mapping[int, float]  # by seed
+    people: float | None = None
+
+    @property
+    def mean(self) -> float:
+        """Over seeds."""
+        return statistics.fmean(self.values.values())
+
+    @property
+    def spread(self) -> float | None:
+        """The standard deviation over seeds or, where there is one seed, the standard error over people."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else self.people
 
     def __str__(self) -> str:
         digits = 3 if abs(self.mean) < 1 else 2
         spread = "" if self.spread is None else f" ± {self.spread:.{digits}f}"
         return f"{self.mean:.{digits}f}{spread}"
 
-    @property
-    def error(self) -> float:
-        """How far the mean itself may be off, as a standard error."""
-        return (self.spread or 0.0) / math.sqrt(max(self.seeds, 1))
-
 
 def number(rows: Sequence[Row], variant: str, row: str, metric: str) -> Number | None:
-    """A metric of a variant over its seeds; None where it was not measured."""
-    some = [r for r in rows if r.variant == variant and metric in r.metrics.get(row, {})]
-    if not some:
-        return None
-    values = [r.metrics[row][metric] for r in some]
-    if len(values) == 1:
-        return Number(values[0], some[0].spread.get(row, {}).get(metric), 1)
-    return Number(statistics.fmean(values), statistics.stdev(values), len(values))
+    """A metric of a variant; None where it was not measured."""
+    return ratio(rows, variant, row, metric, over=None)
 
 
-def ratio(rows: Sequence[Row], variant: str, row: str, metric: str, over: str = MEAN_FACE) -> Number | None:
+def ratio(rows: Sequence[Row], variant: str, row: str, metric: str, over: str | None = MEAN_FACE) -> Number | None:
     """A metric over the same metric of another row, the mean face's by default, seed by seed."""
-    shares = []
+    values, people = {}, None
     for r in rows:
-        if r.variant == variant and metric in r.metrics.get(row, {}) and metric in r.metrics.get(over, {}):
-            below = r.metrics[over][metric]
+        below = 1.0 if over is None else r.metrics.get(over, {}).get(metric)
+        if r.variant == variant and metric in r.metrics.get(row, {}) and below:
+            values[r.seed] = r.metrics[row][metric] / below
             spread = r.spread.get(row, {}).get(metric)
-            shares.append((r.metrics[row][metric] / below, spread and spread / below))
-    if not shares:
-        return None
-    if len(shares) == 1:
-        return Number(shares[0][0], shares[0][1], 1)
-    values = [share for share, _ in shares]
-    return Number(statistics.fmean(values), statistics.stdev(values), len(values))
+            people = None if spread is None else spread / below
+    return Number(values, people if len(values) == 1 else None) if values else None
 
 
 def text(value: Number | None) -> str:
@@ -64,14 +58,22 @@ def text(value: Number | None) -> str:
 
 
 def verdict(claim: str, less: Number | None, more: Number | None, unit: str = "") -> str:
-    """Whether `less` is below `more` by at least two standard errors of the difference, in words."""
+    """Whether `less` is below `more` by at least two standard errors of the difference, in words.
+
+    Differences are taken seed by seed where both have the same seeds, two at least; else errors over people add up.
+    """
     if less is None or more is None:
         return f"**{claim}: {NOT_MEASURED}.**"
-    margin = 2 * math.hypot(less.error, more.error)
+    seeds = sorted(less.values.keys() & more.values.keys())
+    if len(seeds) > 1:
+        differences = [more.values[seed] - less.values[seed] for seed in seeds]
+        gain, margin = statistics.fmean(differences), 2 * statistics.stdev(differences) / math.sqrt(len(seeds))
+    else:
+        gain, margin = more.mean - less.mean, 2 * math.hypot(less.spread or 0.0, more.spread or 0.0)
     numbers = f"{less}{unit} against {more}{unit}"
-    if less.mean < more.mean - margin:
+    if gain > margin:
         return f"**{claim}: reproduced, {numbers}.**"
-    if less.mean < more.mean + margin:
+    if gain > -margin:
         return f"**{claim}: undecided, {numbers}; the difference is within two standard errors.**"
     return f"**{claim}: not reproduced, {numbers}.**"
 

@@ -47,8 +47,8 @@ def refined_without(
 
 
 def measure_model(model: FML, case: Case) -> Measured:
-    """The evaluation's rows, with refinement by all terms and without each one."""
-    contenders = partial(refined_without, tuple(TERMS))
+    """The evaluation's rows, refined by all terms and without the one that training lacked (or each, if none)."""
+    contenders = partial(refined_without, tuple(TERMS) if case.variant == ALL else (case.variant,))
     found = measure(model, case.data, refine_steps=case.refine, clips=case.clips, contenders=contenders)
     return Measured.of(found)
 

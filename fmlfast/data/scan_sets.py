@@ -92,6 +92,12 @@ class Person:
     photos: tuple[Photo, ...]
     neutral: ScanFile | None
 
+    @property
+    def scans(self) -> list[ScanFile]:
+        """All scans of this person."""
+        own = [photo.scan for photo in self.photos]
+        return [file for file in (self.neutral, *own) if file is not None]
+
 
 def read_scans(folder: str | Path, layout: str = "auto") -> list[Person]:
     """The people of a scan set, by name; scans are read later, by ScanFile.read.
