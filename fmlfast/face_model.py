@@ -9,7 +9,10 @@ from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.blendshape import linear_decode, pad_columns
 from fmlfast.kernels.deform import deform, skin_displacements
 from fmlfast.optim import LowRankAdam
+from fmlfast.smooth_fields import smooth_fields
 from fmlfast.template import FaceTemplate
+
+SMOOTH_FIELDS = 250
 
 
 def graph_spectrum(
@@ -52,6 +55,7 @@ class FaceModel(nn.Module):
     """
 
     complement: Tensor  # [3G, r], Q
+    smooth: Tensor  # [SMOOTH_FIELDS, 3G] mm
     spectrum: Tensor | None  # [spectral, 3G]
     expression_span: Tensor | None  # [3G, r], complement of residual expressions
     residual_basis: nn.Parameter | None  # [Ke, spectral or 3G], theta_e
@@ -72,6 +76,7 @@ class FaceModel(nn.Module):
         self.backend: Backend | None = None
         self.decoder: LowRankAdam | None = None
         self.register_buffer("complement", template.complement_basis(complement_rank), persistent=False)
+        self.register_buffer("smooth", smooth_fields(template.nodes, SMOOTH_FIELDS), persistent=False)
         if spectral:
             spectrum = graph_spectrum(template.nodes, template.node_edges, spectral)
             initial = torch.randn(identity_dim, spectral) * (0.085 / spectral**0.5)
@@ -104,12 +109,18 @@ class FaceModel(nn.Module):
 
     def displacements(
         self,
-        alpha: Tensor,  # [B, K]
+        alpha: Tensor,  # [B, K], or [B, K + SMOOTH_FIELDS] where refined
     ) -> Tensor:  # [B, G, 3] mm
-        """Node displacements t = OC(theta_s) alpha; OC removes the span of the expressions' basis Q."""
+        """Node displacements t = OC(theta_s) alpha; OC removes the span of the expressions' basis Q.
+
+        Refinement also uses smooth fields that are not learned: what alpha has beyond K are their coefficients.
+        """
         # No kernel of ours: the largest of these products reads 3 MB (500 x 1563 floats), reflectance's reads 333 MB.
-        field = self._on_graph(alpha @ self.identity_basis)
+        learned = len(self.identity_basis)
+        field = self._on_graph(alpha[:, :learned] @ self.identity_basis)
         field = field - (field @ self.complement) @ self.complement.T
+        if alpha.shape[1] > learned:
+            field = field + alpha[:, learned:] @ self.smooth
         return rearrange(field, "b (g c) -> b g c", c=3)
 
     def residual(

@@ -16,25 +16,26 @@ from fmlfast.system import FML
 REFINEMENT = LossWeights(photometric=10.0, expression=0.1)
 
 # How far an early step of Adam moves each unknown, in its own unit.
-_RATES = {"code": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02, "residual": 0.05}
+_RATES = {"code": 0.1, "smooth": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02, "residual": 0.05}
 _BETAS = (0.9, 0.99)
 _LAST_RATE = 0.1  # of the first, which steps fall to linearly
 
 
-@torch.no_grad()
 def refine(
     model: FML,
     frames: Frames,
     codes: Codes,
     steps: int = 50,
     weights: LossWeights = REFINEMENT,
-    prior: float = 0.005,
+    prior: float = 0.05,
+    smooth: float = 0.0025,
 ) -> Codes:
     """Codes that explain `frames` better than the encoder's.
 
-    Adam over identity and reflectance codes (in the units of their spread over training subjects, with a weak
-    Gaussian prior of weight `prior`), pose, light and expressions of every frame. Subjects do not influence each
-    other, and each gets the best codes that its optimisation met, so none ends with a higher loss than it began with.
+    Adam over identity and reflectance codes (in the units of their spread over training subjects), pose, light and
+    expressions of every frame, and over smooth fields that add to identity what its learned basis cannot show: the
+    identity codes that come back are longer by their coefficients. Subjects do not influence each other, and each
+    gets the best codes that its optimisation met, so none ends with a higher loss than it began with.
     On a GPU by kernels a step is a replayed CUDA graph. Why Adam: docs/refinement.md.
 
     Args:
@@ -44,10 +45,27 @@ def refine(
         steps: of Adam; 0 gives `codes` back.
         weights: of the loss terms.
         prior: weight of the mean square of a subject's whitened codes.
+        smooth: weight of the sum of squares of the smooth fields' coefficients.
 
     Raises:
         ValueError: a negative number of steps, or codes of other subjects or frames than `frames`.
     """
+    return refine_measured(model, frames, codes, steps, weights, prior, smooth)[0]
+
+
+@torch.no_grad()
+def refine_measured(
+    model: FML,
+    frames: Frames,
+    codes: Codes,
+    steps: int,
+    weights: LossWeights = REFINEMENT,
+    prior: float = 0.05,
+    smooth: float = 0.0025,
+    photometric: bool = True,
+) -> tuple[Codes, Tensor]:  # and [B]
+    """As `refine`, with the loss that each subject ended with, infinite for 0 steps; without `photometric` landmarks
+    and priors alone decide."""
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
     if codes.translation.shape[:2] != frames.mask.shape:
@@ -56,14 +74,17 @@ def refine(
             f"{list(frames.mask.shape)}; pass what the model made of them"
         )
     if steps == 0:
-        return codes
+        return codes, torch.full_like(codes.identity[:, 0], torch.inf)
     unknowns = _Unknowns(model, codes)
 
     def step(state: _State) -> dict[str, Tensor]:
         with torch.enable_grad():
             values = state.values.detach().requires_grad_()
             found = unknowns.codes(values)
-            terms = [*objective(model, frames, found, weights).values(), prior * unknowns.surprise(values)]
+            terms = [
+                *objective(model, frames, found, weights, float(photometric)).values(),
+                unknowns.surprise(values, prior, smooth),
+            ]
             loss = torch.stack(terms).sum(0)
             (gradient,) = torch.autograd.grad(loss.sum(), values)
         return vars(state.after(loss.detach(), gradient, unknowns.lower, steps))
@@ -81,7 +102,7 @@ def refine(
     finally:
         for parameter, flag in zip(model.parameters(), wanted, strict=True):
             parameter.requires_grad_(flag)
-    return unknowns.codes(state.best)
+    return unknowns.codes(state.best), state.least
 
 
 @dataclass
@@ -125,11 +146,13 @@ class _Unknowns:
     def __init__(self, model: FML, codes: Codes) -> None:
         self.model, self.start = model, codes.map(torch.detach)
         self.subjects = len(codes.identity)
-        code = torch.cat([codes.identity, codes.reflectance], 1) - model.code_mean
+        dim, fields = model.config.identity_dim, len(model.face.smooth)
+        code = torch.cat([codes.identity[:, :dim], codes.reflectance], 1) - model.code_mean
+        smooth = code.new_zeros(self.subjects, fields) if codes.identity.shape[1] == dim else codes.identity[:, dim:]
         whitened = torch.linalg.lstsq(model.code_factor.T, code.T).solution.T
         still = torch.zeros_like(codes.translation)
-        parts = {"code": whitened, "turn": still, "shift": still, "sh": codes.sh}
-        parts |= {"expression": codes.expression, "residual": codes.residual}
+        parts = {"code": whitened, "smooth": smooth, "turn": still, "shift": still}
+        parts |= {"sh": codes.sh, "expression": codes.expression, "residual": codes.residual}
         self.shapes = {name: part.shape for name, part in parts.items()}
         self.sizes = [part[0].numel() for part in parts.values()]
         self.values = torch.cat([part.flatten(1) / _RATES[name] for name, part in parts.items()], 1)  # [B, N]
@@ -137,9 +160,10 @@ class _Unknowns:
         floors = [least if name == "expression" else -torch.inf for name in parts]
         self.lower = torch.cat([self.values.new_full((n,), f) for n, f in zip(self.sizes, floors, strict=True)])  # [N]
 
-    def surprise(self, values: Tensor) -> Tensor:  # [B, N] -> [B]
-        """Mean square of the whitened codes."""
-        return self._parts(values)["code"].square().mean(1)
+    def surprise(self, values: Tensor, prior: float, smooth: float) -> Tensor:  # [B, N] -> [B]
+        """How far identity and reflectance are from what is expected of people."""
+        parts = self._parts(values)
+        return prior * parts["code"].square().mean(1) + smooth * parts["smooth"].square().sum(1)
 
     def codes(self, values: Tensor) -> Codes:  # [B, N]
         """A turn before the start's rotation, a shift in image-plane cm at the face's depth, and a relative change of
@@ -148,7 +172,7 @@ class _Unknowns:
         code = self.model.code_mean + parts["code"] @ self.model.code_factor
         across, depth = parts["shift"].split([2, 1], -1)
         return Codes(
-            identity=code[:, :dim],
+            identity=torch.cat([code[:, :dim], parts["smooth"]], 1),
             reflectance=code[:, dim:],
             rotation=rotation_from_axis_angle(parts["turn"]) @ self.start.rotation,
             translation=self.start.translation * depth.exp() + torch.cat([10 * across, torch.zeros_like(depth)], -1),

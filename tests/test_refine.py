@@ -6,11 +6,14 @@ import torch
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
 from fmlfast.contour import slide_landmarks
+from fmlfast.focal import focal_factor, scale_focal
 from fmlfast.frames import Codes, Frames
+from fmlfast.metrics import vertex_error
 from fmlfast.objective import LossWeights, objective
 from fmlfast.refine import REFINEMENT, refine
 from fmlfast.renderer import render, shade_vertices
 from fmlfast.rotation import rotation_from_axis_angle
+from fmlfast.smooth_fields import smooth_fields
 from fmlfast.system import FML
 
 FREE = LossWeights(photometric=10.0, membrane=0.0, displacement=0.0, expression=1e-4, sparsity=0.0, reflectance=0.0)
@@ -54,7 +57,7 @@ def test_known_codes_are_found_again(model: FML, frames: Frames) -> None:
     truth = model.encode(frames)
     shown = pictured(model, frames, truth)
     start = disturbed(truth)
-    found = refine(model, shown, start, steps=120, weights=FREE, prior=0.0)
+    found = refine(model, shown, start, steps=100, weights=FREE, prior=0.0, smooth=10.0)
 
     def error(codes: Codes) -> torch.Tensor:  # [B] mm
         return (model.camera_vertices(codes) - model.camera_vertices(truth)).norm(dim=-1).mean((1, 2))
@@ -69,8 +72,8 @@ def test_known_codes_are_found_again(model: FML, frames: Frames) -> None:
 
 def test_no_subject_ends_worse_than_it_began(model: FML, frames: Frames) -> None:
     weights = replace(REFINEMENT, photometric=0.0)
-    settled = refine(model, frames, model.encode(frames), steps=100, weights=weights, prior=0.0)
-    again = refine(model, frames, settled, steps=3, weights=weights, prior=0.0)  # Adam's first steps overshoot
+    settled = refine(model, frames, model.encode(frames), steps=60, weights=weights, prior=0.0, smooth=0.0)
+    again = refine(model, frames, settled, steps=3, weights=weights, prior=0.0, smooth=0.0)
     assert (losses(model, frames, again, weights) <= losses(model, frames, settled, weights) * (1 + 1e-5)).all()
 
 
@@ -130,6 +133,48 @@ def test_bad_input_is_named(model: FML, frames: Frames) -> None:
         refine(model, frames, start, steps=-1)
     with pytest.raises(ValueError, match="do not belong to frames"):
         refine(model, frames.only([0]), start, steps=1)
+
+
+def test_smooth_fields_show_what_the_learned_basis_cannot(model: FML, frames: Frames) -> None:
+    noise = torch.Generator().manual_seed(1)
+    start = model.encode(frames).map(torch.detach)
+    draw = 0.7 * torch.randn(len(frames.mask), len(model.face.smooth), generator=noise)
+    draw[:, 30:] = 0.0
+    truth = replace(start, identity=torch.cat([start.identity, draw], 1))
+    shown = pictured(model, frames, truth)
+    found = refine(model, shown, start, steps=30)
+    assert found.identity.shape == (len(frames.mask), model.config.identity_dim + len(model.face.smooth))
+    held = refine(model, shown, start, steps=30, smooth=1e6)
+
+    def error(codes: Codes) -> torch.Tensor:
+        face = model.template.regions["face"]
+        return vertex_error(model.neutral(codes).detach(), model.neutral(truth), face)
+
+    assert (error(found) < 0.75 * error(held)).all()
+    again = refine(model, shown, found, steps=3)
+    assert (losses(model, shown, again, REFINEMENT) <= losses(model, shown, start, REFINEMENT)).all()
+
+
+def test_smooth_fields_are_draws_of_the_process() -> None:
+    points = torch.tensor([[30.0, 0, 0], [-30.0, 0, 0], [30.0, 6, 0], [0.0, 90, 0], [0.0, 0, 0]])
+    fields = smooth_fields(points, 15)
+    covariance = (fields.T @ fields).view(5, 3, 5, 3)
+    spread = covariance.diagonal(dim1=0, dim2=2).diagonal(dim1=0, dim2=1)  # [5, 3]
+    torch.testing.assert_close(covariance[0, 0, 1, 0] / spread[0, 0], torch.tensor(-0.98), atol=0.1, rtol=0)
+    torch.testing.assert_close(covariance[0, 1, 1, 1] / spread[0, 1], torch.tensor(0.98), atol=0.1, rtol=0)
+    assert covariance[0, 2, 2, 2] > 0.8 * spread[0, 2] > 10 * covariance[0, 2, 3, 2].abs()
+    assert covariance[0, 1, 0, 2] == 0
+    assert spread[4, 0] < 0.2 < 2 * 2.5**2 * 0.9 < spread[4, 1]  # the middle does not move sideways
+    assert (fields.norm(dim=1).diff() <= 1e-5).all()
+    torch.testing.assert_close(smooth_fields(points, 4), fields[:4])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("wrong", [0.75, 1.0, 1.3])
+def test_the_focal_length_is_found(model: FML, frames: Frames, wrong: float) -> None:
+    shown = pictured(model, frames, model.encode(frames))
+    factor = focal_factor(model, scale_focal(shown, torch.full((len(frames.mask),), wrong)))
+    assert ((factor * wrong).log().abs() < 0.2).all()
 
 
 @pytest.mark.gpu
