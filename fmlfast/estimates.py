@@ -38,15 +38,22 @@ def estimates(
     frames = frames.to(model.face.reflectance_mean.device)
     yield MEAN_FACE, mean_face(model, frames, template)
     alone = frames.each_alone().select(frames.mask.flatten())
-    yield "frames_1", _estimate(model, model.encode(alone), alone.mask, template)
+    yield "frames_1", estimate(model, model.encode(alone), alone.mask, template)
     codes = model.encode(frames)
     if longest > 1:
-        yield f"frames_{longest}", _estimate(model, codes, frames.mask, template)
+        yield f"frames_{longest}", estimate(model, codes, frames.mask, template)
     refined = refine(model, frames, codes, steps=refine_steps)
-    yield f"frames_{longest}_refined", _estimate(model, refined, frames.mask, template)
+    yield f"frames_{longest}_refined", estimate(model, refined, frames.mask, template)
 
 
-def _estimate(model: FML, codes: Codes, mask: Tensor, template: FaceTemplate) -> Estimate:
+def estimate(
+    model: FML,
+    codes: Codes,
+    mask: Tensor,  # [B, M]
+    template: FaceTemplate,
+) -> Estimate:
+    """The reconstruction that codes of B subjects stand for, at the F frames where `mask` is True; geometry on
+    `template`, any level of the model's own."""
     subject = torch.arange(len(mask), device=mask.device)[:, None].expand_as(mask)[mask]
     return Estimate(
         neutral=model.neutral(codes, template),

@@ -13,7 +13,7 @@ from torch import Tensor
 from fmlfast.alignment import LANDMARKS_66, fit_pose
 from fmlfast.camera import project
 from fmlfast.data.shards import Clip, ClipRef, list_clips, read_clip
-from fmlfast.estimates import Estimate, _estimate, fit_light
+from fmlfast.estimates import Estimate, estimate, fit_light
 from fmlfast.evaluate import measure
 from fmlfast.frames import Codes, Frames
 from fmlfast.kernels.photometric import sample_bilinear
@@ -208,7 +208,7 @@ class _Prediction:
         chosen = [self._faces[stage][part] if part else mean for part in parts]
         identity, reflectance = (torch.stack(codes).to(frames.images.device) for codes in zip(*chosen, strict=True))
         codes = fit_frames(model, frames, identity, reflectance)
-        return _estimate(model, codes, frames.mask, template)
+        return estimate(model, codes, frames.mask, template)
 
 
 def fit_frames(

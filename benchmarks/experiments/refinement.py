@@ -11,7 +11,7 @@ from benchmarks.experiments.curves import Curve, draw
 from benchmarks.experiments.rows import Row
 from benchmarks.experiments.study import Case, Changes, Measured, Study
 from benchmarks.experiments.summary import number, ratio, table
-from fmlfast.estimates import Estimate, _estimate, mean_face
+from fmlfast.estimates import Estimate, estimate, mean_face
 from fmlfast.evaluate import measure
 from fmlfast.frames import Codes, Frames
 from fmlfast.refine import refine
@@ -43,7 +43,7 @@ class BySteps:
         for steps in STEPS:
             found, seconds = timed(model, frames, codes, steps)
             self.seconds[steps] += seconds
-            yield row_of(steps), _estimate(model, found, frames.mask, template)
+            yield row_of(steps), estimate(model, found, frames.mask, template)
 
 
 def timed(model: FML, frames: Frames, codes: Codes, steps: int) -> tuple[Codes, float]:

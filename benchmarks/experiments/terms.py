@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.experiments.rows import Row
 from benchmarks.experiments.study import Case, Changes, Measured, Study
 from benchmarks.experiments.summary import ratio, table, verdict
-from fmlfast.estimates import Estimate, _estimate, estimates
+from fmlfast.estimates import Estimate, estimate, estimates
 from fmlfast.evaluate import measure
 from fmlfast.frames import Frames
 from fmlfast.refine import REFINEMENT, refine
@@ -43,7 +43,7 @@ def refined_without(
     codes = model.encode(frames)
     for term in terms:
         refined = refine(model, frames, codes, steps=refine_steps, weights=replace(REFINEMENT, **{term: 0.0}))
-        yield f"without_{term}", _estimate(model, refined, frames.mask, template)
+        yield f"without_{term}", estimate(model, refined, frames.mask, template)
 
 
 def measure_model(model: FML, case: Case) -> Measured:
