@@ -40,14 +40,15 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class _Truth:
+class TrueFaces:
     """What only synthetic clips know, of F frames in B clips."""
 
     neutral: Tensor  # [B,V,3] mm
     clip: Tensor  # [F] which clip a frame is of
     posed: Tensor  # [F,V,3] mm, with expression
     normals: Tensor  # [F,V,3]
-    rotation: Tensor  # [F,3,3]
+    rotation: Tensor  # [F,3,3] model to camera
+    translation: Tensor  # [F,3] mm
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class _Target:
     Ks: Tensor  # [F,3,3] px
     landmarks: Tensor  # [F,68,2] px: exact where there is ground truth, else the detector's
     confidence: Tensor | None  # [F,68] of the detector; None for exact points
-    truth: _Truth | None  # None for real clips
+    truth: TrueFaces | None  # None for real clips
 
 
 def evaluation_template(template: FaceTemplate) -> FaceTemplate:
@@ -202,19 +203,27 @@ def _target(frames: Frames, clips: list[Clip], truth: Truth | None, template: Fa
     image = frames.images[mask].permute(0, 2, 3, 1)
     if truth is None:
         return _Target(image, frames.Ks[mask], frames.landmarks[mask], frames.confidence[mask].clamp(min=1e-3), None)
-    records = [truth[clip.key] for clip in clips]
-
-    def stack(name: str) -> Tensor:
-        parts = zip(records, clips, strict=True)
-        return torch.cat([torch.from_numpy(record[name][: clip.frames]).float() for record, clip in parts])
-
     scale = torch.cat([torch.full((clip.frames,), image.shape[1] / clip.images.shape[1]) for clip in clips])
-    base = torch.stack([torch.from_numpy(record["vertices"]).float() for record in records])
+    landmarks = _of_frames(truth, clips, "landmarks") * scale[:, None, None]
+    return _Target(image, frames.Ks[mask], landmarks, None, true_faces(truth, clips, template))
+
+
+def true_faces(truth: Truth, clips: list[Clip], template: FaceTemplate) -> TrueFaces:
+    """The true geometry of clips on a level of the template, frame after frame."""
+    base = torch.stack([torch.from_numpy(truth[clip.key]["vertices"]).float() for clip in clips])
     owner = torch.arange(len(clips)).repeat_interleave(torch.tensor([clip.frames for clip in clips]))
     neutral = template.subdivide(base)
-    posed = neutral[owner] + (stack("expression") @ template.expressions.flatten(1)).view(len(owner), -1, 3)
-    known = _Truth(neutral, owner, posed, vertex_normals(posed, template.triangles), stack("rotation"))
-    return _Target(image, frames.Ks[mask], stack("landmarks") * scale[:, None, None], None, known)
+    moved = (_of_frames(truth, clips, "expression") @ template.expressions.flatten(1)).view(len(owner), -1, 3)
+    posed = neutral[owner] + moved
+    normals = vertex_normals(posed, template.triangles)
+    return TrueFaces(
+        neutral, owner, posed, normals, _of_frames(truth, clips, "rotation"), _of_frames(truth, clips, "translation")
+    )
+
+
+def _of_frames(truth: Truth, clips: list[Clip], name: str) -> Tensor:
+    """What is true of every frame, clip after clip."""
+    return torch.cat([torch.from_numpy(truth[clip.key][name][: clip.frames]).float() for clip in clips])
 
 
 # ------------------------------------------------------------------------------------------------------ the errors

@@ -1,5 +1,6 @@
 """Pictures to judge by eye: reconstructions side by side, and error maps on the mean face."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from fmlfast._atomic import atomic_path
 from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.frames import Codes, Frames
 from fmlfast.renderer import interpolate, rasterize, shade_sh, vertex_normals
-from fmlfast.rotation import FRONTAL
+from fmlfast.rotation import FRONTAL, rotation_from_axis_angle
 from fmlfast.system import FML
 from fmlfast.template import FaceTemplate
 
@@ -19,7 +20,9 @@ COLUMNS = ("input", "reconstruction", "geometry", "reflectance", "shading")
 SUPERSAMPLING = 2
 PAPER = (250, 250, 248)  # page colour behind everything, sRGB 0..255
 INK = (70, 70, 74)
-_GAP, _CAPTION = 4, 18  # px
+_GAP, _CAPTION, _LETTERS = 4, 20, 13  # px
+_FRAMED = 1.2  # of a portrait's view around the evaluated region
+_BAR = 260  # px, the most of a colour bar
 _LIGHT = (-0.35, -0.5, -0.79)  # towards the lamp of grey pictures, camera frame: above the viewer's left shoulder
 _GREY = 0.55  # linear reflectance of grey pictures
 _COLORMAP = (  # viridis at nine equal steps, sRGB 0..255
@@ -86,21 +89,39 @@ def draw(surface: Tensor, triangles: Tensor, fields: Tensor, Ks: Tensor, size: i
     return both[..., :-1], both[..., -1:]
 
 
-def tile(cells: Tensor, captions: tuple[str, ...]) -> np.ndarray:
-    """Cells [R,C,H,W,3] sRGB in [0,1] in a grid, with a caption above each column: uint8 [H',W',3]."""
+def tile(
+    cells: Tensor,  # [R, C, H, W, 3]
+    captions: Sequence[str],
+    labels: Sequence[str] = (),
+    notes: Sequence[Sequence[str]] = (),
+) -> np.ndarray:
+    """Cells, sRGB in [0,1], in a grid with a caption above each column: uint8 [H',W',3].
+
+    `labels`, one a row, of a line or more, stand before the rows; `notes`, one a cell, below the cells.
+    """
     rows, columns, height, width = cells.shape[:4]
-    page = np.empty((_CAPTION + rows * (height + _GAP) - _GAP, columns * (width + _GAP) - _GAP, 3), np.uint8)
+    font = ImageFont.load_default(_LETTERS)
+    below = _CAPTION if notes else 0
+    pen = ImageDraw.Draw(Image.new("RGB", (1, 1)))
+    margin = max((round(pen.multiline_textbbox((0, 0), label, font)[2]) + 12 for label in labels), default=0)
+    pitch = height + below + _GAP
+    page = np.empty((_CAPTION + rows * pitch - _GAP, margin + columns * (width + _GAP) - _GAP, 3), np.uint8)
     page[:] = PAPER
     pixels = (cells * 255.0).round().clamp(0, 255).byte().numpy()
     for row in range(rows):
         for column in range(columns):
-            top, left = _CAPTION + row * (height + _GAP), column * (width + _GAP)
+            top, left = _CAPTION + row * pitch, margin + column * (width + _GAP)
             page[top : top + height, left : left + width] = pixels[row, column]
     picture = Image.fromarray(page)
     pen = ImageDraw.Draw(picture)
-    for column, caption in enumerate(captions):
-        middle = column * (width + _GAP) + width / 2
-        pen.text((middle, _CAPTION / 2), caption, INK, ImageFont.load_default(11), anchor="mm")
+    middles = [margin + column * (width + _GAP) + width / 2 for column in range(columns)]
+    for middle, caption in zip(middles, captions, strict=False):
+        pen.text((middle, _CAPTION / 2), caption, INK, font, anchor="mm")
+    for row, label in enumerate(labels):
+        pen.multiline_text((4, _CAPTION + row * pitch + height / 2), label, INK, font, anchor="lm")
+    for row, line in enumerate(notes):
+        for middle, note in zip(middles, line, strict=True):
+            pen.text((middle, _CAPTION + row * pitch + height + below / 2), note, INK, font, anchor="mm")
     return np.asarray(picture)
 
 
@@ -115,27 +136,58 @@ def error_map(template: FaceTemplate, errors: dict[str, Tensor], size: int = 240
         raise ValueError(f"errors must hold at least one [{count}] tensor")
     face = template.regions["face"] > 0.5
     values = torch.stack([value.float() for value in errors.values()])  # [N,V]
-    top = nice_ceiling(float(torch.quantile(values[:, face], 0.98)))
-    colors = srgb_to_linear(colormap(values / top))
-    colors = torch.where(face[:, None], colors, torch.tensor(_GREY))
-    surface = template.vertices @ torch.tensor(FRONTAL).mT + torch.tensor([0.0, 0.0, 900.0])
-    low, high = template.vertices[face].amin(0), template.vertices[face].amax(0)
-    focal = size * 850.0 / (1.15 * float((high - low)[:2].max()))
-    middle = (low + high) / 2
-    K = torch.tensor(
-        [[focal, 0, size / 2 - focal * middle[0] / 900], [0, focal, size / 2 + focal * middle[1] / 900], [0, 0, 1]]
-    )
-    normals = vertex_normals(surface[None], template.triangles)
-    fields = torch.cat([colors, normals.expand(len(colors), -1, -1)], -1)
-    surfaces = surface.repeat(len(colors), 1, 1)
-    drawn, alpha = draw(surfaces, template.triangles, fields, K.expand(len(colors), 3, 3), size)
+    top = scale_end(values[:, face])
+    surfaces = template.vertices.expand(len(values), -1, -1)
+    cells = heat(*portrait(template, surfaces, error_colors(template, values, top), size))
+    captions = [f"{name}: {float(v[face].mean()):.2f} mm" for name, v in errors.items()]
+    picture = tile(cells[None], captions)
+    return np.concatenate([picture, colorbar(len(picture), top)], axis=1)
+
+
+def portrait(
+    template: FaceTemplate,
+    shapes: Tensor,  # [N, V, 3] mm
+    fields: Tensor,  # [N, V, C]
+    size: int,
+    turn: float = 0.0,
+) -> tuple[Tensor, Tensor]:  # [N, S, S, C + 3], [N, S, S, 1]
+    """Shapes in the model frame, all seen by one camera that frames the template's face; returned as `draw` does.
+
+    `turn` in degrees turns the faces to the image's right. `fields` are linear; clay is added behind them.
+    """
+    angle = torch.tensor([0.0, torch.pi / 180 * turn, 0.0])
+    rotation = torch.tensor(FRONTAL) @ rotation_from_axis_angle(angle)
+    region = template.vertices[template.regions["face"] > 0.5] @ rotation.mT
+    low, high = region.amin(0), region.amax(0)
+    x, y = ((low + high) / 2)[:2].tolist()
+    distance = 900.0  # mm
+    focal = size * (distance - 50) / (_FRAMED * float((high - low)[:2].max()))
+    K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
+    surfaces = (shapes.float() @ rotation.mT + torch.tensor([-x, -y, distance])).contiguous()
+    fields = torch.cat([fields, vertex_normals(surfaces, template.triangles)], -1)
+    return draw(surfaces, template.triangles, fields, K.expand(len(shapes), 3, 3), size)
+
+
+def on_paper(layer: Tensor, alpha: Tensor) -> Tensor:
+    """A drawn layer [...,3] with its coverage [...,1] on the page, sRGB in [0,1]."""
+    return linear_to_srgb(layer + (1 - alpha) * srgb_to_linear(torch.tensor(PAPER) / 255.0))
+
+
+def heat(drawn: Tensor, alpha: Tensor) -> Tensor:
+    """Colours over clay, [...,6] as `draw` returns them, on the page: colour stays readable, form shows."""
     tint, clay = drawn.split(3, -1)
-    paper = srgb_to_linear(torch.tensor(PAPER) / 255.0)
-    shaded = tint * (0.35 + 0.65 * clay / (_GREY * alpha.clamp(min=1e-3)))  # colour stays readable, form shows
-    cells = linear_to_srgb(shaded + (1 - alpha) * paper)
-    captions = (f"{name}: {float(v[face].mean()):.2f} mm" for name, v in errors.items())
-    picture = tile(cells[None], tuple(captions))
-    return np.concatenate([picture, _colorbar(len(picture), top)], axis=1)
+    return on_paper(tint * (0.35 + 0.65 * clay / (_GREY * alpha.clamp(min=1e-3))), alpha)
+
+
+def error_colors(template: FaceTemplate, errors: Tensor, top: float) -> Tensor:
+    """Linear colours [N,V,3] of errors [N,V] on a scale from 0 to `top`; grey outside the evaluated region."""
+    colors = srgb_to_linear(colormap(errors.float() / top))
+    return torch.where((template.regions["face"] > 0.5)[:, None], colors, torch.tensor(_GREY))
+
+
+def scale_end(errors: Tensor) -> float:
+    """A round number that 98 % of errors are below."""
+    return nice_ceiling(float(np.quantile(errors.numpy(), 0.98)))
 
 
 def colormap(values: Tensor) -> Tensor:
@@ -158,14 +210,16 @@ def save_image(path: str | Path, picture: np.ndarray) -> None:
         Image.fromarray(picture).save(temporary, "PNG", optimize=True)
 
 
-def _colorbar(height: int, top: float) -> np.ndarray:
-    """A bar from 0 to `top` mm with ticks, uint8 [height,64,3]."""
+def colorbar(height: int, top: float) -> np.ndarray:
+    """A bar from 0 to `top` mm with ticks, at the top of a strip beside a page: uint8 [height,64,3]."""
     picture = Image.new("RGB", (64, height), PAPER)
     pen = ImageDraw.Draw(picture)
-    start, end = _CAPTION + 10, height - 10
+    start, end = _CAPTION + 10, min(height, _CAPTION + _BAR) - 10
     ramp = colormap(torch.linspace(1, 0, end - start))[:, None].expand(-1, 12, -1)
     picture.paste(Image.fromarray((ramp * 255).byte().numpy()), (10, start))
     for share in (0.0, 0.5, 1.0):
-        pen.text((27, end - share * (end - start)), f"{share * top:g}", INK, ImageFont.load_default(11), anchor="lm")
-    pen.text((37, _CAPTION / 2), "mm", INK, ImageFont.load_default(11), anchor="mm")
+        pen.text(
+            (27, end - share * (end - start)), f"{share * top:g}", INK, ImageFont.load_default(_LETTERS), anchor="lm"
+        )
+    pen.text((37, _CAPTION / 2), "mm", INK, ImageFont.load_default(_LETTERS), anchor="mm")
     return np.asarray(picture)

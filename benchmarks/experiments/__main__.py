@@ -1,6 +1,7 @@
 """Trains, measures and writes docs/results.md: python -m benchmarks.experiments NAME|all|report [options].
 
-NAME is a study; "report" writes docs/results.md from what is stored. A call that was cut short is continued by the
+NAME is a study; "report" writes docs/results.md from what is stored; "figures RUN" draws what a trained run makes of
+unseen people (figures --help). A call that was cut short is continued by the
 next; what is measured already is not measured again unless its settings changed.
 """
 
@@ -11,6 +12,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from benchmarks.experiments import figures
 from benchmarks.experiments.report import write_report
 from benchmarks.experiments.rows import FOLDER
 from benchmarks.experiments.runner import plan_for, run_studies
@@ -46,19 +48,26 @@ class Options:
 
 
 def main() -> None:
-    options = tyro.cli(Options, description=__doc__)
-    names = {"all": list(STUDIES), "report": []}.get(options.name, [options.name])
     try:
-        if unknown := [name for name in names if name not in STUDIES]:
-            raise ValueError(f"no study {unknown[0]!r}: choose all, report, {', '.join(STUDIES)}")
-        plan = plan_for(options.budget, options.steps, options.people)
-        if options.data:
-            plan = replace(plan, base=replace(plan.base, data=options.data))
-        given = ("seeds", "jobs", "refine", "clips", "again", "runs", "results")
-        run_studies([STUDIES[name] for name in names], replace(plan, **{k: getattr(options, k) for k in given}))
-        print(write_report(options.results, options.docs))
+        if sys.argv[1:2] == ["figures"]:
+            figures.main(sys.argv[2:])
+        else:
+            run(tyro.cli(Options, description=__doc__))
     except (ValueError, OSError, ImportError, RuntimeError) as error:
         sys.exit(f"error: {error}")
+
+
+def run(options: Options) -> None:
+    """Trains, measures and writes docs/results.md."""
+    names = {"all": list(STUDIES), "report": []}.get(options.name, [options.name])
+    if unknown := [name for name in names if name not in STUDIES]:
+        raise ValueError(f"no study {unknown[0]!r}: choose all, report, figures, {', '.join(STUDIES)}")
+    plan = plan_for(options.budget, options.steps, options.people)
+    if options.data:
+        plan = replace(plan, base=replace(plan.base, data=options.data))
+    given = ("seeds", "jobs", "refine", "clips", "again", "runs", "results")
+    run_studies([STUDIES[name] for name in names], replace(plan, **{k: getattr(options, k) for k in given}))
+    print(write_report(options.results, options.docs))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.experiments import figures_store
 from benchmarks.experiments.rows import Row, read_rows
 from benchmarks.experiments.studies import STUDIES
 from benchmarks.experiments.study import Study, base_config
@@ -26,6 +27,7 @@ errors: of the differences by seed, or over people where there is one seed.
 def write_report(results: Path, docs: Path) -> Path:
     """Writes results.md and its figures into `docs`; returns its path."""
     parts = [INTRODUCTION, *(section(study, read_rows(study.name, results), docs) for study in STUDIES.values())]
+    parts.append(figures_store.section(docs / "images"))
     with atomic_path(docs / "results.md") as path:
         path.write_text("\n".join(part.strip() + "\n" for part in parts))
     return docs / "results.md"

@@ -30,14 +30,27 @@ def identity_space(model: FML) -> Space:
     The directions are ordered by how much training subjects vary along them (the covariance of their codes).
     """
     template = evaluation_template(model.template)
-    count = model.config.identity_dim
-    factor = model.code_factor[:, :count].cpu()  # [K + Kr, K], a square root of the codes' covariance
-    values, vectors = torch.linalg.eigh(factor.T.double() @ factor.double())
-    directions = (values.clamp(min=0).sqrt() * vectors).T.float()  # [K, K]
-    codes = torch.cat([model.code_mean[None, :count].cpu(), directions]).to(model.code_mean.device)
     with torch.no_grad():
+        codes = spread_codes(model, slice(None, model.config.identity_dim))
         shapes = model.face.neutral(model.face.displacements(codes), template).cpu().double()
-    return ordered(Space(shapes[0], shapes[1:] - template.vertices.double()))
+    return ordered(Space(shapes[0], shapes[1:] - template.vertices.cpu().double()))
+
+
+def reflectance_space(model: FML) -> Space:
+    """Reflectances of the model on its own mesh, linear RGB, around the mean code and ordered in the same way."""
+    with torch.no_grad():
+        colors = model.face.reflectance(spread_codes(model, slice(model.config.identity_dim, None))).cpu().double()
+        still = model.face.reflectance_mean.cpu().double().view_as(colors[0])
+    return ordered(Space(colors[0], colors[1:] - still))
+
+
+def spread_codes(model: FML, part: slice) -> Tensor:
+    """The mean of some of a subject's codes, and after it the principal directions of their covariance over training
+    subjects, each one standard deviation long: [1 + K, K] on the model's device."""
+    factor = model.code_factor[:, part].cpu().double()  # a square root of the covariance
+    values, vectors = torch.linalg.eigh(factor.T @ factor)
+    directions = (values.clamp(min=0).sqrt() * vectors).T.float()  # [K, K]
+    return torch.cat([model.code_mean[None, part].cpu(), directions]).to(model.code_mean.device)
 
 
 def field_space(template: FaceTemplate, fields: Tensor, complement: Tensor) -> Space:
@@ -69,10 +82,11 @@ def pca(scans: Tensor, weights: Tensor, most: int, rounds: int = 3) -> Space:
     return Space(mean, torch.where(root > 0, basis / root.clamp(min=1e-12), 0.0))
 
 
-def ordered(space: Space) -> Space:
-    """The same shapes with orthogonal directions, the one along which they move most first."""
+def ordered(space: Space, weights: Tensor | None = None) -> Space:
+    """The same shapes with orthogonal directions, the one along which they move most first; weights [V] say where."""
     flat = space.basis.flatten(1)
-    _, vectors = torch.linalg.eigh(flat @ flat.T)
+    moved = flat if weights is None else (space.basis * weights.double().sqrt()[:, None]).flatten(1)
+    _, vectors = torch.linalg.eigh(moved @ moved.T)
     return Space(space.mean, (vectors.flip(1).T @ flat).view_as(space.basis))
 
 
