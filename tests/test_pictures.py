@@ -8,16 +8,21 @@ import pytest
 import torch
 from PIL import Image
 
+from fmlfast.color import linear_to_srgb
 from fmlfast.frames import Codes, Frames
 from fmlfast.pictures import (
     COLUMNS,
     PAPER,
+    colorbar,
     colormap,
     draw,
+    error_colors,
     error_map,
     nice_ceiling,
+    portrait,
     reconstruction_panel,
     save_image,
+    scale_end,
     tile,
 )
 from fmlfast.system import FML
@@ -105,6 +110,59 @@ def test_tiles_lie_where_they_belong() -> None:
     header = page[: page.shape[0] - 2 * 40 - 4]
     dark = header.max(-1) < 150
     assert all(dark[:, 44 * c : 44 * c + 40].any() for c in range(3))  # a caption above each column
+
+
+def test_labels_stand_before_rows_and_notes_below_cells() -> None:
+    pictures = torch.zeros(2, 2, 30, 40, 3)
+    plain = tile(pictures, ("a", "b"))
+    page = tile(pictures, ("a", "b"), ("first\nrow", ""), [["", "x"], ["", ""]])
+    margin, strip = page.shape[1] - plain.shape[1], (page.shape[0] - plain.shape[0]) // 2
+    assert margin > 20 and strip > 10
+    top = plain.shape[0] - 2 * 30 - 4  # of the first row
+    inked = (page != PAPER).any(-1)
+    black = (page == 0).all(-1)
+    for row in range(2):
+        start = top + row * (30 + strip + 4)
+        assert black[start : start + 30, margin : margin + 40].all() and black[start : start + 30, margin + 44 :].all()
+        assert inked[start : start + 30, :margin].any() == (row == 0)
+        below = inked[start + 30 : start + 30 + strip]
+        assert below[:, margin + 44 :].any() == (row == 0) and not below[:, : margin + 42].any()
+
+
+def test_portraits_frame_the_face_and_turn_it() -> None:
+    template = FaceTemplate.default(0)
+    moved = torch.stack([template.vertices, template.vertices + torch.tensor([30.0, 0.0, 0.0])])
+    fields = template.regions["face"][None, :, None].expand(2, -1, 1)
+    values, alpha = portrait(template, moved, fields, 80)
+    assert values.shape == (2, 80, 80, 4) and alpha.shape == (2, 80, 80, 1)
+
+    def center(image: torch.Tensor) -> torch.Tensor:
+        return torch.stack([(image.sum(axis) * torch.arange(80)).sum() / image.sum() for axis in (0, 1)])
+
+    face = values[..., 0] > 0.5
+    assert face[0].any(1).float().mean() > 0.7 and not face[0][[0, -1]].any() and not face[0][:, [0, -1]].any()
+    x, y = center(face[0].float())
+    assert x == pytest.approx(39.5, abs=1) and y == pytest.approx(39.5, abs=6)
+    assert center(face[1].float())[0] > x + 8  # +x is to the right
+    turned, _ = portrait(template, template.vertices[None], template.vertices[None, :, 2:].clamp(min=0) / 200, 80, 40.0)
+    straight, _ = portrait(template, template.vertices[None], template.vertices[None, :, 2:].clamp(min=0) / 200, 80)
+    assert center(turned[0, ..., 0])[0] > center(straight[0, ..., 0])[0] + 2  # the nose points right
+
+
+def test_error_colours_run_over_their_scale() -> None:
+    template = FaceTemplate.default(0)
+    face = template.regions["face"] > 0.5
+    colors = error_colors(template, torch.tensor([0.0, 2.5, 5.0, 9.0])[:, None].expand(-1, len(face)), 5.0)
+    srgb = linear_to_srgb(colors) * 255
+    torch.testing.assert_close(srgb[0, face], torch.tensor([68.0, 1, 84]).expand(int(face.sum()), 3), atol=0.1, rtol=0)
+    torch.testing.assert_close(srgb[1, face][0], torch.tensor([33.0, 144, 141]), atol=0.1, rtol=0)
+    torch.testing.assert_close(srgb[2], srgb[3])
+    torch.testing.assert_close(srgb[2, face][0], torch.tensor([253.0, 231, 37]), atol=0.1, rtol=0)
+    assert (colors[:, ~face] == colors[0, ~face][0, 0]).all()
+    errors = torch.cat([torch.linspace(0, 2.9, 990), torch.full((10,), 50.0)])
+    assert scale_end(errors) == 3
+    bar = colorbar(300, 5.0)
+    assert bar.shape == (300, 64, 3) and bar[32, 15].tolist()[0] > 240 and bar[265, 15].tolist()[0] < 80
 
 
 def test_the_error_map_colours_the_face_by_error() -> None:

@@ -106,7 +106,7 @@ def mono_multi(found: Pass) -> Figure:
     )
 
 
-def quantiles(found: Pass, triangles: Tensor, size: int = 152) -> Figure:
+def quantiles(found: Pass, triangles: Tensor, size: int = 164) -> Figure:
     """Input, overlay, geometry, truth and distance of people from good to bad; triangles of the model's own mesh."""
     people = _chosen(found, EXAMPLE_QUANTILES)
     frames = [found.typical_frame(person, found.refined) for person in people.values()]

@@ -121,17 +121,18 @@ def run_pass(model: FML, folder: Path, split: str, *, refine_steps: int, clips: 
     result = measure(model, folder, split, refine_steps=refine_steps, clips=clips, contenders=recorded)
     stored = [read_clip(ref) for ref in list_clips(folder, split)[:clips]]
     truth = true_faces(read_truth(folder, split), stored, result.template)
-
     found = {row: {name: torch.cat(parts) for name, parts in named.items()} for row, named in kept.items()}
-    owner, last = truth.clip, list(found)[-1]
+    last = list(found)[-1]
+
+    def each_frame(neutral: Tensor) -> Tensor:
+        return neutral if len(neutral) == len(truth.clip) else neutral[truth.clip]
+
     return Pass(
         evaluation=result,
         images=torch.cat([frames.images[frames.mask] for frames in inputs]).permute(0, 2, 3, 1),
         Ks=torch.cat([frames.Ks[frames.mask] for frames in inputs]),
         posed={row: named["posed"] for row, named in found.items()},
-        neutral={
-            row: n if len(n) == len(owner) else n[owner] for row, n in ((r, f["neutral"]) for r, f in found.items())
-        },
+        neutral={row: each_frame(named["neutral"]) for row, named in found.items()},
         appearance=Appearance(*(found[last][name] for name in _DRAWN)),
         truth=truth,
     )
@@ -142,4 +143,4 @@ def at_quantile(errors: dict[str, float], share: float) -> str:
     if not 0 <= share <= 1:
         raise ValueError(f"a quantile lies in 0..1, got {share}")
     ordered = sorted(errors, key=lambda person: (errors[person], person))
-    return ordered[round(share * (len(ordered) - 1))]
+    return ordered[int(share * (len(ordered) - 1) + 0.5)]

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.experiments.summary import NOT_MEASURED
 from fmlfast._atomic import atomic_path
 from fmlfast.pictures import save_image
 from fmlfast.tally import rounded
 
 NAMES = ("cumulative", "error_faces", "mono_multi", "quantiles", "walks")
 """Of the figures, in the order of the page."""
-STEP = 3
-"""Grey levels that become one, which nobody sees: PNG files shrink by a third."""
+MOST_BYTES = 400_000
+"""Of a PNG file, so that a page of figures loads quickly."""
+STEPS = (1, 3, 5, 15)
+"""How many grey levels may become one to keep to that; 3 nobody sees, and they save a third."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,11 @@ class Figure:
 def store(figure: Figure, folder: Path, source: dict[str, Any]) -> Path:
     """Writes <name>.png and <name>.json, which holds title, caption, numbers and `source`; returns the PNG's path."""
     path = folder / f"{figure.name}.png"
-    save_image(path, (figure.picture // STEP * STEP + STEP // 2).astype(np.uint8))
+    with atomic_path(path) as temporary:
+        for step in STEPS:
+            save_image(temporary, figure.picture - figure.picture % step)
+            if temporary.stat().st_size <= MOST_BYTES:
+                break
     note = {"title": figure.title, "caption": figure.caption, **source, "numbers": rounded(figure.numbers)}
     with atomic_path(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(note, indent=1) + "\n")
@@ -41,15 +46,13 @@ def store(figure: Figure, folder: Path, source: dict[str, Any]) -> Path:
 
 def section(images: Path) -> str:
     """The figures that are there, with captions and where they come from."""
+    stored = {name: json.loads(path.read_text()) for name in NAMES if (path := images / f"{name}.json").exists()}
     parts = ["## Figures"]
-    for name in NAMES:
-        note = images / f"{name}.json"
-        if not note.exists():
-            parts.append(f"{NOT_MEASURED.capitalize()} yet: {name}.")
-            continue
-        stored = json.loads(note.read_text())
-        clips = f"{stored['people']} people of split {stored['split']}, {stored['refine_steps']} steps of refinement"
-        source = f"Run {stored['run']}, seed {stored['seed']}, {stored['steps']} steps; {clips}; {stored['machine']}; "
-        source += f"torch {stored['torch']}; commit {stored['commit']}."
-        parts += [f"### {stored['title']}", f"![{stored['title']}](images/{name}.png)", f"{stored['caption']} {source}"]
+    for name, note in stored.items():
+        clips = f"{note['people']} people of split {note['split']}, {note['refine_steps']} steps of refinement"
+        source = f"Run {note['run']}, seed {note['seed']}, {note['steps']} steps; {clips}; {note['machine']}; "
+        source += f"torch {note['torch']}; commit {note['commit']}."
+        parts += [f"### {note['title']}", f"![{note['title']}](images/{name}.png)", f"{note['caption']} {source}"]
+    if missing := [name for name in NAMES if name not in stored]:
+        parts.append(f"Not drawn yet: {', '.join(missing)}.")
     return "\n\n".join(parts)

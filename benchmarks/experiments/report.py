@@ -26,8 +26,8 @@ errors: of the differences by seed, or over people where there is one seed.
 
 def write_report(results: Path, docs: Path) -> Path:
     """Writes results.md and its figures into `docs`; returns its path."""
-    parts = [INTRODUCTION, *(section(study, read_rows(study.name, results), docs) for study in STUDIES.values())]
-    parts.append(figures_store.section(docs / "images"))
+    studies = (section(study, read_rows(study.name, results), docs) for study in STUDIES.values())
+    parts = [INTRODUCTION, figures_store.section(docs / "images"), *studies]
     with atomic_path(docs / "results.md") as path:
         path.write_text("\n".join(part.strip() + "\n" for part in parts))
     return docs / "results.md"
