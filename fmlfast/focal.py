@@ -38,9 +38,9 @@ def focal_factor(model: FML, frames: Frames) -> Tensor:  # [B]
 
 def scale_focal(
     frames: Frames,
-    factor: Tensor,  # [B]
+    factor: Tensor,  # [B], or [B, M] to each frame its own
 ) -> Frames:
     """The same frames seen by cameras with focal lengths times `factor`; principal points stay."""
     Ks = frames.Ks.clone()
-    Ks[:, :, :2, :2] *= factor[:, None, None, None]
+    Ks[:, :, :2, :2] *= factor.reshape(len(Ks), -1, 1, 1)
     return replace(frames, Ks=Ks)

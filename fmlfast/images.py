@@ -1,12 +1,14 @@
 """Photographs as people have them, read into one form."""
 
 import io
+import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageCms, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 MIN_SIDE = 64  # pixels; a face in less has too little to fit and the detector no longer finds it
+FILM_DIAGONAL = math.hypot(36.0, 24.0)  # mm
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow before 11.3 opens a 16-bit grey PNG as "I"
 
 
@@ -34,6 +36,21 @@ def read_image(path: str | Path) -> np.ndarray:
             f"{path}: cannot be read as an image ({error}); is it truncated? save it as JPEG or PNG"
         ) from error
     return check_image(np.array(_to_rgb(image, path)), str(path))
+
+
+def read_focal(path: str | Path) -> float | None:
+    """The focal length of a photo in pixels, as its EXIF data tells it in equivalents of 36 x 24 mm film.
+
+    Equivalents have the same angle over the diagonal (CIPA DCG-001); they hold for photos that nobody has cropped. None
+    where nothing is told.
+    """
+    try:
+        with Image.open(path) as opened:
+            told = opened.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)
+            diagonal = math.hypot(*opened.size)
+    except Exception:  # decoders raise whatever they like on broken bytes, which tell nothing
+        return None
+    return told * diagonal / FILM_DIAGONAL if isinstance(told, int) and told > 0 else None  # 0 stands for unknown
 
 
 def check_image(image: np.ndarray, name: str) -> np.ndarray:

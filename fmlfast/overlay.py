@@ -10,36 +10,37 @@ from torch import Tensor
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.pictures import PAPER, draw, tile
+from fmlfast.regions import smoothstep
 from fmlfast.renderer import render, vertex_normals
+from fmlfast.template import FaceTemplate
 
 SAMPLES = 3  # per pixel and axis
 TILE = 512  # pixels; bounds the memory of a render at any size of photo
 PANEL_SIZE = 480  # pixels, side of each picture in a panel
 MARGIN = 1.15  # of a panel's view around the face
+EDGE = 8.0  # mm over which a face fades
+HAIRLINE = 70.0, 105.0  # mm above the face's middle; brows are at 49
 
 
 def render_window(
     vertices: Tensor,  # [V, 3]
     triangles: Tensor,  # [T, 3]
-    colors: Tensor,  # [V, 3]
+    colors: Tensor,  # [V, C]
     K: Tensor,  # [3, 3]
     left: int,
     top: int,
     width: int,
     height: int,
-) -> tuple[Tensor, Tensor]:  # [height, width, 3], [height, width, 1]
-    """Renders part of an image with 3 x 3 samples a pixel.
+) -> Tensor:  # [height, width, C]
+    """Colours times coverage in part of an image, with 3 x 3 samples a pixel.
 
     Args:
         vertices: camera frame, mm.
-        colors: linear RGB.
+        colors: linear.
         K: intrinsics of the whole image, pixels.
         left, top, width, height: the part, pixels.
-
-    Returns:
-        Linear RGB times coverage, and coverage in 0..1.
     """
-    image, coverage = vertices.new_zeros(height, width, 3), vertices.new_zeros(height, width, 1)
+    image = vertices.new_zeros(height, width, colors.shape[1])
     for y in range(0, height, TILE):
         for x in range(0, width, TILE):
             rows, columns = min(TILE, height - y), min(TILE, width - x)
@@ -58,8 +59,19 @@ def render_window(
                 supersample=SAMPLES,
             )
             image[y : y + rows, x : x + columns] = part.image[0]
-            coverage[y : y + rows, x : x + columns] = part.mask[0, ..., None]
-    return image, coverage
+    return image
+
+
+def face_opacity(template: FaceTemplate) -> Tensor:  # [V]
+    """What of a head to lay over a photo, 0..1: the face with eyes and mouth, fading towards hair, ears and neck."""
+    base = template.subdivision[0].shape[1] if template.subdivision else len(template.vertices)
+    points, skin, face = (
+        values[:base] for values in (template.vertices, template.regions["skin"], template.regions["face"])
+    )
+    beyond = points[(skin > 0.5) & (face < 0.5)]
+    inside = torch.cdist(points, beyond).amin(1) if len(beyond) else torch.full_like(skin, torch.inf)  # mm
+    opacity = smoothstep(inside, 0.0, EDGE) * (1 - smoothstep(points[:, 1], *HAIRLINE))
+    return template.subdivide(opacity[:, None])[:, 0]
 
 
 def overlay(
@@ -68,17 +80,22 @@ def overlay(
     triangles: Tensor,  # [T, 3]
     colors: Tensor,  # [V, 3]
     K: Tensor,  # [3, 3]
+    opacity: Tensor,  # [V]
 ) -> np.ndarray:  # [H, W, 3]
-    """A mesh composited on its photo in linear light; photo and result uint8 sRGB, mesh as in `render_window`."""
+    """A mesh composited on its photo in linear light; photo and result uint8 sRGB, mesh as in `render_window`.
+
+    What is transparent shows the photo, and still hides what of the mesh is behind it.
+    """
     left, top, right, bottom = _bounds(vertices, K)
     left, top = max(left, 0), max(top, 0)
     right, bottom = min(right, photo.shape[1]), min(bottom, photo.shape[0])
     result = photo.copy()
     if left >= right or top >= bottom:
         return result
-    image, coverage = render_window(vertices, triangles, colors, K, left, top, right - left, bottom - top)
+    layers = torch.cat([colors * opacity[:, None], opacity[:, None]], 1)
+    window = render_window(vertices, triangles, layers, K, left, top, right - left, bottom - top)
     behind = srgb_to_linear(torch.from_numpy(result[top:bottom, left:right]).float() / 255)
-    result[top:bottom, left:right] = _to_bytes(image + behind * (1 - coverage))
+    result[top:bottom, left:right] = _to_bytes(window[..., :3] + behind * (1 - window[..., 3:]))
     return result
 
 
@@ -89,6 +106,7 @@ def panel(
     shaded: Tensor,  # [V, 3]
     reflectance: Tensor,  # [V, 3]
     K: Tensor,  # [3, 3]
+    opacity: Tensor,  # [V] of the overlay
 ) -> np.ndarray:  # uint8 sRGB
     """Photo, overlay, geometry and reflectance of the square around the face, side by side under captions."""
     left, top, right, bottom = _bounds(vertices, K)
@@ -99,14 +117,14 @@ def panel(
     K_view = K.clone()
     K_view[:2, 2] -= K.new_tensor([x, y])
     K_view[:2] *= PANEL_SIZE / side
-    fields = torch.cat([shaded, reflectance, vertex_normals(vertices[None], triangles)[0]], dim=-1)
+    normals = vertex_normals(vertices[None], triangles)[0]
+    fields = torch.cat([shaded * opacity[:, None], opacity[:, None], reflectance, normals], dim=-1)
     drawn, coverage = draw(vertices[None], triangles, fields[None], K_view[None], PANEL_SIZE)
-    colors, albedo, clay = drawn.split(3, -1)
+    colors, shown, albedo, clay = drawn.split([3, 1, 3, 3], -1)
     image = torch.from_numpy(np.array(view)).float()[None] / 255
     paper = srgb_to_linear(torch.tensor(PAPER) / 255)
-    cells = [image]
-    for layer, behind in ((colors, srgb_to_linear(image)), (clay, paper), (albedo, paper)):
-        cells.append(linear_to_srgb(layer + behind * (1 - coverage)))
+    layers = ((colors, shown, srgb_to_linear(image)), (clay, coverage, paper), (albedo, coverage, paper))
+    cells = [image, *(linear_to_srgb(layer + behind * (1 - alpha)) for layer, alpha, behind in layers)]
     return tile(torch.stack(cells, 1), ("photo", "overlay", "geometry", "reflectance"))
 
 

@@ -11,7 +11,7 @@ from fmlfast.data.landmarks import Face
 from fmlfast.data.prepare_video import Detector
 from fmlfast.data.tracking import flaw
 from fmlfast.data.video import VIDEO_SUFFIXES, Video
-from fmlfast.images import check_image, read_image
+from fmlfast.images import check_image, read_focal, read_image
 
 MIN_FACE = 80  # px; the network sees 64 to 240
 MIN_SHARPNESS, MAX_DOUBT = 0.05, 0.015  # as `fmlfast prepare` has them
@@ -29,6 +29,8 @@ class Photo:
     face: Face
     time: float | None = None
     """Seconds from the start of the video it is a frame of; None for photos."""
+    focal: float | None = None
+    """Focal length that its file tells, pixels."""
 
 
 def is_video(path: str | Path) -> bool:
@@ -50,8 +52,10 @@ def read_photos(
         if picture is None:
             found += read_video(Path(label), detector, face, frames)
         else:
-            name = f"image-{number}" if isinstance(image, np.ndarray) else Path(image).stem
-            found.append(Photo(name, picture, choose_face(detector.detect(picture), label, face, len(images) == 1)))
+            array = isinstance(image, np.ndarray)
+            name, focal = (f"image-{number}", None) if array else (Path(image).stem, read_focal(image))
+            chosen = choose_face(detector.detect(picture), label, face, len(images) == 1)
+            found.append(Photo(name, picture, chosen, focal=focal))
     return list(_numbered(found))
 
 

@@ -21,9 +21,10 @@ from fmlfast.data.crop import K_to_crop, assumed_K, crop_image, crop_to_source, 
 from fmlfast.data.landmarks import FaceDetector
 from fmlfast.data.shards import Clip
 from fmlfast.export import SUFFIXES, write_mesh
+from fmlfast.focal import focal_factor, scale_focal
 from fmlfast.frames import Codes, Frames
 from fmlfast.metrics import landmark_nme
-from fmlfast.overlay import overlay, panel
+from fmlfast.overlay import face_opacity, overlay, panel
 from fmlfast.photos import Photo, read_photos
 from fmlfast.pretrained import default_checkpoint
 from fmlfast.refine import refine as refine_codes
@@ -61,7 +62,10 @@ class Reconstruction:
     network_landmark_errors: np.ndarray
     """[N] the same before refinement."""
     Ks: np.ndarray
-    """[N, 3, 3] intrinsics of the photos, pixels; the focal length is a guess of 1.2 x the longer side."""
+    """[N, 3, 3] intrinsics of the photos, pixels."""
+    focal_sources: tuple[str, ...]
+    """Where each photo's focal length is from: "exif", its file; "estimated", the face's perspective; "assumed", a
+    guess of 1.2 x the longer side."""
     codes: Codes
     """Codes of one subject in N frames, on the CPU."""
     template: FaceTemplate
@@ -85,6 +89,7 @@ class Reconstruction:
             self.template.triangles,
             self.shaded[index],
             torch.from_numpy(self.Ks[index]),
+            face_opacity(self.template),
         )
 
     def panel(self, index: int) -> np.ndarray:
@@ -96,6 +101,7 @@ class Reconstruction:
             self.shaded[index],
             self.reflectance,
             torch.from_numpy(self.Ks[index]),
+            face_opacity(self.template),
         )
 
     def parameters(self) -> dict[str, object]:
@@ -108,6 +114,7 @@ class Reconstruction:
                 "width": photo.shape[1],
                 "height": photo.shape[0],
                 "K": self.Ks[i].tolist(),
+                "focal_source": self.focal_sources[i],
                 "R": codes.rotation[0, i].tolist(),
                 "t": codes.translation[0, i].tolist(),
                 "sh": codes.sh[0, i].tolist(),
@@ -161,6 +168,10 @@ def reconstruct(
 ) -> Reconstruction:
     """Reconstructs one person from photos and videos, jointly: one identity for all.
 
+    A focal length that a photo's EXIF data does not tell is estimated from the perspective of the face before
+    refinement. Pictures of one size, upright or not, are taken for one camera's and share one correction of the guess,
+    since several faces tell more than one; without refinement the guess stays.
+
     Args:
         images: photos in any format Pillow reads, videos that PyAV reads, or uint8 [H, W, 3] sRGB arrays; all of the
             same person.
@@ -184,7 +195,13 @@ def reconstruct(
     with FaceDetector() as detector:
         photos = read_photos(images, detector, face, frames)
     Ks = np.stack([assumed_K(photo.image.shape[1], photo.image.shape[0]) for photo in photos]).astype(np.float32)
+    for K, photo in zip(Ks, photos, strict=True):
+        K[[0, 1], [0, 1]] = photo.focal or K[0, 0]
     seen = Frames.from_clips([_clip(photos, Ks, model.config.image_size)], model.config.image_size).to(device)
+    if refine > 0:
+        factors = _focal_factors(model, seen, photos)
+        Ks[:, :2, :2] *= factors[:, None, None]
+        seen = scale_focal(seen, torch.from_numpy(factors)[None].to(device))
     start = model.encode(seen)
     codes = refine_codes(model, seen, start, refine)
     errors = [_landmark_errors(model, seen, answer) for answer in (start, codes)]
@@ -203,6 +220,7 @@ def reconstruct(
         landmark_errors=errors[1],
         network_landmark_errors=errors[0],
         Ks=Ks,
+        focal_sources=tuple("exif" if photo.focal else "estimated" if refine > 0 else "assumed" for photo in photos),
         codes=codes,
         template=template,
         neutral=model.neutral(codes, template)[0],
@@ -242,6 +260,16 @@ def _clip(photos: Sequence[Photo], Ks: np.ndarray, size: int) -> Clip:
         times=np.array([photo.time or 0.0 for photo in photos], np.float32),
         focal_source="assumed",
     )
+
+
+def _focal_factors(model: FML, frames: Frames, photos: Sequence[Photo]) -> np.ndarray:
+    """By what to multiply the guessed focal length of each photo of one subject, [N] float32; 1 where it is told."""
+    factors = np.ones(len(photos), np.float32)
+    cameras = [None if photo.focal else tuple(sorted(photo.image.shape[:2])) for photo in photos]
+    for camera in set(cameras) - {None}:
+        own = [i for i, other in enumerate(cameras) if other == camera]
+        factors[own] = float(focal_factor(model, frames.only(own)))
+    return factors
 
 
 def _landmark_errors(model: FML, frames: Frames, codes: Codes) -> np.ndarray:

@@ -2,9 +2,9 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
-from fmlfast.images import read_image
+from fmlfast.images import read_focal, read_image
 
 
 def picture(seed: int, height: int = 70, width: int = 93) -> np.ndarray:
@@ -122,3 +122,20 @@ def test_bad_files_raise_one_error_that_names_them(tmp_path):
         assert name in str(caught.value)
     with pytest.raises(FileNotFoundError, match="absent.png"):
         read_image(tmp_path / "absent.png")
+
+
+@pytest.mark.parametrize(("told", "focal"), [(26, 26 * 500 / 1872**0.5), (0, None), (None, None), ("26", None)])
+def test_the_focal_length_that_a_photo_tells(tmp_path, told, focal):
+    exif = Image.Exif()
+    if told is not None:
+        exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = told
+    Image.fromarray(picture(9, 300, 400)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_focal(tmp_path / "a.jpg") == (focal and pytest.approx(focal))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_broken_exif_data_tells_nothing(tmp_path):
+    Image.fromarray(picture(9)).save(tmp_path / "a.jpg", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x87\x69\0\x04")
+    assert read_focal(tmp_path / "a.jpg") is None
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    assert read_focal(tmp_path / "b.jpg") is None

@@ -5,19 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from real_media import landmarker, real_media
 
 import fmlfast
 from fmlfast import reconstruction
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
+from fmlfast.contour import slide_landmarks
 from fmlfast.data.crop import assumed_K
 from fmlfast.data.landmarks import Face
-from fmlfast.overlay import overlay
+from fmlfast.overlay import face_opacity, overlay
 from fmlfast.reconstruction import Reconstruction, reconstruct
 from fmlfast.renderer import render
-from fmlfast.rotation import FRONTAL, rotation_about_view
+from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.system import FML
 from fmlfast.template import FaceTemplate
 
@@ -26,20 +27,27 @@ trimesh = pytest.importorskip("trimesh")
 PLACES = {"left": (230, 310, 60.0, 0.15), "right": (281, 201, -40.0, -0.2)}  # height, width, mm to the right, roll
 
 
-def photograph(height: int, width: int, right: float, roll: float) -> tuple[np.ndarray, Face]:
-    """A render of the mean face somewhere in a photo, and what a perfect detector says of it."""
+def photograph(
+    height: int, width: int, right: float, roll: float, focal: float = 1.0, bearing: float = 0.0
+) -> tuple[np.ndarray, Face]:
+    """A render of the mean face somewhere in a photo, and what a perfect detector says of it.
+
+    `focal` times the usual focal length, from as much farther away; `bearing` turns the head, radians.
+    """
     template = FaceTemplate.default(0)
-    rotation = rotation_about_view(torch.tensor([roll]))[0] @ torch.tensor(FRONTAL)
+    turn = rotation_from_axis_angle(torch.tensor([0.0, bearing, 0.0]))
+    rotation = rotation_about_view(torch.tensor([roll]))[0] @ torch.tensor(FRONTAL) @ turn
     K = torch.from_numpy(assumed_K(width, height)).float()
+    K[[0, 1], [0, 1]] *= focal
     viewmat = torch.eye(4)
-    viewmat[:3, :3], viewmat[:3, 3] = rotation, torch.tensor([right, 15.0, 520.0])
+    viewmat[:3, :3], viewmat[:3, 3] = rotation, torch.tensor([right, 15.0, 520.0 * focal])
     shaded = template.colors * (0.55 + 0.1 * template.vertices[:, 2:] / 80)
     picture = render(
         template.vertices[None], template.triangles, shaded[None], viewmat[None], K[None], height, width,
         torch.tensor([0.1, 0.2, 0.3]),
     )  # fmt: skip
-    points = template.landmarks(template.vertices) @ rotation.T + viewmat[:3, 3]
-    landmarks = project(points[None], K[None])[0].numpy()
+    camera = (template.vertices @ rotation.T + viewmat[:3, 3])[None]
+    landmarks = project(slide_landmarks(camera, K[None], template), K[None])[0].numpy()
     (x0, y0), (x1, y1) = landmarks.min(0), landmarks.max(0)
     confidence = np.ones(68, np.float32)
     face = Face(landmarks, confidence, (float(x0), float(y0), float(x1), float(y1)), rotation.numpy(), 0.0)
@@ -108,6 +116,39 @@ def test_refinement_brings_the_overlay_closer_to_the_photo(photos, run):
         covered = (shown != photo).any(-1)
         errors.append(np.abs(shown - photo)[covered].mean())
     assert errors[1] < 0.7 * errors[0]
+
+
+@pytest.mark.parametrize("focal", [0.65, 1.5])
+def test_the_focal_length_is_estimated_or_read(photos, run, tmp_path, monkeypatch, focal):
+    """Two pictures of one camera share its focal length; that of another size has its own; EXIF data is believed."""
+    places = {(240, 320): (0.0, 0.0, focal, 0.4), (320, 240): (10.0, 0.1, focal, -0.3), (250, 250): (0.0, 0.0)}
+    pictures, faces = [], {}
+    for size, place in places.items():
+        picture, face = photograph(*size, *place)
+        pictures.append(picture)
+        faces[size] = [face]
+    monkeypatch.setattr(FakeDetector, "faces", faces)
+    result = reconstruct(pictures, run, refine=1)
+    factors = result.Ks[:, 0, 0] / [1.2 * 320, 1.2 * 320, 1.2 * 250]
+    assert result.focal_sources == ("estimated",) * 3
+    assert factors[0] == factors[1] == pytest.approx(focal, rel=0.2)
+    assert factors[2] == pytest.approx(1.0, rel=0.2)
+    np.testing.assert_array_equal(result.Ks[:, 1, 1], result.Ks[:, 0, 0])
+    np.testing.assert_array_equal(result.Ks[:, :2, 2], [[160, 120], [120, 160], [125, 125]])
+    network = reconstruct(pictures, run, refine=0)
+    assert network.focal_sources == ("assumed",) * 3
+    np.testing.assert_allclose(network.Ks[:, 0, 0], [1.2 * 320, 1.2 * 320, 1.2 * 250])
+
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = 28
+    Image.fromarray(pictures[0]).save(tmp_path / "told.jpg", quality=97, exif=exif)
+    told = reconstruct([tmp_path / "told.jpg", pictures[1]], run, refine=1)
+    assert told.focal_sources == ("exif", "estimated")
+    assert told.Ks[0, 0, 0] == pytest.approx(28 * 400 / np.hypot(36, 24))
+    assert told.Ks[1, 0, 0] / (1.2 * 320) == pytest.approx(focal, rel=0.3)
+    stored = json.loads(json.dumps(told.parameters()))["photos"]
+    assert [photo["focal_source"] for photo in stored] == ["exif", "estimated"]
+    np.testing.assert_allclose([photo["K"] for photo in stored], told.Ks, rtol=1e-6)
 
 
 def test_arrays_and_files_give_the_same(photos, run):
@@ -183,7 +224,7 @@ def test_overlay_covers_the_face_and_spares_the_rest(monkeypatch):
     camera = template.vertices @ torch.tensor(FRONTAL).T + torch.tensor([30.0, -10.0, 420.0])
     K = torch.from_numpy(assumed_K(333, 301)).float()
     green = torch.tensor([0.0, 1.0, 0.0]).repeat(len(camera), 1)
-    result = overlay(photo, camera, template.triangles, green, K)
+    result = overlay(photo, camera, template.triangles, green, K, torch.ones(len(camera)))
     options = {"antialiased": False, "supersample": 3}
     mask = render(camera[None], template.triangles, green[None], torch.eye(4)[None], K[None], 301, 333, **options).mask[
         0
@@ -199,13 +240,38 @@ def test_overlay_covers_the_face_and_spares_the_rest(monkeypatch):
     assert np.abs(shown - expected).max() < 0.02
 
 
+def test_overlay_shows_the_face_and_no_more_of_the_head():
+    template = FaceTemplate.default(0)
+    opacity = face_opacity(template)
+    assert opacity.min() == 0 and opacity.max() == 1
+    fine = face_opacity(FaceTemplate.default(1))
+    assert (fine[: len(opacity)] - opacity).abs().mean() < 0.02
+    assert ((fine > 0.1) & (fine < 0.9)).float().mean() > 0.02  # a soft edge
+    for name in ("eyes", "lips", "mouth_bag", "brows", "lids"):
+        assert opacity[template.regions[name] > 0.9].min() > 0.9, name
+    for name in ("ears", "neck"):
+        assert opacity[template.regions[name] > 0.9].max() < 0.1, name
+    assert opacity[template.vertices[:, 1] > 105].max() == 0  # the skull, where hair is
+
+    photo = np.random.default_rng(5).integers(0, 256, (301, 333, 3), dtype=np.uint8)
+    camera = template.vertices @ torch.tensor(FRONTAL).T + torch.tensor([30.0, -10.0, 420.0])
+    K = torch.from_numpy(assumed_K(333, 301)).float()
+    green = torch.tensor([0.0, 1.0, 0.0]).repeat(len(camera), 1)
+    result = overlay(photo, camera, template.triangles, green, K, opacity)
+    x, y = project(template.landmarks(camera)[None], K[None])[0, 30].int().tolist()
+    assert result[y, x].tolist() == [0, 255, 0]
+    crown = project(camera[None], K[None])[0, template.vertices[:, 1].argmax()]
+    x, y = crown.int().tolist()
+    np.testing.assert_array_equal(result[y : y + 5, x], photo[y : y + 5, x])
+
+
 def test_overlay_of_a_face_that_leaves_the_photo():
     template = FaceTemplate.default(0)
     photo = np.full((90, 120, 3), 200, np.uint8)
     K = torch.from_numpy(assumed_K(120, 90)).float()
     for shift, changed in ((150.0, True), (5000.0, False)):
         camera = template.vertices @ torch.tensor(FRONTAL).T + torch.tensor([shift, 0.0, 500.0])
-        result = overlay(photo, camera, template.triangles, torch.zeros_like(camera), K)
+        result = overlay(photo, camera, template.triangles, torch.zeros_like(camera), K, torch.ones(len(camera)))
         assert (result != photo).any() == changed
         assert (result[:, 0] == photo[:, 0]).all()
 
