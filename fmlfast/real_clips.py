@@ -30,7 +30,7 @@ FIT_STEPS = 200  # of pose and expression to landmarks; twice as many lower the 
 STAGES = ("network", "refined")
 
 Part = tuple[int, int, int]  # number of the clip, first frame, frame after the last
-Faces = dict[Part, tuple[Tensor, Tensor]]  # identity [K] and reflectance [Kr] codes from these frames
+Faces = dict[Part, tuple[Tensor, Tensor]]  # identity [K], longer if refined, and reflectance [Kr] from these frames
 
 
 @torch.no_grad()
@@ -50,8 +50,9 @@ def measure_real(
 
     - consistency: whether two looks at one person give one face. A look is a clip where the person has several, and
       half of a clip's frames where it is the only one; `people_by_clips` and `people_by_halves` say how many people
-      were compared in which way. For `network` and `refined`, of the identity codes (`identity`) and of the neutral
-      geometry aligned to the template by a similarity over the face region (`neutral_mm`): see `consistency`.
+      were compared in which way. For `network` and `refined`, of the learned identity codes (`identity`) and of the
+      neutral geometry aligned to the template by a similarity over the face region, which what refinement adds to
+      identity also shapes (`neutral_mm`): see `consistency`.
     - prediction: identity and reflectance from the first half of a clip's frames, tried on the others, `frames` in
       all. There pose and expression are fitted to the landmarks and light to the image, for every row alike, so that
       rows differ in identity and reflectance only: `mean_face` has none, `network` and `refined` the clip's own,
@@ -153,16 +154,17 @@ def _cut(clip: Clip, first: int, last: int) -> Clip:
 
 
 def _consistency(model: FML, identity: Tensor, people: list[str]) -> dict[str, dict[str, float | None]]:
-    """Of looks with identity codes [N, K] at `people`."""
+    """Of looks with identity codes [N, K], longer if refined, at `people`."""
     mesh = load_template(replace(model.config, level=0)) if model.template.level > 0 else model.template.to("cpu")
     face = mesh.regions["face"].double()
     mean = mesh.vertices[face > 0]
     weights = face[face > 0] / face.sum()
+    learned = identity[:, : model.config.identity_dim]  # smooth fields have another scale, and the geometry shows them
     displacements = model.face.displacements(identity.to(model.code_mean.device))
     shapes = model.face.neutral(displacements, mesh).cpu()[:, face > 0]
     shapes = similarity_align(shapes, mean.expand_as(shapes), weights).apply(shapes) - mean
     return {
-        "identity": consistency(_squared_distances(identity.double()), people),
+        "identity": consistency(_squared_distances(learned.double()), people),
         "neutral_mm": consistency(_squared_distances((shapes * weights.sqrt()[:, None]).flatten(1)), people),
     }
 
@@ -203,9 +205,10 @@ class _Prediction:
         self, model: FML, frames: Frames, template: FaceTemplate, stage: str, parts: list[Part | None]
     ) -> Estimate:
         """With the faces of `parts`, the mean face for None; everything else fitted to `frames`."""
-        config = model.config
-        mean = torch.zeros(config.identity_dim), torch.zeros(config.reflectance_dim)
-        chosen = [self._faces[stage][part] if part else mean for part in parts]
+        faces = self._faces[stage]
+        identity, reflectance = next(iter(faces.values()))
+        mean = torch.zeros_like(identity), torch.zeros_like(reflectance)
+        chosen = [faces[part] if part else mean for part in parts]
         identity, reflectance = (torch.stack(codes).to(frames.images.device) for codes in zip(*chosen, strict=True))
         codes = fit_frames(model, frames, identity, reflectance)
         return estimate(model, codes, frames.mask, template)
@@ -214,7 +217,7 @@ class _Prediction:
 def fit_frames(
     model: FML,
     frames: Frames,
-    identity: Tensor,  # [B, K]
+    identity: Tensor,  # [B, K], longer if refined
     reflectance: Tensor,  # [B, Kr]
 ) -> Codes:
     """Pose and expression of every frame from its landmarks, light from its pixels; the face stays as it is given.

@@ -91,6 +91,18 @@ def test_a_person_in_several_clips_is_compared_across_them(folder: Path, table: 
     assert found["consistency"] is None and found["prediction"] is None
 
 
+def test_single_frames_beside_clips_are_left_out_of_the_prediction(folder: Path, tmp_path: Path) -> None:
+    """Refined, when codes of identity are longer than those of the mean face."""
+    clips = [read_clip(ref) for ref in list_clips(folder, "test")]
+    with ShardWriter(tmp_path, "test") as writer:
+        writer.add(real_clips._cut(clips[0], 0, 1))
+        for clip in clips[1:]:
+            writer.add(clip)
+    found = measure_real(small_model(), tmp_path, refine_steps=1)["prediction"]
+    assert (found["frames"], found["people"]) == (4, 2)
+    assert all(found[row]["photometric"] > 0 for row in ROWS)
+
+
 def test_one_person_has_nobody_to_be_told_from(folder: Path) -> None:
     found = measure_real(small_model(), folder, refine_steps=0, clips=1)
     assert found["consistency"] is None
@@ -120,6 +132,17 @@ def test_bad_input(folder: Path, tmp_path: Path) -> None:
 
 def squared(looks: Tensor) -> Tensor:
     return real_clips._squared_distances(looks.double())
+
+
+@torch.no_grad()
+def test_codes_are_compared_by_what_is_learned_and_geometry_by_all() -> None:
+    model, people = small_model(), ["a", "a", "b", "b"]
+    codes = torch.randn(4, SMALL.identity_dim, generator=torch.Generator().manual_seed(2))
+    fields = torch.randn(4, len(model.face.smooth), generator=torch.Generator().manual_seed(3))
+    plain, longer = (real_clips._consistency(model, c, people) for c in (codes, torch.cat([codes, fields], 1)))
+    assert longer["identity"] == plain["identity"]
+    within, without = longer["neutral_mm"]["within"], plain["neutral_mm"]["within"]
+    assert within and without and within > 2 * without > 0
 
 
 def jackknife(looks: Tensor, people: list[str]) -> float:

@@ -14,9 +14,9 @@ Layouts ("auto" recognises them):
   (its first shape is neutral), and, marked by you once for the mesh that all share, `landmark_vertices.txt`.
 
 A landmark file holds 7 rows (outer and inner corner of the right eye, inner and outer corner of the left eye, base of
-the nose, right and left mouth corner: NoW's order; right is the subject's right) or 68 (iBUG), each `x y z` in the
-scan's frame or one vertex number from 0. A file `unit.txt` in the set's folder (mm, cm, dm or m) says what lengths are
-in where it is not millimetres (decimetres for facewarehouse).
+the nose, right and left mouth corner; right is the subject's right) or 68 (iBUG), each `x y z` in the scan's frame or
+one vertex number from 0. NoW's files are taken to have the same order of 7, which is unverified. A file `unit.txt` in
+the set's folder (mm, cm, dm or m) says what lengths are in where it is not millimetres (decimetres for facewarehouse).
 """
 
 import re
