@@ -21,6 +21,7 @@ from fmlfast import metrics
 from fmlfast.camera import project
 from fmlfast.data.shards import list_clips, read_clip, read_truth
 from fmlfast.evaluate import evaluation_template, measure
+from fmlfast.pictures import PAPER
 from fmlfast.system import FML
 
 
@@ -101,7 +102,7 @@ def test_clips_without_truth_are_refused(synthetic_folder: Path, tmp_path: Path)
 
 def test_figures_show_the_right_people(found: Pass) -> None:
     refined = found.people_errors(found.refined)
-    figure = quantiles(found, small_model().template.triangles, size=32)
+    figure = quantiles(found, small_model().template, size=32)
     assert list(figure.numbers["people"]) == ["5%", "25%", "50%", "75%", "95%"]
     for share, shown in zip(EXAMPLE_QUANTILES, figure.numbers["people"].values(), strict=True):
         assert shown["person"] == at_quantile(refined, share)
@@ -113,10 +114,31 @@ def test_figures_show_the_right_people(found: Pass) -> None:
     gains = {person: alone[person] - joint[person] for person in alone}
     assert sorted(gains, key=lambda person: gains[person])[1] == figure.numbers["person"]
     person = figure.numbers["person"]
-    assert np.mean(figure.numbers["alone_mm"]) == pytest.approx(alone[person])
+    assert np.mean(list(figure.numbers["alone_mm"].values())) == pytest.approx(alone[person])
     assert figure.numbers["together_mm"] == pytest.approx(joint[person])
     assert f"({gains[person]:.2f} mm)" in figure.caption
     assert figure.numbers["better_share"] == pytest.approx(np.mean([gain > 0 for gain in gains.values()]))
+
+
+def test_faces_are_drawn_where_the_camera_sees_them(found: Pass) -> None:
+    size = 96
+    figure = quantiles(found, small_model().template, size)
+    person = figure.numbers["people"]["95%"]["person"]
+    frame = found.typical_frame(person, found.refined)
+    truth = found.truth
+    surface = camera_frame(truth.posed, truth.rotation, truth.translation, [frame])
+    points = project(surface, found.Ks[[frame]])[0] * size / 64
+    page = figure.picture[-size:, :-64]  # its last row, without the colour bar
+    true, distance = (page[:, -size:] if last else page[:, -2 * size - 4 : -size - 4] for last in (False, True))
+    for cell in (true, distance):
+        ys, xs = np.nonzero((cell != PAPER).any(-1))
+        low, high = points.amin(0).clamp(min=0), points.amax(0).clamp(max=size)
+        assert (
+            np.abs(np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) - torch.cat([low, high]).numpy()).max()
+            < 2
+        )
+    grey = np.ptp(true.astype(int), axis=-1)
+    assert grey.max() <= 3 and np.ptp(distance.astype(int), axis=-1).max() > 60
 
 
 @pytest.mark.parametrize("space_of", [identity_space, reflectance_space])
@@ -213,7 +235,7 @@ def test_the_page_shows_what_is_drawn(drawn: Path, tmp_path: Path) -> None:
 def test_stored_colours_are_the_drawn_ones(tmp_path: Path) -> None:
     """Exactly, and nearly where the file would be too large otherwise."""
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, 2)
-    noise = np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (370, 370, 3), dtype=np.uint8)
     for picture, most in ((ramp, 0), (noise, 2)):
         path = store(Figure("some", "Some", picture, "Grey.", {"x": 1 / 3}), tmp_path, {"run": "r"})
         with Image.open(path) as image:

@@ -48,8 +48,8 @@ def draw_figures(options: Options) -> list[Path]:
     model = FML.load(options.run, device)
     found = run_pass(model, options.data, options.split, refine_steps=options.refine, clips=options.clips)
     origin = source(options, found, device)
-    triangles = model.template.triangles.cpu()
-    made = (cumulative(found), error_faces(found), mono_multi(found), quantiles(found, triangles), walks(model))
+    own = model.template.to("cpu")
+    made = (cumulative(found), error_faces(found), mono_multi(found), quantiles(found, own), walks(model))
     return [store(figure, options.out, origin) for figure in made]
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from benchmarks.experiments.figures_pass import ALONE, Pass, at_quantile
 from benchmarks.experiments.figures_store import Figure
 from fmlfast.color import linear_to_srgb, srgb_to_linear
+from fmlfast.overlay import face_opacity
 from fmlfast.pictures import colorbar, draw, error_colors, heat, on_paper, portrait, scale_end, tile
 from fmlfast.renderer import shade_sh, vertex_normals
 from fmlfast.tally import row_name
@@ -34,8 +35,8 @@ def error_faces(found: Pass, size: int = 148) -> Figure:
     count = len(found.rows)
     colors = error_colors(template, distances.flatten(0, 1), top)
     maps = heat(*_draw(surface.repeat_interleave(count, 0), template, colors, Ks.repeat_interleave(count, 0), size))
-    shown_first = torch.stack([_inputs(found, frames, size), _clay(surface, template, Ks, size)], 1)
-    cells = torch.cat([shown_first, maps.unflatten(0, (-1, count))], 1)
+    before = torch.stack([_inputs(found, frames, size), _clay(surface, template, Ks, size)], 1)
+    cells = torch.cat([before, maps.unflatten(0, (-1, count))], 1)
     surfaces = template.vertices.expand(count, -1, -1)
     average = heat(*portrait(template, surfaces, error_colors(template, means, top), size))
     cells = torch.cat([cells, torch.cat([_empty(2, size), average])[None]])
@@ -81,15 +82,14 @@ def mono_multi(found: Pass) -> Figure:
     inputs = _inputs(found, frames, size)
     cells = torch.stack([torch.cat([inputs, _empty(2, size)]), grey, torch.cat([maps, _empty(1, size)])])
     errors = found.evaluation.frames
-    each = [float(errors[ALONE]["neutral_mm"][frame]) for frame in frames]
     together = float(errors[found.joint]["neutral_mm"][frames[0]])
-    names = [f"frame {number} alone" for number in range(1, len(frames) + 1)]
+    each = {f"frame {n} alone": float(errors[ALONE]["neutral_mm"][frame]) for n, frame in enumerate(frames, start=1)}
     blank = [""] * (len(frames) + 2)
     page = tile(
         cells,
-        [*names, f"all {len(frames)} together", "truth"],
+        [*each, f"all {len(frames)} together", "truth"],
         ("input", "neutral\ngeometry", "distance"),
-        [blank, blank, [*(_mm(value) for value in (*each, together)), ""]],
+        [blank, blank, [*(_mm(value) for value in (*each.values(), together)), ""]],
     )
     better = sum(gain > 0 for gain in gains.values()) / len(gains)
     overall = {row: float(found.evaluation.table[row]["neutral_mm"]) for row in (ALONE, found.joint)}
@@ -106,23 +106,24 @@ def mono_multi(found: Pass) -> Figure:
     )
 
 
-def quantiles(found: Pass, triangles: Tensor, size: int = 164) -> Figure:
-    """Input, overlay, geometry, truth and distance of people from good to bad; triangles of the model's own mesh."""
+def quantiles(found: Pass, own: FaceTemplate, size: int = 164) -> Figure:
+    """Input, overlay, geometry, truth and distance of people from good to bad; `own` is the model's mesh."""
     people = _chosen(found, EXAMPLE_QUANTILES)
     frames = [found.typical_frame(person, found.refined) for person in people.values()]
     template, truth = found.template, found.truth
     inputs, Ks = _inputs(found, frames, size), _scaled(found, frames, size)
     surface = found.appearance.surface[frames]
-    normals = vertex_normals(surface, triangles)
+    normals = vertex_normals(surface, own.triangles)
     colors = shade_sh(found.appearance.reflectance[frames], normals, found.appearance.sh[frames])
-    drawn, alpha = draw(surface, triangles, torch.cat([colors, normals], -1), Ks, size)
-    overlay = linear_to_srgb(drawn[..., :3] + (1 - alpha) * srgb_to_linear(inputs))
+    opacity = face_opacity(own)[:, None].expand(len(frames), -1, 1)
+    drawn, alpha = draw(surface, own.triangles, torch.cat([colors * opacity, opacity, normals], -1), Ks, size)
+    shaded, covered, clay = drawn.split([3, 1, 3], -1)
+    overlay = linear_to_srgb(shaded + (1 - covered) * srgb_to_linear(inputs))
     true_surface = camera_frame(truth.posed, truth.rotation, truth.translation, frames)
     distances = found.distances(found.refined, frames)
     top = scale_end(distances[:, template.regions["face"] > 0.5])
     maps = heat(*_draw(true_surface, template, error_colors(template, distances, top), Ks, size))
-    geometry = on_paper(drawn[..., 3:], alpha)
-    cells = torch.stack([inputs, overlay, geometry, _clay(true_surface, template, Ks, size), maps], 1)
+    cells = torch.stack([inputs, overlay, on_paper(clay, alpha), _clay(true_surface, template, Ks, size), maps], 1)
     errors = found.evaluation.frames[found.refined]["vertex_mm"][frames].tolist()
     page = tile(
         cells,
