@@ -29,7 +29,7 @@ class LossWeights:
 
     photometric: float = 3.0
     """Then a colour difference of 0.1 costs what a landmark error of 0.5% of the image does."""
-    photometric_kind: Literal["squared", "l1", "charbonnier"] = "charbonnier"
+    photometric_kind: Literal["squared", "l1", "charbonnier", "geman"] = "charbonnier"
     """Resists hair, hands and highlights; "squared" is the paper's."""
     landmarks: float = 2.0
     jaw: float = 1.0

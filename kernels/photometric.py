@@ -11,8 +11,21 @@ from torch.autograd.function import once_differentiable
 from ._backend import Backend, choose_backend
 from ._checks import FLOATS, check_intrinsics, check_tensor
 
-KINDS: dict[str, tuple[float, float] | None] = {"squared": None, "l1": (1e-12, 0.0), "charbonnier": (0.03**2, 0.03)}
-"""Cost of a squared difference d^2 between colours: d^2, or sqrt(d^2 + first) - second."""
+KINDS: dict[str, tuple[int, float]] = {
+    "squared": (2, 1.0),
+    "l1": (1, 1e-7),
+    "charbonnier": (1, 0.03),
+    "geman": (-2, 0.1),
+}
+"""Shape alpha and scale s, in linear colour units, of the cost of a difference d between colours. The costs are members
+of one family up to constant factors (Barron, A General and Adaptive Robust Loss Function, CVPR 2019):
+
+  2: d^2 / s, the squared norm;
+  1: sqrt(d^2 + s^2) - s, the norm beyond s (Charbonnier et al., Two Deterministic Half-Quadratic Regularization
+     Algorithms for Computed Imaging, ICIP 1994);
+ -2: s d^2 / (d^2 + s^2), which ends at s (Geman and McClure, Statistical Methods for Tomographic Image Reconstruction,
+     Bulletin of the International Statistical Institute, 1987).
+"""
 
 
 def sample_bilinear(
@@ -42,10 +55,12 @@ def photometric(
     """Weighted mean over the vertices of rho(I(u_i) - c_i), and the image's colours I(u_i) at the vertices.
 
     u = (fx X + s Y) / Z + cx, v = fy Y / Z + cy. I is sampled bilinearly; positions beyond the outermost pixel centres
-    take the border's colour and have no gradient. rho is the squared norm (the paper's photometric term, section 5),
-    the norm ("l1"), or sqrt(d^2 + 0.03^2) - 0.03 ("charbonnier"), which grows linearly beyond a difference of 0.03 and
-    so resists occluders and highlights. The sum of the weights counts as at least 1, so a frame without visible
-    vertices gives 0. Gradients go to vertices and colours; images, cameras and weights are constants.
+    take the border's colour and have no gradient. rho is one of KINDS, which has the sources: the squared norm d^2
+    ("squared", the paper's photometric term, section 5), the norm ("l1"), sqrt(d^2 + 0.03^2) - 0.03 ("charbonnier"),
+    which grows linearly beyond a difference of 0.03 and so resists occluders and highlights, or
+    0.1 d^2 / (d^2 + 0.1^2) ("geman"), which ends at 0.1, so that occluders do not pull at all. The sum of the weights
+    counts as at least 1, so a frame without visible vertices gives 0. Gradients go to vertices and colours; images,
+    cameras and weights are constants.
 
     A vertex of weight 0 adds exactly nothing to values and gradients, whatever its numbers are, NaN included. A vertex
     with Z <= 0 has no image: give it weight 0.
@@ -56,7 +71,7 @@ def photometric(
         Ks: intrinsics in pixels.
         colors: compared with the images.
         weights: at least 0; None counts every vertex once.
-        kind: "squared", "l1" or "charbonnier".
+        kind: "squared", "l1", "charbonnier" or "geman".
         backend: "torch" or "triton"; by the device where None.
 
     Returns:
@@ -100,7 +115,7 @@ def photometric_pixels(
         rendered: float32 or float64 (backend "torch"), like every other tensor here, with any number of channels.
         images: compared with them.
         weights: at least 0, such as a mask; None counts every pixel once.
-        kind: "squared", "l1" or "charbonnier".
+        kind: "squared", "l1", "charbonnier" or "geman".
         backend: "torch" or "triton"; by the device where None.
 
     Returns:
@@ -123,7 +138,7 @@ def photometric_pixels(
     if weights is not None:
         difference = difference.masked_fill((weights == 0)[..., None], 0.0)
         weights = weights.flatten(1)
-    return _weighted_mean(_cost((difference * difference).sum(-1), kind).flatten(1), weights)
+    return _weighted_mean(_cost_and_slope((difference * difference).sum(-1), kind)[0].flatten(1), weights)
 
 
 class _Photometric(torch.autograd.Function):
@@ -227,18 +242,16 @@ def _unknown(
     return u | v
 
 
-def _cost(squared: Tensor, kind: str) -> Tensor:
-    softening = KINDS[kind]
-    return squared if softening is None else torch.sqrt(squared + softening[0]) - softening[1]
-
-
 def _cost_and_slope(squared: Tensor, kind: str) -> tuple[Tensor, Tensor | float]:
     """The cost, and its derivative by the squared difference."""
-    softening = KINDS[kind]
-    if softening is None:
-        return squared, 1.0
-    root = torch.sqrt(squared + softening[0])
-    return root - softening[1], 0.5 / root
+    alpha, scale = KINDS[kind]
+    if alpha == 2:
+        return squared / scale, 1 / scale
+    if alpha == 1:
+        root = torch.sqrt(squared + scale**2)
+        return root - scale, 0.5 / root
+    near = scale**2 / (squared + scale**2)  # 1 where the colours agree, 0 far off
+    return squared * near / scale, near * near / scale
 
 
 def _weighted_mean(

@@ -27,8 +27,8 @@ def photometric_pixels_fwd_kernel(
     blocks,
     WEIGHTED: tl.constexpr,
     GRADIENT: tl.constexpr,
-    EPSILON: tl.constexpr,
-    OFFSET: tl.constexpr,
+    ALPHA: tl.constexpr,
+    SCALE: tl.constexpr,
     BLOCK: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
@@ -45,7 +45,7 @@ def photometric_pixels_fwd_kernel(
     at = ((frame * N + pixel) * C)[:, None] + channel[None, :]
     counted = (weight != 0)[:, None] & (channel < C)[None, :]
     difference = tl.load(rendered_ptr + at, mask=counted, other=0.0) - tl.load(images_ptr + at, mask=counted, other=0.0)
-    cost, slope = rho(tl.sum(difference * difference, 1), EPSILON, OFFSET)
+    cost, slope = rho(tl.sum(difference * difference, 1), ALPHA, SCALE)
     if GRADIENT:
         inside = exists[:, None] & (channel < C)[None, :]
         tl.store(d_rendered_ptr + at, (2 * slope * weight)[:, None] * difference, mask=inside)

@@ -16,15 +16,19 @@ from .photometric import KINDS
 
 
 @triton.jit
-def rho(squared, EPSILON: tl.constexpr, OFFSET: tl.constexpr):
-    """Cost of a squared difference, and its derivative: d^2, or sqrt(d^2 + EPSILON) - OFFSET."""
-    if EPSILON is None:
-        cost = squared
-        slope = tl.full(squared.shape, 1.0, tl.float32)
-    else:
-        root = tl.sqrt(squared + EPSILON)
-        cost = (squared + (EPSILON - OFFSET * OFFSET)) / (root + OFFSET)  # root - OFFSET without cancellation
+def rho(squared, ALPHA: tl.constexpr, SCALE: tl.constexpr):
+    """Cost of a squared difference, and its derivative, by shape and scale as in KINDS."""
+    if ALPHA == 2:
+        cost = squared * (1 / SCALE)
+        slope = tl.full(squared.shape, 1 / SCALE, tl.float32)
+    elif ALPHA == 1:
+        root = tl.sqrt(squared + SCALE * SCALE)
+        cost = squared / (root + SCALE)  # root - SCALE without cancellation
         slope = 0.5 / root
+    else:
+        near = SCALE * SCALE / (squared + SCALE * SCALE)  # 1 where the colours agree, 0 far off
+        cost = squared * near * (1 / SCALE)
+        slope = near * near * (1 / SCALE)
     return cost, slope
 
 
@@ -59,8 +63,8 @@ def photometric_fwd_kernel(
     WEIGHTED: tl.constexpr,
     VERTICES: tl.constexpr,
     COLORS: tl.constexpr,
-    EPSILON: tl.constexpr,
-    OFFSET: tl.constexpr,
+    ALPHA: tl.constexpr,
+    SCALE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """One vertex a lane. 28 bytes of it are read and 12 to 36 written, beside the images: 64 with both gradients."""
@@ -108,7 +112,7 @@ def photometric_fwd_kernel(
     tl.store(sampled_ptr + at + 1, green_i, mask=exists)
     tl.store(sampled_ptr + at + 2, blue_i, mask=exists)
     red, green, blue = red_i - red, green_i - green, blue_i - blue
-    cost, slope = rho(red * red + green * green + blue * blue, EPSILON, OFFSET)
+    cost, slope = rho(red * red + green * green + blue * blue, ALPHA, SCALE)
     scale = 2 * slope * weight
     if COLORS:
         tl.store(d_colors_ptr + at, -scale * red, mask=exists)
@@ -197,10 +201,10 @@ def scale_local(
     return out
 
 
-def constants_of(kind: str) -> dict[str, float | None]:
+def constants_of(kind: str) -> dict[str, float]:
     """The constants of `rho`."""
-    softening = KINDS[kind]
-    return {"EPSILON": None, "OFFSET": 0.0} if softening is None else {"EPSILON": softening[0], "OFFSET": softening[1]}
+    alpha, scale = KINDS[kind]
+    return {"ALPHA": alpha, "SCALE": scale}
 
 
 class _Photometric(torch.autograd.Function):

@@ -74,7 +74,12 @@ def near(actual: Tensor, expected: Tensor, relative: float) -> None:
 
 def cost_of(difference: list[float], kind: str) -> float:
     d2 = sum(d * d for d in difference)
-    return {"squared": d2, "l1": math.sqrt(d2), "charbonnier": math.sqrt(d2 + 9e-4) - 0.03}[kind]
+    return {
+        "squared": d2,
+        "l1": math.sqrt(d2),
+        "charbonnier": math.sqrt(d2 + 9e-4) - 0.03,
+        "geman": 0.1 * d2 / (d2 + 0.01),
+    }[kind]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -115,6 +120,26 @@ def test_gradients_of_the_reference(kind: str, weighted: bool):
     assert torch.autograd.gradcheck(
         lambda r: photometric_pixels(r, target, mask if weighted else None, kind), (rendered,)
     )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_geman_is_squared_near_and_constant_far(backend: Backend, device: str):
+    """Its pull is greatest at s / sqrt(3) and falls with the third power of the difference."""
+    differences = torch.tensor([0.0, 1e-4, 1e-3, 0.1 / math.sqrt(3), 1.0, 100.0, 1e4])
+    black, white = torch.zeros(1, 1, 7, 1), differences.view(1, 1, 7, 1)
+
+    def costs_and_pulls(kind: str) -> tuple[Tensor, Tensor]:
+        parts = [
+            pixels(backend, kind, [white[:, :, i : i + 1], black[:, :, :1], torch.ones(1)], device) for i in range(7)
+        ]
+        return torch.stack([p[0].double() for p in parts]).view(7), torch.stack([p[1].double() for p in parts]).view(7)
+
+    (cost, pull), (squared, squared_pull) = costs_and_pulls("geman"), costs_and_pulls("squared")
+    torch.testing.assert_close(cost[:3], squared[:3] / 0.1, rtol=2e-4, atol=0)
+    torch.testing.assert_close(pull[:3], squared_pull[:3] / 0.1, rtol=3e-4, atol=0)
+    assert cost[5:].tolist() == pytest.approx([0.1, 0.1], rel=1e-5)
+    assert int(pull.argmax()) == 3 and float(pull[3]) == pytest.approx(9 / (8 * math.sqrt(3)), rel=1e-5)
+    torch.testing.assert_close(pull[5:], 2e-3 / differences[5:].double() ** 3, rtol=1e-4, atol=0)
 
 
 @pytest.mark.parametrize("weighted", [True, False])

@@ -33,7 +33,7 @@ CASES = [
             if (kind, gradients) == ("charbonnier", "both")
             else None,
         )
-        for kind in ("squared", "charbonnier")
+        for kind in ("squared", "charbonnier", "geman")
         for gradients, (size, constants) in GRADIENTS.items()
     ),
     Case(photometric_mean_kernel, "*fp32 *fp32 *fp32 i32", {"BLOCK": 1024}, 8, "block of vertices", options=OPTIONS),
@@ -53,15 +53,20 @@ CASES = [
             {
                 "WEIGHTED": True,
                 "GRADIENT": True,
-                **constants_of("charbonnier"),
+                **constants_of(kind),
                 "BLOCK": 1024 // tile,
                 "CHANNELS": tile,
             },
             12 * channels + 4,
             "pixel",
-            f"{channels} channels",
+            f"{kind}, {channels} channels",
             OPTIONS,
         )
-        for channels, tile in ((1, 1), (3, 4), (64, 64))
+        for kind, channels, tile in (
+            ("charbonnier", 1, 1),
+            ("charbonnier", 3, 4),
+            ("charbonnier", 64, 64),
+            ("geman", 3, 4),
+        )
     ),
 ]
