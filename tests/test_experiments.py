@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ from fmlfast.evaluate import Evaluation
 from fmlfast.frames import Frames
 from fmlfast.rotation import FRONTAL, rotation_from_axis_angle
 from fmlfast.system import FML
+from fmlfast.tally import rounded
 from fmlfast.template import FaceTemplate
 
 
@@ -38,8 +39,12 @@ def two_variants(base: training.Config) -> dict[str, Changes]:
     return {"default": {"frames": base.frames}, "no prior": {"loss.expression": 0.0}}
 
 
+def one_variant(base: training.Config) -> dict[str, Changes]:
+    return {"no prior": {"loss.expression": 0.0}}
+
+
 def one_line(rows: Sequence[Row], docs: Path) -> str:
-    return f"std {number(rows, 'default', 'basis', 'std')}"
+    return f"std {number(rows, 'no prior', 'basis', 'std')}"
 
 
 TINY = Study("tiny", "A tiny study", "About nothing.", two_variants, spread_of_weights, one_line)
@@ -54,26 +59,22 @@ def plan(synthetic_folder: Path, tmp_path: Path) -> Plan:
 def test_a_study_end_to_end(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In processes of its own: trains, measures, stores, writes, and does nothing twice."""
     plan = replace(plan, seeds=1)
-    rows = run_studies([TINY], plan)
-    assert [row.key for row in read_rows("tiny", plan.results)] == [
-        ("tiny", "cpu", "default", 0),
-        ("tiny", "cpu", "no prior", 0),
-    ]
-    row = next(row for row in rows if row.variant == "no prior")
-    assert (row.seed, row.steps, row.config) == (0, 2, {"loss.expression": 0.0})
+    study = replace(TINY, variants=one_variant)
+    (row,) = run_studies([study], plan)
+    assert read_rows("tiny", plan.results) == [replace(row, **rounded(asdict(row)))]
+    assert (row.variant, row.seed, row.steps, row.config) == ("no prior", 0, 2, {"loss.expression": 0.0})
     assert "1 thread" in row.machine and row.torch == torch.__version__ and row.commit and row.trained
     assert 0 < row.metrics["basis"]["std"] < 1
-    assert sorted(p.relative_to(plan.runs).as_posix() for p in plan.runs.rglob("model.safetensors")) == [
-        "cpu/default-0/model.safetensors",
-        "cpu/tiny/no prior-0/model.safetensors",
+    assert [p.relative_to(plan.runs).as_posix() for p in plan.runs.rglob("model.safetensors")] == [
+        "cpu/tiny/no prior-0/model.safetensors"
     ]
-    assert run_studies([TINY], plan) == []
+    assert run_studies([study], plan) == []
     for module in (report, studies):
         monkeypatch.setattr(module, "STUDIES", {"tiny": TINY})
     page = report.write_report(plan.results, tmp_path / "docs").read_text()
-    value = next(row for row in rows if row.variant == "default").metrics["basis"]["std"]
-    assert f"## A tiny study\n\nAbout nothing.\n\n### CPU budget\n\nstd {value:.3f} ± 0.100" in page
-    assert f"Seeds 0; 2 steps; {row.machine}; torch {row.torch}; trained at commit {row.trained}" in page
+    value = row.metrics["basis"]["std"]
+    assert "## A tiny study\n\nAbout nothing.\n\n### CPU budget\n\nNot measured yet: default.\n\n" in page
+    assert f"std {value:.3f} ± 0.100\n\nSeeds 0; 2 steps; {row.machine}; torch {row.torch}; trained at commit" in page
     assert page.rstrip().endswith("### GPU budget\n\nNot measured.")
 
 
@@ -84,6 +85,10 @@ def test_what_is_measured_anew(plan: Plan) -> None:
         ("default", 1),
         ("no prior", 0),
         ("no prior", 1),
+    ]
+    assert [job.config.run.relative_to(plan.runs).as_posix() for job in jobs[1:3]] == [
+        "cpu/default-1",
+        "cpu/tiny/no prior-0",
     ]
     for job in jobs[:3]:
         add_row(a_row(variant=job.variant, seed=job.config.seed, recipe=job.recipe), plan.results)
@@ -199,6 +204,7 @@ def test_verdicts_follow_from_the_numbers() -> None:
     assert ": not reproduced, 0.780" in verdict("A", high, low)
     assert ": undecided, " in verdict("A", low, Number({0: 0.71}, 0.01))
     assert verdict("A", low, None) == "**A: not measured.**"
+    assert ": undecided, 0.700 against 0.780; one seed" in verdict("A", Number({0: 0.7}), Number({0: 0.78}))
     # Seeds differ more than variants do, but always in the same way.
     seeds, above = Number({0: 0.7, 1: 0.8, 2: 0.9}), Number({0: 0.72, 1: 0.81, 2: 0.92})
     assert ": reproduced, 0.800 ± 0.100 against 0.817" in verdict("A", seeds, above)

@@ -64,13 +64,15 @@ def verdict(claim: str, less: Number | None, more: Number | None, unit: str = ""
     """
     if less is None or more is None:
         return f"**{claim}: {NOT_MEASURED}.**"
+    numbers = f"{less}{unit} against {more}{unit}"
     seeds = sorted(less.values.keys() & more.values.keys())
     if len(seeds) > 1:
         differences = [more.values[seed] - less.values[seed] for seed in seeds]
         gain, margin = statistics.fmean(differences), 2 * statistics.stdev(differences) / math.sqrt(len(seeds))
+    elif less.spread is None or more.spread is None:
+        return f"**{claim}: undecided, {numbers}; one seed does not tell how much they vary.**"
     else:
-        gain, margin = more.mean - less.mean, 2 * math.hypot(less.spread or 0.0, more.spread or 0.0)
-    numbers = f"{less}{unit} against {more}{unit}"
+        gain, margin = more.mean - less.mean, 2 * math.hypot(less.spread, more.spread)
     if gain > margin:
         return f"**{claim}: reproduced, {numbers}.**"
     if gain > -margin:
