@@ -344,6 +344,8 @@ def test_the_share_that_causes_explain(random: torch.Generator) -> None:
     assert explained_share(person + effect, causes) == pytest.approx(1, abs=1e-6)
     assert explained_share(person + effect + other, causes) == pytest.approx(0.5, abs=0.08)
     assert explained_share(person + other, causes) == pytest.approx(0, abs=0.03)
+    few = torch.randn(12, 4, 400, generator=random)  # ten of 36 directions are explained by chance
+    assert explained_share(few, causes[:12, :4]) == pytest.approx(0, abs=0.05)
     with pytest.raises(ValueError, match="too few"):
         explained_share(other[:1, :3], causes[:1, :3])
 
