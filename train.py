@@ -100,7 +100,7 @@ PRESETS = {
             identity_dim=64,
             reflectance_dim=32,
             complement_rank=10,
-            spectral=150,
+            smooth_basis=True,
             visibility="backface",
         ),
         steps=3600,
@@ -114,7 +114,7 @@ PRESETS = {
             identity_dim=128,
             reflectance_dim=128,
             complement_rank=10,
-            spectral=300,
+            smooth_basis=True,
         ),
         data=Path("data/synthetic-base"),
         people=20_000,
@@ -122,7 +122,7 @@ PRESETS = {
         batch=16,
     ),
     "paper": Config(
-        model=ModelConfig(complement_rank=None),
+        model=ModelConfig(complement_rank=None, shape_init=False, light_fit=False),
         data=Path("data/synthetic-paper"),
         people=50_000,
     ),
@@ -274,7 +274,7 @@ def fit_code_prior(model: FML, clips: ClipDataset, most: int = 512, batch: int =
         some = [clips[i] for i in range(first, min(first + batch, most, len(clips)))]
         frames = Frames.from_clips(some, clips.size).to(model.code_mean.device)
         found = model.encode(frames)
-        codes.append(torch.cat([found.identity, found.reflectance], 1))
+        codes.append(torch.cat([found.identity[:, : model.config.identity_dim], found.reflectance], 1))
     stacked = torch.cat(codes)
     share = len(stacked) / (len(stacked) + 32)  # few clips hardly move what the model knew
     mean = torch.lerp(model.code_mean, stacked.mean(0), share)

@@ -10,12 +10,13 @@ from fmlfast.alignment import LANDMARKS_66, fit_pose
 from fmlfast.camera import project
 from fmlfast.frames import Codes, Frames
 from fmlfast.kernels.photometric import sample_bilinear
-from fmlfast.objective import visible_weights
+from fmlfast.light import fit_light
 from fmlfast.refine import refine
-from fmlfast.renderer import sh_basis, vertex_normals
+from fmlfast.renderer import vertex_normals
 from fmlfast.system import FML
 from fmlfast.tally import MEAN_FACE
 from fmlfast.template import FaceTemplate
+from fmlfast.visible import visible_weights
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,3 @@ def mean_face(model: FML, frames: Frames, template: FaceTemplate) -> Estimate:
     sh = fit_light(sample_bilinear(frames.linear[mask], project(surface, Ks)), reflectance, normals, visible)
     neutral, posed = mean.repeat(len(mask), 1, 1), mean.repeat(count, 1, 1)
     return Estimate(neutral, posed, rotation, translation, surface, reflectance, sh)
-
-
-def fit_light(sampled: Tensor, reflectance: Tensor, normals: Tensor, weights: Tensor) -> Tensor:
-    """Light that explains image colours best: least squares of c = r * (H(n) gamma) over the vertices -> [F,9,3].
-
-    sampled, reflectance [F,V,3] linear RGB; normals [F,V,3] unit, camera frame; weights [F,V], 0 where hidden.
-    """
-    basis = sh_basis(normals)[..., None, :] * reflectance[..., None]  # [F,V,3,9]
-    weighted = basis * weights[..., None, None]
-    system = torch.einsum("fvci,fvcj->fcij", weighted, basis)
-    right = torch.einsum("fvci,fvc->fci", weighted, sampled)
-    damping = 1e-3 * system.diagonal(dim1=2, dim2=3).mean(2).clamp(min=1e-6)  # faces show less than half of the sphere
-    system = system + damping[..., None, None] * torch.eye(9, device=system.device)
-    return torch.linalg.solve(system, right).transpose(1, 2)

@@ -12,42 +12,16 @@ from fmlfast.optim import LowRankAdam
 from fmlfast.smooth_fields import smooth_fields
 from fmlfast.template import FaceTemplate
 
-SMOOTH_FIELDS = 250
-
-
-def graph_spectrum(
-    nodes: Tensor,  # [G, 3] mm
-    edges: Tensor,  # [N, 2] int64
-    count: int,
-) -> Tensor:  # [count, 3G]
-    """Smooth displacement fields on the graph: eigenvectors of its normalised Laplacian, decaying with frequency.
-
-    One field an axis and eigenvector, node-major; the decay makes low frequencies learn first.
-    """
-    length = (nodes[edges[:, 0]] - nodes[edges[:, 1]]).norm(dim=1)
-    weight = torch.exp(-0.5 * (length / length.median()) ** 2).double()
-    adjacency = torch.zeros(len(nodes), len(nodes), dtype=torch.float64)
-    adjacency[edges[:, 0], edges[:, 1]] = weight
-    adjacency[edges[:, 1], edges[:, 0]] = weight
-    scale = adjacency.sum(1).clamp(min=1e-6).rsqrt()
-    values, vectors = torch.linalg.eigh(
-        torch.eye(len(nodes), dtype=torch.float64) - scale[:, None] * adjacency * scale[None]
-    )
-    harmonics = -(-count // 3)
-    knee = values[min(6, harmonics - 1)].clamp(min=1e-6)
-    amplitude = len(nodes) ** 0.5 / torch.sqrt(1 + 3 * values[:harmonics] / knee)
-    fields = torch.zeros(harmonics, 3, len(nodes), 3, dtype=torch.float64)
-    for axis in range(3):
-        fields[:, axis, :, axis] = (vectors[:, :harmonics] * amplitude).T
-    return fields.reshape(3 * harmonics, -1)[:count].float()
+SMOOTH_FIELDS = 250  # that refinement, or a start from landmarks, may add to the learned identity
 
 
 class FaceModel(nn.Module):
     """v = v_bar + S OC(theta_s) alpha + E delta, r = r_bar + theta_r beta (paper section 3).
 
-    `spectral` > 0 writes theta_s as coefficients times that many graph-Laplacian fields (fewer, smoother degrees of
-    freedom); 0 learns it freely, as the paper does. `complement_rank` is how many expression directions identity
-    may not use: None for all (the paper), 0 for none. `residual_expressions` > 0 learns that many expressions more, on
+    `smooth_basis` writes theta_s as coefficients times smooth, nearly symmetric fields (fewer degrees of freedom, and
+    what is seen on one cheek is known of the other); without it theta_s is free, as in the paper. `complement_rank` is
+    how many expression directions identity may not use: None for all (the paper), 0 for none.
+    `residual_expressions` > 0 learns that many expressions more, on
     the graph, which a frame adds to t: t_f = t + OC_e(theta_e) epsilon_f; the paper has none, its successors do
     (Learning Complete 3D Morphable Face Models from Images and Videos). The reflectance basis is stored padded, see
     `pad_columns`; `backend` is passed to every operation, and in training `decoder` keeps factors of that basis'
@@ -56,9 +30,8 @@ class FaceModel(nn.Module):
 
     complement: Tensor  # [3G, r], Q
     smooth: Tensor  # [SMOOTH_FIELDS, 3G] mm
-    spectrum: Tensor | None  # [spectral, 3G]
     expression_span: Tensor | None  # [3G, r], complement of residual expressions
-    residual_basis: nn.Parameter | None  # [Ke, spectral or 3G], theta_e
+    residual_basis: nn.Parameter | None  # [Ke, SMOOTH_FIELDS or 3G], theta_e
 
     def __init__(
         self,
@@ -66,7 +39,7 @@ class FaceModel(nn.Module):
         identity_dim: int,
         reflectance_dim: int,
         complement_rank: int | None,
-        spectral: int,
+        smooth_basis: bool,
         residual_expressions: int = 0,
     ) -> None:
         super().__init__()
@@ -77,13 +50,11 @@ class FaceModel(nn.Module):
         self.decoder: LowRankAdam | None = None
         self.register_buffer("complement", template.complement_basis(complement_rank), persistent=False)
         self.register_buffer("smooth", smooth_fields(template.nodes, SMOOTH_FIELDS), persistent=False)
-        if spectral:
-            spectrum = graph_spectrum(template.nodes, template.node_edges, spectral)
-            initial = torch.randn(identity_dim, spectral) * (0.085 / spectral**0.5)
+        self.smooth_basis = smooth_basis
+        if smooth_basis:
+            initial = torch.randn(identity_dim, len(self.smooth)) * (0.085 / len(self.smooth) ** 0.5)
         else:
-            spectrum = None
             initial = torch.randn(identity_dim, 3 * self.num_nodes) * 0.05
-        self.register_buffer("spectrum", spectrum, persistent=False)
         self.identity_basis = nn.Parameter(initial)
         self.reflectance_mean = nn.Parameter(template.colors.flatten().clone())
         self.reflectance_basis = nn.Parameter(pad_columns(torch.randn(reflectance_dim, 3 * self.num_vertices) * 0.01))
@@ -93,7 +64,7 @@ class FaceModel(nn.Module):
         span = self.template.complement_basis(None) if count else None
         self.register_buffer("expression_span", span, persistent=False)
         identities, fields = self.identity_basis.shape
-        taken = identities if span is None or self.spectrum is not None else identities + span.shape[1]
+        taken = identities if span is None or self.smooth_basis else identities + span.shape[1]
         if count and count > fields - taken:
             raise ValueError(
                 f"{count} residual expressions do not fit: of {fields} fields on the graph {taken} are taken; "
@@ -109,18 +80,19 @@ class FaceModel(nn.Module):
 
     def displacements(
         self,
-        alpha: Tensor,  # [B, K], or [B, K + SMOOTH_FIELDS] where refined
+        alpha: Tensor,  # [B, K + N], 0 <= N <= SMOOTH_FIELDS
     ) -> Tensor:  # [B, G, 3] mm
         """Node displacements t = OC(theta_s) alpha; OC removes the span of the expressions' basis Q.
 
-        Refinement also uses smooth fields that are not learned: what alpha has beyond K are their coefficients.
+        A start from landmarks and refinement also use smooth fields that are not learned: what alpha has beyond K are
+        the coefficients of the first N.
         """
         # No kernel of ours: the largest of these products reads 3 MB (500 x 1563 floats), reflectance's reads 333 MB.
         learned = len(self.identity_basis)
         field = self._on_graph(alpha[:, :learned] @ self.identity_basis)
         field = field - (field @ self.complement) @ self.complement.T
         if alpha.shape[1] > learned:
-            field = field + alpha[:, learned:] @ self.smooth
+            field = field + alpha[:, learned:] @ self.smooth[: alpha.shape[1] - learned]
         return rearrange(field, "b (g c) -> b g c", c=3)
 
     def residual(
@@ -197,7 +169,7 @@ class FaceModel(nn.Module):
 
     def _on_graph(self, coefficients: Tensor) -> Tensor:
         """Displacement fields [N, 3G] from what is learned of them."""
-        return coefficients if self.spectrum is None else coefficients @ self.spectrum
+        return coefficients @ self.smooth if self.smooth_basis else coefficients
 
     def _mesh(self, template: FaceTemplate | None) -> FaceTemplate:
         if template is None:

@@ -13,14 +13,15 @@ from fmlfast.camera import project
 from fmlfast.contour import slide_landmarks
 from fmlfast.frames import Codes, Frames
 from fmlfast.kernels.deviation import deviation
+from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.photometric import photometric
-from fmlfast.kernels.rasterize import rasterize
-from fmlfast.kernels.shading import shade_vertices
+from fmlfast.kernels.shading import shade_sh, shade_vertices
 from fmlfast.kernels.sparsity import chromaticity, sparsity
-from fmlfast.kernels.visibility import vertex_visibility
+from fmlfast.light import light_from_image
 from fmlfast.losses import displacement_loss, expression_loss, landmark_loss, membrane_loss
 from fmlfast.network import masked_mean
 from fmlfast.system import FML
+from fmlfast.visible import visible_weights
 
 
 @dataclass(frozen=True)
@@ -43,27 +44,6 @@ class LossWeights:
     """Deviation of the reflectance from its mean; without it light bakes into skin."""
 
 
-def visible_weights(
-    model: FML,
-    camera: Tensor,  # [F, V, 3] mm
-    normals: Tensor,  # [F, V, 3]
-    Ks: Tensor,  # [F, 3, 3]
-    size: int,
-) -> Tensor:  # [F, V]
-    """How much the photometric term counts each vertex: its region's weight where it is visible, 0 else."""
-    regions = model.template.regions
-    weight = torch.maximum(regions["face"], regions["eyes"])
-    if model.config.visibility == "zbuffer":
-        depth = rasterize(camera, model.template.triangles, Ks, size, size, backend=model.backend).depth
-        return weight * vertex_visibility(camera, normals, Ks, depth, model.backend)
-    points, axes = (values.transpose(1, 2).contiguous() for values in (camera, normals))  # [F, 3, V]: fast rows
-    x, y, z = points.unbind(1)
-    u, v = ((Ks[:, :2] @ points) / z[:, None]).unbind(1)
-    inside = (u > 0) & (u < size) & (v > 0) & (v < size)
-    facing = (axes * points).sum(1) < -0.2 * torch.sqrt(x * x + y * y + z * z)
-    return weight * (facing & inside)
-
-
 def objective(
     model: FML,
     frames: Frames,
@@ -71,9 +51,11 @@ def objective(
     weights: LossWeights,
     photometric_ramp: float = 1.0,
     detach_geometry: bool = False,
+    fit_light: bool = False,
 ) -> dict[str, Tensor]:  # term -> [B]
     """Weighted loss terms. `photometric_ramp` scales the photometric term and 0 leaves it out; `detach_geometry`
-    keeps it from moving geometry, so that light and reflectance settle first."""
+    keeps it from moving geometry, so that light and reflectance settle first; `fit_light` takes the light that fits the
+    image best instead of that of `codes`, as a constant."""
     size = frames.images.shape[-1]
     subjects, count = frames.mask.shape
     Ks = frames.Ks.flatten(0, 1)
@@ -112,15 +94,27 @@ def objective(
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_geometry):
                 camera = model.face.geometry(displacements, *pose, residual=residual).flatten(0, 1)
             reflectance = model.reflectance(codes)
-        with record_function("fmlfast::shading"):
-            light = codes.sh.flatten(0, 1)
-            colors, normals = shade_vertices(camera, model.template.triangles, reflectance, light, model.backend)
-        with record_function("fmlfast::visibility"), torch.no_grad():
-            visible = visible_weights(model, camera.detach(), normals.detach(), Ks, size)
-            visible = visible * frames.mask.flatten()[:, None]
+        light, linear = codes.sh.flatten(0, 1), frames.linear.flatten(0, 1)
+
+        def seen(normals: Tensor) -> Tensor:
+            with record_function("fmlfast::visibility"), torch.no_grad():
+                visible = visible_weights(model, camera.detach(), normals.detach(), Ks, size)
+                return visible * frames.mask.flatten()[:, None]
+
+        if fit_light:
+            with record_function("fmlfast::shading"):
+                normals = vertex_normals(camera, model.template.triangles, model.backend)
+            visible = seen(normals)
+            with record_function("fmlfast::shading"):
+                light = light_from_image(linear, camera, Ks, reflectance, normals, visible)
+                colors = shade_sh(reflectance, normals, light, model.backend)
+        else:
+            with record_function("fmlfast::shading"):
+                colors, normals = shade_vertices(camera, model.template.triangles, reflectance, light, model.backend)
+            visible = seen(normals)
         with record_function("fmlfast::photometric"):
             difference, sampled = photometric(
-                frames.linear.flatten(0, 1), camera, Ks, colors, visible, weights.photometric_kind, model.backend
+                linear, camera, Ks, colors, visible, weights.photometric_kind, model.backend
             )
             terms["photometric"] = photometric_ramp * weights.photometric * over_frames(difference)
         with record_function("fmlfast::regularisers"):

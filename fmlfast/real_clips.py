@@ -13,18 +13,20 @@ from torch import Tensor
 from fmlfast.alignment import LANDMARKS_66, fit_pose
 from fmlfast.camera import project
 from fmlfast.data.shards import Clip, ClipRef, list_clips, read_clip
-from fmlfast.estimates import Estimate, estimate, fit_light
+from fmlfast.estimates import Estimate, estimate
 from fmlfast.evaluate import measure
 from fmlfast.frames import Codes, Frames
 from fmlfast.kernels.photometric import sample_bilinear
+from fmlfast.light import fit_light
 from fmlfast.metrics import similarity_align
-from fmlfast.objective import LossWeights, objective, visible_weights
+from fmlfast.objective import LossWeights, objective
 from fmlfast.refine import refine
 from fmlfast.renderer import vertex_normals
 from fmlfast.rotation import rotation_from_axis_angle
 from fmlfast.system import FML, load_template
 from fmlfast.tally import MEAN_FACE, Tally, rounded
 from fmlfast.template import FaceTemplate
+from fmlfast.visible import visible_weights
 
 FIT_STEPS = 200  # of pose and expression to landmarks; twice as many lower the error by less than 1%
 STAGES = ("network", "refined")

@@ -148,7 +148,8 @@ class _Unknowns:
         self.subjects = len(codes.identity)
         dim, fields = model.config.identity_dim, len(model.face.smooth)
         code = torch.cat([codes.identity[:, :dim], codes.reflectance], 1) - model.code_mean
-        smooth = code.new_zeros(self.subjects, fields) if codes.identity.shape[1] == dim else codes.identity[:, dim:]
+        began = codes.identity[:, dim:]
+        smooth = torch.nn.functional.pad(began, (0, fields - began.shape[1]))
         whitened = torch.linalg.lstsq(model.code_factor.T, code.T).solution.T
         still = torch.zeros_like(codes.translation)
         parts = {"code": whitened, "smooth": smooth, "turn": still, "shift": still}

@@ -109,7 +109,8 @@ class TrainingStep:
             codes = self.model.codes(self.model.observe(frames, noise, keep), self.encoder)
         # Cut at the codes: the decoder's share of their gradient comes with its step, in one pass over the basis.
         cut = Codes(**{k: v.detach().requires_grad_(k != "reflectance") for k, v in vars(codes).items()})
-        losses = objective(self.model, frames, cut, self.weights, float(photometric), detach_geometry)
+        fit_light = self.model.config.light_fit
+        losses = objective(self.model, frames, cut, self.weights, float(photometric), detach_geometry, fit_light)
         terms = {name: value.mean() for name, value in losses.items()}
         if photometric:
             terms["photometric"] = terms["photometric"] * self.photometric

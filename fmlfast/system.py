@@ -18,10 +18,13 @@ from fmlfast.alignment import CROP_HALF_WIDTH, LANDMARKS_66, Alignment, align_to
 from fmlfast.face_model import FaceModel
 from fmlfast.frames import Codes, Frames
 from fmlfast.kernels._backend import Backend
+from fmlfast.light import fitted_light
 from fmlfast.network import Encoder
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
+from fmlfast.shape_fit import ShapeFit, ShapeStart
 from fmlfast.template import FaceTemplate
 
+START_FIELDS = 120  # smooth fields that landmarks may start from: more cost time and gain little
 PLAIN_DEPTH_WIDTH = 2.2 * CROP_HALF_WIDTH  # mm that an unaligned crop spans at the face's usual depth
 
 
@@ -47,14 +50,18 @@ class ModelConfig:
     reflectance_dim: int = 500
     complement_rank: int | None = None
     """Expression directions that identity may not use: None for all (the paper), 0 for none."""
-    spectral: int = 0
-    """Smooth graph fields that span the identity basis; 0 learns it freely (the paper)."""
+    smooth_basis: bool = False
+    """Learn the identity basis within smooth, nearly symmetric fields on the graph; False learns it freely (paper)."""
     aligned_crop: bool = True
     """Turn, scale and shift the network's input by the landmarks; False feeds the plain crop (the paper)."""
     landmark_input: bool = True
     """Feed the aligned landmarks to the network beside the image; False is the paper's setting."""
     pose_init: bool = True
     """Start the pose from a closed-form fit to the landmarks; False predicts all of it (the paper)."""
+    shape_init: bool = True
+    """Start shape and expressions, too, from a fit of smooth fields to the landmarks of all frames; needs pose_init."""
+    light_fit: bool = True
+    """Fit light to the image in closed form, given geometry and reflectance; False predicts it (the paper)."""
     signed_expressions: bool = False
     """Let expression coefficients be negative; blendshapes are made for positive ones."""
     visibility: Literal["zbuffer", "backface"] = "zbuffer"
@@ -74,7 +81,7 @@ class Observation:
     Ks: Tensor  # [F, 3, 3] px
     size: int  # px, side of the frames
     alignment: Alignment
-    pose: tuple[Tensor, Tensor] | None  # [F, 3, 3], [F, 3] mm
+    start: ShapeStart | None
 
 
 class FML(nn.Module):
@@ -95,12 +102,16 @@ class FML(nn.Module):
             config.identity_dim,
             config.reflectance_dim,
             config.complement_rank,
-            config.spectral,
+            config.smooth_basis,
             config.residual_expressions,
         )
         self.num_expressions = len(self.template.expressions)
         codes = config.identity_dim + config.reflectance_dim
-        side = 2 * len(LANDMARKS_66) * config.landmark_input + 13 * config.pose_init
+        if config.shape_init and not config.pose_init:
+            raise ValueError("shape_init starts from the pose of pose_init; switch both on, or shape_init off")
+        self.shape_fit = ShapeFit(self.template, self.face.smooth, START_FIELDS) if config.shape_init else None
+        started = START_FIELDS + self.num_expressions if config.shape_init else 0
+        side = 2 * len(LANDMARKS_66) * config.landmark_input + 13 * config.pose_init + started
         of_frames = 33 + self.num_expressions + config.residual_expressions
         self.encoder = Encoder(config.input_size, config.channels, config.width, side, codes, of_frames)
         # Mean and square root of the covariance of codes over training subjects: the prior that refinement uses.
@@ -132,7 +143,8 @@ class FML(nn.Module):
 
     def encode(self, frames: Frames) -> Codes:
         """Codes of the subjects in `frames`."""
-        return self.codes(self.observe(frames))
+        codes = self.codes(self.observe(frames))
+        return fitted_light(self, frames, codes) if self.config.light_fit else codes
 
     @torch.no_grad()
     def observe(
@@ -148,19 +160,24 @@ class FML(nn.Module):
         landmarks = (frames.landmarks if noise is None else frames.landmarks + noise)[:, :, used].flatten(0, 1)
         Ks = frames.Ks.flatten(0, 1)
         alignment = align_to_front(landmarks, self.landmark_points)
-        pose = fit_pose(landmarks, Ks, self.landmark_points) if self.config.pose_init else None
-        side = self._side_features(landmarks, Ks, alignment, pose)
+        start = None
+        if self.config.pose_init:
+            start = ShapeStart(*fit_pose(landmarks, Ks, self.landmark_points))
+            if self.shape_fit is not None:
+                confidence = (frames.confidence[:, :, used] * frames.mask[..., None]).flatten(0, 1)
+                start = self.shape_fit(landmarks, confidence, Ks, start, len(frames.mask))
+        side = self._side_features(landmarks, Ks, alignment, start)
         inputs = self._network_input(frames.images, alignment)
         shown = None
         if side is not None and keep is not None and self.config.landmark_input:
             points = keep[:, :, used].flatten(0, 1).float().repeat_interleave(2, 1)
             shown = F.pad(points, (0, side.shape[1] - points.shape[1]), value=1.0)
-        return Observation(inputs, frames.mask, side, shown, Ks, size, alignment, pose)
+        return Observation(inputs, frames.mask, side, shown, Ks, size, alignment, start)
 
     def codes(self, seen: Observation, encoder: nn.Module | None = None) -> Codes:
         """Codes from what the network sees; `encoder` may be a data-parallel wrapper of the model's."""
         codes, raw = (encoder or self.encoder)(seen.inputs, seen.mask, seen.side, seen.shown)
-        return self._codes(codes, raw, seen.Ks, seen.size, seen.alignment, seen.pose)
+        return self._codes(codes, raw, seen.Ks, seen.size, seen.alignment, seen.start)
 
     def displacements(self, codes: Codes) -> Tensor:
         """Graph node displacements of identity, [B, G, 3] mm."""
@@ -197,12 +214,12 @@ class FML(nn.Module):
         return flat.unflatten(0, images.shape[:2])
 
     def _side_features(
-        self, landmarks: Tensor, Ks: Tensor, alignment: Alignment, pose: tuple[Tensor, Tensor] | None
+        self, landmarks: Tensor, Ks: Tensor, alignment: Alignment, start: ShapeStart | None
     ) -> Tensor | None:
-        """Aligned landmarks and the starting pose as the aligned crop shows it, [F, N]."""
+        """Aligned landmarks, the starting pose as the aligned crop shows it, and the starting shape, [F, N]."""
         parts = [alignment.to_crop(landmarks).flatten(1)] if self.config.landmark_input else []
-        if pose is not None:
-            rotation, translation = pose
+        if start is not None:
+            rotation, translation = start.rotation, start.translation
             unroll = rotation_about_view(-alignment.roll)
             scale = alignment.scale / Ks[:, 0, 0]  # rays in half a crop: how close the camera is
             center = to_rays(alignment.offset[:, None], Ks)[:, 0]
@@ -210,6 +227,9 @@ class FML(nn.Module):
             depth = torch.stack([translation[:, 2] * scale / CROP_HALF_WIDTH, scale * 4], 1).log()
             turned = (unroll @ rotation @ constant(FRONTAL, rotation.dtype, rotation.device)).flatten(1)
             parts.append(torch.cat([turned, (unroll[:, :2, :2] @ shift[..., None])[..., 0], depth], 1))
+        if start is not None and start.smooth is not None and start.expression is not None:
+            frames = len(landmarks) // len(start.smooth)
+            parts += [start.smooth.repeat_interleave(frames, 0), start.expression]
         return torch.cat(parts, 1) if parts else None
 
     def _codes(
@@ -219,7 +239,7 @@ class FML(nn.Module):
         Ks: Tensor,
         size: int,
         alignment: Alignment,
-        pose: tuple[Tensor, Tensor] | None,
+        start: ShapeStart | None,
     ) -> Codes:
         flat = raw.flatten(0, 1)
         turn, shift, light, delta, epsilon = flat.split(
@@ -229,10 +249,10 @@ class FML(nn.Module):
         frontal = constant(FRONTAL, flat.dtype, flat.device)
         focal = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1]], 1)
         roll = rotation_about_view(alignment.roll)
-        if pose is not None:
-            rotation, start = pose
-            depth = start[:, 2] * torch.exp(0.1 * shift[:, 2])
-            center, scale = start[:, :2] / start[:, 2:], 20.0 / start[:, 2:]
+        if start is not None:
+            rotation, place = start.rotation, start.translation
+            depth = place[:, 2] * torch.exp(0.1 * shift[:, 2])
+            center, scale = place[:, :2] / place[:, 2:], 20.0 / place[:, 2:]
         elif self.config.aligned_crop:
             rotation = roll @ frontal
             depth = CROP_HALF_WIDTH * focal[:, 0] / alignment.scale * torch.exp(0.2 * shift[:, 2])
@@ -245,9 +265,17 @@ class FML(nn.Module):
         ray = center + (roll[:, :2, :2] @ shift[:, :2, None])[..., 0] * scale
         translation = torch.cat([ray, torch.ones_like(ray[:, :1])], 1) * depth[:, None]
         sh = light.unflatten(1, (9, 3)) + torch.eye(9, 1, device=flat.device) * 0.75
-        # Small at the start and never dead: an expression begins near 0.03 with a slope of 0.08.
-        delta = 0.3 * delta if self.config.signed_expressions else F.softplus(3 * delta - 2.5) / 3
         alpha, beta = codes.split([self.config.identity_dim, self.config.reflectance_dim], 1)
+        began = None if start is None else start.expression
+        if self.config.signed_expressions:
+            delta = 0.3 * delta if began is None else began + 0.3 * delta
+        elif began is None:
+            # Small at the start and never dead: an expression begins near 0.03 with a slope of 0.08.
+            delta = F.softplus(3 * delta - 2.5) / 3
+        else:
+            delta = F.softplus(10 * began - 2.5 + delta) / 10  # the same of what it starts from, where it is large
+        if start is not None and start.smooth is not None:
+            alpha = torch.cat([alpha, start.smooth], 1)
         shape = raw.shape[:2]
         return Codes(
             identity=alpha,

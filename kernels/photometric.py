@@ -230,8 +230,8 @@ def _sample(
     uv: Tensor,  # [F, V, 2]
 ) -> Tensor:  # [F, C, V]
     """`sample_bilinear` with any colour where the position is NaN, whose backward pass would read wild addresses."""
-    size = uv.new_tensor([images.shape[3], images.shape[2]])
-    grid = uv.nan_to_num(0.0, torch.inf, -torch.inf) / size * 2 - 1
+    u, v = uv.nan_to_num(0.0, torch.inf, -torch.inf).unbind(-1)
+    grid = torch.stack([u * (2 / images.shape[3]) - 1, v * (2 / images.shape[2]) - 1], -1)
     return F.grid_sample(images, grid[:, None], padding_mode="border", align_corners=False)[:, :, 0]
 
 

@@ -60,7 +60,7 @@ SMALL = ModelConfig(
     identity_dim=6,
     reflectance_dim=4,
     complement_rank=10,
-    spectral=30,
+    smooth_basis=True,
 )
 
 

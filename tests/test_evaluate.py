@@ -15,10 +15,9 @@ from fmlfast import metrics
 from fmlfast.alignment import LANDMARKS_66, fit_pose
 from fmlfast.camera import project
 from fmlfast.data.shards import list_clips, read_clip, read_meta, read_truth, write_meta
-from fmlfast.estimates import Estimate, estimates, fit_light, mean_face
+from fmlfast.estimates import Estimate, estimates, mean_face
 from fmlfast.evaluate import evaluate, evaluate_run, evaluation_template, measure
 from fmlfast.frames import Frames
-from fmlfast.kernels.shading import shade_sh
 from fmlfast.system import FML
 from fmlfast.tally import METRICS, Tally
 from fmlfast.template import FaceTemplate
@@ -235,17 +234,6 @@ def test_clips_of_another_template_are_refused(synthetic_folder: Path, tmp_path:
 def test_every_level_of_the_template_is_measured_on_the_same_mesh() -> None:
     levels = [evaluation_template(FaceTemplate.default(level)).level for level in (0, 1)]
     assert levels == [1, 1]
-
-
-def test_known_light_is_recovered() -> None:
-    generator = torch.Generator().manual_seed(3)
-    normals = torch.nn.functional.normalize(torch.randn(2, 400, 3, generator=generator), dim=-1)
-    reflectance = 0.2 + 0.6 * torch.rand(2, 400, 3, generator=generator)
-    sh = torch.randn(2, 9, 3, generator=generator)
-    colors = shade_sh(reflectance, normals, sh)
-    weights = (torch.rand(2, 400, generator=generator) > 0.4).float()
-    spoiled = torch.where(weights[..., None] > 0, colors, 7.0)
-    torch.testing.assert_close(fit_light(spoiled, reflectance, normals, weights), sh, atol=0.02, rtol=0.02)
 
 
 def test_the_mean_face_is_posed_by_its_landmarks(synthetic_folder: Path) -> None:

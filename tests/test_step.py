@@ -40,7 +40,7 @@ def plain_step(model: FML, adam: torch.optim.Adam, batch: Batch, phase: Phase, c
     """What TrainingStep does, with one graph, one optimiser and every gradient written out."""
     frames, noise, keep = augment(batch, AugmentConfig())
     codes = model.codes(model.observe(frames, noise, keep))
-    losses = objective(model, frames, codes, LossWeights(), phase.photometric, phase.detach_geometry)
+    losses = objective(model, frames, codes, LossWeights(), phase.photometric, phase.detach_geometry, fit_light=True)
     terms = {name: value.mean() for name, value in losses.items()}
     adam.zero_grad()
     torch.stack(list(terms.values())).sum().backward()
@@ -89,7 +89,7 @@ def test_the_gradient_of_codes_is_whole_though_the_graph_is_cut(batches: list[Ba
     other.model.face.decoder = None
     frames, noise, keep = augment(batches[0], AugmentConfig())
     codes = other.model.codes(other.model.observe(frames, noise, keep))
-    losses = objective(other.model, frames, codes, LossWeights(), FULL.photometric)
+    losses = objective(other.model, frames, codes, LossWeights(), FULL.photometric, fit_light=True)
     torch.stack([value.mean() for value in losses.values()]).sum().backward()
     for (name, parameter), whole in zip(
         step.model.encoder.named_parameters(), other.model.encoder.parameters(), strict=True

@@ -23,7 +23,6 @@ def variants(base: Config) -> dict[str, Changes]:
         found[str(size)] = {
             "model.identity_dim": size,
             "model.reflectance_dim": max(1, size * model.reflectance_dim // model.identity_dim),
-            "model.spectral": max(size, model.spectral) if model.spectral else 0,
         }
     return found
 

@@ -14,7 +14,7 @@ from benchmarks.experiments.summary import number, table, text, verdict
 from fmlfast import metrics
 from fmlfast.data.shards import list_clips, read_truth
 from fmlfast.evaluate import evaluation_template
-from fmlfast.face_model import graph_spectrum
+from fmlfast.smooth_fields import smooth_fields
 from fmlfast.system import FML
 from fmlfast.template import FaceTemplate
 from train import Config
@@ -45,7 +45,7 @@ def measure_model(model: FML, case: Case) -> Measured:
     scans = true_neutrals(case, "train", template, None)[:, inside]
     learned = cut(identity_space(model))
     dims = len(learned.basis)
-    fields = graph_spectrum(model.template.nodes.cpu(), model.template.node_edges.cpu(), dims)
+    fields = smooth_fields(model.template.nodes.cpu(), dims)
     complement = model.face.complement.cpu()
     spaces = {LEARNED: (learned, unseen), FIELDS: (cut(field_space(template, fields, complement)), unseen)}
     spaces[ON_TRAINING] = (learned, scans[: len(unseen)])

@@ -1,0 +1,139 @@
+"""A starting shape from landmarks: smooth fields, expressions and poses that explain all frames of a subject."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fmlfast._constants import constant
+from fmlfast.alignment import LANDMARKS_66, NUM_JAW, to_rays
+from fmlfast.contour import select_contour
+from fmlfast.rotation import rotation_from_axis_angle, skew
+from fmlfast.template import FaceTemplate
+
+_INNER, _JAW = 2.0, 3.5  # mm, how far a detected point lies from where it belongs
+_EXPRESSION = 0.25  # spread of expression coefficients
+_OUTLIER = 3.0  # spreads beyond which a point counts less
+_STEPS = 2  # four come no closer
+_STILL = 1e-4  # keeps the pose of a frame without landmarks where it is
+
+
+@dataclass(frozen=True)
+class ShapeStart:
+    """Where the network's answers start from: F = B*M frames of B subjects."""
+
+    rotation: Tensor  # [F, 3, 3]
+    translation: Tensor  # [F, 3] mm
+    smooth: Tensor | None = None  # [B, N] coefficients of smooth fields
+    expression: Tensor | None = None  # [F, E], at least 0
+
+
+class ShapeFit(nn.Module):
+    """Gauss-Newton on the 66 landmarks of all frames of a subject, jointly, with Gaussian priors; nothing is learned.
+
+    Unknowns are coefficients of smooth fields (standard normal), and of each frame pose and expressions. The unknowns
+    of frames are eliminated, so a step solves one small system a frame and one a subject. Jaw points slide to the
+    silhouette of the current estimate.
+    """
+
+    points: Tensor  # [P, 3] mm: the candidates of the 17 jaw points, then 49 inner points
+    fields: Tensor  # [P, 3, N]
+    expressions: Tensor  # [P, 3, E]
+
+    def __init__(self, template: FaceTemplate, smooth: Tensor, count: int) -> None:
+        """template: whose landmarks are fitted; smooth [., 3G] mm: displacement fields on its graph, of which the first
+        `count` are used."""
+        super().__init__()
+        inner = list(LANDMARKS_66[NUM_JAW:])
+        triangles = torch.cat([template.jaw_triangles.flatten(), template.landmark_triangles[inner]])
+        weights = torch.cat([template.jaw_barycentrics.flatten(0, 1), template.landmark_barycentrics[inner]])
+        corners = template.triangles.long()[triangles]  # [P, 3]
+
+        def on_points(values: Tensor) -> Tensor:  # [V, ...] -> [P, ...]
+            return torch.einsum("pk,pk...->p...", weights, values[corners])
+
+        skinning = torch.zeros(len(template.vertices), len(template.nodes))
+        skinning.scatter_add_(1, template.skin_indices.long(), template.skin_weights)
+        moved = smooth[:count].view(-1, len(template.nodes), 3)
+        self.register_buffer("points", on_points(template.vertices), persistent=False)
+        self.register_buffer("fields", torch.einsum("pg,ngc->pcn", on_points(skinning), moved), persistent=False)
+        expressions = on_points(template.expressions.movedim(0, -1))
+        self.register_buffer("expressions", expressions, persistent=False)
+        self.candidates = template.jaw_triangles.shape[1]
+
+    @torch.no_grad()
+    def forward(
+        self,
+        landmarks: Tensor,  # [F, 66, 2] px
+        confidence: Tensor,  # [F, 66], 0 for frames that do not count
+        Ks: Tensor,  # [F, 3, 3] px
+        start: ShapeStart,  # its pose only
+        subjects: int,
+    ) -> ShapeStart:
+        """The best fit after a few steps from the template's pose."""
+        rays, rotation, translation = to_rays(landmarks, Ks), start.rotation, start.translation
+        frames, kinds = len(rays), self.expressions.shape[2]
+        smooth = rays.new_zeros(subjects, self.fields.shape[2])
+        expression = rays.new_zeros(frames, kinds)
+        spread = constant((_JAW,) * NUM_JAW + (_INNER,) * (len(LANDMARKS_66) - NUM_JAW), rays.dtype, rays.device)
+        precision = rays.new_zeros(6 + kinds)
+        precision[:6], precision[6:] = _STILL, _EXPRESSION**-2
+        for _ in range(_STEPS):
+            own = smooth.repeat_interleave(frames // subjects, 0)
+            shape = self.points.flatten() + own @ self.fields.flatten(0, 1).T + expression @ self._flat_expressions
+            turned = shape.view(frames, -1, 3) @ rotation.mT
+            camera = turned + translation[:, None]
+            chosen = self._slide(camera[..., :2] / camera[..., 2:])  # [F, 66]
+            turned, camera = (x.gather(1, chosen[..., None].expand(-1, -1, 3)) for x in (turned, camera))
+            inverse, distance = 1 / camera[..., 2:].clamp(min=1.0), translation[:, 2:, None]
+            projected = camera[..., :2] * inverse
+            error = (rays - projected) * distance  # mm at the face
+            weight = confidence / spread.square() / (1 + error.square().sum(-1) / (_OUTLIER * spread).square())
+            root = weight.sqrt()[..., None]
+            to_image = (distance * inverse * root)[..., None] * torch.cat(
+                [
+                    torch.eye(2, dtype=rays.dtype, device=rays.device).expand(frames, len(spread), 2, 2),
+                    -projected[..., None],
+                ],
+                -1,
+            )  # [F, 66, 2, 3]
+            to_model = to_image @ rotation[:, None]
+            by_shape = (to_model @ self.fields[chosen]).flatten(1, 2)  # [F, 132, N]
+            by_frame = torch.cat([to_image @ -skew(turned), to_image, to_model @ self.expressions[chosen]], -1)
+            by_frame, error = by_frame.flatten(1, 2), (error * root).flatten(1)[..., None]
+            along_frame = by_frame.mT @ error - precision[:, None] * _padded(expression)
+            cross = by_frame.mT @ by_shape  # [F, 6 + E, N]
+            solved = _solve(by_frame.mT @ by_frame + torch.diag(precision), torch.cat([cross, along_frame], -1))
+            hessian = by_shape.mT @ by_shape - cross.mT @ solved[..., :-1]
+            along_shape = by_shape.mT @ error - cross.mT @ solved[..., -1:]
+            hessian, along_shape = (x.unflatten(0, (subjects, -1)).sum(1) for x in (hessian, along_shape))
+            identity = torch.eye(smooth.shape[1], dtype=rays.dtype, device=rays.device)
+            step = _solve(hessian + identity, along_shape - smooth[..., None])[..., 0]
+            moved = step.repeat_interleave(frames // subjects, 0)[..., None]
+            change = (solved[..., -1:] - solved[..., :-1] @ moved)[..., 0]
+            smooth = smooth + step
+            rotation = rotation_from_axis_angle(change[:, :3].clamp(-0.5, 0.5)) @ rotation
+            translation = translation + change[:, 3:6]
+            expression = (expression + change[:, 6:]).clamp(min=0.0)
+        return ShapeStart(rotation, translation, smooth, expression)
+
+    @property
+    def _flat_expressions(self) -> Tensor:  # [E, 3P]
+        return self.expressions.flatten(0, 1).T
+
+    def _slide(self, rays: Tensor) -> Tensor:
+        """Which of the points stand for the 66 landmarks seen at `rays` [F, P, 2]: [F, 66]."""
+        jaw = NUM_JAW * self.candidates
+        strips, center = rays[:, :jaw].unflatten(1, (NUM_JAW, -1)), rays[:, jaw:].mean(1)
+        first = torch.arange(NUM_JAW, device=rays.device) * self.candidates
+        inner = torch.arange(jaw, rays.shape[1], device=rays.device).expand(len(rays), -1)
+        return torch.cat([select_contour(strips, center) + first, inner], 1)
+
+
+def _padded(expression: Tensor) -> Tensor:
+    """[F, E] -> [F, 6 + E, 1]: the prior of a frame's unknowns pulls at expressions only."""
+    return nn.functional.pad(expression, (6, 0))[..., None]
+
+
+def _solve(matrices: Tensor, right: Tensor) -> Tensor:
+    return torch.linalg.solve_ex(matrices, right, check_errors=not right.is_cuda)[0]  # looking waits for a GPU
