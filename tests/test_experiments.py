@@ -303,13 +303,15 @@ def test_pca_finds_the_space_of_its_scans(random: torch.Generator) -> None:
 
 def test_the_identity_space_holds_the_models_faces(model: FML) -> None:
     model.code_mean.normal_()
+    with torch.no_grad():
+        model.face.identity_basis.mul_(20.0)  # untrained it hardly moves the face
     space = identity_space(model)
     assert space.basis.shape[0] == SMALL.identity_dim
     codes = torch.randn(3, SMALL.identity_dim, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         shapes = model.face.neutral(model.face.displacements(codes), FaceTemplate.default(1))
     face = FaceTemplate.default(1).regions["face"]
-    assert best_fit(space, shapes, face, rounds=60).max() < 1e-3 < best_fit(space.leading(5), shapes, face).min()
+    assert best_fit(space, shapes, face, rounds=60).max() < 1e-2 < best_fit(space.leading(3), shapes, face).min()
     lengths = space.basis.flatten(1).norm(dim=1)
     assert (lengths.diff() <= 1e-9).all()
 
