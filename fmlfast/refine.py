@@ -13,7 +13,7 @@ from fmlfast.rotation import rotation_from_axis_angle
 from fmlfast.system import FML
 
 # Codes start near the answer, so the image may pull harder than in training, and expressions be held tighter.
-REFINEMENT = LossWeights(photometric=10.0, expression=0.1)
+REFINEMENT = LossWeights(photometric=30.0, expression=0.2)
 
 # How far an early step of Adam moves each unknown, in its own unit.
 _RATES = {"code": 0.1, "smooth": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02, "residual": 0.05}
