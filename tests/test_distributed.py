@@ -241,8 +241,8 @@ def settings(run: Path, data: Path) -> training.Config:
     return training.Config(
         run=run,
         data=data,
-        model=replace(SMALL, visibility="backface"),
-        loss=LossWeights(photometric=0.3, jaw=0.0),
+        model=replace(SMALL, visibility="backface", shape_init=False, light_fit=False),
+        loss=LossWeights(photometric=0.3, photometric_kind="charbonnier", jaw=0.0),
         rates=Rates(3e-5, 3e-4, 6e-5),
         steps=STEPS,
         batch=8,
@@ -294,7 +294,8 @@ def test_two_processes_train_as_one_does(runs: tuple[Path, str], synthetic_folde
     training.train(settings(folder / "one", synthetic_folder))
     one, two = metrics(folder / "one"), metrics(folder / "two")
     assert [row["step"] for row in two] == list(range(1, STEPS + 1))
-    assert one[-1]["landmarks"] < 0.95 * one[0]["landmarks"]
+    first, last = ([row["landmarks"] for row in some] for some in (one[:10], one[-10:]))
+    assert sum(last) < 0.98 * sum(first)
     for expected, found in zip(one, two, strict=True):
         assert found == pytest.approx(expected, rel=1e-5, abs=1e-5 * expected["loss"])
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)

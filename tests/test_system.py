@@ -34,9 +34,10 @@ def test_padding_frames_change_nothing(model: FML, frames: Frames) -> None:
     padded = frames.only([0, 1, 2, 0])
     padded.mask[:, 3] = False
     a, b = model.encode(three), model.encode(padded)
-    torch.testing.assert_close(a.identity, b.identity)
-    torch.testing.assert_close(a.expression, b.expression[:, :3])
-    torch.testing.assert_close(total(model, three, a), total(model, padded, b))
+    rounding = {"atol": 2e-4, "rtol": 1e-3}  # sums over more rows, of which some are 0
+    torch.testing.assert_close(a.identity, b.identity, **rounding)
+    torch.testing.assert_close(a.expression, b.expression[:, :3], **rounding)
+    torch.testing.assert_close(total(model, three, a), total(model, padded, b), **rounding)
     assert masked_mean(torch.ones(1, 2, 3), torch.tensor([[False, False]])).eq(0).all()
 
 
@@ -144,3 +145,12 @@ def test_resized_clips_keep_their_rays(synthetic_folder: Path) -> None:
     np.testing.assert_allclose(rays[0], rays[1], atol=1e-5)
     source = [np.einsum("mij,mnj->mni", c.crop_to_source[:, :, :2], c.landmarks) for c in (clip, small)]
     np.testing.assert_allclose(source[0], source[1], rtol=1e-4)
+
+
+def test_autocast_around_the_model_rounds_no_geometry(frames: Frames) -> None:
+    model = FML(SMALL).eval()
+    plain = model.encode(frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = model.encode(frames)
+    for a, b in zip(plain.tensors(), inside.tensors(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
