@@ -100,6 +100,17 @@ def fit_pose(
         damping = hessian.diagonal(dim1=1, dim2=2) * 1e-3 + 1e-6
         damped = hessian + torch.diag_embed(damping)
         step = torch.linalg.solve_ex(damped, gradient, check_errors=not rays.is_cuda)[0]  # looking waits for a GPU
-        rotation = rotation_from_axis_angle(step[:, :3].clamp(-0.5, 0.5)) @ rotation
-        translation = translation + step[:, 3:]
+        rotation, translation = step_pose(rotation, translation, step)
     return rotation, translation
+
+
+def step_pose(
+    rotation: Tensor,  # [F, 3, 3]
+    translation: Tensor,  # [F, 3] mm
+    step: Tensor,  # [F, 6] axis and angle, then mm
+) -> tuple[Tensor, Tensor]:  # [F, 3, 3], [F, 3] mm
+    """The pose after a step of Gauss-Newton, which turns by 0.5 an axis at most and at most halves the depth: wild
+    landmarks would put the face behind the camera."""
+    x, y, z = (translation + step[:, 3:]).unbind(1)
+    z = torch.maximum(z, 0.5 * translation[:, 2])
+    return rotation_from_axis_angle(step[:, :3].clamp(-0.5, 0.5)) @ rotation, torch.stack([x, y, z], 1)

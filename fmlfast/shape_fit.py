@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from fmlfast._constants import constant
-from fmlfast.alignment import LANDMARKS_66, NUM_JAW, to_rays
+from fmlfast.alignment import LANDMARKS_66, NUM_JAW, step_pose, to_rays
 from fmlfast.contour import select_contour
-from fmlfast.rotation import rotation_from_axis_angle, skew
+from fmlfast.rotation import skew
 from fmlfast.template import FaceTemplate
 
 _INNER, _JAW = 2.0, 3.5  # mm, how far a detected point lies from where it belongs
@@ -49,15 +49,15 @@ class ShapeFit(nn.Module):
         weights = torch.cat([template.jaw_barycentrics.flatten(0, 1), template.landmark_barycentrics[inner]])
         corners = template.triangles.long()[triangles]  # [P, 3]
 
-        def on_points(values: Tensor) -> Tensor:  # [V, ...] -> [P, ...]
-            return torch.einsum("pk,pk...->p...", weights, values[corners])
+        def on_points(values: Tensor) -> Tensor:  # [P, 3, ...] -> [P, ...]
+            return torch.einsum("pk,pk...->p...", weights, values)
 
-        skinning = torch.zeros(len(template.vertices), len(template.nodes))
-        skinning.scatter_add_(1, template.skin_indices.long(), template.skin_weights)
+        skinning = torch.zeros(*corners.shape, len(template.nodes))  # of these few vertices only
+        skinning.scatter_add_(2, template.skin_indices.long()[corners], template.skin_weights[corners])
         moved = smooth[:count].view(-1, len(template.nodes), 3)
-        self.register_buffer("points", on_points(template.vertices), persistent=False)
+        self.register_buffer("points", on_points(template.vertices[corners]), persistent=False)
         self.register_buffer("fields", torch.einsum("pg,ngc->pcn", on_points(skinning), moved), persistent=False)
-        expressions = on_points(template.expressions.movedim(0, -1))
+        expressions = on_points(template.expressions.movedim(0, -1)[corners])
         self.register_buffer("expressions", expressions, persistent=False)
         self.candidates = template.jaw_triangles.shape[1]
 
@@ -112,8 +112,7 @@ class ShapeFit(nn.Module):
             moved = step.repeat_interleave(frames // subjects, 0)[..., None]
             change = (solved[..., -1:] - solved[..., :-1] @ moved)[..., 0]
             smooth = smooth + step
-            rotation = rotation_from_axis_angle(change[:, :3].clamp(-0.5, 0.5)) @ rotation
-            translation = translation + change[:, 3:6]
+            rotation, translation = step_pose(rotation, translation, change[:, :6])
             expression = (expression + change[:, 6:]).clamp(min=0.0)
         return ShapeStart(rotation, translation, smooth, expression)
 
@@ -136,6 +135,12 @@ def _padded(expression: Tensor) -> Tensor:
 
 
 def _solve(matrices: Tensor, right: Tensor) -> Tensor:
-    """For small symmetric positive definite matrices; through their inverses, which is four times as fast in batches."""
-    factor = torch.linalg.cholesky_ex(matrices, check_errors=not right.is_cuda)[0]  # looking waits for a GPU
-    return torch.cholesky_inverse(factor) @ right
+    """For small symmetric positive definite matrices; 0 where broken landmarks leave none, which spoils nothing else."""
+    factor, failed = torch.linalg.cholesky_ex(matrices)
+    if right.is_cuda:  # where inverting batches may wait, and then cannot be recorded as a graph
+        half = torch.linalg.solve_triangular(factor, right, upper=False)
+        solution = torch.linalg.solve_triangular(factor.mT, half, upper=True)
+    else:  # where that is four times as fast
+        solution = torch.cholesky_inverse(factor) @ right
+    solved = (failed == 0) & solution.isfinite().all(2).all(1)
+    return solution.where(solved[:, None, None], 0.0)

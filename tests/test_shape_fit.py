@@ -101,6 +101,37 @@ def test_outliers_hardly_move_it(truth: Tensor) -> None:
     assert errors(fitted(spoiled, Ks, 2), truth).mean() < 1.3 * errors(fitted(landmarks, Ks, 2), truth).mean()
 
 
+def test_a_broken_frame_spoils_nobody_else(truth: Tensor) -> None:
+    landmarks, Ks = seen(truth)
+    points = TEMPLATE.landmarks(TEMPLATE.vertices)[USED]
+    pose, fit = fit_pose(landmarks, Ks, points), ShapeFit(TEMPLATE, FIELDS, 60)
+    for broken in (torch.nan, torch.inf, 1e12):
+        spoiled = landmarks.clone()
+        spoiled[0, 40] = broken
+        start, whole = (fit(marks, torch.ones(8, 66), Ks, ShapeStart(*pose), 2) for marks in (spoiled, landmarks))
+        assert start.smooth is not None and start.expression is not None
+        assert whole.smooth is not None and whole.expression is not None
+        assert start.smooth.isfinite().all() and start.expression.isfinite().all()
+        torch.testing.assert_close(start.smooth[1], whole.smooth[1], atol=1e-5, rtol=0)
+        torch.testing.assert_close(start.expression[4:], whole.expression[4:], atol=1e-5, rtol=0)
+
+
+def test_a_gpu_and_a_cpu_solve_alike(truth: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = fitted(*seen(truth), 2)
+    monkeypatch.setattr(Tensor, "is_cuda", property(lambda tensor: True), raising=False)
+    there = fitted(*seen(truth), 2)
+    assert here.smooth is not None and there.smooth is not None
+    torch.testing.assert_close(here.smooth, there.smooth, atol=1e-4, rtol=1e-4)
+
+
+def test_wild_landmarks_keep_the_face_before_the_camera() -> None:
+    landmarks = 128 * torch.rand(100, 66, 2, generator=torch.Generator().manual_seed(6))
+    Ks = torch.tensor([[300.0, 0, 64], [0, 300, 64], [0, 0, 1]]).expand(100, 3, 3)
+    points = TEMPLATE.landmarks(TEMPLATE.vertices)[USED]
+    assert (fit_pose(landmarks, Ks, points)[1][:, 2] > 1).all()
+    assert (fitted(landmarks, Ks, 100).translation[:, 2] > 1).all()
+
+
 def test_the_network_starts_there() -> None:
     model = FML(SMALL)
     with pytest.raises(ValueError, match="pose_init"):
