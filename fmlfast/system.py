@@ -109,8 +109,10 @@ class FML(nn.Module):
         codes = config.identity_dim + config.reflectance_dim
         if config.shape_init and not config.pose_init:
             raise ValueError("shape_init starts from the pose of pose_init; switch both on, or shape_init off")
-        self.shape_fit = ShapeFit(self.template, self.face.smooth, START_FIELDS) if config.shape_init else None
-        started = START_FIELDS + self.num_expressions if config.shape_init else 0
+        self.shape_fit, started = None, 0
+        if config.shape_init:
+            self.shape_fit = ShapeFit(self.template, self.face.smooth, START_FIELDS)
+            started = self.shape_fit.fields.shape[2] + self.num_expressions
         side = 2 * len(LANDMARKS_66) * config.landmark_input + 13 * config.pose_init + started
         of_frames = 33 + self.num_expressions + config.residual_expressions
         self.encoder = Encoder(config.input_size, config.channels, config.width, side, codes, of_frames)
@@ -143,8 +145,10 @@ class FML(nn.Module):
 
     def encode(self, frames: Frames) -> Codes:
         """Codes of the subjects in `frames`."""
-        codes = self.codes(self.observe(frames))
-        return fitted_light(self, frames, codes) if self.config.light_fit else codes
+        # Geometry stays float32 within anybody's autocast; the network has its own.
+        with torch.autocast(frames.images.device.type, enabled=False):
+            codes = self.codes(self.observe(frames))
+            return fitted_light(self, frames, codes) if self.config.light_fit else codes
 
     @torch.no_grad()
     def observe(

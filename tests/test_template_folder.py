@@ -1,13 +1,18 @@
 """A user's own head: a folder of OBJ files and landmarks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import SMALL
 
 from fmlfast.color import linear_to_srgb
+from fmlfast.frames import Frames
 from fmlfast.obj import read_obj
+from fmlfast.refine import refine
+from fmlfast.system import FML
 from fmlfast.template import FaceTemplate
 
 EXPRESSIONS = ("jawOpen", "mouthSmileLeft", "eyeBlinkRight")
@@ -54,6 +59,14 @@ def folder(tmp_path: Path, source: FaceTemplate) -> Path:
     lines = [f"{triangle} {' '.join(f'{b:.6f}' for b in weights)}" for triangle, weights in rows]
     (path / "landmarks.txt").write_text("# iBUG 68\n" + "\n".join(lines) + "\n")
     return path
+
+
+def test_a_graph_of_few_nodes_has_fewer_smooth_fields(folder: Path, frames: Frames) -> None:
+    template = FaceTemplate.from_folder(folder, unit="cm", num_nodes=30)
+    model = FML(replace(SMALL, smooth_basis=False, complement_rank=0), template).eval()
+    codes = model.encode(frames)
+    assert codes.identity.shape == (2, SMALL.identity_dim + 90)
+    assert refine(model, frames, codes, 1).identity.shape == codes.identity.shape
 
 
 def test_round_trip(folder: Path, source: FaceTemplate) -> None:
