@@ -48,8 +48,10 @@ def reconstruct(
     from fmlfast.reconstruction import check_new
     from fmlfast.reconstruction import reconstruct as run
 
+    if not images:
+        raise ValueError("no images given; name at least one photo or video of the person")
     if out is None:
-        out = Path("out") / (images[0].stem if images else "")
+        out = Path("out") / images[0].stem
     check_new(out)  # before the work, not after it
     result = run(images, checkpoint, face=face, refine=refine, frames=frames)
     result.save(out)

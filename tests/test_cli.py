@@ -97,7 +97,7 @@ def test_bad_input_is_one_line_and_no_output(photo, tmp_path, model, capsys):
     assert "existing exists; remove it or choose another" in reconstruct(photo, out=existing)
     assert "no such file or folder" in fails(["prepare", tmp_path / "no-videos", "--out", out], capsys)
     assert "rate must be positive" in fails(["prepare", photo, "--out", out, "--rate", 0], capsys)
-    assert "no images given" in fails(["reconstruct", "--checkpoint", run, "--out", out], capsys)
+    assert "no images given" in fails(["reconstruct", "--checkpoint", run, "--out", existing], capsys)
     assert sorted(tmp_path.rglob("*")) == before
 
 
