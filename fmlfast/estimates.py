@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 
 from fmlfast.alignment import LANDMARKS_66, fit_pose
-from fmlfast.camera import project
 from fmlfast.frames import Codes, Frames
-from fmlfast.kernels.photometric import sample_bilinear
-from fmlfast.light import fit_light
+from fmlfast.light import light_from_image
 from fmlfast.refine import refine
 from fmlfast.renderer import vertex_normals
 from fmlfast.system import FML
@@ -76,9 +74,9 @@ def mean_face(model: FML, frames: Frames, template: FaceTemplate) -> Estimate:
     mean, count = template.vertices.to(device), len(rotation)
     surface = own.vertices.to(device) @ rotation.mT + translation[:, None]
     reflectance = model.face.reflectance_mean.view(1, -1, 3).repeat(count, 1, 1)
-    normals = vertex_normals(surface, own.triangles.to(device))
+    normals = vertex_normals(surface, own.triangles.to(device), model.backend)
     Ks = frames.Ks[mask]
     visible = visible_weights(model, surface, normals, Ks, frames.images.shape[-1])
-    sh = fit_light(sample_bilinear(frames.linear[mask], project(surface, Ks)), reflectance, normals, visible)
+    sh = light_from_image(frames.linear[mask], surface, Ks, reflectance, normals, visible)
     neutral, posed = mean.repeat(len(mask), 1, 1), mean.repeat(count, 1, 1)
     return Estimate(neutral, posed, rotation, translation, surface, reflectance, sh)

@@ -17,7 +17,7 @@ from fmlfast.visible import visible_weights
 if TYPE_CHECKING:
     from fmlfast.system import FML
 
-_MOST = 1500  # vertices; more do not make 27 numbers better known
+_ENOUGH = 1500  # vertices; more do not make 27 numbers better known
 _OUTLIER = 0.15  # colour difference beyond which a vertex counts less: hair, hands, highlights
 _ROUNDS = 3
 _DAMPING = (5e-5, 1e-3, 1e-3, 1e-3, 2e-3, 2e-3, 2e-3, 2e-3, 2e-3)  # a face shows less than half of the sphere
@@ -60,8 +60,8 @@ def light_from_image(
     normals: Tensor,  # [F, V, 3]
     visible: Tensor,  # [F, V]
 ) -> Tensor:  # [F, 9, 3]
-    """`fit_light` over evenly picked vertices where the image shows them."""
-    pick = slice(None, None, max(1, camera.shape[1] // _MOST))
+    """`fit_light` over evenly picked vertices, twice as many as needed at most, where the image shows them."""
+    pick = slice(None, None, max(1, camera.shape[1] // _ENOUGH))
     camera, normals, visible = (x[:, pick].contiguous() for x in (camera, normals, visible))
     own = reflectance[:, pick].repeat_interleave(len(camera) // len(reflectance), 0)
     return fit_light(sample_bilinear(linear, project(camera, Ks)), own, normals, visible)

@@ -11,22 +11,18 @@ import torch
 from torch import Tensor
 
 from fmlfast.alignment import LANDMARKS_66, fit_pose
-from fmlfast.camera import project
 from fmlfast.data.shards import Clip, ClipRef, list_clips, read_clip
 from fmlfast.estimates import Estimate, estimate
 from fmlfast.evaluate import measure
 from fmlfast.frames import Codes, Frames
-from fmlfast.kernels.photometric import sample_bilinear
-from fmlfast.light import fit_light
+from fmlfast.light import fitted_light
 from fmlfast.metrics import similarity_align
 from fmlfast.objective import LossWeights, objective
 from fmlfast.refine import refine
-from fmlfast.renderer import vertex_normals
 from fmlfast.rotation import rotation_from_axis_angle
 from fmlfast.system import FML, load_template
 from fmlfast.tally import MEAN_FACE, Tally, rounded
 from fmlfast.template import FaceTemplate
-from fmlfast.visible import visible_weights
 
 FIT_STEPS = 200  # of pose and expression to landmarks; twice as many lower the error by less than 1%
 STAGES = ("network", "refined")
@@ -234,6 +230,7 @@ def fit_frames(
     turn, shift = (torch.zeros_like(translation, requires_grad=True) for _ in range(2))
     expression = translation.new_zeros(subjects, count, model.num_expressions, requires_grad=True)
     residual = translation.new_zeros(subjects, count, model.config.residual_expressions)  # too fine for landmarks
+    dark = translation.new_zeros(subjects, count, 9, 3)
     free = [turn, shift, expression]
     rates = (0.01, 0.01, 0.03)  # radians, shares of the depth, blendshape coefficients
     optimizer = torch.optim.Adam(
@@ -241,15 +238,14 @@ def fit_frames(
     )
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.1, FIT_STEPS)
 
-    def current(sh: Tensor) -> Codes:
+    def current() -> Codes:
         moved = translation + shift * translation[..., 2:]
         turned = rotation_from_axis_angle(turn) @ rotation
-        return Codes(identity, reflectance, turned, moved, sh, expression, residual)
+        return Codes(identity, reflectance, turned, moved, dark, expression, residual)
 
-    dark = translation.new_zeros(subjects, count, 9, 3)
     for _ in range(FIT_STEPS):
         with torch.enable_grad():
-            terms = objective(model, frames, current(dark), LossWeights(), photometric_ramp=0.0)
+            terms = objective(model, frames, current(), LossWeights(), photometric_ramp=0.0)
             gradients = torch.autograd.grad((terms["landmarks"] + terms["expression"]).sum(), free)
         for value, gradient in zip(free, gradients, strict=True):
             value.grad = gradient
@@ -257,14 +253,7 @@ def fit_frames(
         schedule.step()
         if not model.config.signed_expressions:
             expression.clamp_(min=0.0)
-    codes = current(dark)
-    surface = model.camera_vertices(codes).flatten(0, 1)
-    normals = vertex_normals(surface, model.template.triangles)
-    visible = visible_weights(model, surface, normals, Ks, frames.images.shape[-1])
-    sampled = sample_bilinear(frames.linear.flatten(0, 1), project(surface, Ks))
-    skin = model.reflectance(codes).repeat_interleave(count, 0)
-    light = fit_light(sampled, skin, normals, visible).view_as(dark)
-    return Codes(**{name: value.detach() for name, value in vars(current(light)).items()})
+    return fitted_light(model, frames, current().map(torch.detach))
 
 
 def _held_out(frames: dict[str, dict[str, Tensor]], people: list[str], refs: list[ClipRef]) -> dict[str, Any]:
