@@ -273,7 +273,7 @@ def fit_code_prior(model: FML, clips: ClipDataset, most: int = 512, batch: int =
     for first in range(0, min(most, len(clips)), batch):
         some = [clips[i] for i in range(first, min(first + batch, most, len(clips)))]
         frames = Frames.from_clips(some, clips.size).to(model.code_mean.device)
-        found = model.encode(frames)
+        found = model.codes(model.observe(frames))  # without light, which would be fitted for nothing
         codes.append(torch.cat([found.identity[:, : model.config.identity_dim], found.reflectance], 1))
     stacked = torch.cat(codes)
     share = len(stacked) / (len(stacked) + 32)  # few clips hardly move what the model knew

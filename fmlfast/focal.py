@@ -26,7 +26,8 @@ def focal_factor(model: FML, frames: Frames) -> Tensor:  # [B]
     losses = []
     for tried in _TRIED:
         scaled = scale_focal(frames, frames.Ks.new_full(frames.mask.shape[:1], tried))
-        loss = refine_measured(model, scaled, model.encode(scaled), _STEPS, photometric=False)[1]
+        start = model.codes(model.observe(scaled))  # landmarks need no light
+        loss = refine_measured(model, scaled, start, _STEPS, photometric=False)[1]
         losses.append(loss + _PRIOR * math.log(tried) ** 2)
     cost, place = torch.stack(losses, 1), frames.Ks.new_tensor(_TRIED).log()  # [B, 5], [5], evenly spaced
     middle = cost.argmin(1).clamp(1, len(_TRIED) - 2)
