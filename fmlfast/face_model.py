@@ -21,15 +21,14 @@ class FaceModel(nn.Module):
     `smooth_basis` writes theta_s as coefficients times smooth, nearly symmetric fields (fewer degrees of freedom, and
     what is seen on one cheek is known of the other); without it theta_s is free, as in the paper. `complement_rank` is
     how many expression directions identity may not use: None for all (the paper), 0 for none.
-    `residual_expressions` > 0 learns that many expressions more, on
-    the graph, which a frame adds to t: t_f = t + OC_e(theta_e) epsilon_f; the paper has none, its successors do
-    (Learning Complete 3D Morphable Face Models from Images and Videos). The reflectance basis is stored padded, see
-    `pad_columns`; `backend` is passed to every operation, and in training `decoder` keeps factors of that basis'
-    gradient; neither is part of a checkpoint.
+    `residual_expressions` > 0 learns that many expressions more, on the graph, which a frame adds to t:
+    t_f = t + OC_e(theta_e) epsilon_f; the paper has none, its successors do (Learning Complete 3D Morphable Face Models
+    from Images and Videos). The reflectance basis is stored padded, see `pad_columns`; `backend` is passed to every
+    operation, and in training `decoder` keeps factors of that basis' gradient; neither is part of a checkpoint.
     """
 
     complement: Tensor  # [3G, r], Q
-    smooth: Tensor  # [SMOOTH_FIELDS, 3G] mm
+    smooth: Tensor  # [min(SMOOTH_FIELDS, 3G), 3G] mm
     expression_span: Tensor | None  # [3G, r], complement of residual expressions
     residual_basis: nn.Parameter | None  # [Ke, SMOOTH_FIELDS or 3G], theta_e
 

@@ -114,7 +114,7 @@ class ClipTensors:
 class Codes(SubjectBatch):
     """Everything the model knows of B subjects in M frames each."""
 
-    identity: Tensor  # [B, K] alpha
+    identity: Tensor  # [B, K + N] alpha, then coefficients of the first N smooth fields; N may be 0
     reflectance: Tensor  # [B, Kr] beta
     rotation: Tensor  # [B, M, 3, 3] model frame -> camera frame
     translation: Tensor  # [B, M, 3] mm

@@ -105,7 +105,10 @@ class Reconstruction:
         )
 
     def parameters(self) -> dict[str, object]:
-        """Everything but the meshes as JSON types: codes, cameras, poses, light, expressions, landmarks."""
+        """Everything but the meshes as JSON types: codes, cameras, poses, light, expressions, landmarks.
+
+        Coefficients of smooth fields stand behind those of the learned basis in `identity`.
+        """
         codes, template = self.codes, self.template
         photos = [
             {

@@ -135,7 +135,7 @@ def _padded(expression: Tensor) -> Tensor:
 
 
 def _solve(matrices: Tensor, right: Tensor) -> Tensor:
-    """For small symmetric positive definite matrices; 0 where broken landmarks leave none, which spoils nothing else."""
+    """For small symmetric positive definite matrices; 0 where broken landmarks leave none, so that others stay."""
     factor, failed = torch.linalg.cholesky_ex(matrices)
     if right.is_cuda:  # where inverting batches may wait, and then cannot be recorded as a graph
         half = torch.linalg.solve_triangular(factor, right, upper=False)
