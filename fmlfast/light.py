@@ -17,7 +17,7 @@ from fmlfast.visible import visible_weights
 if TYPE_CHECKING:
     from fmlfast.system import FML
 
-_ENOUGH = 1500  # vertices; more do not make 27 numbers better known
+_ENOUGH = 700  # vertices; more do not make 27 numbers better known
 _OUTLIER = 0.15  # colour difference beyond which a vertex counts less: hair, hands, highlights
 _ROUNDS = 3
 _DAMPING = (5e-5, 1e-3, 1e-3, 1e-3, 2e-3, 2e-3, 2e-3, 2e-3, 2e-3)  # a face shows less than half of the sphere
@@ -34,21 +34,21 @@ def fit_light(
 
     Weights fall with the squared difference as Geman and McClure's; frames without visible vertices get no light.
     """
-    basis = (sh_basis(normals)[..., None, :] * reflectance[..., None]).movedim(2, 1)  # [F, 3, V, 9]
-    target = sampled.mT[..., None]  # [F, 3, V, 1]
-    total = (reflectance * weights[..., None]).sum(1).clamp(min=1e-6)
-    ambient = (sampled * weights[..., None]).sum(1) / total  # [F, 3]
-    light = torch.nn.functional.pad(ambient[..., None], (0, 8))[..., None]  # [F, 3, 9, 1]
-    start, damping = light, constant(_DAMPING, light.dtype, light.device)
+    basis = sh_basis(normals)  # [F, V, 9]
+    products = (basis[..., None] * basis[..., None, :]).flatten(2)  # [F, V, 81]
+    ambient = (sampled * weights[..., None]).sum(1) / (reflectance * weights[..., None]).sum(1).clamp(min=1e-6)
+    light = start = torch.nn.functional.pad(ambient[..., None], (0, 8))  # [F, 3, 9]
+    damping = constant(_DAMPING, light.dtype, light.device)
     for turn in range(_ROUNDS):
         outlier = _OUTLIER * (2 if turn == 0 else 1)  # ambient light is a rough start
-        squared = (basis @ light - target).square().sum(1)[..., 0]  # [F, V]
+        squared = (reflectance * (basis @ light.mT) - sampled).square().sum(-1)  # [F, V]
         share = weights / (1 + squared / outlier**2).square()
-        share = (share / share.sum(1, keepdim=True).clamp(min=1e-6))[:, None, :, None]
-        system, right = (basis * share).mT @ basis, (basis * share).mT @ target
-        damped = system[..., :1, :1] * damping[:, None] + 1e-9
-        light = torch.linalg.solve_ex(system + torch.diag_embed(damped[..., 0]), right + damped * start)[0]
-    return light[..., 0].mT.contiguous()
+        pull = (share / share.sum(1, keepdim=True).clamp(min=1e-6))[..., None] * reflectance  # [F, V, 3]
+        system = ((pull * reflectance).mT @ products).unflatten(2, (9, 9))  # [F, 3, 9, 9]
+        damped = system[..., 0, :1] * damping + 1e-9
+        right = (pull * sampled).mT @ basis + damped * start
+        light = torch.linalg.solve_ex(system + torch.diag_embed(damped), right[..., None])[0][..., 0]
+    return light.mT.contiguous()
 
 
 @torch.no_grad()
