@@ -31,7 +31,7 @@ from fmlfast.kernels._backend import choose_backend
 from fmlfast.objective import LossWeights
 from fmlfast.pictures import reconstruction_panel
 from fmlfast.profiling import profile_steps
-from fmlfast.report import write_report
+from fmlfast.report import machine, write_report
 from fmlfast.run_log import FiniteWatch, Log
 from fmlfast.step import Phase, Rates, TrainingStep
 from fmlfast.system import FML, ModelConfig
@@ -225,7 +225,7 @@ def train_model(config: Config, world: World) -> None:
     if start < config.steps:
         model.face.decoder = None
         fit_code_prior(model, clips)
-        model.eval().save(config.run, train=_plain(config))
+        model.eval().save(config.run, train=_plain(config), machine=machine())
         save_state(state, model, step.optimizers, config.steps)
 
 

@@ -198,9 +198,10 @@ def _settings(config: dict[str, Any]) -> str:
     return f'<h2>Configuration</h2><div class="settings">{"".join(tables)}</div>'
 
 
-def _machine() -> str:
+def machine() -> dict[str, str]:
+    """Where this process runs, and on what."""
     cuda = torch.cuda.is_available()
-    facts = {
+    return {
         "device": torch.cuda.get_device_name() if cuda else _cpu_name(),
         "cpu threads": f"{torch.get_num_threads()} of {os.cpu_count()}",
         "torch": torch.__version__,
@@ -208,7 +209,11 @@ def _machine() -> str:
         "system": f"{platform.system()} {platform.machine()}",
         "commit": _commit() or "not in a git checkout",
     }
-    return f'<h2>Machine</h2><div class="settings"><section>{_facts_table(facts.items())}</section></div>'
+
+
+def _machine() -> str:
+    facts = machine().items()
+    return f'<h2>Machine</h2><div class="settings"><section>{_facts_table(facts)}</section></div>'
 
 
 # --------------------------------------------------------------------------------------------------------- helpers

@@ -168,7 +168,8 @@ class FML(nn.Module):
         if self.config.pose_init:
             start = ShapeStart(*fit_pose(landmarks, Ks, self.landmark_points))
             if self.shape_fit is not None:
-                confidence = (frames.confidence[:, :, used] * frames.mask[..., None]).flatten(0, 1)
+                counts = frames.mask[..., None] if keep is None else keep[:, :, used] & frames.mask[..., None]
+                confidence = (frames.confidence[:, :, used] * counts).flatten(0, 1)
                 start = self.shape_fit(landmarks, confidence, Ks, start, len(frames.mask))
         side = self._side_features(landmarks, Ks, alignment, start)
         inputs = self._network_input(frames.images, alignment)

@@ -1,0 +1,39 @@
+"""Puts a finished run into the package as the model that ships: `python tools/ship_model.py RUN "its command"`.
+
+Matrices are stored in half precision, which halves the file; loading makes them float32 again.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from fmlfast._atomic import atomic_path
+from fmlfast.pretrained import FOLDER
+from fmlfast.system import FML
+
+
+def main(run: Path, command: str) -> None:
+    FML.load(run)  # or an error that says what is wrong with it
+    tensors = load_file(run / "model.safetensors")
+    small = {
+        name: value.half() if value.ndim > 1 and name.startswith(("encoder", "face")) else value
+        for name, value in tensors.items()
+    }
+    config = json.loads((run / "config.json").read_text())
+    config["made_by"] = {"command": command, "data": "synthetic people alone"}
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with atomic_path(FOLDER / "model.safetensors") as path:
+        save_file(small, path)
+        path.chmod(0o644)
+    with atomic_path(FOLDER / "config.json") as path:
+        path.write_text(json.dumps(config, indent=2) + "\n")
+    lost = max(float((value.float() - tensors[name]).abs().max()) for name, value in small.items())
+    print(f"{FOLDER}: {(FOLDER / 'model.safetensors').stat().st_size / 1e6:.1f} MB, weights off by {lost:.1g} at most")
+
+
+if __name__ == "__main__":
+    torch.set_grad_enabled(False)
+    main(Path(sys.argv[1]), sys.argv[2])
