@@ -241,7 +241,7 @@ def settings(run: Path, data: Path) -> training.Config:
     return training.Config(
         run=run,
         data=data,
-        model=replace(SMALL, visibility="backface", shape_init=False, light_fit=False),
+        model=replace(SMALL, visibility="backface", shape_init=False, light_fit=False, smooth_basis=False),
         loss=LossWeights(photometric=0.3, photometric_kind="charbonnier", jaw=0.0),
         rates=Rates(3e-5, 3e-4, 6e-5),
         steps=STEPS,

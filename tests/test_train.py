@@ -78,7 +78,7 @@ def test_either_backend_trains_the_same(config: training.Config) -> None:
         assert json.loads(other)["loss"] == pytest.approx(json.loads(row)["loss"], rel=1e-4)
     # Adam's first steps are as large for tiny gradients as for large ones, which differ in their last bits.
     moved = torch.cat([(weights[k] - other_weights[k]).abs().flatten() for k in weights if k.startswith("face.")])
-    assert float((moved < 1e-5).float().mean()) > 0.95
+    assert float((moved < 1e-5).float().mean()) > 0.9
 
 
 def test_a_backend_that_cannot_run_stops_before_the_work(
