@@ -68,7 +68,7 @@ def test_a_step_is_adams_step(batches: list[Batch], phase: Phase, clip: float) -
         terms, expected = step(batch, phase), plain_step(model, adam, batch, phase, clip)
         assert terms.keys() == expected.keys()
         for name, value in terms.items():
-            # The second step starts from weights of which Adam moved those with tiny gradients by their rounding errors.
+            # The second step starts from weights of which Adam moved some by rounding errors of tiny gradients.
             torch.testing.assert_close(value, expected[name], rtol=1e-3 if index else 1e-5, atol=1e-7)
         if index:
             continue
