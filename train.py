@@ -28,13 +28,14 @@ from fmlfast.distributed import World
 from fmlfast.evaluate import evaluate_run
 from fmlfast.frames import Frames
 from fmlfast.kernels._backend import choose_backend
+from fmlfast.model_config import ModelConfig
 from fmlfast.objective import LossWeights
 from fmlfast.pictures import reconstruction_panel
 from fmlfast.profiling import profile_steps
 from fmlfast.report import machine, write_report
 from fmlfast.run_log import FiniteWatch, Log
 from fmlfast.step import Phase, Rates, TrainingStep
-from fmlfast.system import FML, ModelConfig
+from fmlfast.system import FML
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,7 @@ def measure(
     model.eval()
     try:
         for start in range(0, len(refs), batch):
-            part = [_first_frames(read_clip(ref), longest) for ref in refs[start : start + batch]]
+            part = [read_clip(ref).part(0, longest) for ref in refs[start : start + batch]]
             stacked = Frames.from_clips(part, model.config.image_size, longest)
             people = [clip.subject for clip in part for _ in range(clip.frames)]
             target = _target(stacked, part, truth, template)
@@ -190,12 +190,6 @@ def _read_truth(folder: Path, split: str, template: FaceTemplate) -> Truth | Non
     if made_from != template.fingerprint:
         raise ValueError(f"{folder} was made from template {made_from}, the model has {template.fingerprint}")
     return read_truth(folder, split)
-
-
-def _first_frames(clip: Clip, frames: int) -> Clip:
-    """The clip without what follows its first `frames`."""
-    names = ("images", "landmarks", "confidence", "Ks", "crop_to_source", "times")
-    return replace(clip, **{name: getattr(clip, name)[:frames] for name in names})
 
 
 def _target(frames: Frames, clips: list[Clip], truth: Truth | None, template: FaceTemplate) -> _Target:

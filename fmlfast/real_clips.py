@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from fmlfast.alignment import LANDMARKS_66, fit_pose
-from fmlfast.data.shards import Clip, ClipRef, list_clips, read_clip
+from fmlfast.data.shards import ClipRef, list_clips, read_clip
 from fmlfast.estimates import Estimate, estimate
 from fmlfast.evaluate import measure
 from fmlfast.frames import Codes, Frames
 from fmlfast.light import fitted_light
 from fmlfast.metrics import similarity_align
+from fmlfast.model_config import load_template
 from fmlfast.objective import LossWeights, objective
 from fmlfast.refine import refine
 from fmlfast.rotation import rotation_from_axis_angle
-from fmlfast.system import FML, load_template
+from fmlfast.system import FML
 from fmlfast.tally import MEAN_FACE, Tally, rounded
 from fmlfast.template import FaceTemplate
 
@@ -138,17 +139,12 @@ def _faces(model: FML, refs: list[ClipRef], parts: list[Part], refine_steps: int
     faces: dict[str, Faces] = {stage: {} for stage in STAGES}
     for start in range(0, len(parts), batch):
         some = parts[start : start + batch]
-        clips = [_cut(read_clip(refs[number]), first, last) for number, first, last in some]
+        clips = [read_clip(refs[number]).part(first, last) for number, first, last in some]
         frames = Frames.from_clips(clips, model.config.image_size).to(model.code_mean.device)
         codes = model.encode(frames)
         for stage, answer in zip(STAGES, (codes, refine(model, frames, codes, steps=refine_steps)), strict=True):
             faces[stage] |= zip(some, zip(answer.identity.cpu(), answer.reflectance.cpu(), strict=True), strict=True)
     return faces
-
-
-def _cut(clip: Clip, first: int, last: int) -> Clip:
-    names = ("images", "landmarks", "confidence", "Ks", "crop_to_source", "times")
-    return replace(clip, **{name: getattr(clip, name)[first:last] for name in names})
 
 
 def _consistency(model: FML, identity: Tensor, people: list[str]) -> dict[str, dict[str, float | None]]:

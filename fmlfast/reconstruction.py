@@ -24,12 +24,13 @@ from fmlfast.export import SUFFIXES, write_mesh
 from fmlfast.focal import focal_factor, scale_focal
 from fmlfast.frames import Codes, Frames
 from fmlfast.metrics import landmark_nme
+from fmlfast.model_config import load_template
 from fmlfast.overlay import face_opacity, overlay, panel
 from fmlfast.photos import Photo, read_photos
 from fmlfast.pretrained import default_checkpoint
 from fmlfast.refine import refine as refine_codes
 from fmlfast.renderer import shade_vertices
-from fmlfast.system import FML, load_template
+from fmlfast.system import FML
 from fmlfast.template import FaceTemplate
 
 CONVENTIONS = (

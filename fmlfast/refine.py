@@ -14,6 +14,7 @@ from fmlfast.system import FML
 
 # Codes start near the answer, so the image may pull harder than in training, and expressions be held tighter.
 REFINEMENT = LossWeights(photometric=30.0, expression=0.2)
+PRIOR, SMOOTH = 0.05, 0.0025  # weights of the whitened codes and of the smooth fields' coefficients
 
 # How far an early step of Adam moves each unknown, in its own unit.
 _RATES = {"code": 0.1, "smooth": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02, "residual": 0.05}
@@ -27,8 +28,8 @@ def refine(
     codes: Codes,
     steps: int = 50,
     weights: LossWeights = REFINEMENT,
-    prior: float = 0.05,
-    smooth: float = 0.0025,
+    prior: float = PRIOR,
+    smooth: float = SMOOTH,
 ) -> Codes:
     """Codes that explain `frames` better than the encoder's.
 
@@ -60,8 +61,8 @@ def refine_measured(
     codes: Codes,
     steps: int,
     weights: LossWeights = REFINEMENT,
-    prior: float = 0.05,
-    smooth: float = 0.0025,
+    prior: float = PRIOR,
+    smooth: float = SMOOTH,
     photometric: bool = True,
 ) -> tuple[Codes, Tensor]:  # and [B]
     """As `refine`, with the loss that each subject ended with, infinite for 0 steps; without `photometric` landmarks

@@ -80,7 +80,8 @@ class ShapeFit(nn.Module):
         precision[:6], precision[6:] = _STILL, _EXPRESSION**-2
         for _ in range(_STEPS):
             own = smooth.repeat_interleave(frames // subjects, 0)
-            shape = self.points.flatten() + own @ self.fields.flatten(0, 1).T + expression @ self._flat_expressions
+            moved = own @ self.fields.flatten(0, 1).T + expression @ self.expressions.flatten(0, 1).T
+            shape = self.points.flatten() + moved
             turned = shape.view(frames, -1, 3) @ rotation.mT
             camera = turned + translation[:, None]
             chosen = self._slide(camera[..., :2] / camera[..., 2:])  # [F, 66]
@@ -109,16 +110,12 @@ class ShapeFit(nn.Module):
             identity = torch.eye(smooth.shape[1], dtype=rays.dtype, device=rays.device)
             hessian = rows.mT @ rows - held.mT @ given[..., :-1] + identity
             step = _solve(hessian, along_shape - smooth[..., None])[..., 0]
-            moved = step.repeat_interleave(frames // subjects, 0)[..., None]
-            change = (solved[..., -1:] - solved[..., :-1] @ moved)[..., 0]
+            own = step.repeat_interleave(frames // subjects, 0)[..., None]
+            change = (solved[..., -1:] - solved[..., :-1] @ own)[..., 0]
             smooth = smooth + step
             rotation, translation = step_pose(rotation, translation, change[:, :6])
             expression = (expression + change[:, 6:]).clamp(min=0.0)
         return ShapeStart(rotation, translation, smooth, expression)
-
-    @property
-    def _flat_expressions(self) -> Tensor:  # [E, 3P]
-        return self.expressions.flatten(0, 1).T
 
     def _slide(self, rays: Tensor) -> Tensor:
         """Which of the points stand for the 66 landmarks seen at `rays` [F, P, 2]: [F, 66]."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from fmlfast.face_model import FaceModel
 from fmlfast.frames import Codes, Frames
 from fmlfast.kernels._backend import Backend
 from fmlfast.light import fitted_light
+from fmlfast.model_config import ModelConfig, load_template
 from fmlfast.network import Encoder
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.shape_fit import ShapeFit, ShapeStart
@@ -29,54 +30,12 @@ PLAIN_DEPTH_WIDTH = 2.2 * CROP_HALF_WIDTH  # mm that an unaligned crop spans at 
 
 
 @dataclass(frozen=True)
-class ModelConfig:
-    """The architecture: what a checkpoint needs to be loaded."""
-
-    template: str = "default"
-    """"default", or a folder for FaceTemplate.from_folder."""
-    template_unit: Literal["mm", "cm", "m"] = "mm"
-    """Unit of that folder's files."""
-    level: int = 2
-    """Subdivision level of the mesh that is trained: 0, 1 or 2."""
-    image_size: int = 240
-    """Side in px of the images that the losses see."""
-    input_size: int = 240
-    """Side in px of the network's input."""
-    channels: tuple[int, ...] = (64, 128, 256, 384)
-    """Channels of the tower's stride-2 stages."""
-    width: int = 512
-    """Width of the dense layers."""
-    identity_dim: int = 500
-    reflectance_dim: int = 500
-    complement_rank: int | None = None
-    """Expression directions that identity may not use: None for all (the paper), 0 for none."""
-    smooth_basis: bool = False
-    """Learn the identity basis within smooth, nearly symmetric fields on the graph; False learns it freely (paper)."""
-    aligned_crop: bool = True
-    """Turn, scale and shift the network's input by the landmarks; False feeds the plain crop (the paper)."""
-    landmark_input: bool = True
-    """Feed the aligned landmarks to the network beside the image; False is the paper's setting."""
-    pose_init: bool = True
-    """Start the pose from a closed-form fit to the landmarks; False predicts all of it (the paper)."""
-    shape_init: bool = True
-    """Start shape and expressions, too, from a fit of smooth fields to the landmarks of all frames; needs pose_init."""
-    light_fit: bool = True
-    """Fit light to the image in closed form, given geometry and reflectance; False predicts it (the paper)."""
-    signed_expressions: bool = False
-    """Let expression coefficients be negative; blendshapes are made for positive ones."""
-    visibility: Literal["zbuffer", "backface"] = "zbuffer"
-    """Which vertices the photometric term may see."""
-    residual_expressions: int = 0
-    """Expressions learned beside the fixed ones, of movements that neither these nor identity make; the paper: 0."""
-
-
-@dataclass(frozen=True)
 class Observation:
     """What the network sees of F = B*M frames, and where its answers start from."""
 
     inputs: Tensor  # [B, M, 3, s, s] sRGB in [0, 1]
     mask: Tensor  # [B, M] bool
-    side: Tensor | None  # [F, N] aligned landmarks and starting pose
+    side: Tensor | None  # [F, N] aligned landmarks, starting pose and shape
     shown: Tensor | None  # [F, N] 0 where a side feature is hidden, 1 else
     Ks: Tensor  # [F, 3, 3] px
     size: int  # px, side of the frames
@@ -334,10 +293,3 @@ class FML(nn.Module):
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{folder / 'model.safetensors'} does not hold this model: {error}") from error
         return model.eval().to(device)
-
-
-def load_template(config: ModelConfig) -> FaceTemplate:
-    """The template that a config names, at its level."""
-    if config.template == "default":
-        return FaceTemplate.default(config.level)
-    return FaceTemplate.from_folder(config.template, unit=config.template_unit, level=config.level)

@@ -12,7 +12,8 @@ import torch
 from fmlfast.data.shards import list_clips, read_clip
 from fmlfast.data.synthetic import SyntheticConfig, generate
 from fmlfast.frames import Frames
-from fmlfast.system import FML, ModelConfig
+from fmlfast.model_config import ModelConfig
+from fmlfast.system import FML
 
 torch.set_num_threads(1)
 

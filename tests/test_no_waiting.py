@@ -22,9 +22,10 @@ from fmlfast.data.draws import Batch
 from fmlfast.data.loader import ClipDataset, training_batches
 from fmlfast.distributed import World
 from fmlfast.kernels._cache import TensorCache
+from fmlfast.model_config import ModelConfig
 from fmlfast.objective import LossWeights
 from fmlfast.step import Phase, Rates, TrainingStep
-from fmlfast.system import FML, ModelConfig
+from fmlfast.system import FML
 
 READS = {"_local_scalar_dense", "is_nonzero", "equal", "_linalg_check_errors"}
 COUNTS = {"nonzero", "masked_select", "bincount", "_unique2", "unique_dim", "unique_consecutive"}

@@ -75,7 +75,7 @@ def test_a_person_in_several_clips_is_compared_across_them(folder: Path, table: 
     with ShardWriter(tmp_path, "test") as writer:
         for clip in clips[:2]:
             for number in range(2):
-                part = real_clips._cut(clip, 2 * number, 2 * number + 2)
+                part = clip.part(2 * number, 2 * number + 2)
                 writer.add(replace(part, key=f"{clip.key}-{number}"))
         writer.add(clips[2])
     found = measure_real(small_model(), tmp_path, refine_steps=0)
@@ -86,7 +86,7 @@ def test_a_person_in_several_clips_is_compared_across_them(folder: Path, table: 
 
     with ShardWriter(tmp_path, "single") as writer:
         for clip in clips:
-            writer.add(real_clips._cut(clip, 0, 1))
+            writer.add(clip.part(0, 1))
     found = measure_real(small_model(), tmp_path, "single", refine_steps=0)
     assert found["consistency"] is None and found["prediction"] is None
 
@@ -95,7 +95,7 @@ def test_single_frames_beside_clips_are_left_out_of_the_prediction(folder: Path,
     """Refined, when codes of identity are longer than those of the mean face."""
     clips = [read_clip(ref) for ref in list_clips(folder, "test")]
     with ShardWriter(tmp_path, "test") as writer:
-        writer.add(real_clips._cut(clips[0], 0, 1))
+        writer.add(clips[0].part(0, 1))
         for clip in clips[1:]:
             writer.add(clip)
     found = measure_real(small_model(), tmp_path, refine_steps=1)["prediction"]

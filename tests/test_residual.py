@@ -12,10 +12,11 @@ from fmlfast.data.augment import AugmentConfig
 from fmlfast.data.loader import ClipDataset, training_batches
 from fmlfast.distributed import World
 from fmlfast.frames import Codes, Frames
+from fmlfast.model_config import ModelConfig
 from fmlfast.objective import LossWeights, objective
 from fmlfast.refine import refine
 from fmlfast.step import Phase, Rates, TrainingStep
-from fmlfast.system import FML, ModelConfig
+from fmlfast.system import FML
 
 WITH = replace(SMALL, residual_expressions=5)
 

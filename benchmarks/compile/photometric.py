@@ -29,9 +29,7 @@ CASES = [
             f"{kind}, {gradients} gradients",
             OPTIONS,
             multiples=("H", "W"),
-            step=InStep("photometric", VERTICES_OF_FRAMES, 128)
-            if (kind, gradients) == ("charbonnier", "both")
-            else None,
+            step=InStep("photometric", VERTICES_OF_FRAMES, 128) if (kind, gradients) == ("geman", "both") else None,
         )
         for kind in ("squared", "charbonnier", "geman")
         for gradients, (size, constants) in GRADIENTS.items()

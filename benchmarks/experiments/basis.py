@@ -16,7 +16,7 @@ SIZES = (16, 32, 64, 128, 256, 500)
 
 
 def variants(base: Config) -> dict[str, Changes]:
-    """Identity of each size, reflectance in step, and as many smooth fields as identity could need."""
+    """Identity of each size, reflectance in step."""
     model = base.model
     found = {}
     for size in SIZES:
@@ -31,7 +31,7 @@ def measure_model(model: FML, case: Case) -> Measured:
     """The evaluation's table, and the least error that the identity space allows for held-out people."""
     template = evaluation_template(model.template.to("cpu"))
     errors = best_fit(
-        identity_space(model), true_neutrals(case, "test", template, case.clips), template.regions["face"]
+        identity_space(model), true_neutrals(case.data, "test", template, case.clips), template.regions["face"]
     )
     fit = Measured(
         {LEARNED: {"fit_mm": float(errors.mean())}}, {LEARNED: {"fit_mm": float(errors.std() / len(errors) ** 0.5)}}
@@ -60,8 +60,8 @@ STUDY = Study(
     name="basis",
     title="Size of the basis",
     about=(
-        "Identity's dimensions from 16 to 500, reflectance's in the default proportion. A basis with more dimensions "
-        "than the default has smooth fields of the graph gets as many fields as dimensions, so it is less smooth too."
+        "Identity's dimensions from 16 to 500, reflectance's in the default proportion. The default's basis lies in "
+        "250 smooth fields of the graph, so more dimensions than that are redundant."
     ),
     variants=variants,
     measure=measure_model,

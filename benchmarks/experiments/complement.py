@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.experiments.disentangling import explained_share, transfer_errors, variance_ratio, within_mm
+from benchmarks.experiments.generalisation import true_neutrals
 from benchmarks.experiments.rows import Row
 from benchmarks.experiments.study import Case, Changes, Measured, Study
 from benchmarks.experiments.summary import number, ratio, table, verdict
@@ -15,6 +16,7 @@ from fmlfast.evaluate import evaluation_template, measure
 from fmlfast.frames import Codes, Frames
 from fmlfast.refine import refine
 from fmlfast.system import FML
+from fmlfast.template import FaceTemplate
 from train import Config
 
 RANKS = {"off": 0, "10 directions": 10, "full": None}
@@ -55,9 +57,7 @@ def measure_model(model: FML, case: Case) -> Measured:
         return torch.from_numpy(truth[key]["expression"]).float()
 
     causes = torch.stack([expressions(ref.key) for ref in refs])  # [N, M, E]
-    true_neutral = template.subdivide(
-        torch.stack([torch.from_numpy(truth[ref.key]["vertices"]).float() for ref in refs])
-    )
+    true_neutral = true_neutrals(case.long_clips, "test", template, case.clips)
     true_moves = torch.einsum("nme,evc->nmvc", causes, template.expressions[:, inside])
     metrics, spread = {}, {}
     for row, pairs in found.items():
@@ -95,7 +95,7 @@ def _split(values: Tensor, people: int) -> Tensor:
     return values.unflatten(0, (people, -1))
 
 
-def _face_and_moves(model: FML, codes: Codes, template, inside: Tensor) -> tuple[Tensor, Tensor]:
+def _face_and_moves(model: FML, codes: Codes, template: FaceTemplate, inside: Tensor) -> tuple[Tensor, Tensor]:
     """Neutral faces [N, V, 3] and what expressions move [N, M, V, 3]."""
     neutral = model.neutral(codes, template).cpu()[:, inside]
     return neutral, model.geometry(codes, template).cpu()[:, :, inside] - neutral[:, None]

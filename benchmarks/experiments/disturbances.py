@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fmlfast.color import linear_to_srgb
+from fmlfast.focal import scale_focal
 from fmlfast.frames import Frames
 from fmlfast.metrics import OUTER_EYES
 
@@ -66,9 +67,7 @@ def side_light(strength: float, frames: Frames) -> Frames:
 
 def focal(factor: float, frames: Frames) -> Frames:
     """Intrinsics with a wrong focal length."""
-    Ks = frames.Ks.clone()
-    Ks[..., (0, 1), (0, 1)] *= factor
-    return replace(frames, Ks=Ks)
+    return scale_focal(frames, frames.Ks.new_full(frames.Ks.shape[:1], factor))
 
 
 def _relit(frames: Frames, linear: Tensor) -> Frames:

@@ -52,7 +52,7 @@ def error_faces(found: Pass, size: int = 148) -> Figure:
     return Figure(
         "error_faces",
         "Where the errors are",
-        np.concatenate([page, colorbar(len(page), top)], 1),
+        _beside_scale(page, top),
         f"Distance of the posed geometry from the truth, drawn on the true face, of the people at the "
         f"{_listed(ERROR_QUANTILES)} quantiles of the refined error, each in the frame closest to the person's mean; "
         f"below, the mean over all people and frames on the mean face. Grey is not evaluated; the scale ends at "
@@ -96,7 +96,7 @@ def mono_multi(found: Pass) -> Figure:
     return Figure(
         "mono_multi",
         "One frame against several",
-        np.concatenate([page, colorbar(len(page), top)], 1),
+        _beside_scale(page, top),
         f"The person whose gain from all frames together is the median over {len(gains)} people "
         f"({gains[person]:.2f} mm): neutral geometry of each frame alone and of all of them, not refined, and its "
         f"distance from the true neutral face. All frames together are better for {better:.0%} of people; the means "
@@ -137,7 +137,7 @@ def quantiles(found: Pass, own: FaceTemplate, size: int = 164) -> Figure:
     return Figure(
         "quantiles",
         "Good and bad examples",
-        np.concatenate([page, colorbar(len(page), top)], 1),
+        _beside_scale(page, top),
         f"People at the {_listed(EXAMPLE_QUANTILES)} quantiles of the error after refinement, best first, each in the "
         f"frame closest to the person's mean; mm are of the frame that is shown.",
         {"people": shown, "scale_mm": top},
@@ -177,6 +177,11 @@ def _draw(surface: Tensor, template: FaceTemplate, colors: Tensor, Ks: Tensor, s
 def _clay(surface: Tensor, template: FaceTemplate, Ks: Tensor, size: int) -> Tensor:
     """Grey geometry [N, size, size, 3] sRGB."""
     return on_paper(*_draw(surface, template, surface[..., :0], Ks, size))
+
+
+def _beside_scale(page: np.ndarray, top: float) -> np.ndarray:
+    """A page [H, W, 3] with the scale of its distances, 0 to `top` mm, on the right."""
+    return np.concatenate([page, colorbar(len(page), top)], 1)
 
 
 def _empty(count: int, size: int) -> Tensor:

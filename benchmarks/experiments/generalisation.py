@@ -25,10 +25,10 @@ LEARNED, ON_TRAINING, FIELDS, TEMPLATE = "learned", "learned, on training people
 CURVE = "components"  # row of the learned space's size
 
 
-def true_neutrals(case: Case, split: str, template: FaceTemplate, most: int | None) -> Tensor:
-    """Neutral faces [N, V, 3] of a split's people on a level of the template."""
-    truth = read_truth(case.data, split)
-    base = [torch.from_numpy(truth[ref.key]["vertices"]).float() for ref in list_clips(case.data, split)[:most]]
+def true_neutrals(folder: Path, split: str, template: FaceTemplate, most: int | None) -> Tensor:
+    """True neutral faces [N, V, 3] mm of the first clips of a split on a level of the template."""
+    truth = read_truth(folder, split)
+    base = [torch.from_numpy(truth[ref.key]["vertices"]).float() for ref in list_clips(folder, split)[:most]]
     return template.subdivide(torch.stack(base))
 
 
@@ -41,8 +41,8 @@ def measure_model(model: FML, case: Case) -> Measured:
     def cut(space: Space) -> Space:
         return Space(space.mean[inside], space.basis[:, inside])
 
-    unseen = true_neutrals(case, "test", template, case.clips)[:, inside]
-    scans = true_neutrals(case, "train", template, None)[:, inside]
+    unseen = true_neutrals(case.data, "test", template, case.clips)[:, inside]
+    scans = true_neutrals(case.data, "train", template, None)[:, inside]
     learned = cut(identity_space(model))
     dims = len(learned.basis)
     fields = smooth_fields(model.template.nodes.cpu(), dims)

@@ -5,7 +5,7 @@ from benchmarks.ops._sizes import FLOAT, SUBJECTS, TRAINING, error_of_most, meas
 from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.photometric import photometric, photometric_pixels
 
-KIND = "charbonnier"
+KIND = "geman"
 """As in training."""
 SEEN = 0.4
 """Share of the vertices with a weight."""

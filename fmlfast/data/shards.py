@@ -10,7 +10,7 @@ import io
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,10 @@ class Clip:
     def frames(self) -> int:
         """M, the number of frames."""
         return self.images.shape[0]
+
+    def part(self, first: int, last: int) -> "Clip":
+        """The clip with its frames from `first` to before `last` only."""
+        return replace(self, **{name: getattr(self, name)[first:last] for name in ("images", *_ARRAYS)})
 
 
 _ARRAYS: dict[str, tuple[int, ...]] = {
