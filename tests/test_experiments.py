@@ -165,6 +165,16 @@ def test_every_variant_is_a_setting_and_one_is_the_default(budget: str) -> None:
 def test_a_page_without_measurements_says_so(tmp_path: Path) -> None:
     page = report.write_report(tmp_path / "none", tmp_path).read_text()
     assert page.count("Not measured.") == 2 * len(studies.STUDIES)
+    assert "## Claims\n\nNone measured yet." in page
+
+
+def test_the_page_begins_with_all_claims(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = "It helps: reproduced, 1 against 2."
+    monkeypatch.setattr(report, "STUDIES", {"tiny": replace(TINY, section=lambda rows, docs: f"**{line}**\n\nMore.")})
+    add_row(a_row(), tmp_path)
+    page = report.write_report(tmp_path, tmp_path).read_text()
+    assert f"## Claims\n\n- {line}\n\n" in page
+    assert page.index("## Claims") < page.index("## A tiny study")
 
 
 # ------------------------------------------------------------------------------------------------------- the numbers

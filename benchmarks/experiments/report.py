@@ -26,11 +26,17 @@ errors: of the differences by seed, or over people where there is one seed.
 
 def write_report(results: Path, docs: Path) -> Path:
     """Writes results.md and its figures into `docs`; returns its path."""
-    studies = (section(study, read_rows(study.name, results), docs) for study in STUDIES.values())
-    parts = [INTRODUCTION, figures_store.section(docs / "images"), *studies]
+    studies = [section(study, read_rows(study.name, results), docs) for study in STUDIES.values()]
+    parts = [INTRODUCTION, claims(studies), figures_store.section(docs / "images"), *studies]
     with atomic_path(docs / "results.md") as path:
         path.write_text("\n".join(part.strip() + "\n" for part in parts))
     return docs / "results.md"
+
+
+def claims(sections: Sequence[str]) -> str:
+    """All verdicts, in the order of the studies."""
+    verdicts = [line for text in sections for line in text.splitlines() if line.startswith("**")]
+    return "## Claims\n\n" + ("\n".join(f"- {line.strip('*')}" for line in verdicts) or "None measured yet.")
 
 
 def section(study: Study, rows: Sequence[Row], docs: Path) -> str:
