@@ -34,6 +34,7 @@ from fmlfast.pictures import reconstruction_panel
 from fmlfast.profiling import profile_steps
 from fmlfast.report import machine, write_report
 from fmlfast.run_log import FiniteWatch, Log
+from fmlfast.shape_prior import sightings
 from fmlfast.step import Phase, Rates, TrainingStep
 from fmlfast.system import FML
 
@@ -123,7 +124,7 @@ PRESETS = {
         batch=16,
     ),
     "paper": Config(
-        model=ModelConfig(complement_rank=None, shape_init=False, light_fit=False),
+        model=ModelConfig(complement_rank=None, shape_init=False, light_fit=False, light_complement=False),
         data=Path("data/synthetic-paper"),
         people=50_000,
     ),
@@ -179,8 +180,11 @@ def train_model(config: Config, world: World) -> None:
     """The loop."""
     torch.manual_seed(config.seed)
     torch.backends.cudnn.deterministic = True  # or some of its convolutions add gradients in any order
+    clips = world.once(lambda: training_clips(config)) or training_clips(config)  # the others then find them decoded
     model = FML(config.model) if config.init is None else _initialised(config)
     check_template(config, model)
+    if config.model.shape_init and world.main and not (config.init or config.resume):
+        learn_shape_prior(model, clips)
     model = model.to(world.device).train()
     model.backend = config.backend
     model.encoder.bf16 = config.bf16 and world.device.type == "cuda"
@@ -189,7 +193,6 @@ def train_model(config: Config, world: World) -> None:
     step = TrainingStep(
         model, config.loss, config.augment, config.rates, config.clip_gradient, config.lean_moments, graph, world
     )
-    clips = world.once(lambda: training_clips(config)) or training_clips(config)  # the others then find them decoded
     state = config.run / "state.safetensors"
     start = load_state(state, model, step.optimizers) if config.resume else 0
     steps = sys.maxsize if config.profile else config.steps
@@ -264,6 +267,15 @@ def check_template(config: Config, model: FML) -> None:
             f"{config.data} shows template {made_from}, this model has {model.template.fingerprint}: remove the folder "
             "to have its clips made anew, choose another --data, or train with --no-evaluate"
         )
+
+
+def learn_shape_prior(model: FML, clips: ClipDataset, most: int = 960, batch: int = 32) -> None:
+    """How people vary and what faces usually do, from the landmarks of clips, for the start of shape."""
+    people = []
+    for first in range(0, min(most, len(clips)), batch):
+        some = [clips[i] for i in range(first, min(first + batch, most, len(clips)))]
+        people.append(sightings(Frames.from_clips(some, clips.size)))
+    model.learn_shape_prior(people)
 
 
 @torch.no_grad()

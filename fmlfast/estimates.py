@@ -73,7 +73,7 @@ def mean_face(model: FML, frames: Frames, template: FaceTemplate) -> Estimate:
     rotation, translation = fit_pose(frames.landmarks[mask][:, used], frames.Ks[mask], points)
     mean, count = template.vertices.to(device), len(rotation)
     surface = own.vertices.to(device) @ rotation.mT + translation[:, None]
-    reflectance = model.face.reflectance_mean.view(1, -1, 3).repeat(count, 1, 1)
+    reflectance = model.face.mean_reflectance.repeat(count, 1, 1)
     normals = vertex_normals(surface, own.triangles.to(device), model.backend)
     Ks = frames.Ks[mask]
     visible = visible_weights(model, surface, normals, Ks, frames.images.shape[-1])

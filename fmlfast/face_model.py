@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.blendshape import linear_decode, pad_columns
 from fmlfast.kernels.deform import deform, skin_displacements
+from fmlfast.kernels.normals import vertex_normals
+from fmlfast.kernels.shading import sh_basis
 from fmlfast.optim import LowRankAdam
-from fmlfast.smooth_fields import smooth_fields
+from fmlfast.smooth_fields import by_effect, smooth_fields
 from fmlfast.template import FaceTemplate
 
 SMOOTH_FIELDS = 250  # that refinement, or a start from landmarks, may add to the learned identity
@@ -25,11 +27,15 @@ class FaceModel(nn.Module):
     t_f = t + OC_e(theta_e) epsilon_f; the paper has none, its successors do (Learning Complete 3D Morphable Face Models
     from Images and Videos). The reflectance basis is stored padded, see `pad_columns`; `backend` is passed to every
     operation, and in training `decoder` keeps factors of that basis' gradient; neither is part of a checkpoint.
+    `light_complement` takes from theta_r what light can do, colour and shading of the whole face, as the complement
+    takes from identity what expressions do, and gives r_bar the colour that the template's face has on average.
     """
 
     complement: Tensor  # [3G, r], Q
     smooth: Tensor  # [min(SMOOTH_FIELDS, 3G), 3G] mm
     expression_span: Tensor | None  # [3G, r], complement of residual expressions
+    light_span: Tensor | None  # [3, V, 9] what harmonics of light make of the template's colours, by channel
+    light_share: Tensor | None  # [3, 9, V] gives how much of each is in other colours
     residual_basis: nn.Parameter | None  # [Ke, SMOOTH_FIELDS or 3G], theta_e
 
     def __init__(
@@ -39,6 +45,7 @@ class FaceModel(nn.Module):
         reflectance_dim: int,
         complement_rank: int | None,
         smooth_basis: bool,
+        light_complement: bool,
         residual_expressions: int = 0,
     ) -> None:
         super().__init__()
@@ -48,7 +55,7 @@ class FaceModel(nn.Module):
         self.backend: Backend | None = None
         self.decoder: LowRankAdam | None = None
         self.register_buffer("complement", template.complement_basis(complement_rank), persistent=False)
-        self.register_buffer("smooth", smooth_fields(template.nodes, SMOOTH_FIELDS), persistent=False)
+        self.register_buffer("smooth", by_effect(smooth_fields(template.nodes, SMOOTH_FIELDS), template))
         self.smooth_basis = smooth_basis
         if smooth_basis:
             initial = torch.randn(identity_dim, len(self.smooth)) * (0.085 / len(self.smooth) ** 0.5)
@@ -57,6 +64,9 @@ class FaceModel(nn.Module):
         self.identity_basis = nn.Parameter(initial)
         self.reflectance_mean = nn.Parameter(template.colors.flatten().clone())
         self.reflectance_basis = nn.Parameter(pad_columns(torch.randn(reflectance_dim, 3 * self.num_vertices) * 0.01))
+        span, share = _light_directions(template) if light_complement else (None, None)
+        self.register_buffer("light_span", span, persistent=False)
+        self.register_buffer("light_share", share, persistent=False)
         self._add_residual_expressions(residual_expressions)
 
     def _add_residual_expressions(self, count: int) -> None:
@@ -164,7 +174,20 @@ class FaceModel(nn.Module):
             flat = self.decoder.decode(beta, self.reflectance_mean)
         else:
             flat = linear_decode(beta, self.reflectance_basis, self.reflectance_mean, self.backend)
-        return flat.view(len(beta), self.num_vertices, 3)
+        return self._without_light(flat.view(len(beta), self.num_vertices, 3))
+
+    @property
+    def mean_reflectance(self) -> Tensor:  # [V, 3] linear RGB
+        """Reflectance of codes that are 0."""
+        mean, face = self.reflectance_mean.view(-1, 3), self.template.regions["face"]
+        return mean if self.light_span is None else mean * ((face @ self.template.colors) / (face @ mean))
+
+    def _without_light(self, reflectance: Tensor) -> Tensor:  # [B, V, 3]
+        if self.light_span is None or self.light_share is None:
+            return reflectance
+        deviation = reflectance - self.reflectance_mean.view(-1, 3)
+        planes = self.light_span @ (self.light_share @ deviation.permute(2, 1, 0))  # [3, V, B]
+        return self.mean_reflectance + deviation - planes.permute(2, 1, 0)
 
     def _on_graph(self, coefficients: Tensor) -> Tensor:
         """Displacement fields [N, 3G] from what is learned of them."""
@@ -176,3 +199,11 @@ class FaceModel(nn.Module):
         if template.fingerprint != self.template.fingerprint:
             raise ValueError(f"template {template.name} is not a level of the model's template {self.template.name}")
         return template.to(self.reflectance_mean.device)
+
+
+def _light_directions(template: FaceTemplate) -> tuple[Tensor, Tensor]:
+    """What the harmonics of light make of the template's colours, and the weighted least squares that find them."""
+    harmonics = sh_basis(vertex_normals(template.vertices[None], template.triangles, "torch"))[0]
+    span = (template.colors.T[..., None] * harmonics).double()  # [3, V, 9]
+    weighted = (span * template.regions["face"][:, None]).mT
+    return span.float(), torch.linalg.lstsq(weighted @ span, weighted).solution.float()

@@ -40,6 +40,8 @@ class ModelConfig:
     """Start shape and expressions, too, from a fit of smooth fields to the landmarks of all frames; needs pose_init."""
     light_fit: bool = True
     """Fit light to the image in closed form, given geometry and reflectance; False predicts it (the paper)."""
+    light_complement: bool = True
+    """Take from reflectance what light can do; without it light and skin colour are mixed (the paper)."""
     signed_expressions: bool = False
     """Let expression coefficients be negative; blendshapes are made for positive ones."""
     visibility: Literal["zbuffer", "backface"] = "zbuffer"

@@ -122,6 +122,7 @@ def objective(
             chroma, known = chromaticity(sampled.unflatten(0, shape), visible.unflatten(0, shape), model.backend)
             rough = sparsity(reflectance, chroma, known, model.mesh_edges, backend=model.backend)
             terms["sparsity"] = weights.sparsity * rough
-            mean = model.face.reflectance_mean.view_as(reflectance[0])
-            terms["reflectance"] = weights.reflectance * deviation(reflectance, mean, model.backend)
+            terms["reflectance"] = weights.reflectance * deviation(
+                reflectance, model.face.mean_reflectance, model.backend
+            )
     return terms

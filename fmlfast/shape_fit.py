@@ -1,6 +1,7 @@
 """A starting shape from landmarks: smooth fields, expressions and poses that explain all frames of a subject."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,22 +29,33 @@ class ShapeStart:
     expression: Tensor | None = None  # [F, E], at least 0
 
 
-class ShapeFit(nn.Module):
-    """Gauss-Newton on the 66 landmarks of all frames of a subject, jointly, with Gaussian priors; nothing is learned.
+class Sightings(NamedTuple):
+    """Landmarks of F = B*M frames of B subjects, a subject's frames in a row."""
 
-    Unknowns are coefficients of smooth fields (standard normal), and of each frame pose and expressions. The unknowns
-    of frames are eliminated, so a step solves one small system a frame and one a subject. Jaw points slide to the
-    silhouette of the current estimate.
+    landmarks: Tensor  # [F, 66, 2] px
+    confidence: Tensor  # [F, 66], 0 for frames that do not count
+    Ks: Tensor  # [F, 3, 3] px
+    subjects: int
+
+
+class ShapeFit(nn.Module):
+    """Gauss-Newton on the 66 landmarks of all frames of a subject, jointly, with Gaussian priors.
+
+    Unknowns are coefficients of smooth fields (standard normal), and of each frame pose and expressions (around
+    `usual`). The unknowns of frames are eliminated, so a step solves one small system a frame and one a subject. Jaw
+    points slide to the silhouette of the current estimate.
     """
 
     points: Tensor  # [P, 3] mm: the candidates of the 17 jaw points, then 49 inner points
+    skinning: Tensor  # [P, G]
     fields: Tensor  # [P, 3, N]
     expressions: Tensor  # [P, 3, E]
+    usual: Tensor  # [E] expression
 
-    def __init__(self, template: FaceTemplate, smooth: Tensor, count: int) -> None:
-        """template: whose landmarks are fitted; smooth [., 3G] mm: displacement fields on its graph, of which the first
-        `count` are used."""
+    def __init__(self, template: FaceTemplate, count: int) -> None:
+        """template: whose landmarks are fitted; count: how many smooth fields are used. `set_fields` says which."""
         super().__init__()
+        self.count = count
         inner = list(LANDMARKS_66[NUM_JAW:])
         triangles = torch.cat([template.jaw_triangles.flatten(), template.landmark_triangles[inner]])
         weights = torch.cat([template.jaw_barycentrics.flatten(0, 1), template.landmark_barycentrics[inner]])
@@ -54,27 +66,43 @@ class ShapeFit(nn.Module):
 
         skinning = torch.zeros(*corners.shape, len(template.nodes))  # of these few vertices only
         skinning.scatter_add_(2, template.skin_indices.long()[corners], template.skin_weights[corners])
-        moved = smooth[:count].view(-1, len(template.nodes), 3)
         self.register_buffer("points", on_points(template.vertices[corners]), persistent=False)
-        self.register_buffer("fields", torch.einsum("pg,ngc->pcn", on_points(skinning), moved), persistent=False)
+        self.register_buffer("skinning", on_points(skinning), persistent=False)
+        self.register_buffer("fields", torch.zeros(len(corners), 3, count), persistent=False)
         expressions = on_points(template.expressions.movedim(0, -1)[corners])
         self.register_buffer("expressions", expressions, persistent=False)
+        self.register_buffer("usual", torch.zeros(len(template.expressions)))
         self.candidates = template.jaw_triangles.shape[1]
 
-    @torch.no_grad()
+    def set_fields(
+        self,
+        smooth: Tensor,  # [., 3G] mm
+    ) -> None:
+        """Uses the first of these displacement fields on the graph."""
+        moved = smooth[: self.count].view(-1, self.skinning.shape[1], 3)
+        self.fields = torch.einsum("pg,ngc->pcn", self.skinning, moved)
+
     def forward(
         self,
-        landmarks: Tensor,  # [F, 66, 2] px
-        confidence: Tensor,  # [F, 66], 0 for frames that do not count
-        Ks: Tensor,  # [F, 3, 3] px
+        seen: Sightings,
         start: ShapeStart,  # its pose only
-        subjects: int,
     ) -> ShapeStart:
         """The best fit after a few steps from the template's pose."""
+        return self.fit(seen, start)[0]
+
+    @torch.no_grad()
+    def fit(
+        self,
+        seen: Sightings,
+        start: ShapeStart,  # its pose only
+    ) -> tuple[ShapeStart, Tensor]:  # and [B, N, N]
+        """As `forward`, with the precision of the smooth fields' coefficients that the last step found."""
+        landmarks, confidence, Ks, subjects = seen
         rays, rotation, translation = to_rays(landmarks, Ks), start.rotation, start.translation
         frames, kinds = len(rays), self.expressions.shape[2]
         smooth = rays.new_zeros(subjects, self.fields.shape[2])
-        expression = rays.new_zeros(frames, kinds)
+        expression = self.usual.expand(frames, kinds)
+        hessian = identity = torch.eye(smooth.shape[1], dtype=rays.dtype, device=rays.device)
         spread = constant((_JAW,) * NUM_JAW + (_INNER,) * (len(LANDMARKS_66) - NUM_JAW), rays.dtype, rays.device)
         precision = rays.new_zeros(6 + kinds)
         precision[:6], precision[6:] = _STILL, _EXPRESSION**-2
@@ -102,12 +130,11 @@ class ShapeFit(nn.Module):
             by_shape = (to_model @ self.fields[chosen]).flatten(1, 2)  # [F, 132, N]
             by_frame = torch.cat([to_image @ -skew(turned), to_image, to_model @ self.expressions[chosen]], -1)
             by_frame, error = by_frame.flatten(1, 2), (error * root).flatten(1)[..., None]
-            along_frame = by_frame.mT @ error - precision[:, None] * _padded(expression)
+            along_frame = by_frame.mT @ error - precision[:, None] * _padded(expression - self.usual)
             cross = by_frame.mT @ by_shape  # [F, 6 + E, N]
             solved = _solve(by_frame.mT @ by_frame + torch.diag(precision), torch.cat([cross, along_frame], -1))
             rows, held, error, given = (x.reshape(subjects, -1, x.shape[2]) for x in (by_shape, cross, error, solved))
             along_shape = rows.mT @ error - held.mT @ given[..., -1:]
-            identity = torch.eye(smooth.shape[1], dtype=rays.dtype, device=rays.device)
             hessian = rows.mT @ rows - held.mT @ given[..., :-1] + identity
             step = _solve(hessian, along_shape - smooth[..., None])[..., 0]
             own = step.repeat_interleave(frames // subjects, 0)[..., None]
@@ -115,7 +142,7 @@ class ShapeFit(nn.Module):
             smooth = smooth + step
             rotation, translation = step_pose(rotation, translation, change[:, :6])
             expression = (expression + change[:, 6:]).clamp(min=0.0)
-        return ShapeStart(rotation, translation, smooth, expression)
+        return ShapeStart(rotation, translation, smooth, expression), hessian
 
     def _slide(self, rays: Tensor) -> Tensor:
         """Which of the points stand for the 66 landmarks seen at `rays` [F, P, 2]: [F, 66]."""

@@ -1,7 +1,12 @@
 """Smooth, nearly symmetric displacement fields on the graph: a prior over faces that nobody had to learn."""
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from fmlfast.template import FaceTemplate
 
 _LENGTHS = (12.0, 36.0)  # mm within which displacements forget each other: of a nostril, and of a cheek
 _SPREAD = 2.5  # mm along each axis
@@ -37,3 +42,18 @@ def smooth_fields(
         fields.append(modes.flatten(1))
     strongest = torch.cat(spreads).argsort(descending=True)[:count]
     return torch.cat(fields)[strongest].float()
+
+
+def by_effect(
+    fields: Tensor,  # [N, 3G] mm
+    template: "FaceTemplate",
+) -> Tensor:  # [N, 3G] mm
+    """As many fields that show the same faces, equally probable, those first that move the face region most.
+
+    They are `fields` times a rotation, so that standard normal coefficients stay what they are.
+    """
+    nodes, weights = template.skin_indices.flatten().long(), template.skin_weights * template.regions["face"][:, None]
+    share = weights.new_zeros(len(template.nodes)).index_add(0, nodes, weights.flatten())
+    moved = (fields.view(len(fields), -1, 3) * share.sqrt()[:, None]).flatten(1).double()
+    rotation = torch.linalg.eigh(moved @ moved.T).eigenvectors.flip(1)
+    return (rotation.T @ fields.double()).float()

@@ -1,7 +1,7 @@
 """The whole system: encoder and face model behind one interface, saved to and loaded from a run folder."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,10 +22,11 @@ from fmlfast.light import fitted_light
 from fmlfast.model_config import ModelConfig, load_template
 from fmlfast.network import Encoder
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
-from fmlfast.shape_fit import ShapeFit, ShapeStart
+from fmlfast.shape_fit import ShapeFit, ShapeStart, Sightings
+from fmlfast.shape_prior import learn_shape_prior
 from fmlfast.template import FaceTemplate
 
-START_FIELDS = 120  # smooth fields that landmarks may start from: more cost time and gain little
+START_FIELDS = 80  # smooth fields that landmarks may start from: more cost time and gain little
 PLAIN_DEPTH_WIDTH = 2.2 * CROP_HALF_WIDTH  # mm that an unaligned crop spans at the face's usual depth
 
 
@@ -62,6 +63,7 @@ class FML(nn.Module):
             config.reflectance_dim,
             config.complement_rank,
             config.smooth_basis,
+            config.light_complement,
             config.residual_expressions,
         )
         self.num_expressions = len(self.template.expressions)
@@ -70,8 +72,9 @@ class FML(nn.Module):
             raise ValueError("shape_init starts from the pose of pose_init; switch both on, or shape_init off")
         self.shape_fit, started = None, 0
         if config.shape_init:
-            self.shape_fit = ShapeFit(self.template, self.face.smooth, START_FIELDS)
-            started = self.shape_fit.fields.shape[2] + self.num_expressions
+            self.shape_fit = ShapeFit(self.template, min(START_FIELDS, len(self.face.smooth)))
+            self.shape_fit.set_fields(self.face.smooth)
+            started = self.shape_fit.count + self.num_expressions
         side = 2 * len(LANDMARKS_66) * config.landmark_input + 13 * config.pose_init + started
         of_frames = 33 + self.num_expressions + config.residual_expressions
         self.encoder = Encoder(config.input_size, config.channels, config.width, side, codes, of_frames)
@@ -102,6 +105,22 @@ class FML(nn.Module):
         self.landmark_mesh = self.landmark_mesh.to(self.code_mean.device)
         return self
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Takes the smooth fields along to where landmarks are."""
+        found = super().load_state_dict(state_dict, strict, assign)
+        if self.shape_fit is not None:
+            self.shape_fit.set_fields(self.face.smooth)
+        return found
+
+    def learn_shape_prior(self, people: Sequence[Sightings]) -> None:
+        """Lets smooth fields vary as people do, and shape start from their usual expression; before any training."""
+        if self.shape_fit is None:
+            raise ValueError("the shape prior is part of the shape's start; switch shape_init on")
+        smooth, usual = learn_shape_prior(self.template, self.face.smooth, people)
+        self.face.smooth.copy_(smooth)
+        self.shape_fit.usual.copy_(usual)
+        self.shape_fit.set_fields(smooth)
+
     def encode(self, frames: Frames) -> Codes:
         """Codes of the subjects in `frames`."""
         # Geometry stays float32 within anybody's autocast; the network has its own.
@@ -129,7 +148,7 @@ class FML(nn.Module):
             if self.shape_fit is not None:
                 counts = frames.mask[..., None] if keep is None else keep[:, :, used] & frames.mask[..., None]
                 confidence = (frames.confidence[:, :, used] * counts).flatten(0, 1)
-                start = self.shape_fit(landmarks, confidence, Ks, start, len(frames.mask))
+                start = self.shape_fit(Sightings(landmarks, confidence, Ks, len(frames.mask)), start)
         side = self._side_features(landmarks, Ks, alignment, start)
         inputs = self._network_input(frames.images, alignment)
         shown = None

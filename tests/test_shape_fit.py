@@ -15,7 +15,7 @@ from fmlfast.kernels.deform import deform
 from fmlfast.kernels.shading import shade_sh
 from fmlfast.light import fit_light
 from fmlfast.metrics import vertex_error
-from fmlfast.shape_fit import ShapeFit, ShapeStart
+from fmlfast.shape_fit import ShapeFit, ShapeStart, Sightings
 from fmlfast.smooth_fields import smooth_fields
 from fmlfast.system import FML
 from fmlfast.template import FaceTemplate
@@ -48,7 +48,13 @@ def fitted(landmarks: Tensor, Ks: Tensor, subjects: int, confidence: Tensor | No
     points = TEMPLATE.landmarks(TEMPLATE.vertices)[USED]
     confidence = torch.ones(len(landmarks), 66) if confidence is None else confidence
     start = ShapeStart(*fit_pose(landmarks, Ks, points))
-    return ShapeFit(TEMPLATE, FIELDS, 60)(landmarks, confidence, Ks, start, subjects)
+    return shape_fit()(Sightings(landmarks, confidence, Ks, subjects), start)
+
+
+def shape_fit() -> ShapeFit:
+    fit = ShapeFit(TEMPLATE, 60)
+    fit.set_fields(FIELDS)
+    return fit
 
 
 def errors(start: ShapeStart, truth: Tensor) -> Tensor:
@@ -104,11 +110,13 @@ def test_outliers_hardly_move_it(truth: Tensor) -> None:
 def test_a_broken_frame_spoils_nobody_else(truth: Tensor) -> None:
     landmarks, Ks = seen(truth)
     points = TEMPLATE.landmarks(TEMPLATE.vertices)[USED]
-    pose, fit = fit_pose(landmarks, Ks, points), ShapeFit(TEMPLATE, FIELDS, 60)
+    pose, fit = fit_pose(landmarks, Ks, points), shape_fit()
     for broken in (torch.nan, torch.inf, 1e12):
         spoiled = landmarks.clone()
         spoiled[0, 40] = broken
-        start, whole = (fit(marks, torch.ones(8, 66), Ks, ShapeStart(*pose), 2) for marks in (spoiled, landmarks))
+        start, whole = (
+            fit(Sightings(marks, torch.ones(8, 66), Ks, 2), ShapeStart(*pose)) for marks in (spoiled, landmarks)
+        )
         assert start.smooth is not None and start.expression is not None
         assert whole.smooth is not None and whole.expression is not None
         assert start.smooth.isfinite().all() and start.expression.isfinite().all()
@@ -136,7 +144,7 @@ def test_the_network_starts_there() -> None:
     model = FML(SMALL)
     with pytest.raises(ValueError, match="pose_init"):
         FML(replace(SMALL, pose_init=False))
-    assert model.shape_fit is not None and model.shape_fit.fields.shape[2] == 120
+    assert model.shape_fit is not None and model.shape_fit.fields.shape[2] == 80
 
 
 def test_smooth_fields_are_orthogonal_strongest_first_and_nearly_symmetric() -> None:

@@ -14,7 +14,8 @@ from benchmarks.experiments.summary import number, table, text, verdict
 from fmlfast import metrics
 from fmlfast.data.shards import list_clips, read_truth
 from fmlfast.evaluate import evaluation_template
-from fmlfast.smooth_fields import smooth_fields
+from fmlfast.face_model import SMOOTH_FIELDS
+from fmlfast.smooth_fields import by_effect, smooth_fields
 from fmlfast.system import FML
 from fmlfast.template import FaceTemplate
 from train import Config
@@ -45,7 +46,8 @@ def measure_model(model: FML, case: Case) -> Measured:
     scans = true_neutrals(case.data, "train", template, None)[:, inside]
     learned = cut(identity_space(model))
     dims = len(learned.basis)
-    fields = smooth_fields(model.template.nodes.cpu(), dims)
+    every = smooth_fields(model.template.nodes.cpu(), SMOOTH_FIELDS)
+    fields = by_effect(every, model.template.to("cpu"))[:dims]
     complement = model.face.complement.cpu()
     spaces = {LEARNED: (learned, unseen), FIELDS: (cut(field_space(template, fields, complement)), unseen)}
     spaces[ON_TRAINING] = (learned, scans[: len(unseen)])
