@@ -1,0 +1,18 @@
+"""The model that ships."""
+
+import json
+from pathlib import Path
+
+from fmlfast.evaluate import measure
+from fmlfast.pretrained import default_checkpoint
+from fmlfast.system import FML
+
+
+def test_it_is_small_says_how_it_was_made_and_beats_the_mean_face(synthetic_folder: Path) -> None:
+    folder = default_checkpoint()
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 20e6
+    config = json.loads((folder / "config.json").read_text())
+    assert config["made_by"]["command"].startswith("python train.py") and config["machine"]["commit"]
+    table = measure(FML.load(folder), synthetic_folder).table
+    for metric in ("vertex_mm", "landmark_nme", "photometric"):
+        assert table["frames_4"][metric] < 0.9 * table["mean_face"][metric], metric
