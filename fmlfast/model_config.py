@@ -37,7 +37,8 @@ class ModelConfig:
     pose_init: bool = True
     """Start the pose from a closed-form fit to the landmarks; False predicts all of it (the paper)."""
     shape_init: bool = True
-    """Start shape and expressions, too, from a fit of smooth fields to the landmarks of all frames; needs pose_init."""
+    """Start shape and expressions, too, from a fit of smooth fields to the landmarks of all frames, whose prior is
+    learned from the clips' landmarks before training; needs pose_init."""
     light_fit: bool = True
     """Fit light to the image in closed form, given geometry and reflectance; False predicts it (the paper)."""
     light_complement: bool = True
