@@ -14,5 +14,5 @@ def test_it_is_small_says_how_it_was_made_and_beats_the_mean_face(synthetic_fold
     config = json.loads((folder / "config.json").read_text())
     assert config["made_by"]["command"].startswith("python train.py") and config["machine"]["commit"]
     table = measure(FML.load(folder), synthetic_folder).table
-    for metric in ("vertex_mm", "landmark_nme", "photometric"):
-        assert table["frames_4"][metric] < 0.9 * table["mean_face"][metric], metric
+    for metric, share in {"vertex_mm": 0.8, "landmark_nme": 0.7, "photometric": 1.0}.items():
+        assert table["frames_4"][metric] < share * table["mean_face"][metric], metric
