@@ -6,7 +6,7 @@ The run folder holds config.json, metrics.jsonl, model.safetensors, previews/, e
 import argparse
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -34,7 +34,7 @@ from fmlfast.pictures import reconstruction_panel
 from fmlfast.profiling import profile_steps
 from fmlfast.report import machine, write_report
 from fmlfast.run_log import FiniteWatch, Log
-from fmlfast.shape_prior import sightings
+from fmlfast.shape_fit import Sightings
 from fmlfast.step import Phase, Rates, TrainingStep
 from fmlfast.system import FML
 
@@ -269,24 +269,27 @@ def check_template(config: Config, model: FML) -> None:
         )
 
 
-def learn_shape_prior(model: FML, clips: ClipDataset, most: int = 960, batch: int = 32) -> None:
-    """How people vary and what faces usually do, from the landmarks of clips, for the start of shape."""
-    people = []
+def first_clips(clips: ClipDataset, most: int, batch: int = 32) -> Iterator[Frames]:
+    """The first clips, so many at most, in batches."""
     for first in range(0, min(most, len(clips)), batch):
         some = [clips[i] for i in range(first, min(first + batch, most, len(clips)))]
-        people.append(sightings(Frames.from_clips(some, clips.size)))
-    model.learn_shape_prior(people)
+        yield Frames.from_clips(some, clips.size)
+
+
+def learn_shape_prior(model: FML, clips: ClipDataset, most: int = 960) -> None:
+    """How people vary and what faces usually do, from the landmarks of clips, for the start of shape."""
+    model.learn_shape_prior([Sightings.of(frames) for frames in first_clips(clips, most)])
 
 
 @torch.no_grad()
-def fit_code_prior(model: FML, clips: ClipDataset, most: int = 512, batch: int = 32) -> None:
+def fit_code_prior(model: FML, clips: ClipDataset, most: int = 512) -> None:
     """Mean and square root of the covariance of the codes over training clips, for refinement's prior."""
     model.eval()
     codes = []
-    for first in range(0, min(most, len(clips)), batch):
-        some = [clips[i] for i in range(first, min(first + batch, most, len(clips)))]
-        frames = Frames.from_clips(some, clips.size).to(model.code_mean.device)
-        found = model.codes(model.observe(frames))  # without light, which would be fitted for nothing
+    for frames in first_clips(clips, most):
+        found = model.codes(
+            model.observe(frames.to(model.code_mean.device))
+        )  # without light, which would be fitted for nothing
         codes.append(torch.cat([found.identity[:, : model.config.identity_dim], found.reflectance], 1))
     stacked = torch.cat(codes)
     share = len(stacked) / (len(stacked) + 32)  # few clips hardly move what the model knew

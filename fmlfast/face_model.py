@@ -93,8 +93,8 @@ class FaceModel(nn.Module):
     ) -> Tensor:  # [B, G, 3] mm
         """Node displacements t = OC(theta_s) alpha; OC removes the span of the expressions' basis Q.
 
-        A start from landmarks and refinement also use smooth fields that are not learned: what alpha has beyond K are
-        the coefficients of the first N.
+        A start from landmarks and refinement also use smooth fields beside the basis: what alpha has beyond K are the
+        coefficients of the first N.
         """
         # No kernel of ours: the largest of these products reads 3 MB (500 x 1563 floats), reflectance's reads 333 MB.
         learned = len(self.identity_basis)

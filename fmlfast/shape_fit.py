@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fmlfast._constants import constant
 from fmlfast.alignment import LANDMARKS_66, NUM_JAW, step_pose, to_rays
 from fmlfast.contour import select_contour
+from fmlfast.frames import Frames
 from fmlfast.rotation import skew
 from fmlfast.template import FaceTemplate
 
@@ -36,6 +37,20 @@ class Sightings(NamedTuple):
     confidence: Tensor  # [F, 66], 0 for frames that do not count
     Ks: Tensor  # [F, 3, 3] px
     subjects: int
+
+    @classmethod
+    def of(
+        cls,
+        frames: Frames,
+        noise: Tensor | None = None,  # [B, M, 68, 2] px
+        keep: Tensor | None = None,  # [B, M, 68] bool
+    ) -> "Sightings":
+        """The landmarks of frames, moved by `noise`; those without `keep` do not count."""
+        used = constant(LANDMARKS_66, torch.int64, frames.landmarks.device)
+        landmarks = (frames.landmarks if noise is None else frames.landmarks + noise)[:, :, used].flatten(0, 1)
+        counts = frames.mask[..., None] if keep is None else keep[:, :, used] & frames.mask[..., None]
+        confidence = (frames.confidence[:, :, used] * counts).flatten(0, 1)
+        return cls(landmarks, confidence, frames.Ks.flatten(0, 1), len(frames.mask))
 
 
 class ShapeFit(nn.Module):

@@ -6,21 +6,12 @@ import torch
 from torch import Tensor
 
 from fmlfast.alignment import LANDMARKS_66, fit_pose
-from fmlfast.frames import Frames
 from fmlfast.shape_fit import ShapeFit, ShapeStart, Sightings
 from fmlfast.smooth_fields import by_effect
 from fmlfast.template import FaceTemplate
 
 _ROUNDS = 3  # more explain the noise of landmarks
 _FEW = 32  # people that the prior before counts as
-
-
-def sightings(frames: Frames) -> Sightings:
-    """The landmarks that shape is fitted to."""
-    used = list(LANDMARKS_66)
-    counts = frames.confidence[:, :, used] * frames.mask[..., None]
-    landmarks, Ks = frames.landmarks[:, :, used].flatten(0, 1), frames.Ks.flatten(0, 1)
-    return Sightings(landmarks, counts.flatten(0, 1), Ks, len(counts))
 
 
 @torch.no_grad()
@@ -33,7 +24,7 @@ def learn_shape_prior(
 
     Expectation maximisation: everybody is fitted (`ShapeFit`), and the covariance of the coefficients over people, what
     each fit leaves open included, makes the next round's fields. The mean shape stays the template's: what pose and
-    expressions cannot explain would pile up in it.
+    expressions cannot explain would pile up in it. Whoever has broken landmarks is left out.
     """
     points = template.landmarks(template.vertices)[list(LANDMARKS_66)]
     fit = ShapeFit(template, len(smooth)).to(smooth.device)

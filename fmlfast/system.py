@@ -113,7 +113,10 @@ class FML(nn.Module):
         return found
 
     def learn_shape_prior(self, people: Sequence[Sightings]) -> None:
-        """Lets smooth fields vary as people do, and shape start from their usual expression; before any training."""
+        """Lets smooth fields vary as people do, and shape start from their usual expression; before any training.
+
+        Raises ValueError where the config has no shape_init.
+        """
         if self.shape_fit is None:
             raise ValueError("the shape prior is part of the shape's start; switch shape_init on")
         smooth, usual = learn_shape_prior(self.template, self.face.smooth, people)
@@ -138,21 +141,19 @@ class FML(nn.Module):
         """What the network sees of `frames`, which no learned number changes. In training `noise` moves the landmarks
         that it sees, and it sees those of `keep` only."""
         size = frames.images.shape[-1]
-        used = constant(LANDMARKS_66, torch.int64, frames.landmarks.device)
-        landmarks = (frames.landmarks if noise is None else frames.landmarks + noise)[:, :, used].flatten(0, 1)
-        Ks = frames.Ks.flatten(0, 1)
+        seen = Sightings.of(frames, noise, keep)
+        landmarks, Ks = seen.landmarks, seen.Ks
         alignment = align_to_front(landmarks, self.landmark_points)
         start = None
         if self.config.pose_init:
             start = ShapeStart(*fit_pose(landmarks, Ks, self.landmark_points))
             if self.shape_fit is not None:
-                counts = frames.mask[..., None] if keep is None else keep[:, :, used] & frames.mask[..., None]
-                confidence = (frames.confidence[:, :, used] * counts).flatten(0, 1)
-                start = self.shape_fit(Sightings(landmarks, confidence, Ks, len(frames.mask)), start)
+                start = self.shape_fit(seen, start)
         side = self._side_features(landmarks, Ks, alignment, start)
         inputs = self._network_input(frames.images, alignment)
         shown = None
         if side is not None and keep is not None and self.config.landmark_input:
+            used = constant(LANDMARKS_66, torch.int64, keep.device)
             points = keep[:, :, used].flatten(0, 1).float().repeat_interleave(2, 1)
             shown = F.pad(points, (0, side.shape[1] - points.shape[1]), value=1.0)
         return Observation(inputs, frames.mask, side, shown, Ks, size, alignment, start)

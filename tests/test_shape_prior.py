@@ -14,7 +14,7 @@ from fmlfast.frames import Frames
 from fmlfast.kernels.deform import skin_displacements
 from fmlfast.metrics import vertex_error
 from fmlfast.shape_fit import ShapeFit, ShapeStart, Sightings
-from fmlfast.shape_prior import learn_shape_prior, sightings
+from fmlfast.shape_prior import learn_shape_prior
 from fmlfast.smooth_fields import by_effect
 from fmlfast.system import FML
 
@@ -78,7 +78,7 @@ def test_broken_landmarks_are_left_out() -> None:
 
 def test_padding_does_not_count(frames: Frames) -> None:
     frames = replace(frames, mask=frames.mask & (torch.arange(4) < 3))
-    seen = sightings(frames)
+    seen = Sightings.of(frames)
     assert seen.subjects == len(frames.mask) and seen.landmarks.shape == (frames.mask.numel(), 66, 2)
     assert ((seen.confidence > 0).any(1) == frames.mask.flatten()).all()
 
@@ -97,7 +97,7 @@ def test_by_effect_turns_fields_without_changing_what_they_draw() -> None:
 def test_a_model_keeps_what_it_learned(tmp_path: Path, frames: Frames) -> None:
     model = FML(SMALL).eval()
     plain = model.observe(frames).start
-    model.learn_shape_prior([sightings(frames)])
+    model.learn_shape_prior([Sightings.of(frames)])
     learned = model.observe(frames).start
     model.save(tmp_path)
     again = FML.load(tmp_path).observe(frames).start
@@ -106,4 +106,4 @@ def test_a_model_keeps_what_it_learned(tmp_path: Path, frames: Frames) -> None:
     torch.testing.assert_close(again.smooth, learned.smooth, atol=1e-5, rtol=0)
     assert (learned.smooth - plain.smooth).abs().max() > 0.01
     with pytest.raises(ValueError, match="shape_init"):
-        FML(replace(SMALL, shape_init=False)).learn_shape_prior([sightings(frames)])
+        FML(replace(SMALL, shape_init=False)).learn_shape_prior([Sightings.of(frames)])
