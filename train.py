@@ -6,7 +6,7 @@ The run folder holds config.json, metrics.jsonl, model.safetensors, previews/, e
 import argparse
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -31,10 +31,10 @@ from fmlfast.kernels._backend import choose_backend
 from fmlfast.model_config import ModelConfig
 from fmlfast.objective import LossWeights
 from fmlfast.pictures import reconstruction_panel
+from fmlfast.priors import fit_code_prior, fit_shape_prior
 from fmlfast.profiling import profile_steps
 from fmlfast.report import machine, write_report
 from fmlfast.run_log import FiniteWatch, Log
-from fmlfast.shape_fit import Sightings
 from fmlfast.step import Phase, Rates, TrainingStep
 from fmlfast.system import FML
 
@@ -184,7 +184,7 @@ def train_model(config: Config, world: World) -> None:
     model = FML(config.model) if config.init is None else _initialised(config)
     check_template(config, model)
     if config.model.shape_init and world.main and not (config.init or config.resume):
-        learn_shape_prior(model, clips)
+        fit_shape_prior(model, clips)
     model = model.to(world.device).train()
     model.backend = config.backend
     model.encoder.bf16 = config.bf16 and world.device.type == "cuda"
@@ -267,38 +267,6 @@ def check_template(config: Config, model: FML) -> None:
             f"{config.data} shows template {made_from}, this model has {model.template.fingerprint}: remove the folder "
             "to have its clips made anew, choose another --data, or train with --no-evaluate"
         )
-
-
-def first_clips(clips: ClipDataset, most: int, batch: int = 32) -> Iterator[Frames]:
-    """The first clips, so many at most, in batches."""
-    for first in range(0, min(most, len(clips)), batch):
-        some = [clips[i] for i in range(first, min(first + batch, most, len(clips)))]
-        yield Frames.from_clips(some, clips.size)
-
-
-def learn_shape_prior(model: FML, clips: ClipDataset, most: int = 960) -> None:
-    """How people vary and what faces usually do, from the landmarks of clips, for the start of shape."""
-    model.learn_shape_prior([Sightings.of(frames) for frames in first_clips(clips, most)])
-
-
-@torch.no_grad()
-def fit_code_prior(model: FML, clips: ClipDataset, most: int = 512) -> None:
-    """Mean and square root of the covariance of the codes over training clips, for refinement's prior."""
-    model.eval()
-    codes = []
-    for frames in first_clips(clips, most):
-        found = model.codes(
-            model.observe(frames.to(model.code_mean.device))
-        )  # without light, which would be fitted for nothing
-        codes.append(torch.cat([found.identity[:, : model.config.identity_dim], found.reflectance], 1))
-    stacked = torch.cat(codes)
-    share = len(stacked) / (len(stacked) + 32)  # few clips hardly move what the model knew
-    mean = torch.lerp(model.code_mean, stacked.mean(0), share)
-    scatter = (stacked - mean).T @ (stacked - mean) / len(stacked)
-    values, vectors = torch.linalg.eigh(torch.lerp(model.code_factor.T @ model.code_factor, scatter, share))
-    spread = (values.clamp(min=0.0) + 2e-3 * values.max()).sqrt()
-    model.code_mean.copy_(mean)
-    model.code_factor.copy_(spread[:, None] * vectors.T)
 
 
 def preview_frames(config: Config) -> Frames:

@@ -49,9 +49,8 @@ def measure_real(
 
     - consistency: whether two looks at one person give one face. A look is a clip where the person has several, and
       half of a clip's frames where it is the only one; `people_by_clips` and `people_by_halves` say how many people
-      were compared in which way. For `network` and `refined`, of the learned identity codes (`identity`) and of the
-      neutral geometry aligned to the template by a similarity over the face region, which what refinement adds to
-      identity also shapes (`neutral_mm`): see `consistency`.
+      were compared in which way. For `network` and `refined`, of the identity codes (`identity`) and of the neutral
+      geometry aligned to the template by a similarity over the face region (`neutral_mm`): see `consistency`.
     - prediction: identity and reflectance from the first half of a clip's frames, tried on the others, `frames` in
       all. There pose and expression are fitted to the landmarks and light to the image, for every row alike, so that
       rows differ in identity and reflectance only: `mean_face` has none, `network` and `refined` the clip's own,
@@ -153,12 +152,11 @@ def _consistency(model: FML, identity: Tensor, people: list[str]) -> dict[str, d
     face = mesh.regions["face"].double()
     mean = mesh.vertices[face > 0]
     weights = face[face > 0] / face.sum()
-    learned = identity[:, : model.config.identity_dim]  # smooth fields have another scale, and the geometry shows them
     displacements = model.face.displacements(identity.to(model.code_mean.device))
     shapes = model.face.neutral(displacements, mesh).cpu()[:, face > 0]
     shapes = similarity_align(shapes, mean.expand_as(shapes), weights).apply(shapes) - mean
     return {
-        "identity": consistency(_squared_distances(learned.double()), people),
+        "identity": consistency(_squared_distances(identity.double()), people),
         "neutral_mm": consistency(_squared_distances((shapes * weights.sqrt()[:, None]).flatten(1)), people),
     }
 

@@ -135,14 +135,14 @@ def squared(looks: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_codes_are_compared_by_what_is_learned_and_geometry_by_all() -> None:
+def test_smooth_fields_count_in_codes_and_in_geometry() -> None:
     model, people = small_model(), ["a", "a", "b", "b"]
     codes = torch.randn(4, SMALL.identity_dim, generator=torch.Generator().manual_seed(2))
     fields = torch.randn(4, len(model.face.smooth), generator=torch.Generator().manual_seed(3))
     plain, longer = (real_clips._consistency(model, c, people) for c in (codes, torch.cat([codes, fields], 1)))
-    assert longer["identity"] == plain["identity"]
-    within, without = longer["neutral_mm"]["within"], plain["neutral_mm"]["within"]
-    assert within and without and within > 2 * without > 0
+    for measure in ("identity", "neutral_mm"):
+        within, without = longer[measure]["within"], plain[measure]["within"]
+        assert within and without and within > 2 * without > 0
 
 
 def jackknife(looks: Tensor, people: list[str]) -> float:

@@ -47,7 +47,7 @@ def measure_model(model: FML, case: Case) -> Measured:
                 answers["frame_refined"] = refine(model, pieces, codes, case.refine)
             for row, answer in answers.items():
                 neutral = model.neutral(answer, template).cpu()[:, inside]
-                alpha = answer.identity.cpu()[:, : model.config.identity_dim]  # refinement adds smooth fields
+                alpha = answer.identity.cpu()
                 found.setdefault(row, []).append((alpha.view(people, -1, alpha.shape[1]), _split(neutral, people)))
         codes = model.encode(frames)
         for row, answer in {"transfer": codes, "transfer_refined": refine(model, frames, codes, case.refine)}.items():
@@ -131,7 +131,7 @@ def section(rows: Sequence[Row], docs: Path) -> str:
             " mm",
         ),
     ]
-    drift = {"alpha_ratio": "learned codes", "neutral_ratio": "neutral face", "neutral_within_mm": "neutral face, mm"}
+    drift = {"alpha_ratio": "codes", "neutral_ratio": "neutral face", "neutral_within_mm": "neutral face, mm"}
     due = drift | {"expression_ratio": "neutral face, due to expression"}
     kinds = {"frame": ("Single frames", due), "frame_refined": ("Single frames, refined", due)}
     kinds["half"] = ("Halves of a clip, four frames each", drift)

@@ -51,9 +51,9 @@ def walks(model: FML, size: int = 150, width: int = 120) -> Figure:
         "walks",
         "What the model has learned to vary",
         tile(torch.stack(lines), captions, labels),
-        "Walks along the leading principal modes of the learned identity (neutral geometry) and of the learned "
-        "reflectance, from -3 to +3 standard deviations (sd) of the codes of training people; beside each, how far one "
-        "standard deviation moves the evaluated region (root mean square, in mm or in % of full reflectance) and the "
-        "mode's share of the variance there.",
+        "Walks along the leading principal modes of identity (neutral geometry by the learned basis and the learned "
+        "smooth fields) and of reflectance, from -3 to +3 standard deviations (sd) over training people; beside each, "
+        "how far one standard deviation moves the evaluated region (root mean square, in mm or in % of full "
+        "reflectance) and the mode's share of the variance there.",
         numbers,
     )

@@ -25,13 +25,17 @@ class Space:
 
 
 def identity_space(model: FML) -> Space:
-    """Neutral faces of the model on the evaluation mesh, its orthogonal complement included, around the mean code.
+    """Neutral faces that the model answers with, on the evaluation mesh, around the mean code: of its learned basis,
+    orthogonal complement included, and of the smooth fields that a start from landmarks adds.
 
-    The directions are ordered by how much training subjects vary along them (the covariance of their codes).
+    The directions are ordered by how much training subjects vary along them: by the covariance of their learned codes,
+    while the fields are such that coefficients are standard normal.
     """
     template = evaluation_template(model.template)
+    fields = 0 if model.shape_fit is None else model.shape_fit.count
     with torch.no_grad():
         codes = spread_codes(model, slice(None, model.config.identity_dim))
+        codes = torch.block_diag(codes, torch.eye(fields, device=codes.device))
         shapes = model.face.neutral(model.face.displacements(codes), template).cpu().double()
     return ordered(Space(shapes[0], shapes[1:] - template.vertices.cpu().double()))
 
@@ -53,9 +57,8 @@ def spread_codes(model: FML, part: slice) -> Tensor:
     return torch.cat([model.code_mean[None, part].cpu(), directions]).to(model.code_mean.device)
 
 
-def field_space(template: FaceTemplate, fields: Tensor, complement: Tensor) -> Space:
-    """What smooth fields of the graph, [K, 3G] node-major, may move beside a complement [3G, r]; nothing learned."""
-    fields = fields - (fields @ complement) @ complement.T
+def field_space(template: FaceTemplate, fields: Tensor) -> Space:
+    """What displacement fields of the graph, [K, 3G] node-major, move."""
     moves = fields.view(len(fields), -1, 3).float()
     return Space(
         template.vertices.double(),
