@@ -131,6 +131,8 @@ class TrainingStep:
             for group in self.adam.param_groups[:2]:
                 torch.nn.utils.clip_grad_norm_(group["params"], self.clip_gradient)
             self.adam.step()
+            with torch.no_grad():  # a cost that lets go of outliers lets colours drift where it never sees the truth
+                face.reflectance_mean.clamp_(0.0, 1.0)
         return {name: value.detach() for name, value in terms.items()}
 
     def _step_decoder(self, codes: Tensor) -> None:

@@ -84,6 +84,15 @@ def test_a_step_is_adams_step(batches: list[Batch], phase: Phase, clip: float) -
     assert all(moved) == (phase.photometric > 0)
 
 
+def test_mean_reflectance_stays_what_a_surface_may_reflect(batches: list[Batch]) -> None:
+    step = new_step("cpu")
+    mean = step.model.face.reflectance_mean
+    with torch.no_grad():
+        mean[:300], mean[300:600] = -0.5, 1.5
+    step(batches[0], FULL)
+    assert mean.min() == 0 and mean.max() == 1 and ((mean > 0) & (mean < 1)).sum() > 1000
+
+
 def test_the_gradient_of_codes_is_whole_though_the_graph_is_cut(batches: list[Batch]) -> None:
     step, other = new_step("cpu", 1e9), new_step("cpu")
     step(batches[0], FULL)
