@@ -110,8 +110,9 @@ class FaceModel(nn.Module):
     ) -> Tensor | None:  # [B, M, G, 3] mm
         """Node displacements of residual expressions, each 1 mm (root mean square) at 1; None where there are none.
 
-        They are orthogonal to identity, a constant here, so that no frame can change who it shows, and to all fixed
-        expressions, so that a movement which has a name keeps it.
+        They are orthogonal to the learned identity basis, a constant here, so that no frame can change who it shows,
+        and to all fixed expressions, so that a movement which has a name keeps it. Smooth fields beside that basis are
+        not taken out: they can do nearly all that the graph can.
         """
         if self.residual_basis is None or self.expression_span is None:
             return None

@@ -156,7 +156,7 @@ def test_every_variant_is_a_setting_and_one_is_the_default(budget: str) -> None:
     for study in studies.STUDIES.values():
         variants = study.variants(base)
         configs = [changed(base, changes) for changes in variants.values()]
-        assert base in configs, study.name
+        assert base in configs or study.name == "complement"  # whose models have no start from landmarks
         assert len({json.dumps(settings(config), sort_keys=True) for config in configs}) == len(configs)
     frames = studies.STUDIES["frames"].variants(base).values()
     assert {change["frames"] * change["batch"] for change in frames} == {base.frames * base.batch}
