@@ -4,6 +4,7 @@ The run folder holds config.json, metrics.jsonl, model.safetensors, previews/, e
 """
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Iterable
@@ -91,6 +92,22 @@ class Config:
     """Instead of training, profile this many steps: profile/stages.md and trace.json in the run folder."""
 
 
+# Where a run starts from, lies and runs, and how it is watched.
+UNRELATED = {
+    "run",
+    "data",
+    "people",
+    "resume",
+    "init",
+    "device",
+    "backend",
+    "graph",
+    "workers",
+    "decoded_gb",
+    "evaluate",
+}
+UNRELATED |= {"tensorboard", "log_every", "preview_every", "checkpoint_every", "profile"}
+
 PRESETS = {
     "cpu": Config(
         model=ModelConfig(
@@ -146,7 +163,7 @@ def main() -> None:
 
 def train(config: Config) -> None:
     """Trains, evaluates and reports one run; under torchrun all processes do it together."""
-    if (config.run / "model.safetensors").exists() and not config.resume:
+    if any((config.run / f"{name}.safetensors").exists() for name in ("model", "state")) and not config.resume:
         raise ValueError(f"{config.run} already holds a run; continue it with --resume or choose another --run")
     with World.start(config.device) as world:
         choose_backend(config.backend, torch.empty(0, device=world.device))  # before the work, not after it
@@ -183,8 +200,8 @@ def train_model(config: Config, world: World) -> None:
     clips = world.once(lambda: training_clips(config)) or training_clips(config)  # the others then find them decoded
     model = FML(config.model) if config.init is None else _initialised(config)
     check_template(config, model)
-    if config.model.shape_init and world.main and not (config.init or config.resume):
-        fit_shape_prior(model, clips)
+    if config.model.shape_init and not (config.init or config.resume):
+        world.once(lambda: fit_shape_prior(model, clips))
     model = model.to(world.device).train()
     model.backend = config.backend
     model.encoder.bf16 = config.bf16 and world.device.type == "cuda"
@@ -194,7 +211,7 @@ def train_model(config: Config, world: World) -> None:
         model, config.loss, config.augment, config.rates, config.clip_gradient, config.lean_moments, graph, world
     )
     state = config.run / "state.safetensors"
-    start = load_state(state, model, step.optimizers) if config.resume else 0
+    start = load_state(state, model, step.optimizers, settings(config)) if config.resume else 0
     steps = sys.maxsize if config.profile else config.steps
     part = (world.rank, world.size)
     batches = training_batches(clips, config.batch, config.frames, steps, config.seed, start, config.workers, part)
@@ -220,7 +237,7 @@ def train_model(config: Config, world: World) -> None:
             preview(config.run / "previews" / f"step-{done:06d}.png", model, shown)
         if done % config.checkpoint_every == 0 and done < config.steps:
             watch.finish()
-            save_state(state, model, step.optimizers, done)
+            save_state(state, model, step.optimizers, done, settings(config))
 
     watch.finish()
     if log is None:
@@ -230,7 +247,12 @@ def train_model(config: Config, world: World) -> None:
         model.face.decoder = None
         fit_code_prior(model, clips)
         model.eval().save(config.run, train=_plain(config), machine=machine())
-        save_state(state, model, step.optimizers, config.steps)
+        save_state(state, model, step.optimizers, config.steps, settings(config))
+
+
+def settings(config: Config) -> dict[str, Any]:
+    """What decides the outcome of a run, ready for JSON."""
+    return json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in UNRELATED}, default=str))
 
 
 def training_clips(config: Config) -> ClipDataset:

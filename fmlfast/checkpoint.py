@@ -1,6 +1,8 @@
 """The state of a training run in one safetensors file: model, optimisers and step, whole or not at all."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -12,8 +14,10 @@ from fmlfast._atomic import atomic_path
 Optimizers = dict[str, torch.optim.Optimizer]
 
 
-def save_state(path: str | Path, model: nn.Module, optimizers: Optimizers, step: int) -> None:
-    """Writes what `load_state` needs to continue bit for bit after `step` steps.
+def save_state(
+    path: str | Path, model: nn.Module, optimizers: Optimizers, step: int, settings: dict[str, Any] | None = None
+) -> None:
+    """Writes what `load_state` needs to continue bit for bit after `step` steps of a run with `settings`, plain JSON.
 
     Raises FloatingPointError, and leaves the file as it was, where a number is NaN or infinite: no run could go on.
     """
@@ -25,13 +29,16 @@ def save_state(path: str | Path, model: nn.Module, optimizers: Optimizers, step:
         raise FloatingPointError(f"{broken[0]} is not finite after {step} steps; {path} is left alone; lower the rates")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"step": str(step)})
+        save_file(tensors, temporary, metadata={"step": str(step), "settings": json.dumps(settings)})
 
 
-def load_state(path: str | Path, model: nn.Module, optimizers: Optimizers) -> int:
+def load_state(
+    path: str | Path, model: nn.Module, optimizers: Optimizers, settings: dict[str, Any] | None = None
+) -> int:
     """Restores model and optimisers; returns how many steps were done.
 
-    Raises ValueError when there is nothing to continue or the file belongs to another architecture.
+    Raises ValueError when there is nothing to continue, or the file belongs to another architecture or to other
+    settings.
     """
     path = Path(path)
     if not path.is_file():
@@ -39,7 +46,9 @@ def load_state(path: str | Path, model: nn.Module, optimizers: Optimizers) -> in
     try:
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
-            step = int(file.metadata()["step"])
+            step, stored = int(file.metadata()["step"]), json.loads(file.metadata()["settings"])
+        if difference := _difference(stored, settings):
+            raise ValueError(f"{path} was made with {difference}; resume a run with the settings it was started with")
         model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} cannot continue this run: {error}") from error
@@ -57,3 +66,11 @@ def load_state(path: str | Path, model: nn.Module, optimizers: Optimizers) -> in
                 if value.shape == parameter.shape:
                     values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
     return step
+
+
+def _difference(stored: Any, given: Any, name: str = "") -> str:
+    """The first setting, by dotted name, that is not the same in both; empty where all are."""
+    if isinstance(stored, dict) and isinstance(given, dict):
+        found = (_difference(stored.get(key), given.get(key), f"{name}.{key}") for key in stored | given)
+        return next(filter(None, found), "")
+    return "" if stored == given else f"{name.strip('.') or 'settings'} {stored}, not {given}"

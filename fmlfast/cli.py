@@ -102,12 +102,14 @@ def evaluate(
 
         table = evaluate_scans(run, scans, refine=refine, layout=layout)
     print_table(table)
+    if failed := table.get("failed"):
+        print(f"{len(failed)} photos left out, the first because {next(iter(failed.values()))}; scans.json lists all")
 
 
 def print_table(table: dict[str, Any], heading: str = "") -> None:
     """Prints the rows of numbers in a tree of results, each under the names that lead to it."""
     for name, row in table.items():
-        if not isinstance(row, dict) or name in ("spread", "ratios"):
+        if not isinstance(row, dict) or name in ("spread", "ratios", "person_means"):
             continue
         values = [f"{metric} {value:.3f}" for metric, value in row.items() if isinstance(value, float)]
         if values:

@@ -207,4 +207,5 @@ def _light_directions(template: FaceTemplate) -> tuple[Tensor, Tensor]:
     harmonics = sh_basis(vertex_normals(template.vertices[None], template.triangles, "torch"))[0]
     span = (template.colors.T[..., None] * harmonics).double()  # [3, V, 9]
     weighted = (span * template.regions["face"][:, None]).mT
-    return span.float(), torch.linalg.lstsq(weighted @ span, weighted).solution.float()
+    share = torch.linalg.lstsq(weighted @ span, weighted).solution
+    return span.float().contiguous(), share.float().contiguous()  # NCCL sends nothing else

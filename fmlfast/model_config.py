@@ -27,7 +27,7 @@ class ModelConfig:
     identity_dim: int = 500
     reflectance_dim: int = 500
     complement_rank: int | None = None
-    """Expression directions that identity may not use: None for all (the paper), 0 for none."""
+    """Expression directions that the learned identity basis may not use: None for all (the paper), 0 for none."""
     smooth_basis: bool = False
     """Learn the identity basis within smooth, nearly symmetric fields on the graph; False learns it freely (paper)."""
     aligned_crop: bool = True

@@ -12,7 +12,7 @@ from fmlfast.system import FML
 
 def fit_shape_prior(model: FML, clips: ClipDataset, most: int = 960) -> None:
     """How people vary and what faces usually do, from the landmarks of clips, for the start of shape."""
-    model.learn_shape_prior([Sightings.of(frames) for frames in _first(clips, most)])
+    model.learn_shape_prior([Sightings.of(frames) for frames in _some(clips, most)])
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def fit_code_prior(model: FML, clips: ClipDataset, most: int = 512) -> None:
     """Mean and square root of the covariance of the codes over training clips, for refinement's prior."""
     model.eval()
     codes = []
-    for frames in _first(clips, most):
+    for frames in _some(clips, most):
         seen = model.observe(frames.to(model.code_mean.device))
         found = model.codes(seen)  # without light, which would be fitted for nothing
         codes.append(torch.cat([found.identity[:, : model.config.identity_dim], found.reflectance], 1))
@@ -34,8 +34,8 @@ def fit_code_prior(model: FML, clips: ClipDataset, most: int = 512) -> None:
     model.code_factor.copy_(spread[:, None] * vectors.T)
 
 
-def _first(clips: ClipDataset, most: int, batch: int = 32) -> Iterator[Frames]:
-    """The first clips, so many at most, in batches."""
-    for first in range(0, min(most, len(clips)), batch):
-        some = [clips[i] for i in range(first, min(first + batch, most, len(clips)))]
-        yield Frames.from_clips(some, clips.size)
+def _some(clips: ClipDataset, most: int, batch: int = 32) -> Iterator[Frames]:
+    """So many clips at most, drawn from all of them as neighbours often show one person, in batches."""
+    drawn = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0))[:most]
+    for some in drawn.split(batch):
+        yield Frames.from_clips([clips[i] for i in some.tolist()], clips.size)

@@ -159,7 +159,7 @@ def _results(evaluation: dict[str, Any]) -> str:
     if floor is not None:
         notes += (
             f" Floor of the neutral geometry: {floor['graph']:.2f} mm for the deformation graph, "
-            f"{floor['complement']:.2f} mm with the orthogonal complement of rank {floor['complement_rank']}."
+            f"{floor['complement']:.2f} mm for a basis held by the complement of rank {floor['complement_rank']}."
         )
     counts = ", ".join(f"{evaluation[key]} {key}" for key in ("people", "clips", "frames") if key in evaluation)
     notes += f" {counts}." if counts else ""

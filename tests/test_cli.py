@@ -153,12 +153,15 @@ def test_evaluate_on_scans(monkeypatch, capsys):
 
     def evaluate_scans(*arguments: object, **options: object) -> dict[str, object]:
         calls.append((arguments, options))
-        return {"mean_face": {"posed_median": 1.5}}
+        means = {"person_means": {"a": 1.0, "b": 2.0}}
+        return {"mean_face": {"posed_median": 1.5, **means}, "failed": {"a.jpg": "nobody is on it", "b.jpg": "too"}}
 
     monkeypatch.setattr("fmlfast.scans.evaluate_scans", evaluate_scans)
     cli.main(["evaluate", "runs/a", "--scans", "mine", "--layout", "now"])
     assert calls == [((Path("runs/a"), Path("mine")), {"refine": 50, "layout": "now"})]
-    assert capsys.readouterr().out.split() == ["mean_face", "posed_median", "1.500"]
+    row, left_out = capsys.readouterr().out.splitlines()
+    assert row.split() == ["mean_face", "posed_median", "1.500"]
+    assert left_out == "2 photos left out, the first because nobody is on it; scans.json lists all"
 
 
 def test_evaluate_of_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from fmlfast.network import Encoder
 from fmlfast.objective import LossWeights
 from fmlfast.optim import LowRankAdam
 from fmlfast.step import Rates
+from fmlfast.system import FML
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -135,6 +137,14 @@ def pieces(world: World) -> dict[str, Tensor]:
         "means": means(world),
     }
     return {f"{part}/{name}": tensor for part, results in parts.items() for name, tensor in results.items()}
+
+
+@pytest.mark.parametrize("changes", [{}, {"light_complement": False, "smooth_basis": False, "residual_expressions": 2}])
+def test_everything_can_be_broadcast(changes: dict[str, Any]) -> None:
+    """NCCL sends what is contiguous, in channels-last order too; gloo would send anything."""
+    model = FML(replace(SMALL, **changes))
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        assert tensor.is_contiguous() or tensor.is_contiguous(memory_format=torch.channels_last), name
 
 
 def run_pieces(folder: Path) -> None:

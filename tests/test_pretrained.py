@@ -13,6 +13,8 @@ def test_it_is_small_says_how_it_was_made_and_beats_the_mean_face(synthetic_fold
     assert sum(path.stat().st_size for path in folder.iterdir()) < 20e6
     config = json.loads((folder / "config.json").read_text())
     assert config["made_by"]["command"].startswith("python train.py") and config["machine"]["commit"]
-    table = measure(FML.load(folder), synthetic_folder).table
+    model = FML.load(folder)
+    assert model.face.reflectance_mean.min() >= 0 and model.face.reflectance_mean.max() <= 1
+    table = measure(model, synthetic_folder).table
     for metric, share in {"vertex_mm": 0.8, "landmark_nme": 0.7, "photometric": 1.0}.items():
         assert table["frames_4"][metric] < share * table["mean_face"][metric], metric

@@ -106,6 +106,8 @@ def test_resuming_continues_bit_for_bit(config: training.Config, monkeypatch: py
         training.train(broken)
     assert not (broken.run / "model.safetensors").exists()
     monkeypatch.undo()
+    with pytest.raises(ValueError, match="already holds a run"):
+        training.train(broken)
     training.train(replace(broken, resume=True))
     resumed = load_file(broken.run / "model.safetensors")
     assert whole.keys() == resumed.keys()
@@ -168,6 +170,18 @@ def test_resuming_a_finished_run_changes_nothing(config: training.Config) -> Non
     before = (config.run / "model.safetensors").read_bytes()
     training.train(replace(config, resume=True))
     assert (config.run / "model.safetensors").read_bytes() == before
+
+
+def test_resuming_with_other_settings_is_refused(config: training.Config) -> None:
+    training.train(config)
+    before = {p: p.read_bytes() for p in config.run.iterdir() if p.is_file()}
+    other = replace(config, resume=True, loss=replace(config.loss, jaw=0.5))
+    with pytest.raises(ValueError, match=r"made with loss\.jaw 1\.0, not 0\.5; resume"):
+        training.train(other)
+    with pytest.raises(ValueError, match="made with steps 6, not 7"):
+        training.train(replace(config, resume=True, steps=7))
+    assert {p: p.read_bytes() for p in config.run.iterdir() if p.is_file()} == before
+    training.train(replace(config, resume=True, device="cpu", log_every=5))
 
 
 def test_a_full_disk_costs_no_earlier_checkpoint(config: training.Config, monkeypatch: pytest.MonkeyPatch) -> None:

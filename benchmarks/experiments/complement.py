@@ -159,9 +159,9 @@ STUDY = Study(
     title="Identity and expression come apart",
     about=(
         "Identity may not use the strongest directions of the expressions on the graph: none, 10, or all of them "
-        "(the paper). These models have no start from landmarks, as the paper's have none: its smooth fields are beside "
-        "the learned basis, and the complement does not hold them; nor does it hold those that refinement adds. "
-        "Drift is measured on clips of eight frames, whose expressions differ: the variance of a "
+        "(the paper). These models have no start from landmarks, as the paper's have none: its smooth fields "
+        "stand beside the learned basis, and the complement does not hold them; nor does it hold those that refinement "
+        "adds. Drift is measured on clips of eight frames, whose expressions differ: the variance of a "
         "person's identity, over single frames or halves of the clip, over the variance across people; for neutral "
         "faces after similarity alignment, and with the share that a linear function of the true expression explains"
         " (adjusted for chance). Transfer puts the expression codes of one person on another's identity and compares"

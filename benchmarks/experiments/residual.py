@@ -42,9 +42,9 @@ STUDY = Study(
     name="residual",
     title="Learned expressions",
     about=(
-        "Beyond the paper: a small basis of further expressions is learned on the graph, kept orthogonal to the learned "
-        "identity basis (not to the smooth fields of the start). "
-        "Drift and transfer are measured as for the orthogonal complement."
+        "Beyond the paper: a small basis of further expressions is learned on the graph, kept orthogonal to the "
+        "learned identity basis (not to the smooth fields of the start). Drift and transfer are measured as for "
+        "the orthogonal complement."
     ),
     variants=variants,
     measure=measure_model,
