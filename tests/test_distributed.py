@@ -269,8 +269,8 @@ def run_training(folder: Path) -> None:
     config = settings(folder / "two", folder / "data")
     save_state = training.save_state
 
-    def keep(path: Path, model: nn.Module, optimizers: dict[str, torch.optim.Optimizer], step: int) -> None:
-        save_state(path, model, optimizers, step)
+    def keep(path: Path, model: nn.Module, optimizers: dict[str, torch.optim.Optimizer], step: int, *rest: Any) -> None:
+        save_state(path, model, optimizers, step, *rest)
         if step == HALF:
             for name in ("resumed-by-one", "resumed-by-two"):
                 shutil.copytree(config.run, folder / name)
