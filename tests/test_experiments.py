@@ -1,8 +1,9 @@
 """The studies: what they store and when they measure anew, and their measures on cases whose answer is known."""
 
 import json
+import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from benchmarks.experiments.disentangling import explained_share, transfer_error
 from benchmarks.experiments.disturbances import DISTURBANCES, bias, contrast, focal, noise, occlusion, side_light
 from benchmarks.experiments.frames import first_frames
 from benchmarks.experiments.rows import Row, add_row, read_rows
-from benchmarks.experiments.runner import Job, Plan, plan_jobs, run_studies, settings
+from benchmarks.experiments.runner import Job, Plan, plan_jobs, run_studies
 from benchmarks.experiments.spaces import Space, best_fit, identity_space, pca
 from benchmarks.experiments.study import Case, Changes, Measured, Study, base_config, changed
 from benchmarks.experiments.summary import Number, number, ratio, verdict
 from fmlfast import metrics
+from fmlfast.data.shards import read_meta
 from fmlfast.evaluate import Evaluation
 from fmlfast.frames import Frames
 from fmlfast.rotation import FRONTAL, rotation_from_axis_angle
@@ -65,9 +67,8 @@ def test_a_study_end_to_end(plan: Plan, tmp_path: Path, monkeypatch: pytest.Monk
     assert (row.variant, row.seed, row.steps, row.config) == ("no prior", 0, 2, {"loss.expression": 0.0})
     assert "1 thread" in row.machine and row.torch == torch.__version__ and row.commit and row.trained
     assert 0 < row.metrics["basis"]["std"] < 1
-    assert [p.relative_to(plan.runs).as_posix() for p in plan.runs.rglob("model.safetensors")] == [
-        "cpu/tiny/no prior-0/model.safetensors"
-    ]
+    (run,) = plan.runs.rglob("model.safetensors")
+    assert run.relative_to(plan.runs).as_posix().startswith("cpu/tiny/no prior-0-")
     assert run_studies([study], plan) == []
     for module in (report, studies):
         monkeypatch.setattr(module, "STUDIES", {"tiny": TINY})
@@ -78,7 +79,7 @@ def test_a_study_end_to_end(plan: Plan, tmp_path: Path, monkeypatch: pytest.Monk
     assert page.rstrip().endswith("### GPU budget\n\nNot measured.")
 
 
-def test_what_is_measured_anew(plan: Plan) -> None:
+def test_what_is_measured_anew(plan: Plan, tmp_path: Path) -> None:
     jobs = plan_jobs([TINY], plan)
     assert [(job.variant, job.config.seed) for job in jobs] == [
         ("default", 0),
@@ -86,22 +87,26 @@ def test_what_is_measured_anew(plan: Plan) -> None:
         ("no prior", 0),
         ("no prior", 1),
     ]
-    assert [job.config.run.relative_to(plan.runs).as_posix() for job in jobs[1:3]] == [
-        "cpu/default-1",
-        "cpu/tiny/no prior-0",
-    ]
+    names = [job.config.run.relative_to(plan.runs).as_posix().rpartition("-")[0] for job in jobs[1:3]]
+    assert names == ["cpu/default-1", "cpu/tiny/no prior-0"]
     for job in jobs[:3]:
         add_row(a_row(variant=job.variant, seed=job.config.seed, recipe=job.recipe), plan.results)
-    assert [job.config.run.name for job in plan_jobs([TINY], plan)] == ["no prior-1"]
+    assert [(job.variant, job.config.seed) for job in plan_jobs([TINY], plan)] == [("no prior", 1)]
     assert len(plan_jobs([TINY], replace(plan, again=True))) == 4
     assert len(plan_jobs([TINY], replace(plan, refine=3))) == 4
     longer = replace(plan, base=replace(plan.base, steps=3))
     assert len(plan_jobs([TINY], longer)) == 4
+    runs = {job.config.run for some in (plan, longer) for job in plan_jobs([TINY], replace(some, again=True))}
+    assert len(runs) == 8  # a run of other settings stays beside it
     quieter = replace(plan, base=replace(plan.base, log_every=7))
     assert len(plan_jobs([TINY], quieter)) == 1
+    (tmp_path / "meta.json").write_text(json.dumps(read_meta(plan.base.data) | {"seed": 9}))
+    assert len(plan_jobs([TINY], replace(plan, base=replace(plan.base, data=tmp_path)))) == 4
 
 
-def test_training_continues_and_starts_anew(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_cut_short_continues_and_a_finished_one_stays(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = replace(plan.base, run=plan.runs / "a", checkpoint_every=1)
     seen: list[bool] = []
 
@@ -114,14 +119,16 @@ def test_training_continues_and_starts_anew(plan: Plan, monkeypatch: pytest.Monk
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             runner.train_run(config)
-    with pytest.raises(KeyboardInterrupt):
-        runner.train_run(replace(config, steps=3))
-    assert seen == [False, True, False]
+    assert seen == [False, True]
     (config.run / "model.safetensors").write_bytes(b"")
-    runner.train_run(replace(config, steps=3))  # which is there
-    with pytest.raises(KeyboardInterrupt):
-        runner.train_run(replace(config, steps=3, seed=1))
-    assert seen[3:] == [False]
+    runner.train_run(config)
+    assert len(seen) == 2
+
+
+def test_a_crash_ends_one_piece_of_work_only() -> None:
+    with pytest.raises(BrokenProcessPool):
+        runner._alone(os._exit, 1)
+    assert runner._alone(max, 2, 3) == 3
 
 
 def test_one_failure_does_not_stop_the_others(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +137,7 @@ def test_one_failure_does_not_stop_the_others(plan: Plan, monkeypatch: pytest.Mo
             raise ValueError("no luck")
         return a_row(variant=job.variant, seed=job.config.seed, recipe=job.recipe)
 
-    monkeypatch.setattr(runner, "_pool", lambda plan: ThreadPoolExecutor(1))
+    monkeypatch.setattr(runner, "_alone", lambda work, *arguments: work(*arguments))
     monkeypatch.setattr(runner, "train_run", lambda config: None)
     monkeypatch.setattr(runner, "measure_run", fails_once)
     with pytest.raises(RuntimeError, match="^tiny no prior 1: no luck$"):
@@ -157,7 +164,7 @@ def test_every_variant_is_a_setting_and_one_is_the_default(budget: str) -> None:
         variants = study.variants(base)
         configs = [changed(base, changes) for changes in variants.values()]
         assert base in configs or study.name == "complement"  # whose models have no start from landmarks
-        assert len({json.dumps(settings(config), sort_keys=True) for config in configs}) == len(configs)
+        assert len({json.dumps(training.settings(config), sort_keys=True) for config in configs}) == len(configs)
     frames = studies.STUDIES["frames"].variants(base).values()
     assert {change["frames"] * change["batch"] for change in frames} == {base.frames * base.batch}
 
@@ -173,7 +180,7 @@ def test_the_page_begins_with_all_claims(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(report, "STUDIES", {"tiny": replace(TINY, section=lambda rows, docs: f"**{line}**\n\nMore.")})
     add_row(a_row(), tmp_path)
     page = report.write_report(tmp_path, tmp_path).read_text()
-    assert f"## Claims\n\n- {line}\n\n" in page
+    assert f"## Claims\n\nCPU budget:\n\n- {line}\n\n" in page
     assert page.index("## Claims") < page.index("## A tiny study")
 
 
@@ -192,6 +199,9 @@ def test_rows_survive_the_file_and_replace_older_ones(tmp_path: Path) -> None:
     add_row(a_row(metrics={"x": {"y": 2.0}}), tmp_path)
     assert read_rows("tiny", tmp_path) == [a_row(metrics={"x": {"y": 2.0}}), a_row(seed=1)]
     assert read_rows("other", tmp_path) == []
+    add_row(a_row(seed=1, recipe="new"), tmp_path)
+    add_row(a_row(variant="another"), tmp_path)
+    assert read_rows("tiny", tmp_path) == [a_row(variant="another"), a_row(seed=1, recipe="new")]
     (tmp_path / "tiny.json").write_text('[{"study": "tiny"}]')
     with pytest.raises(ValueError, match="does not hold rows"):
         read_rows("tiny", tmp_path)

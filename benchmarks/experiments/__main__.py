@@ -66,8 +66,11 @@ def run(options: Options) -> None:
     if options.data:
         plan = replace(plan, base=replace(plan.base, data=options.data))
     given = ("seeds", "jobs", "refine", "clips", "again", "runs", "results")
-    run_studies([STUDIES[name] for name in names], replace(plan, **{k: getattr(options, k) for k in given}))
-    print(write_report(options.results, options.docs))
+    try:
+        if names:
+            run_studies([STUDIES[name] for name in names], replace(plan, **{k: getattr(options, k) for k in given}))
+    finally:
+        print(write_report(options.results, options.docs))
 
 
 if __name__ == "__main__":

@@ -55,12 +55,14 @@ def draw_figures(options: Options) -> list[Path]:
 
 def source(options: Options, found: Pass, device: str) -> dict[str, Any]:
     """Where figures come from: the run and its seed and steps, the clips, and what measured them."""
-    training = json.loads((options.run / "config.json").read_text()).get("train", {})
+    config = json.loads((options.run / "config.json").read_text())
+    training = config.get("train", {})
     here, table = provenance(device), found.evaluation.table
     return {
         "run": options.run.resolve().name,
         "seed": training.get("seed"),
         "steps": training.get("steps"),
+        "trained": config.get("machine", {}).get("commit"),
         "split": options.split,
         "people": table["people"],
         "clips": table["clips"],

@@ -50,8 +50,8 @@ def section(images: Path) -> str:
     parts = ["## Figures"]
     for name, note in stored.items():
         clips = f"{note['people']} people of split {note['split']}, {note['refine_steps']} steps of refinement"
-        source = f"Run {note['run']}, seed {note['seed']}, {note['steps']} steps; {clips}; {note['machine']}; "
-        source += f"torch {note['torch']}; commit {note['commit']}."
+        source = f"Run {note['run']}, seed {note['seed']}, {note['steps']} steps, trained at commit {note['trained']}; "
+        source += f"{clips}; {note['machine']}; torch {note['torch']}; drawn at commit {note['commit']}."
         parts += [f"### {note['title']}", f"![{note['title']}](images/{name}.png)", f"{note['caption']} {source}"]
     if missing := [name for name in NAMES if name not in stored]:
         parts.append(f"Not drawn yet: {', '.join(missing)}.")

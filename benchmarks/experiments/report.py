@@ -34,9 +34,17 @@ def write_report(results: Path, docs: Path) -> Path:
 
 
 def claims(sections: Sequence[str]) -> str:
-    """All verdicts, in the order of the studies."""
-    verdicts = [line for text in sections for line in text.splitlines() if line.startswith("**")]
-    return "## Claims\n\n" + ("\n".join(f"- {line.strip('*')}" for line in verdicts) or "None measured yet.")
+    """All verdicts, by budget and in the order of the studies."""
+    found: dict[str, list[str]] = {}
+    for text in sections:
+        budget = ""
+        for line in text.splitlines():
+            if line.startswith("### "):
+                budget = line.removeprefix("### ")
+            elif line.startswith("**"):
+                found.setdefault(budget, []).append(f"- {line.strip('*')}")
+    parts = [f"{budget}:\n\n" + "\n".join(found[budget]) for budget in BUDGETS.values() if budget in found]
+    return "\n\n".join(["## Claims", *(parts or ["None measured yet."])])
 
 
 def section(study: Study, rows: Sequence[Row], docs: Path) -> str:

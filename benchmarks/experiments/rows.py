@@ -54,8 +54,12 @@ def read_rows(study: str, folder: Path = FOLDER) -> list[Row]:
 
 
 def add_row(row: Row, folder: Path = FOLDER) -> None:
-    """Stores a row at once, in place of an older one of the same variant and seed."""
-    rows = {old.key: old for old in read_rows(row.study, folder)} | {row.key: row}
+    """Stores a row at once, in place of those of the same variant that have the same seed or another recipe."""
+
+    def stays(old: Row) -> bool:
+        return (old.budget, old.variant) != (row.budget, row.variant) or old.recipe == row.recipe
+
+    rows = {old.key: old for old in read_rows(row.study, folder) if stays(old)} | {row.key: row}
     write_rows(row.study, rows.values(), folder)
 
 

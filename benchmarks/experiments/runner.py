@@ -4,30 +4,26 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import Any, TypeVar
 
 from benchmarks.experiments.rows import FOLDER, Row, add_row, read_rows
 from benchmarks.experiments.study import LONG_CLIP, Case, Study, base_config, changed
 from benchmarks.rows import provenance
 from fmlfast._atomic import atomic_path
+from fmlfast.data.shards import read_meta
 from fmlfast.data.synthetic import SyntheticConfig, generate
 from fmlfast.system import FML
-from train import Config, make_clips, train
+from train import Config, make_clips, settings, train
 
 DEFAULT = "default"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-# How a run is watched and where it lies changes nothing about what comes out of it.
-UNRELATED = {"run", "data", "resume", "evaluate", "tensorboard", "log_every", "preview_every", "checkpoint_every"}
-UNRELATED |= {"workers", "decoded_gb", "profile", "seed", "graph"}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -65,26 +61,22 @@ class Job:
 
 
 def plan_jobs(studies: Sequence[Study], plan: Plan) -> list[Job]:
-    """What is still to be measured."""
-    jobs = []
+    """What is still to be measured, on clips that are there."""
+    jobs, case = [], plan.case
+    clips = read_meta(case.data)
     for study in studies:
         done = {row.key: row.recipe for row in read_rows(study.name, plan.results)}
         for variant, changes in study.variants(plan.base).items():
             config = changed(plan.base, changes)
             owner = DEFAULT if config == plan.base else f"{study.name}/{variant}"
+            trained = digest(settings(replace(config, seed=0)), clips)
+            recipe = digest(trained, plan.refine, plan.clips, read_meta(case.long_clips) if study.long_clips else None)
             for seed in range(plan.seeds):
-                run = plan.runs / plan.budget / f"{owner}-{seed}"
+                run = plan.runs / plan.budget / f"{owner}-{seed}-{trained}"
                 config = replace(config, seed=seed, run=run)
-                recipe = digest(settings(config), plan.refine, plan.clips)
                 if plan.again or done.get((study.name, plan.budget, variant, seed)) != recipe:
                     jobs.append(Job(study, variant, config, recipe))
     return jobs
-
-
-def settings(config: Config) -> dict[str, Any]:
-    """What decides the outcome of a training run, ready for JSON."""
-    chosen = {name: value for name, value in asdict(config).items() if name not in UNRELATED}
-    return json.loads(json.dumps(chosen, default=str))
 
 
 def digest(*values: Any) -> str:
@@ -98,24 +90,21 @@ def run_studies(studies: Sequence[Study], plan: Plan) -> list[Row]:
     One failure does not stop the others: when all is done, RuntimeError names what failed, and a second call tries
     that again.
     """
-    jobs = plan_jobs(studies, plan)
-    if not jobs:
-        return []
-    make_data(plan, any(job.study.long_clips for job in jobs))
+    make_data(plan, any(study.long_clips for study in studies))
     waiting: dict[Path, list[Job]] = {}
-    for job in jobs:
+    for job in plan_jobs(studies, plan):
         waiting.setdefault(job.config.run, []).append(job)
     rows, failures = [], []
-    with _pool(plan) as pool:
+    with _threads(plan), ThreadPoolExecutor(plan.jobs) as pool:
         ready: deque[Path | Job] = deque(waiting)
         under_way: dict[Future[Any], Path | Job] = {}
         while ready or under_way:
             while ready and len(under_way) < plan.jobs:  # no more, so that what is trained is measured next
                 item = ready.popleft()
                 if isinstance(item, Path):
-                    under_way[pool.submit(train_run, waiting[item][0].config)] = item
+                    under_way[pool.submit(_alone, train_run, waiting[item][0].config)] = item
                 else:
-                    under_way[pool.submit(measure_run, item, plan)] = item
+                    under_way[pool.submit(_alone, measure_run, item, plan)] = item
             for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                 item = under_way.pop(future)
                 name = str(item) if isinstance(item, Path) else f"{item.study.name} {item.variant} {item.config.seed}"
@@ -145,17 +134,13 @@ def make_data(plan: Plan, long_clips: bool) -> None:
 
 
 def train_run(config: Config) -> None:
-    """Trains a run that is not there with the same settings; continues one that was cut short."""
-    run, wanted = config.run, settings(config) | {"seed": config.seed}
-    note = run / "recipe.json"
-    stored = json.loads(note.read_text()) if note.exists() else {}
-    if stored.get("settings") != wanted and run.exists():
-        shutil.rmtree(run)
+    """Trains a run that is not there; continues one that was cut short."""
+    run = config.run
     if (run / "model.safetensors").exists():
         return
-    commit = provenance(config.device)["commit"]
-    with atomic_path(note) as path:
-        path.write_text(json.dumps({"settings": wanted, "commit": commit}, indent=1) + "\n")
+    recipe = {"settings": settings(config), "commit": provenance(config.device)["commit"]}
+    with atomic_path(run / "recipe.json") as path:
+        path.write_text(json.dumps(recipe, indent=1) + "\n")
     config = replace(config, resume=(run / "state.safetensors").exists())
     with (run / "train.log").open("a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         train(config)
@@ -190,23 +175,23 @@ def plan_for(budget: str, steps: int | None, people: int | None, **rest: Any) ->
     return Plan(budget, replace(base_config(budget), **{k: v for k, v in given.items() if v is not None}), **rest)
 
 
+def _alone(work: Callable[..., T], *arguments: Any) -> T:
+    """Does some work in a fresh process, so that a crash takes nothing else along."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(work, *arguments).result()
+
+
 @contextlib.contextmanager
-def _pool(plan: Plan) -> Iterator[ProcessPoolExecutor]:
-    """Fresh processes, with one thread each where they work on the CPU: several then keep out of each other's way."""
+def _threads(plan: Plan) -> Iterator[None]:
+    """Gives new processes one thread each where they work on the CPU: several then keep out of each other's way."""
     before = {name: os.environ.get(name) for name in THREADS}
     if plan.base.device == "cpu":
         os.environ.update(dict.fromkeys(THREADS, "1"))
-    start = _one_thread if plan.base.device == "cpu" else None
     try:
-        with ProcessPoolExecutor(plan.jobs, get_context("spawn"), start, max_tasks_per_child=1) as pool:
-            yield pool
+        yield
     finally:
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
