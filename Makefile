@@ -29,4 +29,4 @@ $(VENV)/ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs data
+	rm -rf $(VENV)

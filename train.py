@@ -189,6 +189,8 @@ def make_clips(config: Config) -> None:
             f"{config.data} does not exist; synthetic clips show the default template only, so "
             f"prepare real ones for {config.model.template}: fmlfast prepare VIDEOS... --out DIR"
         )
+    if config.init:
+        raise ValueError(f"{config.data} does not exist; make it with fmlfast prepare, or start without --init")
     size = config.model.image_size
     generate(SyntheticConfig(out=config.data, people=config.people, frames=config.frames, size=size))
 

@@ -4,6 +4,7 @@ The names below load on first use, so `import fmlfast` and `fmlfast --help` do n
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -65,9 +66,12 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif importlib.util.find_spec(f"fmlfast.{name}"):
+        value = importlib.import_module(f"fmlfast.{name}")
+    else:
         raise AttributeError(f"module 'fmlfast' has no attribute '{name}'")
-    value = getattr(importlib.import_module(_HOME[name]), name)
     globals()[name] = value  # later look-ups find it without coming here
     return value
 

@@ -11,6 +11,7 @@ from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_an
 LANDMARKS_66 = tuple(i for i in range(68) if i not in (60, 64))  # iBUG 68 without the inner mouth corners
 CROP_HALF_WIDTH = 93.0  # mm of the frontal face from the crop's centre to its border
 CROP_CENTER_Y = 4.0  # mm, the crop's centre above the model's origin
+EYES_APART = (55.0, 130.0)  # mm between the outer eye corners of any person
 NUM_JAW = 17
 MOUTH_START = 48
 

@@ -86,6 +86,10 @@ def evaluate(
     """
     if (data is None) == (scans is None):
         raise ValueError("name either a folder of clips with --data or a folder of scans with --scans")
+    source = data or scans
+    assert source is not None
+    if not source.is_dir():
+        raise ValueError(f"{source} is not a folder; name one with clips or scans")
     if run is None:
         from fmlfast.pretrained import copy_default_checkpoint
 
@@ -94,8 +98,10 @@ def evaluate(
         raise ValueError(f"the results go into {run}; --out is for the model that comes with fmlfast")
     if data is not None:
         from fmlfast.evaluate import evaluate_run
+        from fmlfast.report import write_report
 
         table = evaluate_run(run, data, split, refine_steps=refine)
+        write_report(run)
     else:
         assert scans is not None
         from fmlfast.scans import evaluate_scans

@@ -41,8 +41,9 @@ def estimates(
     codes = model.encode(frames)
     if longest > 1:
         yield f"frames_{longest}", estimate(model, codes, frames.mask, template)
-    refined = refine(model, frames, codes, steps=refine_steps)
-    yield f"frames_{longest}_refined", estimate(model, refined, frames.mask, template)
+    if refine_steps > 0:
+        refined = refine(model, frames, codes, steps=refine_steps)
+        yield f"frames_{longest}_refined", estimate(model, refined, frames.mask, template)
 
 
 def estimate(

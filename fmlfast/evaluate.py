@@ -157,7 +157,8 @@ def evaluate_run(
     run: str | Path, data: str | Path, split: str = "test", *, refine_steps: int = 50, clips: int | None = None
 ) -> dict[str, Any]:
     """Evaluates the model of a run folder on prepared clips and writes the table into it, evaluation.json; with ground
-    truth also error_map.png. Returns the table, which for real clips is `fmlfast.real_clips.measure_real`'s."""
+    truth also error_map.png. A table of other clips stays, as evaluation-DATA-SPLIT.json. Returns the table, which for
+    real clips is `fmlfast.real_clips.measure_real`'s."""
     run = Path(run)
     model = FML.load(run, "cuda" if torch.cuda.is_available() else "cpu")
     if has_truth(data, split):
@@ -169,9 +170,21 @@ def evaluate_run(
         from fmlfast.real_clips import measure_real  # which measures too, and so imports this module
 
         table = measure_real(model, data, split, refine_steps=refine_steps, clips=clips)
-    with atomic_path(run / "evaluation.json") as path:
+    table = {"data": Path(data).resolve().name} | table
+    stored = run / "evaluation.json"
+    _keep_other(stored, table)
+    with atomic_path(stored) as path:
         path.write_text(json.dumps(table, indent=2) + "\n")
     return table
+
+
+def _keep_other(stored: Path, table: dict[str, Any]) -> None:
+    """Moves the table of other clips out of the way, to a name that says which."""
+    if stored.exists():
+        old = json.loads(stored.read_text())
+        name = f"evaluation-{old.get('data')}-{old.get('split')}.json"
+        if name != f"evaluation-{table['data']}-{table['split']}.json":
+            stored.replace(stored.with_name(name))
 
 
 # ------------------------------------------------------------------------------------------------------- the clips

@@ -33,6 +33,8 @@ def read_obj(path: Path) -> Obj:
             if kind == "v":
                 vertices.append([float(x) for x in fields])
             elif kind == "vt":
+                if len(fields) < 2:
+                    raise ValueError("a texture coordinate needs two numbers")
                 texture.append([float(x) for x in fields[:2]])
             elif kind == "f":
                 corners = [corner.split("/") for corner in fields]

@@ -13,6 +13,7 @@ from fmlfast.data.tracking import flaw
 from fmlfast.data.video import VIDEO_SUFFIXES, Video
 from fmlfast.images import check_image, read_focal, read_image
 
+Picture = str | Path | np.ndarray
 MIN_FACE = 80  # px; the network sees 64 to 240
 MIN_SHARPNESS, MAX_DOUBT = 0.05, 0.015  # as `fmlfast prepare` has them
 LOOKS = 3  # frames looked at for each one taken
@@ -38,14 +39,12 @@ def is_video(path: str | Path) -> bool:
     return Path(path).suffix.lower() in VIDEO_SUFFIXES - {".gif"}
 
 
-def read_photos(
-    images: Sequence[str | Path | np.ndarray], detector: Detector, face: int | None, frames: int
-) -> list[Photo]:
+def read_photos(images: Sequence[Picture], detector: Detector, face: int | None, frames: int) -> list[Photo]:
     """The photos, and at most `frames` of each video, with the face to take in each; names are made unique.
 
     Raises ValueError where there is nothing to take, or several faces and `face` chooses none.
     """
-    labels = [f"image {n}" if isinstance(image, np.ndarray) else str(image) for n, image in enumerate(images)]
+    labels = [str(image) if isinstance(image, str | Path) else f"image {n}" for n, image in enumerate(images)]
     pictures = [_read(image, label) for image, label in zip(images, labels, strict=True)]  # before the slow detection
     found: list[Photo] = []
     for number, (image, label, picture) in enumerate(zip(images, labels, pictures, strict=True)):
@@ -59,10 +58,12 @@ def read_photos(
     return list(_numbered(found))
 
 
-def _read(image: str | Path | np.ndarray, label: str) -> np.ndarray | None:
+def _read(image: Picture, label: str) -> np.ndarray | None:
     """A picture, checked; None for a video."""
     if isinstance(image, np.ndarray):
         return check_image(image, label)
+    if not isinstance(image, str | Path):
+        raise ValueError(f"{label} must be a path or a uint8 array [H, W, 3], not {type(image).__name__}")
     if not is_video(image):
         return read_image(image)
     if not Path(image).is_file():

@@ -3,8 +3,9 @@
 The module is not called `reconstruct`, because importing it would then replace the function `fmlfast.reconstruct`.
 """
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from fmlfast.frames import Codes, Frames
 from fmlfast.metrics import landmark_nme
 from fmlfast.model_config import load_template
 from fmlfast.overlay import face_opacity, overlay, panel
-from fmlfast.photos import Photo, read_photos
+from fmlfast.photos import Photo, Picture, read_photos
 from fmlfast.pretrained import default_checkpoint
 from fmlfast.refine import refine as refine_codes
 from fmlfast.renderer import shade_vertices
@@ -67,6 +68,8 @@ class Reconstruction:
     focal_sources: tuple[str, ...]
     """Where each photo's focal length is from: "exif", its file; "estimated", the face's perspective; "assumed", a
     guess of 1.2 x the longer side."""
+    model: str
+    """SHA-256 of the model.safetensors that the codes belong to."""
     codes: Codes
     """Codes of one subject in N frames, on the CPU."""
     template: FaceTemplate
@@ -132,6 +135,7 @@ class Reconstruction:
         ]
         return {
             "fmlfast": __version__,
+            "model": self.model,
             "template": {"name": template.name, "level": template.level, "fingerprint": template.fingerprint},
             "conventions": CONVENTIONS,
             "identity": codes.identity[0].tolist(),
@@ -147,7 +151,6 @@ class Reconstruction:
 
         Raises FileExistsError when `folder` exists.
         """
-        triangles, uv = self.template.triangles, self.template.uv
         with atomic_path(check_new(folder)) as temporary:
             temporary.mkdir()
             for i, name in enumerate(self.names):
@@ -157,13 +160,14 @@ class Reconstruction:
             meshes += [(f"mesh-{name}", points) for name, points in zip(self.names, self.vertices, strict=True)]
             for name, points in meshes:
                 for suffix in SUFFIXES:
-                    write_mesh(temporary / f"{name}{suffix}", points, triangles, self.reflectance, uv)
+                    uv = self.template.uv if suffix == ".glb" else None  # readers of others would expect a texture
+                    write_mesh(temporary / f"{name}{suffix}", points, self.template.triangles, self.reflectance, uv)
             (temporary / "parameters.json").write_text(json.dumps(self.parameters(), indent=1) + "\n")
 
 
 @torch.no_grad()
 def reconstruct(
-    images: Sequence[str | Path | np.ndarray],
+    images: Picture | Iterable[Picture],
     checkpoint: str | Path | None = None,
     *,
     face: int | None = None,
@@ -177,8 +181,8 @@ def reconstruct(
     since several faces tell more than one; without refinement the guess stays.
 
     Args:
-        images: photos in any format Pillow reads, videos that PyAV reads, or uint8 [H, W, 3] sRGB arrays; all of the
-            same person.
+        images: one or several paths of photos in any format that Pillow reads and of videos that PyAV reads, or uint8
+            [H, W, 3] sRGB arrays; all of the same person.
         checkpoint: a run folder of train.py; None for the model that comes with the package.
         face: which face to take in pictures that show several, counted from 0 at the left.
         refine: steps of test-time refinement; 0 takes the network's answer.
@@ -192,10 +196,13 @@ def reconstruct(
         ValueError: an image cannot be read, shows no face, or several and `face` chooses none of them; a video has no
             good frame; the checkpoint is none or belongs to another template.
     """
-    if len(images) == 0:
+    images = [images] if isinstance(images, Picture) else list(images)
+    if not images:
         raise ValueError("no images given; name at least one photo or video of the person")
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = FML.load(checkpoint or default_checkpoint(), device)
+    checkpoint = Path(checkpoint or default_checkpoint())
+    model = FML.load(checkpoint, device)
+    digest = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
     with FaceDetector() as detector:
         photos = read_photos(images, detector, face, frames)
     Ks = np.stack([assumed_K(photo.image.shape[1], photo.image.shape[0]) for photo in photos]).astype(np.float32)
@@ -225,6 +232,7 @@ def reconstruct(
         network_landmark_errors=errors[0],
         Ks=Ks,
         focal_sources=tuple("exif" if photo.focal else "estimated" if refine > 0 else "assumed" for photo in photos),
+        model=digest,
         codes=codes,
         template=template,
         neutral=model.neutral(codes, template)[0],

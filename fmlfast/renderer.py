@@ -36,7 +36,8 @@ class Rendering:
 
     Attributes:
         image: [F, H, W, C], the blended colours over the background, linear.
-        mask: [F, H, W], share of the pixel that the mesh covers, in [0, 1].
+        mask: [F, H, W], share of the pixel that the mesh covers: in [0, 1], but for parts thinner than a pixel, where
+            several outlines take from one pixel and it may fall below 0 (clamp it before a logarithm).
         depth: [F, H, W] float32, camera z in mm of the nearest surface in the pixel, inf where there is none.
     """
 

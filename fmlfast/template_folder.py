@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fmlfast.alignment import EYES_APART
 from fmlfast.color import srgb_to_linear
 from fmlfast.graph import build_graph, fit_expressions, skinning_matrix, unique_edges
 from fmlfast.jaw import jaw_strips
@@ -63,6 +64,7 @@ def load_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: i
     vertices = neutral.vertices * scale
     corners = neutral.triangles[landmark_triangles]  # [68, 3]
     marks = (vertices[corners] * barycentrics[:, :, None]).sum(1)
+    _check_head(marks, f"{folder} with unit={unit!r}")
     shift = marks[ORIGIN].mean(0)
     vertices, marks = vertices - shift, marks - shift
     opened = vertices + (OPENING * deltas[names.index(MOUTH_OPENER)] if MOUTH_OPENER in names else 0.0)
@@ -107,6 +109,16 @@ def load_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: i
     except ValueError as error:
         raise ValueError(f"{folder / NEUTRAL}: {error}") from error
     return template
+
+
+def _check_head(marks: NDArray[np.float64], label: str) -> None:
+    """Raises ValueError where the landmarks say that unit or axes are not what they should be."""
+    apart = float(np.linalg.norm(marks[45] - marks[36]))
+    if not EYES_APART[0] <= apart <= EYES_APART[1]:
+        raise ValueError(f"{label}: the outer eye corners are {apart:.3g} mm apart; name the files' unit: mm, cm or m")
+    left, up, out = marks[45] - marks[36], marks[17:27].mean(0) - marks[8], marks[30] - marks[[36, 45]].mean(0)
+    if min(left[0], up[1], out[2]) <= 0:
+        raise ValueError(f"{label}: export with +x to the subject's left, +y up and +z out of the face")
 
 
 def _read_expressions(folder: Path, neutral: Obj, scale: float) -> tuple[list[str], NDArray[np.float64]]:
@@ -202,6 +214,8 @@ def _parts(triangles: NDArray[np.int64], count: int) -> NDArray[np.int64]:
 
 def _colors(neutral: Obj, regions: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     if neutral.colors is not None:
+        if neutral.colors.min() < 0 or neutral.colors.max() > 1:
+            raise ValueError(f"{NEUTRAL}: vertex colours must lie in [0, 1]; divide 8-bit ones by 255")
         return srgb_to_linear(torch.from_numpy(neutral.colors)).numpy()
     colors = np.tile(SKIN_COLOR, (len(neutral.vertices), 1))
     for name, color in (("eyes", EYE_COLOR), ("mouth_bag", MOUTH_COLOR)):

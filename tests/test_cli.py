@@ -127,8 +127,10 @@ def test_checkpoint_of_another_template(photo, tmp_path, model: FML, capsys):
     assert "another-head" in error and not (tmp_path / "out").exists()
 
 
-def test_evaluate_prints_the_rows(monkeypatch, capsys):
-    calls = []
+def test_evaluate_prints_the_rows(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("clips").mkdir()
+    calls: list[object] = []
     row = {"vertex_mm": 1.25, "landmark_nme": 2.5, "neutral_mm": None}
 
     def evaluate_run(*arguments: object, **options: object) -> dict[str, object]:
@@ -141,14 +143,17 @@ def test_evaluate_prints_the_rows(monkeypatch, capsys):
         }
 
     monkeypatch.setattr("fmlfast.evaluate.evaluate_run", evaluate_run)
+    monkeypatch.setattr("fmlfast.report.write_report", lambda run: calls.append(run))
     cli.main(["evaluate", "runs/a", "--data", "clips", "--split", "val", "--refine", "3"])
-    assert calls == [((Path("runs/a"), Path("clips"), "val"), {"refine_steps": 3})]
+    assert calls == [((Path("runs/a"), Path("clips"), "val"), {"refine_steps": 3}), Path("runs/a")]
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     values = ["vertex_mm", "1.250", "landmark_nme", "2.500"]
     assert lines == [["mean_face", *values], ["consistency", "network", "identity", *values]]
 
 
-def test_evaluate_on_scans(monkeypatch, capsys):
+def test_evaluate_on_scans(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
     calls = []
 
     def evaluate_scans(*arguments: object, **options: object) -> dict[str, object]:
@@ -166,9 +171,12 @@ def test_evaluate_on_scans(monkeypatch, capsys):
 
 def test_evaluate_of_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):
     """It becomes a run folder of its own, which takes the results."""
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "measured"
+    assert "clips is not a folder" in fails(["evaluate", "--data", "clips", "--out", out], capsys) and not out.exists()
+    Path("clips").mkdir()
     runs = []
     monkeypatch.setattr("fmlfast.evaluate.evaluate_run", lambda run, *a, **k: runs.append(run) or {})
-    out = tmp_path / "measured"
     for _ in range(2):  # the second time into the same folder
         cli.main(["evaluate", "--data", "clips", "--out", str(out)])
     assert runs == [out, out]
@@ -185,7 +193,7 @@ def test_evaluate_of_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):
 def test_without_a_shipped_model(photo, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path / "none")
     assert "no trained model" in fails(["reconstruct", photo, "--out", tmp_path / "out"], capsys)
-    assert "no trained model" in fails(["evaluate", "--data", "clips"], capsys)
+    assert "no trained model" in fails(["evaluate", "--data", tmp_path], capsys)
 
 
 def test_a_photo_is_reconstructed_by_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):

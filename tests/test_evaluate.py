@@ -118,10 +118,9 @@ def test_neither_batch_size_nor_order_of_people_matters(synthetic_folder: Path, 
             assert one_by_one[row][name] == pytest.approx(table[row][name], rel=2e-2), (row, name)
 
 
-def test_refinement_of_no_steps_changes_nothing(synthetic_folder: Path) -> None:
+def test_refinement_of_no_steps_has_no_row(synthetic_folder: Path) -> None:
     table = evaluate(small_model(), synthetic_folder, refine_steps=0, clips=2)
-    assert table["frames_4_refined"] == table["frames_4"]
-    assert table["clips"] == 2
+    assert "frames_4_refined" not in table and table["clips"] == 2
 
 
 def test_clips_without_truth_give_image_errors_only(synthetic_folder: Path, tmp_path: Path) -> None:
@@ -156,6 +155,10 @@ def test_a_run_gets_its_files(synthetic_folder: Path, tmp_path: Path) -> None:
         "evaluation.json",
         "model.safetensors",
     ]
+    other = evaluate_run(run, synthetic_folder, "test", refine_steps=0, clips=1)
+    assert json.loads((run / "evaluation.json").read_text()) == other
+    kept = run / f"evaluation-{synthetic_folder.name}-val.json"
+    assert json.loads(kept.read_text()) == table
 
 
 def test_a_run_on_real_clips_gets_what_can_be_known(
@@ -172,7 +175,7 @@ def test_a_run_on_real_clips_gets_what_can_be_known(
 
     monkeypatch.setattr("fmlfast.real_clips.measure_real", measure_real)
     table = evaluate_run(run, real, refine_steps=1, clips=2)
-    assert table == {"folder": str(real), "split": "test", "refine_steps": 1, "clips": 2}
+    assert table == {"data": "real", "folder": str(real), "split": "test", "refine_steps": 1, "clips": 2}
     assert json.loads((run / "evaluation.json").read_text()) == table
     assert not (run / "error_map.png").exists()
 
@@ -194,7 +197,7 @@ def test_errors_of_every_frame_are_kept(synthetic_folder: Path) -> None:
 def test_some_frames_of_a_clip_can_be_left_out(synthetic_folder: Path) -> None:
     whole = measure(small_model(), synthetic_folder, refine_steps=0)
     part = measure(small_model(), synthetic_folder, refine_steps=0, frames=2)
-    assert list(part.frames) == ["mean_face", "frames_1", "frames_2", "frames_2_refined"]
+    assert list(part.frames) == ["mean_face", "frames_1", "frames_2"]
     assert part.table["frames"] == 6
     kept = torch.tensor([0, 1, 4, 5, 8, 9])
     for row in ("mean_face", "frames_1"):

@@ -153,6 +153,7 @@ def test_bad_input_is_refused_and_leaves_nothing(tmp_path):
         "triangles must index": ("face.ply", (vertices, triangles + 1)),
         "triangles must be integers": ("face.ply", (vertices, triangles.astype(np.float32))),
         "colors must have shape": ("face.glb", (vertices, triangles, colors[:-1])),
+        "colors must be linear floats": ("face.ply", (vertices, triangles, (255 * colors).astype(np.uint8))),
         "uv must have shape": ("face.glb", (vertices, triangles, colors, uv[:, :1])),
     }
     for reason, (name, arguments) in cases.items():

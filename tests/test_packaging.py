@@ -63,6 +63,8 @@ def test_every_public_name_loads():
     assert {"FaceTemplate", "FML", "reconstruct", "render", "write_mesh"} <= set(names)
     for name in names:
         assert getattr(fmlfast, name) is not None
+    code = "import fmlfast; fmlfast.optim.LowRankAdam, fmlfast.camera.to_opengl"  # as README says
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = fmlfast.nonsense
 

@@ -366,3 +366,6 @@ def test_a_file_that_kills_its_worker_is_reported(
     report = prepare(configure(tmp_path / "out", tmp_path / "v", workers=2))
     troubles = {record.name: record.trouble for record in report.sources.values()}
     assert troubles == {"v/a.mkv": "", "v/b.mkv": "reading it crashed the process", "v/c.mkv": "", "v/d.mkv": ""}
+    monkeypatch.setattr(module, "_work", lambda source, *_: (SourceRecord(source.name, looked_at=2), []))
+    report = prepare(configure(tmp_path / "out", tmp_path / "v", workers=1))
+    assert report.new == 1 and sorted(record.looked_at for record in report.sources.values()) == [1, 1, 1, 2]

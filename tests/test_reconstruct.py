@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import json
 from pathlib import Path
 
@@ -153,7 +154,7 @@ def test_the_focal_length_is_estimated_or_read(photos, run, tmp_path, monkeypatc
 
 def test_arrays_and_files_give_the_same(photos, run):
     image = np.asarray(Image.open(photos["right"]))
-    from_array, from_file = reconstruct([image], run, refine=2), reconstruct([photos["right"]], run, refine=2)
+    from_array, from_file = reconstruct(image, run, refine=2), reconstruct(str(photos["right"]), run, refine=2)
     assert from_array.names == ("image-0",)
     torch.testing.assert_close(from_array.camera_vertices, from_file.camera_vertices, atol=1e-3, rtol=0)
 
@@ -177,6 +178,7 @@ def test_saved_folder_reads_back(photos, run, tmp_path):
     stored = json.loads((out / "parameters.json").read_text())
     assert stored["template"]["fingerprint"] == result.template.fingerprint
     assert stored["fmlfast"] == fmlfast.__version__
+    assert stored["model"] == hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
     np.testing.assert_array_equal(np.float32(stored["identity"]), result.codes.identity[0].numpy())
     for i, entry in enumerate(stored["photos"]):
         photo = Image.open(photos[entry["name"]])
@@ -189,8 +191,11 @@ def test_saved_folder_reads_back(photos, run, tmp_path):
         pixels = camera @ np.array(entry["K"]).T
         expected = project(result.camera_vertices[i : i + 1], torch.from_numpy(result.Ks[i : i + 1]))[0]
         np.testing.assert_allclose(pixels[:, :2] / pixels[:, 2:], expected, atol=0.02)
-    neutral = trimesh.load(out / "neutral.ply", process=False, maintain_order=True)
-    np.testing.assert_array_equal(neutral.vertices.astype(np.float32), result.neutral.numpy())
+    for suffix in ("ply", "obj"):
+        neutral = trimesh.load(out / f"neutral.{suffix}", process=False, maintain_order=True)
+        np.testing.assert_array_equal(neutral.vertices.astype(np.float32), result.neutral.numpy())
+        expected = 255 * linear_to_srgb(result.reflectance).numpy()
+        np.testing.assert_allclose(neutral.visual.vertex_colors[:, :3], expected, atol=1)
 
 
 def test_a_photo_means_the_same_however_it_is_stored(run, tmp_path):
@@ -310,6 +315,8 @@ def test_bad_input_is_one_clear_error(photos, run, tmp_path):
         reconstruct([], run)
     with pytest.raises(ValueError, match="image 1: an image array must be uint8"):
         reconstruct([noise, noise / 255.0], run)
+    with pytest.raises(ValueError, match="image 0 must be a path or a uint8 array .* not Tensor"):
+        reconstruct([torch.zeros(3, 50, 50)], run)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="16x16 pixels is too small"):
         reconstruct([noise[:16, :16]], run)
     with pytest.raises(FileNotFoundError, match="absent.png"):

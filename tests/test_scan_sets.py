@@ -232,6 +232,7 @@ def test_a_stated_unit_is_converted_and_a_wrong_one_noticed(tmp_path):
     [
         ("folder", "ben/landmarks.txt", r"ben.landmarks\.txt \(or \.pp\) is missing"),
         ("folder", "ben/scan.ply", "ben: photos without a scan"),
+        ("folder", "ben/one.jpg", "ben: a scan without photos"),
         ("now", "scans_lmks_onlypp/FaMoS_2/natural_head_picked_points.pp", r"FaMoS_2/\*\.pp is missing"),
         ("now", "scans/FaMoS_2/natural_head.obj", r"FaMoS_2/\*\.obj is missing"),
         ("bu3dfe", "F0001/F0001_AN01WH_F3D.bnd", r"AN01WH_F3D\.bnd is missing"),
@@ -270,6 +271,8 @@ def test_meshes_keep_their_vertices_and_their_order(tmp_path, suffix):
 
 def test_point_clouds_and_vrml_1_are_scans_too(tmp_path):
     points = head(0)[:50]
+    np.savetxt(tmp_path / "cloud.obj", np.pad(points, ((0, 0), (0, 4))), fmt="v" + " %.9g" * 7)
+    np.testing.assert_allclose(read_points(tmp_path / "cloud.obj"), points, atol=1e-6)
     np.savetxt(tmp_path / "cloud.xyz", points)
     np.testing.assert_allclose(read_points(tmp_path / "cloud.xyz"), points, atol=1e-6)
     rows = ", ".join(" ".join(map(str, row)) for row in points.tolist())
@@ -286,7 +289,8 @@ def test_point_clouds_and_vrml_1_are_scans_too(tmp_path):
         ("a.wrl", b"Coordinate { point [ ] }", "finite points"),
         ("a.bs", b"\x02\0\0\0\x05\0\0\0\x01\0\0\0" + bytes(100), "cut short"),
         ("a.ply", b"no mesh", "cannot be read as a scan"),
-        ("a.obj", b"v 0 0 0\n", "needs faces"),
+        ("a.obj", b"v 0 0 0\nv 1 1\n", "not all vertices read"),
+        ("a.obj", b"f 1 2 3\n", "finite points"),
     ],
 )
 def test_damaged_scans_are_named(tmp_path, name, content, message):

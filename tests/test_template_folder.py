@@ -99,10 +99,37 @@ def test_guessed_masks_resemble_the_true_ones(folder: Path, source: FaceTemplate
 
 
 def test_levels_and_metres(folder: Path) -> None:
-    template = FaceTemplate.from_folder(folder, unit="cm", num_nodes=NODES, level=1)
-    base = FaceTemplate.from_folder(folder, unit="m", num_nodes=NODES)
+    base = FaceTemplate.from_folder(folder, unit="cm", num_nodes=NODES)
+    transform(folder, 0.01 * np.eye(3))
+    template = FaceTemplate.from_folder(folder, unit="m", num_nodes=NODES, level=1)
     assert template.level == 1 and len(template.triangles) == 4 * len(base.triangles)
-    assert torch.allclose(template.subdivide(base.vertices) / 100.0, template.vertices, atol=1e-2)
+    assert torch.allclose(template.subdivide(base.vertices), template.vertices, atol=1e-2)
+
+
+def transform(folder: Path, matrix: np.ndarray) -> None:
+    """Turns or scales all meshes of a folder."""
+    for path in folder.glob("*.obj"):
+        lines = path.read_text().splitlines()
+        for number, line in enumerate(lines):
+            kind, *fields = line.split() or [""]
+            if kind == "v":
+                moved = matrix @ np.array(fields[:3], float)
+                lines[number] = " ".join(["v", *map(repr, moved.tolist()), *fields[3:]])
+        path.write_text("\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (0.01 * np.eye(3), r"unit='cm': the outer eye corners are 0\.\d+ mm apart; name"),
+        (np.diag([-1.0, 1.0, -1.0]), r"export with \+x to the subject's left"),
+        (np.eye(3)[[0, 2, 1]], r"export with \+x to the subject's left"),
+    ],
+)
+def test_a_wrong_unit_and_wrong_axes_are_noticed(folder: Path, matrix: np.ndarray, message: str) -> None:
+    transform(folder, matrix)
+    with pytest.raises(ValueError, match=message):
+        FaceTemplate.from_folder(folder, unit="cm", num_nodes=NODES)
 
 
 def test_landmarks_as_vertices_and_plain_files(folder: Path, source: FaceTemplate) -> None:
@@ -135,7 +162,7 @@ def test_other_mistakes_are_named(folder: Path, source: FaceTemplate) -> None:
     with pytest.raises(ValueError, match="level"):
         FaceTemplate.from_folder(folder, level=-1)
     with pytest.raises(ValueError, match=r"neutral\.obj: 9999 nodes"):
-        FaceTemplate.from_folder(folder, num_nodes=9999)
+        FaceTemplate.from_folder(folder, unit="cm", num_nodes=9999)
     for name in EXPRESSIONS:
         (folder / f"{name}.obj").rename(folder / f"{name}.txt")
     with pytest.raises(ValueError, match="no expression"):
@@ -191,7 +218,15 @@ def test_a_surface_that_cannot_be_subdivided_is_named(folder: Path) -> None:
     for file in folder.glob("*.obj"):
         file.write_text(file.read_text() + "f 1 2 3000\nf 1 2 3001\nf 1 2 3002\n")
     with pytest.raises(ValueError, match=r"neutral\.obj: an edge belongs to more than two triangles"):
-        FaceTemplate.from_folder(folder, num_nodes=NODES, level=1)
+        FaceTemplate.from_folder(folder, unit="cm", num_nodes=NODES, level=1)
+
+
+def test_8_bit_colors_are_refused(folder: Path, source: FaceTemplate) -> None:
+    write_obj(folder / "neutral.obj", source.vertices.numpy(), source.triangles.tolist(), np.full((3535, 3), 128.0))
+    for name in EXPRESSIONS:
+        (folder / f"{name}.obj").write_text((folder / "neutral.obj").read_text())
+    with pytest.raises(ValueError, match=r"colours must lie in \[0, 1\]"):
+        FaceTemplate.from_folder(folder, num_nodes=NODES)
 
 
 def test_obj_colors_and_weights(tmp_path: Path) -> None:

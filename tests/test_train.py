@@ -210,6 +210,11 @@ def test_a_head_of_ones_own_needs_clips_of_ones_own(config: training.Config, tmp
     assert not own.data.exists()
 
 
+def test_a_run_from_weights_needs_its_clips(config: training.Config) -> None:
+    with pytest.raises(ValueError, match="absent does not exist; make it with fmlfast prepare, or start without"):
+        training.train(replace(config, data=config.data.with_name("absent"), init=config.run))
+
+
 def test_nothing_to_resume(config: training.Config) -> None:
     with pytest.raises(ValueError, match="no checkpoint yet"):
         training.train(replace(config, resume=True))

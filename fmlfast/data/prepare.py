@@ -33,6 +33,7 @@ from fmlfast.data.video import VIDEO_SUFFIXES
 
 GENERATOR = "prepare"
 _CLIPS_A_SHARD = 256
+_CRASHED = "reading it crashed the process"
 _VOXCELEB_ID = re.compile(r"id\d+")  # id00012/video/00001.mp4
 
 
@@ -111,7 +112,8 @@ class PrepareReport:
 def prepare(config: PrepareConfig) -> PrepareReport:
     """Prepares videos into `config.out`: shards, meta.json and report.json.
 
-    A video that was prepared before, by path, size and time of change, is not touched again. A file that cannot be
+    A video that was prepared before, by path, size and time of change, is not touched again, unless it crashed its
+    process. A file that cannot be
     read is reported, not fatal. An interruption keeps what is finished.
 
     Raises ValueError when an input is missing, no video is found, the folder holds clips made otherwise, or the face
@@ -120,7 +122,8 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     require("av", "video")
     paths = find_videos(config.inputs)
     report = _open_folder(config)
-    sources = [source for source in _name_sources(paths, report) if source.key not in report.sources]
+    done = {key for key, record in report.sources.items() if record.trouble != _CRASHED}  # of memory, perhaps
+    sources = [source for source in _name_sources(paths, report) if source.key not in done]
     if sources:
         model = face_landmarker_file(config.face_landmarker)
         write_meta(config.out, _meta(config))
@@ -283,7 +286,7 @@ def _run(sources: list[Source], config: PrepareConfig, model: Path) -> Iterator[
                 try:
                     yield source, pool.submit(_work, source, config.rules, model).result()
                 except BrokenProcessPool:
-                    yield source, (SourceRecord(source.name, trouble="reading it crashed the process"), [])
+                    yield source, (SourceRecord(source.name, trouble=_CRASHED), [])
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

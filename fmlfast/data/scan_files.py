@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmlfast._extras import require
-from fmlfast.obj import read_obj
 
 Points = NDArray[np.float64]  # [P, 3]
 # The nodes Coordinate (VRML 2) and Coordinate3 (VRML 1), not TextureCoordinate.
@@ -23,7 +22,7 @@ def read_points(path: Path) -> Points:
     """
     suffix = path.suffix.lower()
     if suffix == ".obj":
-        points = read_obj(path).vertices
+        points = _obj(path)
     elif suffix == ".wrl":
         points = _vrml(path)
     elif suffix == ".bs":
@@ -96,6 +95,15 @@ def _vertices(path: Path, numbers: NDArray[np.float64], points: Points) -> Point
     if (chosen != numbers).any() or chosen.min() < 0 or chosen.max() >= len(points):
         raise ValueError(f"{path}: vertex numbers must be integers from 0 to {len(points) - 1}")
     return points[chosen]
+
+
+def _obj(path: Path) -> Points:
+    """Of a mesh or a point cloud; what follows the coordinates of a vertex may be anything."""
+    rows = [line.split()[1:4] for line in path.read_text(errors="replace").splitlines() if line.startswith("v ")]
+    try:
+        return np.array(rows, np.float64)
+    except ValueError as error:
+        raise ValueError(f"{path}: not all vertices read `v x y z`: {error}") from error
 
 
 def _vrml(path: Path) -> Points:

@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fmlfast.alignment import EYES_APART
 from fmlfast.data.scan_files import read_landmarks, read_points
 
 UNITS = {"mm": 1.0, "cm": 10.0, "dm": 100.0, "m": 1000.0}
@@ -34,7 +35,6 @@ NOW_POINTS = (36, 39, 42, 45, 33, 48, 54)  # iBUG numbers of the 7 landmarks
 STEADY_POINTS = tuple(i for i in range(17, 68) if i not in (60, 64))  # of 68: the jaw line is no fixed point
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SCANS = (".obj", ".ply", ".stl", ".off", ".glb", ".wrl", ".xyz")
-EYES_APART = (55.0, 130.0)  # mm between the outer eye corners of any person
 
 
 @dataclass(frozen=True)
@@ -141,6 +141,8 @@ def _folder(root: Path) -> list[Person]:
             photos.append(Photo(picture, file))
         if photos and neutral is None and not any(photo.scan for photo in photos):
             raise ValueError(f"{home}: photos without a scan; add scan.ply (or {', '.join(SCANS)})")
+        if neutral is not None and not photos:
+            raise ValueError(f"{home}: a scan without photos; add some ({', '.join(PICTURES)}) or take the folder away")
         people.append(Person(home.name, "folder", tuple(photos), neutral))
     return people
 
