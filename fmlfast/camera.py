@@ -8,9 +8,11 @@ import math
 import torch
 from torch import Tensor
 
+from fmlfast._exact import exact
 from fmlfast.kernels._checks import check_intrinsics, check_size, check_tensor
 
 
+@exact
 def project(points: Tensor, Ks: Tensor) -> Tensor:
     """Pixel coordinates of points in camera space, with gradients to both.
 
@@ -34,10 +36,10 @@ def project(points: Tensor, Ks: Tensor) -> Tensor:
     if any(a != b and 1 not in (a, b) for a, b in zip(reversed(leading), reversed(batch), strict=False)):
         raise ValueError(f"Ks must go with the leading axes of points {list(points.shape)}, not {list(Ks.shape)}")
     rays = points[..., :2] / points[..., 2:]
-    with _exact(points):
-        return rays @ Ks[..., :2, :2].transpose(-1, -2) + Ks[..., None, :2, 2]
+    return rays @ Ks[..., :2, :2].transpose(-1, -2) + Ks[..., None, :2, 2]
 
 
+@exact
 def to_camera(points: Tensor, viewmats: Tensor) -> Tensor:
     """Points in camera space, X_cam = R X + t, with gradients to both.
 
@@ -53,8 +55,7 @@ def to_camera(points: Tensor, viewmats: Tensor) -> Tensor:
     """
     check_tensor("points", points, ("F", "N", 3), contiguous=False)
     check_tensor("viewmats", viewmats, (len(points), 4, 4), (points.dtype,), ("points", points), contiguous=False)
-    with _exact(points):
-        return points @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
+    return points @ viewmats[:, :3, :3].transpose(1, 2) + viewmats[:, None, :3, 3]
 
 
 def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
@@ -84,6 +85,7 @@ def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
         raise ValueError("Ks must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]]")
 
 
+@exact
 def look_at(eyes: Tensor, targets: Tensor, up: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> Tensor:
     """World-to-camera matrices of cameras at `eyes` that look at `targets`, `up` pointing up in the image.
 
@@ -109,8 +111,7 @@ def look_at(eyes: Tensor, targets: Tensor, up: tuple[float, float, float] = (0.0
     right = torch.nn.functional.normalize(right, dim=-1)
     down = torch.linalg.cross(forward, right)
     rotations = torch.stack([right, down, forward], 1)
-    with _exact(eyes):
-        translations = -(rotations @ eyes[..., None])
+    translations = -(rotations @ eyes[..., None])
     last = eyes.new_tensor([0, 0, 0, 1]).expand(len(eyes), 1, 4)
     return torch.cat([torch.cat([rotations, translations], 2), last], 1)
 
@@ -240,6 +241,7 @@ def from_pytorch3d(
     return _checked(viewmats, Ks, "R, T, focal_length and principal_point")
 
 
+@exact
 def to_nvdiffrast(points: Tensor, Ks: Tensor, height: int, width: int, near: float, far: float) -> Tensor:
     """Clip space positions for nvdiffrast's rasterize, with gradients to the points.
 
@@ -262,8 +264,7 @@ def to_nvdiffrast(points: Tensor, Ks: Tensor, height: int, width: int, near: flo
     _check_image(height, width)
     _check_planes(near, far)
     z = points[..., 2:]
-    with _exact(points):
-        pixels = points @ Ks[:, :2].transpose(1, 2)  # times z
+    pixels = points @ Ks[:, :2].transpose(1, 2)  # times z
     xy = pixels * (2 / points.new_tensor([width, height])) - z
     return torch.cat([xy, ((far + near) * z - 2 * far * near) / (far - near), z], -1)
 
@@ -281,11 +282,6 @@ def from_nvdiffrast(clip: Tensor, Ks: Tensor, height: int, width: int) -> Tensor
     y = (pixels[..., 1:] - Ks[:, None, 1, 2:] * z) / Ks[:, None, 1, 1:2]
     x = (pixels[..., :1] - Ks[:, None, 0, 2:] * z - Ks[:, None, 0, 1:2] * y) / Ks[:, None, 0, :1]
     return torch.cat([x, y, z], -1)
-
-
-def _exact(tensor: Tensor) -> torch.autocast:
-    """Keeps autocast from rounding coordinates to 8 bits."""
-    return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _checked(viewmats: Tensor, Ks: Tensor, names: str) -> tuple[Tensor, Tensor]:

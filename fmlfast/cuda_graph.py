@@ -1,6 +1,9 @@
 """A function recorded as CUDA graphs, so that a step costs one launch instead of a thousand."""
 
+import gc
+import os
 from collections.abc import Callable, Hashable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -18,6 +21,7 @@ class CudaGraphs:
 
     The function must do the same work for every batch of a variant: static shapes, no waiting for the GPU, no random
     numbers of torch. What lasts from call to call (parameters, the optimiser's state) has to exist after WARM_UP calls.
+    With FMLFAST_GRAPHS=0 in the environment the function is called as it is.
 
     Args:
         function: (batch, *variant) -> tensors by name. What a call returned is overwritten by the next one.
@@ -29,16 +33,17 @@ class CudaGraphs:
         self.calls: dict[Hashable, int] = {}
         self.recorded: dict[Hashable, _Recording] = {}
         self.device = torch.device(device)
-        if self.device.type == "cuda":
+        self.records = self.device.type == "cuda" and os.environ.get("FMLFAST_GRAPHS") != "0"
+        if self.records:
             self.pool = torch.cuda.graph_pool_handle()  # one for all variants, as no two run at once
-            self.side = torch.cuda.Stream(self.device)
+            self.side = _side_stream(self.device)
 
     def __call__(self, batch: SubjectBatch, *variant: Hashable) -> dict[str, Tensor]:
         """The function's result.
 
         Raises RuntimeError where the function does what cannot be recorded.
         """
-        if self.device.type != "cuda":
+        if not self.records:
             return self.function(batch, *variant)
         count = self.calls[variant] = self.calls.get(variant, 0) + 1
         if count <= WARM_UP:
@@ -62,7 +67,19 @@ class CudaGraphs:
 
     def _record(self, batch: SubjectBatch, *variant: Hashable) -> _Recording:
         graph, inputs = torch.cuda.CUDAGraph(), batch.map(torch.clone)  # without what the batch has cached
-        # Other threads prefetch batches meanwhile, which is none of this recording's business.
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.side, capture_error_mode="thread_local"):
-            results = self.function(inputs, *variant)
+        here = torch.cuda.current_stream(self.device)
+        gc.collect()  # a graph that nobody needs any more must not be freed while this one is recorded
+        try:
+            # Other threads prefetch batches meanwhile, which is none of this recording's business.
+            with torch.cuda.graph(graph, pool=self.pool, stream=self.side, capture_error_mode="thread_local"):
+                results = self.function(inputs, *variant)
+        except RuntimeError as error:
+            torch.cuda.set_stream(here)  # a recording that fails leaves its own behind
+            raise RuntimeError(f"no CUDA graph can be recorded ({error}); FMLFAST_GRAPHS=0 does without") from error
         return graph, inputs, results
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all: torch keeps work space for every stream that was ever used."""
+    return torch.cuda.Stream(device)

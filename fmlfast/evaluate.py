@@ -154,13 +154,20 @@ def measure(
 
 
 def evaluate_run(
-    run: str | Path, data: str | Path, split: str = "test", *, refine_steps: int = 50, clips: int | None = None
+    run: str | Path,
+    data: str | Path,
+    split: str = "test",
+    *,
+    refine_steps: int = 50,
+    clips: int | None = None,
+    device: torch.device | str | None = None,
 ) -> dict[str, Any]:
     """Evaluates the model of a run folder on prepared clips and writes the table into it, evaluation.json; with ground
     truth also error_map.png. A table of other clips stays, as evaluation-DATA-SPLIT.json. Returns the table, which for
-    real clips is `fmlfast.real_clips.measure_real`'s."""
+    real clips is `fmlfast.real_clips.measure_real`'s. Where no `device` is given it is a GPU if there is one.
+    """
     run = Path(run)
-    model = FML.load(run, "cuda" if torch.cuda.is_available() else "cpu")
+    model = FML.load(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if has_truth(data, split):
         result = measure(model, data, split, refine_steps=refine_steps, clips=clips)
         named = {row_name(row): values for row, values in result.vertex_errors.items()}

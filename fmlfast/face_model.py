@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from fmlfast._exact import exact
 from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.blendshape import linear_decode, pad_columns
 from fmlfast.kernels.deform import deform, skin_displacements
@@ -87,6 +88,7 @@ class FaceModel(nn.Module):
         """The learned bases of displacements: of identity and, where there are any, of residual expressions."""
         return [self.identity_basis] if self.residual_basis is None else [self.identity_basis, self.residual_basis]
 
+    @exact
     def displacements(
         self,
         alpha: Tensor,  # [B, K + N], 0 <= N <= SMOOTH_FIELDS
@@ -104,6 +106,7 @@ class FaceModel(nn.Module):
             field = field + alpha[:, learned:] @ self.smooth[: alpha.shape[1] - learned]
         return rearrange(field, "b (g c) -> b g c", c=3)
 
+    @exact
     def residual(
         self,
         epsilon: Tensor,  # [B, M, Ke]
@@ -116,17 +119,16 @@ class FaceModel(nn.Module):
         """
         if self.residual_basis is None or self.expression_span is None:
             return None
-        with torch.autocast(epsilon.device.type, enabled=False):
-            identity = F.normalize(self._on_graph(self.identity_basis.detach()), dim=1)
-            taken = torch.cat([self.expression_span.T, identity]).double()
-            fields = self._on_graph(self.residual_basis).double()
-            # Least squares, damped as the taken may depend on each other; in float64 less than 1e-6 of them is left.
-            gram = taken @ taken.T
-            gram.diagonal().add_(1e-12 * len(gram))
-            share = torch.linalg.solve_ex(gram, taken @ fields.T)[0]  # looking at errors waits for a GPU
-            fields = fields - share.T @ taken
-            fields = fields / (fields.square().sum(1, keepdim=True) / self.num_nodes).sqrt()
-            return (epsilon @ fields.to(epsilon.dtype)).unflatten(-1, (self.num_nodes, 3))
+        identity = F.normalize(self._on_graph(self.identity_basis.detach()), dim=1)
+        taken = torch.cat([self.expression_span.T, identity]).double()
+        fields = self._on_graph(self.residual_basis).double()
+        # Least squares, damped as the taken may depend on each other; in float64 less than 1e-6 of them is left.
+        gram = taken @ taken.T
+        gram.diagonal().add_(1e-12 * len(gram))
+        share = torch.linalg.solve_ex(gram, taken @ fields.T)[0]  # looking at errors waits for a GPU
+        fields = fields - share.T @ taken
+        fields = fields / (fields.square().sum(1, keepdim=True) / self.num_nodes).sqrt()
+        return (epsilon @ fields.to(epsilon.dtype)).unflatten(-1, (self.num_nodes, 3))
 
     def neutral(
         self,
@@ -166,6 +168,7 @@ class FaceModel(nn.Module):
             self.backend,
         )
 
+    @exact
     def reflectance(
         self,
         beta: Tensor,  # [B, Kr]

@@ -31,7 +31,8 @@ class SubjectBatch:
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+        waits = torch.device(device).type == "cpu"  # or it would be read before it is there
+        return self.map(lambda tensor: tensor.to(device, non_blocking=not waits))
 
     def select(self, subjects: Tensor | slice) -> Self:
         """Some of the subjects."""

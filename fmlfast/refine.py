@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmlfast._exact import exact
 from fmlfast.cuda_graph import CudaGraphs
 from fmlfast.frames import Codes, Frames, SubjectBatch
 from fmlfast.kernels._backend import choose_backend
@@ -54,6 +55,7 @@ def refine(
     return refine_measured(model, frames, codes, steps, weights, prior, smooth)[0]
 
 
+@exact
 @torch.no_grad()
 def refine_measured(
     model: FML,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fmlfast._atomic import atomic_path
 from fmlfast._constants import constant
+from fmlfast._exact import exact
 from fmlfast.alignment import CROP_HALF_WIDTH, LANDMARKS_66, Alignment, align_to_front, fit_pose, to_rays
 from fmlfast.face_model import FaceModel
 from fmlfast.frames import Codes, Frames
@@ -124,13 +125,13 @@ class FML(nn.Module):
         self.shape_fit.usual.copy_(usual)
         self.shape_fit.set_fields(smooth)
 
+    @exact
     def encode(self, frames: Frames) -> Codes:
         """Codes of the subjects in `frames`."""
-        # Geometry stays float32 within anybody's autocast; the network has its own.
-        with torch.autocast(frames.images.device.type, enabled=False):
-            codes = self.codes(self.observe(frames))
-            return fitted_light(self, frames, codes) if self.config.light_fit else codes
+        codes = self.codes(self.observe(frames))
+        return fitted_light(self, frames, codes) if self.config.light_fit else codes
 
+    @exact
     @torch.no_grad()
     def observe(
         self,
@@ -158,6 +159,7 @@ class FML(nn.Module):
             shown = F.pad(points, (0, side.shape[1] - points.shape[1]), value=1.0)
         return Observation(inputs, frames.mask, side, shown, Ks, size, alignment, start)
 
+    @exact  # the network has an autocast of its own
     def codes(self, seen: Observation, encoder: nn.Module | None = None) -> Codes:
         """Codes from what the network sees; `encoder` may be a data-parallel wrapper of the model's."""
         codes, raw = (encoder or self.encoder)(seen.inputs, seen.mask, seen.side, seen.shown)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ._gather import add_rows
+
 _EMPTY = torch.iinfo(torch.int64).max
 _CHUNK = 1 << 17  # (frame, triangle) or (triangle, pixel) pairs held at once: bounds the memory to some 100 MB
 _OPPOSITE = ((1, 2), (2, 0), (0, 1))  # the edge opposite each corner
@@ -50,7 +52,7 @@ def gradient(
             located = _locate(corners, K, at)
         upstream = [a.reshape(-1, *a.shape[3:]).index_select(0, pixel) for a in (barycentrics_grad, depth_grad)]
         (part,) = torch.autograd.grad(located, corners, upstream)
-        total.index_add_(0, ids.view(-1), part.view(-1, 3))  # one pixel after the other, wherever the chunks end
+        total = add_rows(total, ids.view(-1), part.view(-1, 3))  # one pixel after the other, wherever the chunks end
     return total.view(vertices.shape)
 
 

@@ -20,8 +20,8 @@ torch.set_num_threads(1)
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any kernel is imported: with `-m gpu` they run on the GPU, otherwise in Triton's interpreter."""
-    if config.option.markexpr != "gpu":
-        os.environ["TRITON_INTERPRET"] = "1"
+    if config.option.markexpr != "gpu":  # and what picks a GPU where there is one must not do so under the interpreter
+        os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -10,6 +10,7 @@ from conftest import SMALL
 from fmlfast.camera import project
 from fmlfast.contour import slide_landmarks
 from fmlfast.data.shards import list_clips, read_clip, read_truth
+from fmlfast.focal import focal_factor
 from fmlfast.frames import Codes, Frames, resize_clip
 from fmlfast.network import masked_mean
 from fmlfast.objective import LossWeights, objective
@@ -150,8 +151,14 @@ def test_resized_clips_keep_their_rays(synthetic_folder: Path) -> None:
 
 def test_autocast_around_the_model_rounds_no_geometry(frames: Frames) -> None:
     model = FML(SMALL).eval()
-    plain = model.encode(frames)
+
+    def used() -> list[torch.Tensor]:
+        codes = model.encode(frames)
+        made = [model.camera_vertices(codes), model.neutral(codes), model.reflectance(codes)]
+        return [*codes.tensors(), *refine(model, frames, codes, 2).tensors(), *made, focal_factor(model, frames)]
+
+    plain = used()
     with torch.autocast("cpu", torch.bfloat16):
-        inside = model.encode(frames)
-    for a, b in zip(plain.tensors(), inside.tensors(), strict=True):
+        inside = used()
+    for a, b in zip(plain, inside, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
