@@ -14,7 +14,8 @@ BUDGETS = {"cpu": "CPU budget", "gpu": "GPU budget"}
 INTRODUCTION = """# Results
 
 Written by `python -m benchmarks.experiments report` from `benchmarks/results/experiments/*.json`; do not edit it by
-hand. `python -m benchmarks.experiments all --budget cpu` measures what is missing.
+hand. `python -m benchmarks.experiments all --budget cpu` measures what is missing. [training.md](training.md) says what
+the numbers mean and why some claims fail.
 
 Everything is measured on synthetic people whose true geometry is known and whom training never saw. `vertex_mm` is the
 distance of the posed geometry (with expression) from the truth after similarity alignment over the face region,
