@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -259,8 +258,12 @@ def _run(sources: list[Source], config: PrepareConfig, model: Path) -> Iterator[
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(config.workers or cpus, len(sources))
     if workers == 1:
-        for source in sources:
-            yield source, _work(source, config.rules, model)
+        try:
+            for source in sources:
+                yield source, _work(source, config.rules, model)
+        finally:
+            while _loaded:  # or MediaPipe complains at the end of Python
+                _loaded.popitem()[1].close()
         return
     pending = deque(sources)
     while pending:
@@ -298,6 +301,10 @@ def _work(source: Source, rules: Rules, model: Path) -> _Result:
     return prepare_video(source, rules, _detector(model))
 
 
-@lru_cache(maxsize=1)
+_loaded: dict[Path, FaceDetector] = {}  # of this process, used for one video after the other
+
+
 def _detector(model: Path) -> FaceDetector:
-    return FaceDetector(model)
+    if model not in _loaded:
+        _loaded[model] = FaceDetector(model)
+    return _loaded[model]
