@@ -188,8 +188,11 @@ def evaluate_run(
 def _keep_other(stored: Path, table: dict[str, Any]) -> None:
     """Moves the table of other clips out of the way, to a name that says which."""
     if stored.exists():
-        old = json.loads(stored.read_text())
-        name = f"evaluation-{old.get('data')}-{old.get('split')}.json"
+        try:
+            old = json.loads(stored.read_text())
+        except ValueError:
+            old = {}
+        name = f"evaluation-{old.get('data', 'unknown')}-{old.get('split', 'unknown')}.json"
         if name != f"evaluation-{table['data']}-{table['split']}.json":
             stored.replace(stored.with_name(name))
 

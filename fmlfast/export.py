@@ -57,9 +57,9 @@ def write_mesh(
         raise ValueError(f"{path}: unknown mesh format; end the name in one of {', '.join(SUFFIXES)}")
     points = _floats(vertices, "vertices", None, 3)
     faces = _indices(triangles, len(points))
-    linear = None if colors is None else _floats(colors, "colors", len(points), 3).clip(0.0, 1.0)
-    if colors is not None and not np.issubdtype(np.asarray(colors[:0]).dtype, np.floating):
+    if colors is not None and not torch.is_floating_point(torch.as_tensor(colors)):
         raise ValueError("colors must be linear floats in [0, 1], not integers")
+    linear = None if colors is None else _floats(colors, "colors", len(points), 3).clip(0.0, 1.0)
     coordinates = None if uv is None else _floats(uv, "uv", len(points), 2)
     data = writers[path.suffix.lower()](_Mesh(points, faces, _normals(points, faces), linear, coordinates))
     with atomic_path(path) as temporary:

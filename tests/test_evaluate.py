@@ -159,6 +159,9 @@ def test_a_run_gets_its_files(synthetic_folder: Path, tmp_path: Path) -> None:
     assert json.loads((run / "evaluation.json").read_text()) == other
     kept = run / f"evaluation-{synthetic_folder.name}-val.json"
     assert json.loads(kept.read_text()) == table
+    (run / "evaluation.json").write_text("damaged")
+    evaluate_run(run, synthetic_folder, "test", refine_steps=0, clips=1)
+    assert (run / "evaluation-unknown-unknown.json").read_text() == "damaged"
 
 
 def test_a_run_on_real_clips_gets_what_can_be_known(
