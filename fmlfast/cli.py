@@ -84,10 +84,9 @@ def evaluate(
         refine: Steps of refinement in the last row.
         out: Run folder to make for the results when no RUN is given; runs/shipped when not given.
     """
-    if (data is None) == (scans is None):
-        raise ValueError("name either a folder of clips with --data or a folder of scans with --scans")
     source = data or scans
-    assert source is not None
+    if source is None or (data and scans):
+        raise ValueError("name either a folder of clips with --data or a folder of scans with --scans")
     if not source.is_dir():
         raise ValueError(f"{source} is not a folder; name one with clips or scans")
     if run is None:
@@ -103,10 +102,9 @@ def evaluate(
         table = evaluate_run(run, data, split, refine_steps=refine)
         write_report(run)
     else:
-        assert scans is not None
         from fmlfast.scans import evaluate_scans
 
-        table = evaluate_scans(run, scans, refine=refine, layout=layout)
+        table = evaluate_scans(run, source, refine=refine, layout=layout)
     print_table(table)
     if failed := table.get("failed"):
         print(f"{len(failed)} photos left out, the first because {next(iter(failed.values()))}; scans.json lists all")

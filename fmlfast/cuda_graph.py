@@ -68,7 +68,8 @@ class CudaGraphs:
     def _record(self, batch: SubjectBatch, *variant: Hashable) -> _Recording:
         graph, inputs = torch.cuda.CUDAGraph(), batch.map(torch.clone)  # without what the batch has cached
         here = torch.cuda.current_stream(self.device)
-        gc.collect()  # a graph that nobody needs any more must not be freed while this one is recorded
+        collecting = gc.isenabled()
+        gc.disable()  # a graph that nobody needs any more must not be freed while this one is recorded
         try:
             # Other threads prefetch batches meanwhile, which is none of this recording's business.
             with torch.cuda.graph(graph, pool=self.pool, stream=self.side, capture_error_mode="thread_local"):
@@ -76,6 +77,9 @@ class CudaGraphs:
         except RuntimeError as error:
             torch.cuda.set_stream(here)  # a recording that fails leaves its own behind
             raise RuntimeError(f"no CUDA graph can be recorded ({error}); FMLFAST_GRAPHS=0 does without") from error
+        finally:
+            if collecting:
+                gc.enable()
         return graph, inputs, results
 
 

@@ -81,8 +81,9 @@ def evaluate(
     """The evaluation table of a model on a split of prepared clips.
 
     Rows: `mean_face` (the template's mean, its pose fitted to the landmarks and its light to the image), `frames_1`
-    (every frame alone), `frames_M` (all M frames of a clip jointly, M that of the longest clip) and
-    `frames_M_refined`; all on the same frames. Each holds, as means over people of their frames' means:
+    (every frame alone), `frames_M` (all M frames of a clip jointly, M that of the longest clip) and,
+    unless `refine_steps` is 0, `frames_M_refined`; all on the same frames. Each holds, as means over people of their
+    frames' means:
 
     - vertex_mm: distance of the geometry with expression, after similarity alignment over the face region (primary);
     - neutral_mm: the same for the neutral geometry;

@@ -234,7 +234,8 @@ def test_the_page_shows_what_is_drawn(drawn: Path, tmp_path: Path) -> None:
     page = section(drawn)
     for name in NAMES:
         note = json.loads((drawn / f"{name}.json").read_text())
-        assert f"](images/{name}.png)\n\n{note['caption']} Run seven, seed 7, 11 steps, trained at " in page
+        run = f"Run seven, seed 7, 11 steps, trained at commit {note['trained']}; 3 people of split test"
+        assert f"](images/{name}.png)\n\n{note['caption']} {run}" in page
     shutil.copy(drawn / "walks.json", tmp_path)
     assert section(tmp_path).endswith("Not drawn yet: cumulative, error_faces, mono_multi, quantiles.")
 

@@ -10,9 +10,11 @@ from test_shape_fit import FACE, FIELDS, TEMPLATE, USED, geometry, seen
 from torch import Tensor
 
 from fmlfast.alignment import fit_pose
+from fmlfast.data.loader import ClipDataset
 from fmlfast.frames import Frames
 from fmlfast.kernels.deform import skin_displacements
 from fmlfast.metrics import vertex_error
+from fmlfast.priors import _some
 from fmlfast.shape_fit import ShapeFit, ShapeStart, Sightings
 from fmlfast.shape_prior import learn_shape_prior
 from fmlfast.smooth_fields import by_effect
@@ -107,3 +109,14 @@ def test_a_model_keeps_what_it_learned(tmp_path: Path, frames: Frames) -> None:
     assert (learned.smooth - plain.smooth).abs().max() > 0.01
     with pytest.raises(ValueError, match="shape_init"):
         FML(replace(SMALL, shape_init=False)).learn_shape_prior([Sightings.of(frames)])
+
+
+def test_clips_are_drawn_from_all(synthetic_folder: Path) -> None:
+    clips = ClipDataset(synthetic_folder, "train", SMALL.image_size, 0)
+    every = Frames.from_clips([clips[i] for i in range(len(clips))], clips.size).images
+    for most, sizes in ((4, [3, 1]), (99, [3, len(clips) - 3])):
+        batches = [frames.images for frames in _some(clips, most, batch=3)]
+        assert [len(images) for images in batches] == sizes
+        same = (torch.cat(batches)[:, None] == every).flatten(2).all(2)
+        chosen = same.nonzero()[:, 1].tolist()
+        assert len(set(chosen)) == sum(sizes) and chosen != sorted(chosen)

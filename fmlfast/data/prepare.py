@@ -112,8 +112,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     """Prepares videos into `config.out`: shards, meta.json and report.json.
 
     A video that was prepared before, by path, size and time of change, is not touched again, unless it crashed its
-    process. A file that cannot be
-    read is reported, not fatal. An interruption keeps what is finished.
+    process. A file that cannot be read is reported, not fatal. An interruption keeps what is finished.
 
     Raises ValueError when an input is missing, no video is found, the folder holds clips made otherwise, or the face
     landmark model cannot be had; ImportError without the `video` extra.
