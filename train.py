@@ -17,28 +17,27 @@ import torch
 import tyro
 from PIL import Image
 
-from fmlfast._atomic import atomic_path
-from fmlfast._malloc import keep_freed_memory
-from fmlfast.checkpoint import load_state, save_state
-from fmlfast.data.augment import AugmentConfig
-from fmlfast.data.draws import Batch
+from fmlfast.common.atomic import atomic_path
+from fmlfast.data.augment import AugmentConfig, Batch
+from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset, training_batches
 from fmlfast.data.prefetch import Prefetcher
 from fmlfast.data.shards import list_splits, read_meta
-from fmlfast.data.synthetic import SyntheticConfig, generate
-from fmlfast.distributed import World
-from fmlfast.evaluate import evaluate_run
-from fmlfast.frames import Frames
-from fmlfast.kernels._backend import choose_backend
-from fmlfast.model_config import ModelConfig
-from fmlfast.objective import LossWeights
-from fmlfast.pictures import reconstruction_panel
-from fmlfast.priors import fit_code_prior, fit_shape_prior
+from fmlfast.data.synthetic.generate import SyntheticConfig, generate
+from fmlfast.evaluation.protocol import evaluate_run
+from fmlfast.evaluation.report import machine, write_report
+from fmlfast.kernels.common.backend import choose_backend
+from fmlfast.losses import LossWeights
+from fmlfast.model.config import ModelConfig
+from fmlfast.model.fml import FML
 from fmlfast.profiling import profile_steps
-from fmlfast.report import machine, write_report
-from fmlfast.run_log import FiniteWatch, Log
-from fmlfast.step import Phase, Rates, TrainingStep
-from fmlfast.system import FML
+from fmlfast.training.allocator import keep_freed_memory
+from fmlfast.training.checkpoint import load_state, save_state
+from fmlfast.training.distributed import World
+from fmlfast.training.priors import fit_code_prior, fit_shape_prior
+from fmlfast.training.run_log import FiniteWatch, Log
+from fmlfast.training.step import Phase, Rates, TrainingStep
+from fmlfast.visualization.panels import reconstruction_panel
 
 
 @dataclass(frozen=True)

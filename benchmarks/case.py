@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 
 Inputs = dict[str, Any]  # arguments by name: tensors, sizes, and dataclasses of tensors
 Outputs = tuple[Tensor, ...]

@@ -12,13 +12,14 @@ from benchmarks import loader
 from benchmarks.measure import COMPILE_SHARE, failed
 from benchmarks.rows import OUT_OF_TIME, Row
 from benchmarks.timing import Deadline, time_cpu
-from fmlfast.data.draws import Batch, draw
+from fmlfast.data.augment import Batch, draw
+from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset
-from fmlfast.data.synthetic import SyntheticConfig, film_person, generate
-from fmlfast.distributed import World
-from fmlfast.frames import Codes, Frames
-from fmlfast.step import Phase, TrainingStep
-from fmlfast.system import FML
+from fmlfast.data.synthetic.generate import SyntheticConfig, film_person, generate
+from fmlfast.model.codes import Codes
+from fmlfast.model.fml import FML
+from fmlfast.training.distributed import World
+from fmlfast.training.step import Phase, TrainingStep
 from train import PRESETS
 
 Step = Callable[[], dict[str, Tensor]]

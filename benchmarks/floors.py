@@ -7,7 +7,7 @@ from benchmarks.ops import blendshape, deform, deviation, low_rank_adam, photome
 from benchmarks.ops import visibility as seen
 from benchmarks.ops._sizes import FLOAT
 from benchmarks.timing import copy_bandwidth, time_cpu, time_gpu
-from fmlfast.system import FML
+from fmlfast.model.fml import FML
 
 ADAM = 7 * FLOAT
 """Bytes of a parameter in Adam: itself, its gradient and two moments read, all but the gradient written."""

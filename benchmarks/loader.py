@@ -12,12 +12,11 @@ import torch
 
 from benchmarks.rows import Row
 from benchmarks.timing import summarize
-from fmlfast.data.augment import AugmentConfig, augment
-from fmlfast.data.draws import Batch
+from fmlfast.data.augment import AugmentConfig, Batch, augment
 from fmlfast.data.loader import ClipDataset, training_batches
 from fmlfast.data.prefetch import Prefetcher
 from fmlfast.data.shards import Clip, ShardWriter, list_clips, read_clip
-from fmlfast.data.synthetic import SyntheticConfig, film_person
+from fmlfast.data.synthetic.generate import SyntheticConfig, film_person
 
 SUBJECTS, FRAMES = 8, 4
 SIZES = (128, 240)  # px: the CPU preset's and the paper's

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fmlfast._atomic import atomic_path
-from fmlfast.kernels._cache import TensorCache
+from fmlfast.common.atomic import atomic_path
+from fmlfast.kernels.common.cache import TensorCache
 
 BEFORE = "before the step"
 BASIS, MOMENTS = "reflectance basis", "LowRankAdam's moments of the reflectance basis"
@@ -99,7 +99,7 @@ def kernels_not_started() -> Iterator[None]:
     """Lets tensors on the CPU take the way of the Triton kernels, none of which runs; not in Triton's interpreter."""
     import triton
 
-    from fmlfast.kernels import _backend
+    from fmlfast.kernels.common import backend as _backend
 
     with (
         mock.patch.object(triton.runtime.jit.JITFunction, "run", lambda *_, **__: None),
@@ -112,7 +112,8 @@ def kernels_not_started() -> Iterator[None]:
 @contextmanager
 def stages_of(on_stage: Callable[[str | None], None]) -> Iterator[None]:
     """Calls `on_stage` with the name of every stage that is entered, and with that of the outer one when it is left."""
-    from fmlfast import objective, step
+    from fmlfast import losses as objective
+    from fmlfast.training import step
 
     stack: list[str | None] = [None]
 
@@ -146,9 +147,9 @@ class Account:
 
 def account(preset: str, device: str) -> Account:
     """Runs two training steps of a preset, the second of which is counted, with random pictures and landmarks."""
-    from fmlfast.distributed import World
-    from fmlfast.step import Phase, TrainingStep
-    from fmlfast.system import FML
+    from fmlfast.model.fml import FML
+    from fmlfast.training.distributed import World
+    from fmlfast.training.step import Phase, TrainingStep
     from train import PRESETS
 
     config = PRESETS[preset]
@@ -220,8 +221,8 @@ def account(preset: str, device: str) -> Account:
 
 def random_batch(subjects: int, frames: int, size: int) -> Any:
     """A batch as the loader makes it, of noise; landmarks are anywhere in the middle of the picture."""
-    from fmlfast.data.draws import Batch, draw
-    from fmlfast.frames import Frames
+    from fmlfast.data.augment import Batch, draw
+    from fmlfast.data.frames import Frames
 
     shape = subjects, frames
     K = torch.tensor([[2.2 * size, 0, size / 2], [0, 2.2 * size, size / 2], [0, 0, 1]])

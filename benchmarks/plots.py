@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.rows import Row
 from benchmarks.table import floor_ms, providers_of
-from fmlfast._atomic import atomic_path
-from fmlfast._extras import require
+from fmlfast.common.atomic import atomic_path
+from fmlfast.common.extras import require
 
 AXES = {
     "subjects": "subjects in a batch",

@@ -13,7 +13,7 @@ import torch
 import benchmarks.peers
 from benchmarks.case import Bench, Inputs, Outputs
 from benchmarks.peers import Difference
-from fmlfast.kernels._backend import interpreting
+from fmlfast.kernels.common.backend import interpreting
 
 
 @dataclass(frozen=True)

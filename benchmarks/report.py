@@ -7,7 +7,7 @@ from benchmarks.losses import where_we_lose
 from benchmarks.plots import AXES, sweep_plots
 from benchmarks.rows import RESULTS, Row, read_rows
 from benchmarks.table import OWN, amount, floor_ms, markdown, percent, reason
-from fmlfast._atomic import atomic_path
+from fmlfast.common.atomic import atomic_path
 
 DOCS = Path(__file__).parent.parent / "docs"
 OURS = {"cuda": "triton", "cpu": "torch"}

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from fmlfast._atomic import atomic_path
+from fmlfast.common.atomic import atomic_path
 
 RESULTS = Path(__file__).parent / "results"
 OUT_OF_TIME = "not measured: out of time"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.case import Inputs
-from fmlfast.template import FaceTemplate
+from fmlfast.template.face_template import FaceTemplate
 
 DISTANCE = 600.0
 """mm from the camera to the middle of a mesh."""

@@ -7,17 +7,17 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from fmlfast.version import __version__ as __version__
 
 _HOME = {
-    "FaceTemplate": "fmlfast.template",
-    "FML": "fmlfast.system",
-    "Frames": "fmlfast.frames",
-    "Codes": "fmlfast.frames",
-    "Reconstruction": "fmlfast.reconstruction",
-    "reconstruct": "fmlfast.reconstruction",
-    "read_image": "fmlfast.images",
-    "write_mesh": "fmlfast.export",
+    "FaceTemplate": "fmlfast.template.face_template",
+    "FML": "fmlfast.model.fml",
+    "Frames": "fmlfast.data.frames",
+    "Codes": "fmlfast.model.codes",
+    "Reconstruction": "fmlfast.reconstruction.pipeline",
+    "reconstruct": "fmlfast.reconstruction.pipeline",
+    "read_image": "fmlfast.reconstruction.inputs",
+    "write_mesh": "fmlfast.mesh_io",
     "project": "fmlfast.camera",
     "look_at": "fmlfast.camera",
     "linear_to_srgb": "fmlfast.color",
@@ -42,14 +42,15 @@ if TYPE_CHECKING:
     from fmlfast.camera import project as project
     from fmlfast.color import linear_to_srgb as linear_to_srgb
     from fmlfast.color import srgb_to_linear as srgb_to_linear
-    from fmlfast.export import write_mesh as write_mesh
-    from fmlfast.frames import Codes as Codes
-    from fmlfast.frames import Frames as Frames
-    from fmlfast.images import read_image as read_image
+    from fmlfast.data.frames import Frames as Frames
     from fmlfast.kernels.photometric import photometric as photometric
     from fmlfast.kernels.photometric import photometric_pixels as photometric_pixels
-    from fmlfast.reconstruction import Reconstruction as Reconstruction
-    from fmlfast.reconstruction import reconstruct as reconstruct
+    from fmlfast.mesh_io import write_mesh as write_mesh
+    from fmlfast.model.codes import Codes as Codes
+    from fmlfast.model.fml import FML as FML
+    from fmlfast.reconstruction.inputs import read_image as read_image
+    from fmlfast.reconstruction.pipeline import Reconstruction as Reconstruction
+    from fmlfast.reconstruction.pipeline import reconstruct as reconstruct
     from fmlfast.renderer import Fragments as Fragments
     from fmlfast.renderer import Rendering as Rendering
     from fmlfast.renderer import antialias as antialias
@@ -61,8 +62,7 @@ if TYPE_CHECKING:
     from fmlfast.renderer import shade_vertices as shade_vertices
     from fmlfast.renderer import vertex_normals as vertex_normals
     from fmlfast.renderer import vertex_visibility as vertex_visibility
-    from fmlfast.system import FML as FML
-    from fmlfast.template import FaceTemplate as FaceTemplate
+    from fmlfast.template.face_template import FaceTemplate as FaceTemplate
 
 
 def __getattr__(name: str) -> Any:

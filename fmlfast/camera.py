@@ -8,8 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from fmlfast._exact import exact
-from fmlfast.kernels._checks import check_intrinsics, check_size, check_tensor
+from fmlfast.common.tensors import exact
+from fmlfast.kernels.common.checks import check_intrinsics, check_size, check_tensor
 
 
 @exact

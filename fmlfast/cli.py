@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 from tyro.extras import SubcommandApp
 
-from fmlfast.data.prepare import PrepareConfig
+from fmlfast.data.video.prepare import PrepareConfig
 
 app = SubcommandApp()
 ERROR, INTERRUPTED = 2, 130  # exit codes
@@ -20,7 +20,7 @@ def prepare(config: Annotated[PrepareConfig, arg(name="")]) -> None:
     A second run does only what is missing. report.json in the output says per clip what was kept and why the rest
     was not.
     """
-    from fmlfast.data.prepare import prepare as run
+    from fmlfast.data.video.prepare import prepare as run
 
     print(run(config))
 
@@ -45,8 +45,8 @@ def reconstruct(
         refine: Steps of refinement on these photos; 0 takes the network's answer.
         frames: Frames to take of each video at most, evenly spread.
     """
-    from fmlfast.reconstruction import check_new
-    from fmlfast.reconstruction import reconstruct as run
+    from fmlfast.reconstruction.pipeline import check_new
+    from fmlfast.reconstruction.pipeline import reconstruct as run
 
     if not images:
         raise ValueError("no images given; name at least one photo or video of the person")
@@ -90,19 +90,19 @@ def evaluate(
     if not source.is_dir():
         raise ValueError(f"{source} is not a folder; name one with clips or scans")
     if run is None:
-        from fmlfast.pretrained import copy_default_checkpoint
+        from fmlfast.model.pretrained import copy_default_checkpoint
 
         run = copy_default_checkpoint(out or Path("runs/shipped"))
     elif out is not None:
         raise ValueError(f"the results go into {run}; --out is for the model that comes with fmlfast")
     if data is not None:
-        from fmlfast.evaluate import evaluate_run
-        from fmlfast.report import write_report
+        from fmlfast.evaluation.protocol import evaluate_run
+        from fmlfast.evaluation.report import write_report
 
         table = evaluate_run(run, data, split, refine_steps=refine)
         write_report(run)
     else:
-        from fmlfast.scans import evaluate_scans
+        from fmlfast.evaluation.scans.protocol import evaluate_scans
 
         table = evaluate_scans(run, source, refine=refine, layout=layout)
     print_table(table)

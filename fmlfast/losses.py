@@ -1,10 +1,28 @@
-"""One function a term of the training loss (paper section 5). Distances in mm, pixels as stated, colours linear."""
+"""The training and refinement objective: all loss terms of a batch, each weighted, one value a subject."""
+
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
-from fmlfast.alignment import NUM_JAW
-from fmlfast.kernels._gather import gather_rows
+from fmlfast.camera import project
+from fmlfast.common.tensors import constant
+from fmlfast.data.frames import Frames
+from fmlfast.ibug68 import LANDMARKS_66, NUM_JAW
+from fmlfast.kernels.common.gather import gather_rows
+from fmlfast.kernels.deviation import deviation
+from fmlfast.kernels.normals import vertex_normals
+from fmlfast.kernels.photometric import photometric
+from fmlfast.kernels.shading import shade_sh, shade_vertices
+from fmlfast.kernels.sparsity import chromaticity, sparsity
+from fmlfast.model.codes import Codes
+from fmlfast.model.encoder import masked_mean
+from fmlfast.model.fml import FML
+from fmlfast.model.lighting import light_from_image
+from fmlfast.model.vertex_weights import visible_weights
+from fmlfast.template.jaw_line import slide_landmarks
 
 
 def landmark_loss(
@@ -45,3 +63,107 @@ def expression_loss(
 ) -> Tensor:  # [F]
     """sum_u (delta_u / sigma)^2."""
     return (delta / sigma).square().sum(-1)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the terms, found on the validation split of synthetic clips."""
+
+    photometric: float = 10.0
+    """Then a colour difference of 0.1 costs what a landmark error of 0.75% of the image does."""
+    photometric_kind: Literal["squared", "l1", "charbonnier", "geman"] = "geman"
+    """Lets go of hair, hands and highlights; "squared" is the paper's."""
+    landmarks: float = 2.0
+    jaw: float = 1.0
+    """Relative weight of the jaw line, whose confidence is low already; 0.25 loses 1% of the mean face's error."""
+    membrane: float = 0.01
+    displacement: float = 0.001
+    """Keeps identity from explaining what pose explains; four times as much flattens faces."""
+    expression: float = 0.03
+    sparsity: float = 0.1
+    reflectance: float = 0.5
+    """Deviation of the reflectance from its mean; without it light bakes into skin."""
+
+
+def objective(
+    model: FML,
+    frames: Frames,
+    codes: Codes,
+    weights: LossWeights,
+    photometric_ramp: float = 1.0,
+    detach_geometry: bool = False,
+    fit_light: bool = False,
+) -> dict[str, Tensor]:  # term -> [B]
+    """Weighted loss terms. `photometric_ramp` scales the photometric term and 0 leaves it out; `detach_geometry`
+    keeps it from moving geometry, so that light and reflectance settle first; `fit_light` takes the light that fits the
+    image best instead of that of `codes`, as a constant."""
+    size = frames.images.shape[-1]
+    subjects, count = frames.mask.shape
+    Ks = frames.Ks.flatten(0, 1)
+    with record_function("fmlfast::geometry"):
+        displacements, residual = model.displacements(codes), model.face.residual(codes.residual)
+    pose = codes.expression, codes.rotation, codes.translation
+
+    def over_frames(values: Tensor) -> Tensor:
+        return masked_mean(values.view(subjects, count, 1), frames.mask)[:, 0]
+
+    ids = constant(LANDMARKS_66, torch.int64, Ks.device)
+    with record_function("fmlfast::landmarks"):
+        # On their own few vertices: gradients of landmarks need not be carried by the whole mesh.
+        around = model.face.geometry(displacements, *pose, model.landmark_mesh, residual).flatten(0, 1)
+        landmarks = landmark_loss(
+            project(slide_landmarks(around, Ks, model.landmark_mesh)[:, ids], Ks),
+            frames.landmarks[:, :, ids].flatten(0, 1),
+            frames.confidence[:, :, ids].flatten(0, 1),
+            size,
+            weights.jaw,
+        )
+    with record_function("fmlfast::regularisers"):
+        terms = {
+            "landmarks": weights.landmarks * over_frames(landmarks),
+            "membrane": weights.membrane * membrane_loss(displacements, model.template.node_edges),
+            "displacement": weights.displacement * displacement_loss(displacements),
+            "expression": weights.expression * over_frames(expression_loss(codes.expression.flatten(0, 1))),
+        }
+        if residual is not None:
+            # Of the movement, not of its codes: expressions that learn the same would share them and pay less.
+            moved = residual.flatten(0, 1)
+            held = weights.membrane * membrane_loss(moved, model.template.node_edges)
+            terms["residual"] = over_frames(held + weights.expression * displacement_loss(moved))
+    if photometric_ramp > 0:
+        with record_function("fmlfast::geometry"):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_geometry):
+                camera = model.face.geometry(displacements, *pose, residual=residual).flatten(0, 1)
+            reflectance = model.reflectance(codes)
+        light, linear = codes.sh.flatten(0, 1), frames.linear.flatten(0, 1)
+
+        def seen(normals: Tensor) -> Tensor:
+            with record_function("fmlfast::visibility"), torch.no_grad():
+                visible = visible_weights(model, camera.detach(), normals.detach(), Ks, size)
+                return visible * frames.mask.flatten()[:, None]
+
+        if fit_light:
+            with record_function("fmlfast::shading"):
+                normals = vertex_normals(camera, model.template.triangles, model.backend)
+            visible = seen(normals)
+            with record_function("fmlfast::shading"):
+                light = light_from_image(linear, camera, Ks, reflectance, normals, visible)
+                colors = shade_sh(reflectance, normals, light, model.backend)
+        else:
+            with record_function("fmlfast::shading"):
+                colors, normals = shade_vertices(camera, model.template.triangles, reflectance, light, model.backend)
+            visible = seen(normals)
+        with record_function("fmlfast::photometric"):
+            difference, sampled = photometric(
+                linear, camera, Ks, colors, visible, weights.photometric_kind, model.backend
+            )
+            terms["photometric"] = photometric_ramp * weights.photometric * over_frames(difference)
+        with record_function("fmlfast::regularisers"):
+            shape = (subjects, count)
+            chroma, known = chromaticity(sampled.unflatten(0, shape), visible.unflatten(0, shape), model.backend)
+            rough = sparsity(reflectance, chroma, known, model.mesh_edges, backend=model.backend)
+            terms["sparsity"] = weights.sparsity * rough
+            terms["reflectance"] = weights.reflectance * deviation(
+                reflectance, model.face.mean_reflectance, model.backend
+            )
+    return terms

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmlfast.alignment import LANDMARKS_66
-from fmlfast.template import FaceTemplate
-
-OUTER_EYES = (36, 45)
+from fmlfast.ibug68 import LANDMARKS_66, OUTER_EYES
+from fmlfast.template.face_template import FaceTemplate
 
 
 @dataclass(frozen=True)

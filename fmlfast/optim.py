@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
-from fmlfast.kernels._checks import check_tensor
 from fmlfast.kernels.blendshape import linear_decode
+from fmlfast.kernels.common.backend import Backend
+from fmlfast.kernels.common.checks import check_tensor
 from fmlfast.kernels.low_rank_adam import low_rank_adam_
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, schedule
 
-from fmlfast._atomic import atomic_path
+from fmlfast.common.atomic import atomic_path
 
 PREFIX = "fmlfast::"
 """What `record_function` ranges around a stage's forward code begin with."""

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from fmlfast.camera import check_cameras, to_camera
-from fmlfast.kernels._backend import Backend
-from fmlfast.kernels._checks import check_size, check_tensor, check_triangles
 from fmlfast.kernels.antialias import antialias
+from fmlfast.kernels.common.backend import Backend
+from fmlfast.kernels.common.checks import check_size, check_tensor, check_triangles
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.rasterize import Fragments, rasterize
 from fmlfast.kernels.shading import sh_basis, shade_sh, shade_vertices, vertex_normals

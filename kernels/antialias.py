@@ -35,11 +35,11 @@ silhouettes.
 import torch
 from torch import Tensor
 
-from ._backend import Backend, choose_backend
-from ._checks import check_intrinsics, check_seen, check_tensor, check_triangles
-from ._gather import add_rows, gather_rows
-from ._outlines import pairs_at_outlines
-from ._topology import topology
+from .common.backend import Backend, choose_backend
+from .common.checks import check_intrinsics, check_seen, check_tensor, check_triangles
+from .common.gather import add_rows, gather_rows
+from .common.outlines import pairs_at_outlines
+from .common.topology import topology
 from .rasterize import Fragments
 
 MAX_STEPS = 64

@@ -16,10 +16,10 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._antialias_find_triton import OPTIONS, PIXELS, crossing, edge_ends, find_silhouettes_triton, load_camera
-from ._backend import lanes, on_device
-from ._fixed_point import fixed_point_scale, from_fixed_point
-from ._topology import topology
+from .antialias_find_triton import OPTIONS, PIXELS, crossing, edge_ends, find_silhouettes_triton, load_camera
+from .common.backend import lanes, on_device
+from .common.fixed_point import fixed_point_scale, from_fixed_point
+from .common.topology import topology
 from .rasterize import Fragments
 
 MAX_CHANNELS = 4

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._backend import Backend, choose_backend
-from ._checks import check_size, check_tensor
+from .common.backend import Backend, choose_backend
+from .common.checks import check_size, check_tensor
 
 
 def linear_decode(

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import lanes, on_device
+from .common.backend import lanes, on_device
 
 ROWS = 16
 """Codes that a program of the forward kernel handles at most: as many accumulators a column stay in registers."""

@@ -7,11 +7,11 @@ from einops import rearrange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import Backend, choose_backend
-from ._cache import TensorCache
-from ._checks import check_indices, check_tensor
-from ._gather import sum_rows
-from ._topology import grouped
+from .common.backend import Backend, choose_backend
+from .common.cache import TensorCache
+from .common.checks import check_indices, check_tensor
+from .common.gather import sum_rows
+from .common.topology import grouped
 
 
 def skin_displacements(

@@ -9,9 +9,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import lanes, on_device
-from ._deform_grad_triton import unpose, unskin
 from .blendshape_triton import codes_gradient, skinny_product
+from .common.backend import lanes, on_device
+from .deform_grad_triton import unpose, unskin
 
 FRAMES = 16
 """Frames whose coordinates a program of the forward kernel keeps in registers: expressions are read once for them."""

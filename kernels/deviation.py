@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
-from ._backend import Backend, choose_backend
-from ._checks import check_tensor
+from .common.backend import Backend, choose_backend
+from .common.checks import check_tensor
 
 
 def deviation(

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import Backend, choose_backend
-from ._checks import check_seen, check_tensor, check_triangles
-from ._gather import gather_rows
+from .common.backend import Backend, choose_backend
+from .common.checks import check_seen, check_tensor, check_triangles
+from .common.gather import gather_rows
 from .rasterize import Fragments
 
 

@@ -17,8 +17,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import lanes, on_device
-from ._fixed_point import fixed_point_scale, from_fixed_point
+from .common.backend import lanes, on_device
+from .common.fixed_point import fixed_point_scale, from_fixed_point
 
 
 def interpolate_triton(

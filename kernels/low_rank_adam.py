@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.adam import adam
 
-from ._backend import Backend, choose_backend
-from ._checks import check_tensor
+from .common.backend import Backend, choose_backend
+from .common.checks import check_tensor
 
 BLOCK = 1 << 18
 """Elements of the basis that the reference updates together, in whole rows: their gradient stays in the cache."""

@@ -13,8 +13,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._backend import lanes, on_device
 from .blendshape_triton import codes_gradient
+from .common.backend import lanes, on_device
 
 ROWS = 16
 """Rows of codes whose gradient is summed in the pass; with more of them it would not fit into registers."""

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import Backend, choose_backend
-from ._checks import check_tensor, check_triangles
-from ._gather import sum_rows
-from ._topology import Topology, topology
+from .common.backend import Backend, choose_backend
+from .common.checks import check_tensor, check_triangles
+from .common.gather import sum_rows
+from .common.topology import Topology, topology
 
 TINY = 1e-20  # mm^4: normals of vertices with less (twice the area) squared around them are undefined
 

@@ -17,8 +17,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import lanes, on_device
-from ._topology import Topology, topology
+from .common.backend import lanes, on_device
+from .common.topology import Topology, topology
 from .normals import TINY
 
 LANES = 128

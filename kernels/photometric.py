@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import Backend, choose_backend
-from ._checks import FLOATS, check_intrinsics, check_tensor
+from .common.backend import Backend, choose_backend
+from .common.checks import FLOATS, check_intrinsics, check_tensor
 
 KINDS: dict[str, tuple[int, float]] = {
     "squared": (2, 1.0),

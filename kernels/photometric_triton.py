@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import lanes, on_device
+from .common.backend import lanes, on_device
 from .photometric import KINDS
 
 

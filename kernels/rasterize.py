@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import Backend, choose_backend
-from ._checks import check_intrinsics, check_size, check_tensor, check_triangles
+from .common.backend import Backend, choose_backend
+from .common.checks import check_intrinsics, check_size, check_tensor, check_triangles
 
 _LARGEST = 1 << 15  # rows and columns: pixel centres and counts of pixels stay exact in 32 bits
 _MOST = (1 << 31) - (1 << 20)  # triangles, for the same reason
@@ -114,7 +114,7 @@ def _implementation(backend: Backend) -> ModuleType:
     if backend == "triton":
         from . import rasterize_triton as implementation  # not before: Triton is not on every platform
     else:
-        from . import _rasterize_torch as implementation
+        from . import rasterize_torch as implementation
     return implementation
 
 

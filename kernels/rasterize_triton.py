@@ -11,9 +11,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._backend import interpreting, lanes, on_device
-from ._rasterize_grad_triton import gradient as gradient
-from ._rasterize_rules_triton import (
+from .common.backend import interpreting, lanes, on_device
+from .rasterize_grad_triton import gradient as gradient
+from .rasterize_rules_triton import (
     EMPTY,
     around,
     as_columns,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import Backend, choose_backend
-from ._checks import check_tensor, check_triangles
+from .common.backend import Backend, choose_backend
+from .common.checks import check_tensor, check_triangles
 from .normals import vertex_normals
 
 

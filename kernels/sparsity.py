@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import Backend, choose_backend
-from ._cache import TensorCache
-from ._checks import check_indices, check_tensor
-from ._gather import sum_rows
-from ._topology import grouped
+from .common.backend import Backend, choose_backend
+from .common.cache import TensorCache
+from .common.checks import check_indices, check_tensor
+from .common.gather import sum_rows
+from .common.topology import grouped
 
 TINY = 1e-6  # added to squared differences, so that the gradient stays finite where they vanish
 

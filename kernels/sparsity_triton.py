@@ -15,9 +15,9 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ._backend import lanes, on_device
-from ._cache import TensorCache
-from ._topology import grouped
+from .common.backend import lanes, on_device
+from .common.cache import TensorCache
+from .common.topology import grouped
 from .normals_triton import lanes_of_frame
 from .sparsity import TINY
 

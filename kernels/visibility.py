@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from ._backend import Backend, choose_backend
-from ._checks import check_intrinsics, check_tensor
+from .common.backend import Backend, choose_backend
+from .common.checks import check_intrinsics, check_tensor
 
 LIMIT = 3.0  # pixels beyond which it does not matter how far the z-buffer lies in front of a vertex or behind it
 SLACK = 0.6  # pixels by which it may lie in front of a vertex on average

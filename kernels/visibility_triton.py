@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ._backend import lanes, on_device
+from .common.backend import lanes, on_device
 from .normals_triton import lanes_of_frame, load3
 from .visibility import LIMIT, SLACK
 

@@ -9,11 +9,11 @@ os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL
 import pytest
 import torch
 
+from fmlfast.data.frames import Frames
 from fmlfast.data.shards import list_clips, read_clip
-from fmlfast.data.synthetic import SyntheticConfig, generate
-from fmlfast.frames import Frames
-from fmlfast.model_config import ModelConfig
-from fmlfast.system import FML
+from fmlfast.data.synthetic.generate import SyntheticConfig, generate
+from fmlfast.model.config import ModelConfig
+from fmlfast.model.fml import FML
 
 torch.set_num_threads(1)
 
@@ -49,7 +49,7 @@ def poisoned_memory() -> Iterator[None]:
 @pytest.fixture
 def small_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the interpreter split work among programs as a GPU does, which costs it time."""
-    monkeypatch.setattr("fmlfast.kernels._backend.INTERPRETER_LANES", 1)
+    monkeypatch.setattr("fmlfast.kernels.common.backend.INTERPRETER_LANES", 1)
 
 
 SMALL = ModelConfig(

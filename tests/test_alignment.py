@@ -1,10 +1,11 @@
 import pytest
 import torch
 
-from fmlfast.alignment import CROP_CENTER_Y, CROP_HALF_WIDTH, LANDMARKS_66, align_to_front, fit_pose
 from fmlfast.camera import project
+from fmlfast.ibug68 import LANDMARKS_66
+from fmlfast.model.landmark_pose import CROP_CENTER_Y, CROP_HALF_WIDTH, align_to_front, fit_pose
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
-from fmlfast.template import FaceTemplate
+from fmlfast.template.face_template import FaceTemplate
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import torch
 from silhouette_scenes import DEPTH, FOCAL, at_pixels, camera, draw_mask, mask_of, sphere, to_pixels
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.antialias import antialias, find_silhouettes
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import Fragments, rasterize
 
 backends = pytest.mark.parametrize("backend", ["torch", "triton"])

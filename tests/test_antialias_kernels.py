@@ -7,8 +7,8 @@ import torch
 from silhouette_scenes import bumpy
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.antialias import antialias, find_silhouettes
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import Fragments, rasterize
 
 backends = pytest.mark.parametrize("backend", ["torch", "triton"])
@@ -38,7 +38,7 @@ def test_kernels_match_float64(device: str, frames: int, height: int, width: int
 
 
 def test_kernel_finds_the_same_edges_to_the_bit(device: str):
-    from fmlfast.kernels._antialias_find_triton import find_silhouettes_triton
+    from fmlfast.kernels.antialias_find_triton import find_silhouettes_triton
 
     for n, seed in ((2, 0), (9, 1)):
         _, vertices, triangles, Ks, fragments, _ = bumpy(seed, 2, 31, 30, 1, n, device)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from fmlfast.data.appearance import FaceAppearance, Look, polyline_distance, skin_color, smooth_basis
-from fmlfast.data.people import PeopleSampler, Person
-from fmlfast.template import FaceTemplate
+from fmlfast.data.synthetic.people import PeopleSampler, Person
+from fmlfast.data.synthetic.skin import FaceAppearance, Look, polyline_distance, skin_color, smooth_basis
+from fmlfast.template.face_template import FaceTemplate
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 

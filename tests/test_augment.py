@@ -3,9 +3,8 @@ import math
 import pytest
 import torch
 
-from fmlfast.data.augment import AugmentConfig, augment, mirror, tint, warp
-from fmlfast.data.draws import Batch, draw
-from fmlfast.frames import Frames
+from fmlfast.data.augment import AugmentConfig, Batch, augment, draw, mirror, tint, warp
+from fmlfast.data.frames import Frames
 
 
 def packed(frames: Frames) -> Frames:

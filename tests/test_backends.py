@@ -7,10 +7,10 @@ import torch
 from conftest import SMALL
 from torch import Tensor
 
-from fmlfast.frames import Frames
-from fmlfast.kernels._backend import Backend, choose_backend, lanes
-from fmlfast.objective import LossWeights, objective
-from fmlfast.system import FML
+from fmlfast.data.frames import Frames
+from fmlfast.kernels.common.backend import Backend, choose_backend, lanes
+from fmlfast.losses import LossWeights, objective
+from fmlfast.model.fml import FML
 
 
 def step(frames: Frames, backend: Backend, device: str) -> tuple[Tensor, dict[str, Tensor]]:

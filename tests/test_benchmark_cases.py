@@ -11,8 +11,8 @@ from benchmarks.ops import all_cases, rasterize, sparsity
 from benchmarks.ops._sizes import error_of_most
 from benchmarks.peers import torch_adam, torch_adam_fused
 from benchmarks.scenes import Random, Scene, face, soup, sphere_image, sphere_of
-from fmlfast.graph import unique_edges
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
+from fmlfast.template.graph import unique_edges
 
 OPS = {
     "antialias",

@@ -28,8 +28,8 @@ from benchmarks.rows import OUT_OF_TIME, Row, merge, provenance, read_rows, writ
 from benchmarks.run import cpu_suite
 from benchmarks.table import amount
 from benchmarks.timing import Deadline, Timing, cache_bytes, count_launches, summarize
-from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.blendshape import linear_decode
+from fmlfast.kernels.common.backend import Backend
 
 
 def make(device: str, seed: int) -> Inputs:
@@ -315,7 +315,7 @@ def test_a_step_without_the_network_does_not_run_it(synthetic_folder: Path, monk
 
     cases = (StepCase("cpu", "torch", network) for network in (False, True))
     without, whole = (training_step(case, synthetic_folder, "cpu") for case in cases)
-    monkeypatch.setattr("fmlfast.network.Encoder.forward", refuse)
+    monkeypatch.setattr("fmlfast.model.encoder.Encoder.forward", refuse)
     assert without()["photometric"] > 0
     with pytest.raises(AssertionError, match="the network ran"):
         whole()

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.blendshape import linear_decode, pad_columns
+from fmlfast.kernels.common.backend import Backend
 
 SIZES = [(1, 1, 1), (3, 5, 63), (8, 50, 500), (33, 13, 501)]  # N, K, D: blocks that are full and that are not
 EPSILON = 2.0**-24

@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 from real_media import landmarker, real_media
 
-from fmlfast import cli, pretrained, reconstruction
-from fmlfast.system import FML
+from fmlfast import cli
+from fmlfast.model import pretrained
+from fmlfast.model.fml import FML
+from fmlfast.reconstruction import pipeline as reconstruction
 
 
 def fails(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> str:
@@ -142,8 +144,8 @@ def test_evaluate_prints_the_rows(tmp_path, monkeypatch, capsys):
             "consistency": {"network": {"identity": row}},
         }
 
-    monkeypatch.setattr("fmlfast.evaluate.evaluate_run", evaluate_run)
-    monkeypatch.setattr("fmlfast.report.write_report", lambda run: calls.append(run))
+    monkeypatch.setattr("fmlfast.evaluation.protocol.evaluate_run", evaluate_run)
+    monkeypatch.setattr("fmlfast.evaluation.report.write_report", lambda run: calls.append(run))
     cli.main(["evaluate", "runs/a", "--data", "clips", "--split", "val", "--refine", "3"])
     assert calls == [((Path("runs/a"), Path("clips"), "val"), {"refine_steps": 3}), Path("runs/a")]
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
@@ -161,7 +163,7 @@ def test_evaluate_on_scans(tmp_path, monkeypatch, capsys):
         means = {"person_means": {"a": 1.0, "b": 2.0}}
         return {"mean_face": {"posed_median": 1.5, **means}, "failed": {"a.jpg": "nobody is on it", "b.jpg": "too"}}
 
-    monkeypatch.setattr("fmlfast.scans.evaluate_scans", evaluate_scans)
+    monkeypatch.setattr("fmlfast.evaluation.scans.protocol.evaluate_scans", evaluate_scans)
     cli.main(["evaluate", "runs/a", "--scans", "mine", "--layout", "now"])
     assert calls == [((Path("runs/a"), Path("mine")), {"refine": 50, "layout": "now"})]
     row, left_out = capsys.readouterr().out.splitlines()
@@ -176,7 +178,7 @@ def test_evaluate_of_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):
     assert "clips is not a folder" in fails(["evaluate", "--data", "clips", "--out", out], capsys) and not out.exists()
     Path("clips").mkdir()
     runs = []
-    monkeypatch.setattr("fmlfast.evaluate.evaluate_run", lambda run, *a, **k: runs.append(run) or {})
+    monkeypatch.setattr("fmlfast.evaluation.protocol.evaluate_run", lambda run, *a, **k: runs.append(run) or {})
     for _ in range(2):  # the second time into the same folder
         cli.main(["evaluate", "--data", "clips", "--out", str(out)])
     assert runs == [out, out]

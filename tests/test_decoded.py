@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fmlfast.data.decoded import decode_shards, open_decoded
+from fmlfast.data.frames import resize_clip
 from fmlfast.data.loader import ClipDataset
+from fmlfast.data.pixel_cache import decode_shards, open_decoded
 from fmlfast.data.shards import ShardWriter, list_clips, read_clip
-from fmlfast.frames import resize_clip
 
 ARRAYS = ("images", "landmarks", "confidence", "Ks", "crop_to_source", "times")
 

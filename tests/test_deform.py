@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.deform import deform, skin_displacements
 
 LEAVES = ("mean", "displacements", "expressions", "delta", "rotation", "translation")

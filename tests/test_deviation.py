@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.deviation import deviation
 
 

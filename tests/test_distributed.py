@@ -15,13 +15,13 @@ from conftest import SMALL
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from fmlfast.distributed import World
 from fmlfast.kernels.blendshape import pad_columns
-from fmlfast.network import Encoder
-from fmlfast.objective import LossWeights
+from fmlfast.losses import LossWeights
+from fmlfast.model.encoder import Encoder
+from fmlfast.model.fml import FML
 from fmlfast.optim import LowRankAdam
-from fmlfast.step import Rates
-from fmlfast.system import FML
+from fmlfast.training.distributed import World
+from fmlfast.training.step import Rates
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))

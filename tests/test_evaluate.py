@@ -10,17 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from fmlfast import evaluate as module
 from fmlfast import metrics
-from fmlfast.alignment import LANDMARKS_66, fit_pose
 from fmlfast.camera import project
+from fmlfast.data.frames import Frames
 from fmlfast.data.shards import list_clips, read_clip, read_meta, read_truth, write_meta
-from fmlfast.estimates import Estimate, estimates, mean_face
-from fmlfast.evaluate import evaluate, evaluate_run, evaluation_template, measure
-from fmlfast.frames import Frames
-from fmlfast.system import FML
-from fmlfast.tally import METRICS, Tally
-from fmlfast.template import FaceTemplate
+from fmlfast.evaluation import protocol as module
+from fmlfast.evaluation.methods import Estimate, estimates, mean_face
+from fmlfast.evaluation.protocol import evaluate, evaluate_run, evaluation_template, measure
+from fmlfast.evaluation.table import METRICS, Tally
+from fmlfast.ibug68 import LANDMARKS_66
+from fmlfast.model.fml import FML
+from fmlfast.model.landmark_pose import fit_pose
+from fmlfast.template.face_template import FaceTemplate
 
 ROWS = ["mean_face", "frames_1", "frames_4", "frames_4_refined"]
 
@@ -176,7 +177,7 @@ def test_a_run_on_real_clips_gets_what_can_be_known(
     def measure_real(model: FML, folder: Path, split: str, **settings: int) -> dict[str, Any]:
         return {"folder": str(folder), "split": split, **settings}
 
-    monkeypatch.setattr("fmlfast.real_clips.measure_real", measure_real)
+    monkeypatch.setattr("fmlfast.evaluation.real_clips.measure_real", measure_real)
     table = evaluate_run(run, real, refine_steps=1, clips=2)
     assert table == {"data": "real", "folder": str(real), "split": "test", "refine_steps": 1, "clips": 2}
     assert json.loads((run / "evaluation.json").read_text()) == table

@@ -23,13 +23,13 @@ from benchmarks.experiments.spaces import Space, best_fit, identity_space, pca
 from benchmarks.experiments.study import Case, Changes, Measured, Study, base_config, changed
 from benchmarks.experiments.summary import Number, number, ratio, verdict
 from fmlfast import metrics
+from fmlfast.data.frames import Frames
 from fmlfast.data.shards import read_meta
-from fmlfast.evaluate import Evaluation
-from fmlfast.frames import Frames
+from fmlfast.evaluation.protocol import Evaluation
+from fmlfast.evaluation.table import rounded
+from fmlfast.model.fml import FML
 from fmlfast.rotation import FRONTAL, rotation_from_axis_angle
-from fmlfast.system import FML
-from fmlfast.tally import rounded
-from fmlfast.template import FaceTemplate
+from fmlfast.template.face_template import FaceTemplate
 
 
 def spread_of_weights(model: FML, case: Case) -> Measured:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fmlfast.color import linear_to_srgb
-from fmlfast.export import write_mesh
+from fmlfast.mesh_io import write_mesh
 
 trimesh = pytest.importorskip("trimesh")
 

@@ -20,9 +20,9 @@ from benchmarks.experiments.spaces import Space, identity_space, ordered, reflec
 from fmlfast import metrics
 from fmlfast.camera import project
 from fmlfast.data.shards import list_clips, read_clip, read_truth
-from fmlfast.evaluate import evaluation_template, measure
-from fmlfast.pictures import PAPER
-from fmlfast.system import FML
+from fmlfast.evaluation.protocol import evaluation_template, measure
+from fmlfast.model.fml import FML
+from fmlfast.visualization.panels import PAPER
 
 
 def small_model() -> FML:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fmlfast.camera import look_at
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.renderer import render
 from fmlfast.rotation import rotation_from_axis_angle
 

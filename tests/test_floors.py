@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.floors import matmul_rate, network_flops, stage_bytes, step_floors
-from fmlfast.system import FML
+from fmlfast.model.fml import FML
 
 
 def test_network_arithmetic_is_that_of_its_layers(model: FML):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fmlfast.graph import build_graph, fit_expressions, largest_weights, node_edges, skinning_matrix
-from fmlfast.template import FaceTemplate
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.graph import build_graph, fit_expressions, largest_weights, node_edges, skinning_matrix
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])

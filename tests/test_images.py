@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from fmlfast.images import read_focal, read_image
+from fmlfast.reconstruction.inputs import read_focal, read_image
 
 
 def picture(seed: int, height: int = 70, width: int = 93) -> np.ndarray:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.rasterize import Fragments, rasterize
 
@@ -172,7 +172,7 @@ def test_program_size_does_not_change_the_sums(monkeypatch: pytest.MonkeyPatch):
     triangles, fragments, g = soup(8, 1, 20, 40, 5, 300)
     attributes, upstream = torch.randn(1, 5, 2, generator=g), torch.randn(1, 20, 40, 2, generator=g)
     large = gradients(attributes, triangles, fragments, upstream, "triton")
-    monkeypatch.setattr("fmlfast.kernels._backend.INTERPRETER_LANES", 1)
+    monkeypatch.setattr("fmlfast.kernels.common.backend.INTERPRETER_LANES", 1)
     small = gradients(attributes, triangles, fragments, upstream, "triton")
     assert all(torch.equal(a, b) for a, b in zip(large, small, strict=True))
 

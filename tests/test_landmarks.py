@@ -10,8 +10,9 @@ import pytest
 from PIL import Image, ImageFilter
 from real_media import landmarker, real_media
 
-from fmlfast.data import landmarker_file
-from fmlfast.data.landmarks import INNER, JAW, MIRROR, FaceDetector, detect_faces
+from fmlfast.data import detector_model as landmarker_file
+from fmlfast.data.face_detector import FaceDetector, detect_faces
+from fmlfast.ibug68 import INNER, JAW, MIRROR
 
 # ---------------------------------------------------------------------------------------------------- the model's file
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from fmlfast.kernels.blendshape import pad_columns
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.shading import sh_basis
-from fmlfast.system import FML
+from fmlfast.model.fml import FML
 
 
 @pytest.fixture

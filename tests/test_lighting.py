@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fmlfast.data.lighting import LUMINANCE, random_light, sh_terms, shade_environment, sphere_directions
+from fmlfast.data.synthetic.random_light import LUMINANCE, random_light, sh_terms, shade_environment, sphere_directions
 from fmlfast.renderer import sh_basis
 
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from benchmarks.loader import measure
+from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset, training_batches
 from fmlfast.data.shards import list_clips
-from fmlfast.frames import Frames
 
 
 def test_a_step_is_the_same_wherever_training_starts(synthetic_folder: Path) -> None:

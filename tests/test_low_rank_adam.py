@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.low_rank_adam import low_rank_adam_
 
 SIZES = [(1, 1, 1, 1), (3, 5, 63, 64), (8, 18, 500, 512), (17, 3, 501, 501), (40, 3, 130, 144)]  # N, K, D, S
@@ -50,7 +50,7 @@ def formula(args: list[Tensor], lr: float, count: int) -> list[Tensor]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs no larger than the cases, as the interpreter computes idle lanes too."""
-    monkeypatch.setattr("fmlfast.kernels._backend.INTERPRETER_LANES", 1024)
+    monkeypatch.setattr("fmlfast.kernels.common.backend.INTERPRETER_LANES", 1024)
 
 
 @pytest.mark.parametrize("codes_gradient", [False, True])

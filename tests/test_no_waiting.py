@@ -16,16 +16,15 @@ from conftest import SMALL
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from fmlfast._constants import constant
-from fmlfast.data.augment import AugmentConfig
-from fmlfast.data.draws import Batch
+from fmlfast.common.tensors import constant
+from fmlfast.data.augment import AugmentConfig, Batch
 from fmlfast.data.loader import ClipDataset, training_batches
-from fmlfast.distributed import World
-from fmlfast.kernels._cache import TensorCache
-from fmlfast.model_config import ModelConfig
-from fmlfast.objective import LossWeights
-from fmlfast.step import Phase, Rates, TrainingStep
-from fmlfast.system import FML
+from fmlfast.kernels.common.cache import TensorCache
+from fmlfast.losses import LossWeights
+from fmlfast.model.config import ModelConfig
+from fmlfast.model.fml import FML
+from fmlfast.training.distributed import World
+from fmlfast.training.step import Phase, Rates, TrainingStep
 
 READS = {"_local_scalar_dense", "is_nonzero", "equal", "_linalg_check_errors"}
 COUNTS = {"nonzero", "masked_select", "bincount", "_unique2", "unique_dim", "unique_consecutive"}

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
-from fmlfast.kernels._topology import topology
+from fmlfast.kernels.common.backend import Backend
+from fmlfast.kernels.common.topology import topology
 from fmlfast.kernels.normals import vertex_normals
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fmlfast.checkpoint import load_state, save_state
-from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.blendshape import linear_decode, pad_columns
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.optim import LowRankAdam
+from fmlfast.training.checkpoint import load_state, save_state
 
 BETAS = (0.9, 0.99)
 RATE = 0.02
@@ -50,7 +50,7 @@ def materialised(steps: int, size: tuple[int, int, int], clip: float, dtype: tor
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Programs no larger than the case, as the interpreter computes idle lanes too."""
-    monkeypatch.setattr("fmlfast.kernels._backend.INTERPRETER_LANES", 128)
+    monkeypatch.setattr("fmlfast.kernels.common.backend.INTERPRETER_LANES", 128)
     monkeypatch.setattr("fmlfast.kernels.blendshape_triton.SPLIT", 128)
     monkeypatch.setattr("fmlfast.kernels.low_rank_adam_triton.SPLIT", 128)
 

@@ -36,7 +36,7 @@ def test_wheel_holds_every_module_and_the_template(wheel):
     modules |= {f"fmlfast/{path.relative_to(ROOT)}" for path in (ROOT / "kernels").rglob("*.py")}
     assert any(name.startswith("fmlfast/kernels/") for name in modules)
     assert modules <= set(wheel)
-    assert "fmlfast/assets/template.npz" in wheel
+    assert "fmlfast/template/template.npz" in wheel
 
 
 def test_wheel_installs_nothing_outside_fmlfast(wheel):

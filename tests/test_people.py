@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fmlfast.data.people import PeopleSampler, Person, align_rigid
-from fmlfast.template import FaceTemplate
+from fmlfast.data.synthetic.people import PeopleSampler, Person, align_rigid
+from fmlfast.template.face_template import FaceTemplate
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fmlfast.camera import project
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.photometric import KINDS, photometric, photometric_pixels, sample_bilinear
 
 BACKENDS: tuple[Backend, ...] = ("torch", "triton")

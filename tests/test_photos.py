@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 from test_video import write_video
 
-from fmlfast.data.landmarks import Face
-from fmlfast.photos import is_video, read_photos, read_video
+from fmlfast.data.face_detector import Face
+from fmlfast.reconstruction.inputs import is_video, read_photos, read_video
 
 SIDE = 160  # px
 

@@ -9,8 +9,11 @@ import torch
 from PIL import Image
 
 from fmlfast.color import linear_to_srgb
-from fmlfast.frames import Codes, Frames
-from fmlfast.pictures import (
+from fmlfast.data.frames import Frames
+from fmlfast.model.codes import Codes
+from fmlfast.model.fml import FML
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.visualization.panels import (
     COLUMNS,
     PAPER,
     colorbar,
@@ -25,8 +28,6 @@ from fmlfast.pictures import (
     scale_end,
     tile,
 )
-from fmlfast.system import FML
-from fmlfast.template import FaceTemplate
 
 
 def cells(panel: np.ndarray, size: int) -> np.ndarray:

@@ -3,9 +3,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from fmlfast.data.draws import Batch, draw
+from fmlfast.data.augment import Batch, draw
+from fmlfast.data.frames import Frames
 from fmlfast.data.prefetch import PackedBatch, Prefetcher
-from fmlfast.frames import Frames
 
 
 def make_batch(frames: Frames, step: int) -> Batch:

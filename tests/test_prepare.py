@@ -11,11 +11,11 @@ from PIL import Image, ImageFilter
 from test_tracking import make_face, textured, turn
 from test_video import smooth, write_video
 
-from fmlfast.data import prepare as module
-from fmlfast.data.landmarks import Face
-from fmlfast.data.prepare import PrepareConfig, PrepareReport, prepare
-from fmlfast.data.prepare_video import Rules, Source, SourceRecord
+from fmlfast.data.face_detector import Face
 from fmlfast.data.shards import Clip, list_clips, read_clip, read_meta
+from fmlfast.data.video import prepare as module
+from fmlfast.data.video.clips import Rules, Source, SourceRecord
+from fmlfast.data.video.prepare import PrepareConfig, PrepareReport, prepare
 
 HEIGHT, WIDTH = 120, 200
 RED, BLUE = (1.0, 0.25, 0.25), (0.25, 0.25, 1.0)

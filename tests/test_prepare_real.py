@@ -8,9 +8,9 @@ import numpy as np
 from real_media import landmarker, real_media
 from test_video import write_video
 
-from fmlfast.data.prepare import PrepareConfig, prepare
 from fmlfast.data.shards import list_clips, read_clip
-from fmlfast.data.video import Video
+from fmlfast.data.video.decode import Video
+from fmlfast.data.video.prepare import PrepareConfig, prepare
 
 
 def test_real_videos_in_two_processes(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from fmlfast.evaluate import measure
-from fmlfast.pretrained import default_checkpoint
-from fmlfast.system import FML
+from fmlfast.evaluation.protocol import measure
+from fmlfast.model.fml import FML
+from fmlfast.model.pretrained import default_checkpoint
 
 
 def test_it_is_small_says_how_it_was_made_and_beats_the_mean_face(synthetic_folder: Path) -> None:

@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.profiler import record_function
 
-from fmlfast.frames import Frames
-from fmlfast.objective import LossWeights, objective
+from fmlfast.data.frames import Frames
+from fmlfast.losses import LossWeights, objective
+from fmlfast.model.fml import FML
 from fmlfast.profiling import profile_steps, stage_times
-from fmlfast.system import FML
 
 
 def span(kind: str, name: str, start: float, end: float, thread: int = 1, **args: object) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import torch
 from rasterize_scenes import Draw, cast_rays, draw, grid, picture, same
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import Fragments, rasterize
 
 __all__ = ["draw"]  # a fixture
@@ -120,7 +120,7 @@ def test_near_plane_clips(draw: Draw):
 
 
 def test_one_triangle_fills_a_large_picture(draw: Draw, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("fmlfast.kernels._backend.INTERPRETER_LANES", 1 << 17)
+    monkeypatch.setattr("fmlfast.kernels.common.backend.INTERPRETER_LANES", 1 << 17)
     size = 2048
     vertices = torch.tensor([[[-3e4, -3e4, 400], [3e4, -3e4, 500.0], [0, 6e4, 600]]])
     K = torch.tensor([[[1000.0, 0, 1024], [0, 1000, 1024], [0, 0, 1]]])

@@ -5,8 +5,8 @@ import torch
 from rasterize_scenes import BACKENDS, Draw, draw, grid, picture, same
 from torch import Tensor
 
-from fmlfast.kernels import _rasterize_torch
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels import rasterize_torch as _rasterize_torch
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import Fragments, rasterize
 
 __all__ = ["draw"]  # a fixture
@@ -101,7 +101,7 @@ def test_gradients_of_a_batch_are_those_one_by_one_and_repeat_bitwise(draw: Draw
 def test_chunks_do_not_change_the_gradients_of_the_reference(monkeypatch: pytest.MonkeyPatch):
     scene = batch()
     whole = gradient(rasterize, scene, upstream(21, 31, 3))
-    monkeypatch.setattr("fmlfast.kernels._rasterize_torch._CHUNK", 50)
+    monkeypatch.setattr("fmlfast.kernels.rasterize_torch._CHUNK", 50)
     assert torch.equal(whole, gradient(rasterize, scene, upstream(21, 31, 3)))
 
 
@@ -150,7 +150,7 @@ def test_pixels_of_a_degenerate_triangle_move_nothing(case: tuple[Backend, str])
     """It is seen by rounding only, so the ids are made up here; the other triangle's pixels count."""
     backend, device = case
     if backend == "torch":
-        from fmlfast.kernels._rasterize_torch import gradient as implementation
+        from fmlfast.kernels.rasterize_torch import gradient as implementation
     else:
         from fmlfast.kernels.rasterize_triton import gradient as implementation
     vertices = torch.tensor([[[-50.0, -50, 100], [50, -50, 120], [50, 50, 100], [0, 0, 100]]])

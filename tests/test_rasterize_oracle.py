@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
-from fmlfast.kernels._rasterize_torch import locate
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import Fragments, rasterize
+from fmlfast.kernels.rasterize_torch import locate
 
 EPSILON = 8 * 2.0**-23  # projecting rounds some eight times
 

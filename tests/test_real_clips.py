@@ -13,16 +13,17 @@ import torch
 from conftest import SMALL
 from torch import Tensor
 
-from fmlfast import real_clips
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
-from fmlfast.contour import slide_landmarks
+from fmlfast.data.frames import Frames
 from fmlfast.data.shards import ShardWriter, list_clips, read_clip
-from fmlfast.frames import Codes, Frames
+from fmlfast.evaluation import real_clips
+from fmlfast.evaluation.real_clips import consistency, fit_frames, measure_real
 from fmlfast.metrics import vertex_distances, weighted_mean
-from fmlfast.real_clips import consistency, fit_frames, measure_real
+from fmlfast.model.codes import Codes
+from fmlfast.model.fml import FML
 from fmlfast.renderer import interpolate, rasterize, shade_vertices
-from fmlfast.system import FML
+from fmlfast.template.jaw_line import slide_landmarks
 
 ROWS = ("mean_face", "network", "network_swapped", "refined", "refined_swapped")
 

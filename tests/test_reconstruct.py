@@ -10,18 +10,18 @@ from PIL import ExifTags, Image, ImageOps
 from real_media import landmarker, real_media
 
 import fmlfast
-from fmlfast import reconstruction
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
-from fmlfast.contour import slide_landmarks
 from fmlfast.data.crop import assumed_K
-from fmlfast.data.landmarks import Face
-from fmlfast.overlay import face_opacity, overlay
-from fmlfast.reconstruction import Reconstruction, reconstruct
+from fmlfast.data.face_detector import Face
+from fmlfast.model.fml import FML
+from fmlfast.reconstruction import pipeline as reconstruction
+from fmlfast.reconstruction.pipeline import Reconstruction, reconstruct
 from fmlfast.renderer import render
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
-from fmlfast.system import FML
-from fmlfast.template import FaceTemplate
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.jaw_line import slide_landmarks
+from fmlfast.visualization.overlay import face_opacity, overlay
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -223,7 +223,7 @@ def test_a_photo_means_the_same_however_it_is_stored(run, tmp_path):
 
 
 def test_overlay_covers_the_face_and_spares_the_rest(monkeypatch):
-    monkeypatch.setattr("fmlfast.overlay.TILE", 57)  # pixels: several tiles, the last ones cut
+    monkeypatch.setattr("fmlfast.visualization.overlay.TILE", 57)  # pixels: several tiles, the last ones cut
     template = FaceTemplate.default(0)
     photo = np.random.default_rng(5).integers(0, 256, (301, 333, 3), dtype=np.uint8)
     camera = template.vertices @ torch.tensor(FRONTAL).T + torch.tensor([30.0, -10.0, 420.0])

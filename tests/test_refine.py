@@ -6,16 +6,17 @@ from conftest import SMALL
 
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
-from fmlfast.contour import slide_landmarks
-from fmlfast.focal import focal_factor, scale_focal
-from fmlfast.frames import Codes, Frames
+from fmlfast.data.frames import Frames
+from fmlfast.losses import LossWeights, objective
 from fmlfast.metrics import vertex_error
-from fmlfast.objective import LossWeights, objective
-from fmlfast.refine import REFINEMENT, refine
+from fmlfast.model.codes import Codes
+from fmlfast.model.fml import FML
+from fmlfast.model.gp_basis import smooth_fields
+from fmlfast.reconstruction.focal_length import focal_factor, scale_focal
+from fmlfast.reconstruction.refinement import REFINEMENT, refine
 from fmlfast.renderer import render, shade_vertices
 from fmlfast.rotation import rotation_from_axis_angle
-from fmlfast.smooth_fields import smooth_fields
-from fmlfast.system import FML
+from fmlfast.template.jaw_line import slide_landmarks
 
 FREE = LossWeights(photometric=10.0, membrane=0.0, displacement=0.0, expression=1e-4, sparsity=0.0, reflectance=0.0)
 
@@ -190,7 +191,7 @@ def test_recorded_steps_give_what_steps_give(model: FML, frames: Frames, monkeyp
     model, frames = model.to("cuda"), frames.to("cuda")
     start = model.encode(frames)
     recorded = refine(model, frames, start, steps=12)
-    monkeypatch.setattr("fmlfast.refine.CudaGraphs", lambda function, device: function)
+    monkeypatch.setattr("fmlfast.reconstruction.refinement.CudaGraphs", lambda function, device: function)
     torch.testing.assert_close(
         recorded.tensors(), refine(model, frames, start, steps=12).tensors(), atol=1e-2, rtol=1e-2
     )

@@ -10,7 +10,7 @@ from test_bad_input import CALLS
 from torch import Tensor
 
 from fmlfast.camera import look_at, project, to_camera
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.renderer import Fragments, Rendering, interpolate, rasterize, render, vertex_normals
 
 

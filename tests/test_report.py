@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from fmlfast.chart import line_chart
-from fmlfast.report import read_history, write_report
+from fmlfast.evaluation.report import read_history, write_report
 
 EVALUATION: dict[str, Any] = {
     "mean_face": {"vertex_mm": 3.17, "neutral_mm": 2.68, "normal_deg": 9.0, "landmark_nme": 6.1, "photometric": 30.0},

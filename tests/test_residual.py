@@ -9,14 +9,15 @@ import torch.nn.functional as F
 from conftest import SMALL
 
 from fmlfast.data.augment import AugmentConfig
+from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset, training_batches
-from fmlfast.distributed import World
-from fmlfast.frames import Codes, Frames
-from fmlfast.model_config import ModelConfig
-from fmlfast.objective import LossWeights, objective
-from fmlfast.refine import refine
-from fmlfast.step import Phase, Rates, TrainingStep
-from fmlfast.system import FML
+from fmlfast.losses import LossWeights, objective
+from fmlfast.model.codes import Codes
+from fmlfast.model.config import ModelConfig
+from fmlfast.model.fml import FML
+from fmlfast.reconstruction.refinement import refine
+from fmlfast.training.distributed import World
+from fmlfast.training.step import Phase, Rates, TrainingStep
 
 WITH = replace(SMALL, residual_expressions=5)
 

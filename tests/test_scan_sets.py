@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fmlfast.data.people import PeopleSampler
-from fmlfast.data.scan_files import bu3dfe_to_seven, read_landmarks, read_points
-from fmlfast.data.scan_sets import NOW_POINTS, STEADY_POINTS, ScanFile, read_scans
-from fmlfast.export import write_mesh
-from fmlfast.template import FaceTemplate
+from fmlfast.data.synthetic.people import PeopleSampler
+from fmlfast.evaluation.scans.datasets import NOW_POINTS, STEADY_POINTS, ScanFile, read_scans
+from fmlfast.evaluation.scans.readers import bu3dfe_to_seven, read_landmarks, read_points
+from fmlfast.mesh_io import write_mesh
+from fmlfast.template.face_template import FaceTemplate
 
 TEMPLATE = FaceTemplate.default(0)
 TRIANGLES = TEMPLATE.triangles.numpy()

@@ -9,19 +9,19 @@ import pytest
 import torch
 from PIL import Image
 
-from fmlfast import scans
-from fmlfast.data.people import PeopleSampler
-from fmlfast.data.scan_sets import NOW_POINTS, Scan, read_scans
-from fmlfast.export import write_mesh
-from fmlfast.face_parts import FACE_PARTS, OUTSIDE, face_parts
-from fmlfast.reconstruction import Reconstruction
-from fmlfast.scan_align import MeshToScan, align_landmarks, refine_alignment
-from fmlfast.scans import evaluate_scans, face_disc, scan_to_mesh
-from fmlfast.system import FML
-from fmlfast.template import FaceTemplate
+from fmlfast.data.synthetic.people import PeopleSampler
+from fmlfast.evaluation.scans import protocol as scans
+from fmlfast.evaluation.scans.alignment import MeshToScan, align_landmarks, refine_alignment
+from fmlfast.evaluation.scans.datasets import NOW_POINTS, Scan, read_scans
+from fmlfast.evaluation.scans.face_regions import FACE_PARTS, OUTSIDE, face_parts
+from fmlfast.evaluation.scans.protocol import evaluate_scans, face_disc, scan_to_mesh
+from fmlfast.mesh_io import write_mesh
+from fmlfast.model.fml import FML
+from fmlfast.reconstruction.pipeline import Reconstruction
+from fmlfast.template.face_template import FaceTemplate
 
 pytest.importorskip("scipy")
-closest_point = pytest.importorskip("fmlfast.closest_point")
+closest_point = pytest.importorskip("fmlfast.evaluation.scans.closest_point")
 
 TEMPLATE = FaceTemplate.default(0)
 VERTICES = TEMPLATE.vertices.double().numpy()
@@ -365,7 +365,7 @@ def reconstructions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], in
         return result
 
     monkeypatch.setattr(scans, "reconstruct", fake)
-    monkeypatch.setattr("fmlfast.scan_align.MAX_POINTS", 300)
+    monkeypatch.setattr("fmlfast.evaluation.scans.alignment.MAX_POINTS", 300)
     return calls
 
 

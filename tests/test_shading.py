@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.shading import sh_basis, shade_sh, shade_vertices
 

@@ -7,18 +7,19 @@ import torch
 from conftest import SMALL
 from torch import Tensor
 
-from fmlfast.alignment import LANDMARKS_66, fit_pose
 from fmlfast.camera import project
-from fmlfast.contour import slide_landmarks
-from fmlfast.data.tracks import rotation_from_angles
+from fmlfast.data.synthetic.motion import rotation_from_angles
+from fmlfast.ibug68 import LANDMARKS_66
 from fmlfast.kernels.deform import deform
 from fmlfast.kernels.shading import shade_sh
-from fmlfast.light import fit_light
 from fmlfast.metrics import vertex_error
-from fmlfast.shape_fit import ShapeFit, ShapeStart, Sightings
-from fmlfast.smooth_fields import smooth_fields
-from fmlfast.system import FML
-from fmlfast.template import FaceTemplate
+from fmlfast.model.fml import FML
+from fmlfast.model.gp_basis import smooth_fields
+from fmlfast.model.landmark_fit import ShapeFit, ShapeStart, Sightings
+from fmlfast.model.landmark_pose import fit_pose
+from fmlfast.model.lighting import fit_light
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.jaw_line import slide_landmarks
 
 TEMPLATE = FaceTemplate.default(0)
 FIELDS = smooth_fields(TEMPLATE.nodes, 60)

@@ -9,16 +9,16 @@ from conftest import SMALL
 from test_shape_fit import FACE, FIELDS, TEMPLATE, USED, geometry, seen
 from torch import Tensor
 
-from fmlfast.alignment import fit_pose
+from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset
-from fmlfast.frames import Frames
 from fmlfast.kernels.deform import skin_displacements
 from fmlfast.metrics import vertex_error
-from fmlfast.priors import _some
-from fmlfast.shape_fit import ShapeFit, ShapeStart, Sightings
-from fmlfast.shape_prior import learn_shape_prior
-from fmlfast.smooth_fields import by_effect
-from fmlfast.system import FML
+from fmlfast.model.fml import FML
+from fmlfast.model.gp_basis import by_effect
+from fmlfast.model.landmark_fit import ShapeFit, ShapeStart, Sightings
+from fmlfast.model.landmark_pose import fit_pose
+from fmlfast.model.shape_prior import learn_shape_prior
+from fmlfast.training.priors import _some
 
 JAW = TEMPLATE.expression_names.index("jawOpen")
 PEOPLE, FRAMES, WAYS = 96, 2, 6  # the crowd varies in so many ways, each twice as much as expected

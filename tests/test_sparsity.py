@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.sparsity import chromaticity, sparsity
 
 

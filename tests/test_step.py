@@ -8,14 +8,13 @@ import torch
 from conftest import SMALL
 from torch import Tensor
 
-from fmlfast.cuda_graph import WARM_UP, CudaGraphs
-from fmlfast.data.augment import AugmentConfig, augment
-from fmlfast.data.draws import Batch
+from fmlfast.common.cuda_graphs import WARM_UP, CudaGraphs
+from fmlfast.data.augment import AugmentConfig, Batch, augment
 from fmlfast.data.loader import ClipDataset, training_batches
-from fmlfast.distributed import World
-from fmlfast.objective import LossWeights, objective
-from fmlfast.step import BETAS, Phase, Rates, TrainingStep
-from fmlfast.system import FML
+from fmlfast.losses import LossWeights, objective
+from fmlfast.model.fml import FML
+from fmlfast.training.distributed import World
+from fmlfast.training.step import BETAS, Phase, Rates, TrainingStep
 
 FULL = Phase(rate=1.0, photometric=0.7, detach_geometry=False)
 RATES = Rates(network=1e-3, identity=2e-3, reflectance=3e-3)

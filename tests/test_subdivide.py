@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.subdivide import LoopStep, loop_step, refine_points
+from fmlfast.template.subdivision import LoopStep, loop_step, refine_points
 
 
 def grid(rows: int, columns: int) -> tuple[Tensor, Tensor]:

@@ -8,14 +8,15 @@ import pytest
 import torch
 
 from fmlfast.camera import project
-from fmlfast.contour import JAW_POINTS, select_contour, slide_landmarks
 from fmlfast.data.contact_sheet import SheetConfig, contact_sheet
-from fmlfast.data.scene import Filmed
 from fmlfast.data.shards import Clip, TruthWriter, list_clips, read_clip, read_meta, read_truth
-from fmlfast.data.synthetic import SPLITS, SyntheticConfig, film_person, generate
-from fmlfast.data.tracks import PITCH_LIMIT, ROLL_LIMIT, YAW_LIMIT, random_track, rotation_from_angles
+from fmlfast.data.synthetic.generate import SPLITS, SyntheticConfig, film_person, generate
+from fmlfast.data.synthetic.motion import PITCH_LIMIT, ROLL_LIMIT, YAW_LIMIT, random_track, rotation_from_angles
+from fmlfast.data.synthetic.scene import Filmed
+from fmlfast.ibug68 import NUM_JAW
 from fmlfast.renderer import sh_basis, vertex_normals
-from fmlfast.template import FaceTemplate
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.jaw_line import select_contour, slide_landmarks
 
 SMALL = SyntheticConfig(
     out=Path("unused"), people=3, val_people=2, test_people=2, frames=3, size=72, level=0, supersample=2, workers=1
@@ -82,11 +83,11 @@ def test_truth_reprojects_onto_its_landmarks(films: list[Filmed], template: Face
     for film in films:
         Ks = torch.from_numpy(film.clip.Ks)
         vertices = camera_vertices(film, template)
-        inner = project(template.landmarks(vertices)[:, JAW_POINTS:], Ks)
-        np.testing.assert_allclose(inner.numpy(), film.truth["landmarks"][:, JAW_POINTS:], atol=2e-3)
+        inner = project(template.landmarks(vertices)[:, NUM_JAW:], Ks)
+        np.testing.assert_allclose(inner.numpy(), film.truth["landmarks"][:, NUM_JAW:], atol=2e-3)
         # The silhouette was chosen in the source image and in float32: near ties may fall either way.
-        jaw = project(slide_landmarks(vertices, Ks, template)[:, :JAW_POINTS], Ks).numpy()
-        assert np.mean(np.abs(jaw - film.truth["landmarks"][:, :JAW_POINTS]).max(axis=-1) < 2e-3) > 0.97
+        jaw = project(slide_landmarks(vertices, Ks, template)[:, :NUM_JAW], Ks).numpy()
+        assert np.mean(np.abs(jaw - film.truth["landmarks"][:, :NUM_JAW]).max(axis=-1) < 2e-3) > 0.97
 
 
 def test_crops_frame_the_face_and_map_to_a_source(films: list[Filmed]) -> None:
@@ -111,16 +112,16 @@ def test_detected_landmarks_are_off_as_a_detector_is(films: list[Filmed]) -> Non
         depth = film.truth["translation"][:, 2]
         eyes = 83.0 * film.clip.Ks[:, 0, 0] / depth  # px, about the outer-eye distance
         off = np.linalg.norm(film.clip.landmarks - film.truth["landmarks"], axis=-1) / eyes[:, None]
-        inner.append(off[:, JAW_POINTS:])
-        jaw.append(off[:, :JAW_POINTS])
+        inner.append(off[:, NUM_JAW:])
+        jaw.append(off[:, :NUM_JAW])
     assert 0.014 < np.mean(inner) < 0.030
     assert 1.4 * np.mean(inner) < np.mean(jaw) < 0.055
 
 
 def test_confidence_is_lower_on_the_far_jaw_and_under_occluders(films: list[Filmed]) -> None:
     for film in films:
-        assert (film.clip.confidence[:, :JAW_POINTS] < film.clip.confidence[:, JAW_POINTS:].max()).all()
-    inner = np.concatenate([film.clip.confidence[:, JAW_POINTS:] for film in films])
+        assert (film.clip.confidence[:, :NUM_JAW] < film.clip.confidence[:, NUM_JAW:].max()).all()
+    inner = np.concatenate([film.clip.confidence[:, NUM_JAW:] for film in films])
     assert 0.85 < np.mean(inner == 1.0) < 1.0
     turned = [(f, m) for f in films for m in range(3) if abs(f.truth["rotation"][m, 0, 2]) > 0.35]
     assert turned
@@ -207,7 +208,7 @@ def test_rotations_from_angles() -> None:
 
 def test_select_contour_takes_the_outermost_candidate() -> None:
     generator = torch.Generator().manual_seed(0)
-    candidates = torch.randn(5, JAW_POINTS, 4, 2, generator=generator) + 20.0
+    candidates = torch.randn(5, NUM_JAW, 4, 2, generator=generator) + 20.0
     center = torch.randn(5, 2, generator=generator)
     index = select_contour(candidates, center)
     for f, j in ((0, 0), (3, 16), (4, 8)):

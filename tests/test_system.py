@@ -8,14 +8,15 @@ import torch
 from conftest import SMALL
 
 from fmlfast.camera import project
-from fmlfast.contour import slide_landmarks
+from fmlfast.data.frames import Frames, resize_clip
 from fmlfast.data.shards import list_clips, read_clip, read_truth
-from fmlfast.focal import focal_factor
-from fmlfast.frames import Codes, Frames, resize_clip
-from fmlfast.network import masked_mean
-from fmlfast.objective import LossWeights, objective
-from fmlfast.refine import refine
-from fmlfast.system import FML
+from fmlfast.losses import LossWeights, objective
+from fmlfast.model.codes import Codes
+from fmlfast.model.encoder import masked_mean
+from fmlfast.model.fml import FML
+from fmlfast.reconstruction.focal_length import focal_factor
+from fmlfast.reconstruction.refinement import refine
+from fmlfast.template.jaw_line import slide_landmarks
 
 
 def total(model: FML, frames: Frames, codes: Codes) -> torch.Tensor:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.data.people import load_assets
-from fmlfast.graph import unique_edges
-from fmlfast.template import FaceTemplate
+from fmlfast.template.assets import load_assets
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.graph import unique_edges
 
 MIRROR = [
     *range(16, -1, -1),
@@ -59,7 +59,7 @@ def expression(template: FaceTemplate, **amounts: float) -> Tensor:
 def test_the_file_is_small_and_needs_no_scipy() -> None:
     assert files("fmlfast").joinpath("assets", "template.npz").read_bytes().__len__() <= 6_000_000
     code = (
-        "import sys; sys.modules['scipy'] = None; from fmlfast.template import FaceTemplate;"
+        "import sys; sys.modules['scipy'] = None; from fmlfast.template.face_template import FaceTemplate;"
         "print(FaceTemplate.default(1).fingerprint)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

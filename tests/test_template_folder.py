@@ -9,11 +9,11 @@ import torch
 from conftest import SMALL
 
 from fmlfast.color import linear_to_srgb
-from fmlfast.frames import Frames
-from fmlfast.obj import read_obj
-from fmlfast.refine import refine
-from fmlfast.system import FML
-from fmlfast.template import FaceTemplate
+from fmlfast.data.frames import Frames
+from fmlfast.mesh_io import read_obj
+from fmlfast.model.fml import FML
+from fmlfast.reconstruction.refinement import refine
+from fmlfast.template.face_template import FaceTemplate
 
 EXPRESSIONS = ("jawOpen", "mouthSmileLeft", "eyeBlinkRight")
 NODES = 80

@@ -5,10 +5,10 @@ import gc
 import pytest
 import torch
 
-from fmlfast.kernels._cache import TensorCache
-from fmlfast.kernels._checks import check_tensor, check_triangles
-from fmlfast.kernels._fixed_point import fixed_point_scale, from_fixed_point
-from fmlfast.kernels._topology import topology
+from fmlfast.kernels.common.cache import TensorCache
+from fmlfast.kernels.common.checks import check_tensor, check_triangles
+from fmlfast.kernels.common.fixed_point import fixed_point_scale, from_fixed_point
+from fmlfast.kernels.common.topology import topology
 
 
 def test_rings_and_neighbors_of_random_triangles():

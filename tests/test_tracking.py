@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from fmlfast.data.landmarks import Face
-from fmlfast.data.tracking import Tracker, flaw, pick_diverse, sharpness
+from fmlfast.data.face_detector import Face
+from fmlfast.data.video.tracking import Tracker, flaw, pick_diverse, sharpness
 
 FRONTAL = np.diag([1, -1, -1]).astype(np.float32)
 

@@ -12,13 +12,13 @@ import torch
 from conftest import SMALL
 from safetensors.torch import load_file, save_file
 
-from fmlfast import step
-from fmlfast.checkpoint import load_state, save_state
-from fmlfast.frames import Frames
-from fmlfast.objective import LossWeights, objective
-from fmlfast.run_log import FiniteWatch
-from fmlfast.step import Rates
-from fmlfast.system import FML
+from fmlfast.data.frames import Frames
+from fmlfast.losses import LossWeights, objective
+from fmlfast.model.fml import FML
+from fmlfast.training import step
+from fmlfast.training.checkpoint import load_state, save_state
+from fmlfast.training.run_log import FiniteWatch
+from fmlfast.training.step import Rates
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import train as training
@@ -192,8 +192,8 @@ def test_a_full_disk_costs_no_earlier_checkpoint(config: training.Config, monkey
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fmlfast.checkpoint.save_file", full)
-    monkeypatch.setattr("fmlfast.system.save_file", full)
+    monkeypatch.setattr("fmlfast.training.checkpoint.save_file", full)
+    monkeypatch.setattr("fmlfast.model.fml.save_file", full)
     model = FML(SMALL)
     with pytest.raises(OSError, match="No space"):
         save_state(config.run / "state.safetensors", model, {"adam": torch.optim.Adam(model.parameters())}, 9)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmlfast.data.video import CutDetector, Video
+from fmlfast.data.video.decode import CutDetector, Video
 
 av = pytest.importorskip("av")
 

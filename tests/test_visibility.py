@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from fmlfast.camera import project
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.visibility import vertex_visibility
-from fmlfast.template import FaceTemplate
+from fmlfast.template.face_template import FaceTemplate
 
 
 def sees(vertex: list[float], normal: list[float], K: Tensor, depth: Tensor) -> bool:

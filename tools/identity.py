@@ -7,7 +7,7 @@ from makehuman import MakeHuman
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from fmlfast.data.people import AGES, ETHNICITIES, GENDERS, LEVELS
+from fmlfast.data.synthetic.people import AGES, ETHNICITIES, GENDERS, LEVELS
 
 DETAIL_FOLDERS = ("head", "cheek", "chin", "ears", "eyebrows", "eyes", "forehead", "mouth", "neck", "nose", "asym")
 OPPOSITES = (

@@ -6,7 +6,7 @@ from cut import BAG, EYEBALL, INNER_LID, SKIN, Cut
 from makehuman import MakeHuman
 from numpy.typing import NDArray
 
-from fmlfast.regions import brow_mask, neck_mask, smoothstep
+from fmlfast.template.regions import brow_mask, neck_mask, smoothstep
 
 Array = NDArray[np.float64]
 

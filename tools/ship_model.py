@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from fmlfast._atomic import atomic_path
-from fmlfast.pretrained import FOLDER
-from fmlfast.system import FML
+from fmlfast.common.atomic import atomic_path
+from fmlfast.model.fml import FML
+from fmlfast.model.pretrained import FOLDER
 
 
 def main(run: Path, command: str) -> None:

@@ -13,7 +13,7 @@ import benchmarks.compile
 from benchmarks.compile import TARGETS, Case, Usage, compile_case
 from benchmarks.compile._instructions import WIDTHS, count
 from benchmarks.compile._static import markdown
-from fmlfast._atomic import atomic_path
+from fmlfast.common.atomic import atomic_path
 
 ROOT = Path(__file__).parent.parent.parent
 

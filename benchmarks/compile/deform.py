@@ -2,7 +2,7 @@
 
 from benchmarks.compile import Case, InStep
 from benchmarks.compile import _paper as paper
-from fmlfast.kernels._deform_grad_triton import deform_bwd_kernel, skin_displacements_bwd_kernel
+from fmlfast.kernels.deform_grad_triton import deform_bwd_kernel, skin_displacements_bwd_kernel
 from fmlfast.kernels.deform_triton import COEFFICIENTS, deform_fwd_kernel
 
 FORWARD = {"SLOTS": 8, "TERMS": COEFFICIENTS, "BLOCK_V": 64}

@@ -4,7 +4,7 @@ import math
 
 from benchmarks.compile import Case, InStep
 from benchmarks.compile import _paper as paper
-from fmlfast.kernels._rasterize_grad_triton import rasterize_bwd_kernel
+from fmlfast.kernels.rasterize_grad_triton import rasterize_bwd_kernel
 from fmlfast.kernels.rasterize_triton import (
     rasterize_micro_kernel,
     rasterize_project_kernel,

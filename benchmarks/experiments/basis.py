@@ -8,8 +8,8 @@ from benchmarks.experiments.rows import Row
 from benchmarks.experiments.spaces import best_fit, identity_space
 from benchmarks.experiments.study import Case, Changes, Measured, Study
 from benchmarks.experiments.summary import number, ratio, table
-from fmlfast.evaluate import evaluation_template, measure
-from fmlfast.system import FML
+from fmlfast.evaluation.protocol import evaluation_template, measure
+from fmlfast.model.fml import FML
 from train import Config
 
 SIZES = (16, 32, 64, 128, 256, 500)

@@ -11,12 +11,13 @@ from benchmarks.experiments.generalisation import true_neutrals
 from benchmarks.experiments.rows import Row
 from benchmarks.experiments.study import Case, Changes, Measured, Study
 from benchmarks.experiments.summary import number, ratio, table, verdict
+from fmlfast.data.frames import Frames
 from fmlfast.data.shards import list_clips, read_clip, read_truth
-from fmlfast.evaluate import evaluation_template, measure
-from fmlfast.frames import Codes, Frames
-from fmlfast.refine import refine
-from fmlfast.system import FML
-from fmlfast.template import FaceTemplate
+from fmlfast.evaluation.protocol import evaluation_template, measure
+from fmlfast.model.codes import Codes
+from fmlfast.model.fml import FML
+from fmlfast.reconstruction.refinement import refine
+from fmlfast.template.face_template import FaceTemplate
 from train import Config
 
 RANKS = {"off": 0, "10 directions": 10, "full": None}

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.plots import COLORS
-from fmlfast._atomic import atomic_path
-from fmlfast._extras import require
+from fmlfast.common.atomic import atomic_path
+from fmlfast.common.extras import require
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fmlfast.color import linear_to_srgb
-from fmlfast.focal import scale_focal
-from fmlfast.frames import Frames
-from fmlfast.metrics import OUTER_EYES
+from fmlfast.data.frames import Frames
+from fmlfast.ibug68 import OUTER_EYES
+from fmlfast.reconstruction.focal_length import scale_focal
 
 Disturb = Callable[[Frames], Frames]
 

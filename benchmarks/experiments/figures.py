@@ -19,10 +19,10 @@ from benchmarks.experiments.figures_store import Figure, store
 from benchmarks.experiments.figures_walks import walks
 from benchmarks.plots import COLORS
 from benchmarks.rows import provenance
-from fmlfast._extras import require
+from fmlfast.common.extras import require
+from fmlfast.evaluation.table import row_name
 from fmlfast.metrics import cumulative_shares
-from fmlfast.system import FML
-from fmlfast.tally import row_name
+from fmlfast.model.fml import FML
 
 LIMITS_MM = (1.0, 1.5, 2.0, 3.0)  # whose shares a caption's numbers hold
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from benchmarks.experiments.figures_pass import ALONE, Pass, at_quantile
 from benchmarks.experiments.figures_store import Figure
 from fmlfast.color import linear_to_srgb, srgb_to_linear
-from fmlfast.overlay import face_opacity
-from fmlfast.pictures import colorbar, draw, error_colors, heat, on_paper, portrait, scale_end, tile
+from fmlfast.evaluation.table import row_name
 from fmlfast.renderer import shade_sh, vertex_normals
-from fmlfast.tally import row_name
-from fmlfast.template import FaceTemplate
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.visualization.overlay import face_opacity
+from fmlfast.visualization.panels import colorbar, draw, error_colors, heat, on_paper, portrait, scale_end, tile
 
 ERROR_QUANTILES = (0.1, 0.5, 0.9)
 EXAMPLE_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from fmlfast import metrics
+from fmlfast.data.frames import Frames
 from fmlfast.data.shards import list_clips, read_clip, read_truth
-from fmlfast.estimates import Estimate, estimates
-from fmlfast.evaluate import Evaluation, TrueFaces, has_truth, measure, true_faces
-from fmlfast.frames import Frames
-from fmlfast.system import FML
-from fmlfast.template import FaceTemplate
+from fmlfast.evaluation.methods import Estimate, estimates
+from fmlfast.evaluation.protocol import Evaluation, TrueFaces, has_truth, measure, true_faces
+from fmlfast.model.fml import FML
+from fmlfast.template.face_template import FaceTemplate
 
 ALONE = "frames_1"
 _REFINED = "_refined"

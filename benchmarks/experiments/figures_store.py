@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fmlfast._atomic import atomic_path
-from fmlfast.pictures import save_image
-from fmlfast.tally import rounded
+from fmlfast.common.atomic import atomic_path
+from fmlfast.evaluation.table import rounded
+from fmlfast.visualization.panels import save_image
 
 NAMES = ("cumulative", "error_faces", "mono_multi", "quantiles", "walks")
 """Of the figures, in the order of the page."""

@@ -6,9 +6,9 @@ from torch import Tensor
 from benchmarks.experiments.figures_faces import TURN
 from benchmarks.experiments.figures_store import Figure
 from benchmarks.experiments.spaces import Space, identity_space, ordered, reflectance_space
-from fmlfast.evaluate import evaluation_template
-from fmlfast.pictures import heat, on_paper, portrait, tile
-from fmlfast.system import FML
+from fmlfast.evaluation.protocol import evaluation_template
+from fmlfast.model.fml import FML
+from fmlfast.visualization.panels import heat, on_paper, portrait, tile
 
 MODES = 4
 STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)  # standard deviations

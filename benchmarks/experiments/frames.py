@@ -9,8 +9,8 @@ from torch import Tensor
 from benchmarks.experiments.rows import Row
 from benchmarks.experiments.study import LONG_CLIP, Case, Changes, Measured, Study, Table
 from benchmarks.experiments.summary import ratio, table, verdict
-from fmlfast.evaluate import Evaluation, measure
-from fmlfast.system import FML
+from fmlfast.evaluation.protocol import Evaluation, measure
+from fmlfast.model.fml import FML
 from train import Config
 
 TEST = (1, 2, 4, 8)

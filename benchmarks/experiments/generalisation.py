@@ -13,11 +13,11 @@ from benchmarks.experiments.study import Case, Changes, Measured, Study
 from benchmarks.experiments.summary import number, table, text, verdict
 from fmlfast import metrics
 from fmlfast.data.shards import list_clips, read_truth
-from fmlfast.evaluate import evaluation_template
-from fmlfast.face_model import SMOOTH_FIELDS
-from fmlfast.smooth_fields import by_effect, smooth_fields
-from fmlfast.system import FML
-from fmlfast.template import FaceTemplate
+from fmlfast.evaluation.protocol import evaluation_template
+from fmlfast.model.face_model import SMOOTH_FIELDS
+from fmlfast.model.fml import FML
+from fmlfast.model.gp_basis import by_effect, smooth_fields
+from fmlfast.template.face_template import FaceTemplate
 from train import Config
 
 SIZES = (0, 1, 2, 4, 8, 16, 32, 64, 128, 256, 500)  # components

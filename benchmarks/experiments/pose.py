@@ -10,8 +10,8 @@ from benchmarks.experiments.rows import Row
 from benchmarks.experiments.study import Case, Changes, Measured, Study
 from benchmarks.experiments.summary import number, table
 from fmlfast.data.shards import list_clips, read_truth
-from fmlfast.evaluate import measure
-from fmlfast.system import FML
+from fmlfast.evaluation.protocol import measure
+from fmlfast.model.fml import FML
 from train import Config
 
 BINS = ((0, 10), (10, 20), (20, 30), (30, 90))  # degrees

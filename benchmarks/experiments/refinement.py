@@ -11,13 +11,14 @@ from benchmarks.experiments.curves import Curve, draw
 from benchmarks.experiments.rows import Row
 from benchmarks.experiments.study import Case, Changes, Measured, Study
 from benchmarks.experiments.summary import number, ratio, table
-from fmlfast.estimates import Estimate, estimate, mean_face
-from fmlfast.evaluate import measure
-from fmlfast.frames import Codes, Frames
-from fmlfast.refine import refine
-from fmlfast.system import FML
-from fmlfast.tally import MEAN_FACE
-from fmlfast.template import FaceTemplate
+from fmlfast.data.frames import Frames
+from fmlfast.evaluation.methods import Estimate, estimate, mean_face
+from fmlfast.evaluation.protocol import measure
+from fmlfast.evaluation.table import MEAN_FACE
+from fmlfast.model.codes import Codes
+from fmlfast.model.fml import FML
+from fmlfast.reconstruction.refinement import refine
+from fmlfast.template.face_template import FaceTemplate
 from train import Config
 
 STEPS = (0, 5, 10, 20, 35, 50, 100, 200)

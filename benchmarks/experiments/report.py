@@ -8,7 +8,7 @@ from benchmarks.experiments.rows import Row, read_rows
 from benchmarks.experiments.studies import STUDIES
 from benchmarks.experiments.study import Study, base_config
 from benchmarks.experiments.summary import NOT_MEASURED, conditions
-from fmlfast._atomic import atomic_path
+from fmlfast.common.atomic import atomic_path
 
 BUDGETS = {"cpu": "CPU budget", "gpu": "GPU budget"}
 INTRODUCTION = """# Results

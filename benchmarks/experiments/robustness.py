@@ -8,11 +8,11 @@ from benchmarks.experiments.disturbances import DISTURBANCES, Disturb
 from benchmarks.experiments.rows import Row
 from benchmarks.experiments.study import Case, Changes, Measured, Study
 from benchmarks.experiments.summary import ratio, table
-from fmlfast.estimates import Estimate, estimates
-from fmlfast.evaluate import measure
-from fmlfast.frames import Frames
-from fmlfast.system import FML
-from fmlfast.template import FaceTemplate
+from fmlfast.data.frames import Frames
+from fmlfast.evaluation.methods import Estimate, estimates
+from fmlfast.evaluation.protocol import measure
+from fmlfast.model.fml import FML
+from fmlfast.template.face_template import FaceTemplate
 from train import Config
 
 MOST = 50  # clips; paired comparisons need no more

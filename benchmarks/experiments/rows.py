@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows import RESULTS
-from fmlfast._atomic import atomic_path
-from fmlfast.tally import rounded
+from fmlfast.common.atomic import atomic_path
+from fmlfast.evaluation.table import rounded
 
 FOLDER = RESULTS / "experiments"
 

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 from benchmarks.experiments.rows import FOLDER, Row, add_row, read_rows
 from benchmarks.experiments.study import LONG_CLIP, Case, Study, base_config, changed
 from benchmarks.rows import provenance
-from fmlfast._atomic import atomic_path
+from fmlfast.common.atomic import atomic_path
 from fmlfast.data.shards import read_meta
-from fmlfast.data.synthetic import SyntheticConfig, generate
-from fmlfast.system import FML
+from fmlfast.data.synthetic.generate import SyntheticConfig, generate
+from fmlfast.model.fml import FML
 from train import Config, make_clips, settings, train
 
 DEFAULT = "default"

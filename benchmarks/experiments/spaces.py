@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from fmlfast import metrics
-from fmlfast.evaluate import evaluation_template
+from fmlfast.evaluation.protocol import evaluation_template
 from fmlfast.kernels.deform import skin_displacements
-from fmlfast.system import FML
-from fmlfast.template import FaceTemplate
+from fmlfast.model.fml import FML
+from fmlfast.template.face_template import FaceTemplate
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from benchmarks.experiments.rows import Row
-from fmlfast.evaluate import Evaluation
-from fmlfast.system import FML
+from fmlfast.evaluation.protocol import Evaluation
+from fmlfast.model.fml import FML
 from train import PRESETS, Config
 
 T = TypeVar("T")

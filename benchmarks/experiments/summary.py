@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.experiments.rows import Row
 from benchmarks.table import markdown
-from fmlfast.tally import MEAN_FACE
+from fmlfast.evaluation.table import MEAN_FACE
 
 NOT_MEASURED = "not measured"
 

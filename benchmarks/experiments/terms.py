@@ -8,12 +8,12 @@ from pathlib import Path
 from benchmarks.experiments.rows import Row
 from benchmarks.experiments.study import Case, Changes, Measured, Study
 from benchmarks.experiments.summary import ratio, table, verdict
-from fmlfast.estimates import Estimate, estimate, estimates
-from fmlfast.evaluate import measure
-from fmlfast.frames import Frames
-from fmlfast.refine import REFINEMENT, refine
-from fmlfast.system import FML
-from fmlfast.template import FaceTemplate
+from fmlfast.data.frames import Frames
+from fmlfast.evaluation.methods import Estimate, estimate, estimates
+from fmlfast.evaluation.protocol import measure
+from fmlfast.model.fml import FML
+from fmlfast.reconstruction.refinement import REFINEMENT, refine
+from fmlfast.template.face_template import FaceTemplate
 from train import Config
 
 TERMS = {

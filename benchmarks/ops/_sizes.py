@@ -9,7 +9,7 @@ from torch import Tensor
 
 from benchmarks.case import Bench, Inputs, Outputs
 from benchmarks.scenes import Scene, face, sphere_image, sphere_of
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 
 FLOAT = INT = 4
 """Bytes of a float32 and of an int32."""

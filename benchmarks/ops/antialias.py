@@ -3,8 +3,8 @@
 from benchmarks.case import Bench, Cost, Inputs, Outputs
 from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, error_of_most, measured
 from benchmarks.scenes import Random, Scene
-from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.antialias import antialias
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import Fragments, rasterize
 
 CHANNELS = 4

@@ -3,7 +3,7 @@
 from benchmarks.case import Bench, Cost, Inputs, Outputs
 from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, measured
 from benchmarks.scenes import Random, Scene
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.rasterize import Fragments, rasterize
 

@@ -9,8 +9,8 @@ from benchmarks.case import Bench, Cost, Inputs, Outputs
 from benchmarks.ops._sizes import DIMENSIONS, FLOAT, PAPER, SMALL, TRAINING, measured
 from benchmarks.ops.blendshape import padded, swept
 from benchmarks.scenes import Random, Scene
-from fmlfast.kernels._backend import Backend
 from fmlfast.kernels.blendshape import pad_columns
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.low_rank_adam import low_rank_adam_
 
 RATE, BETAS, EPS = 1e-3, (0.9, 0.999), 1e-8

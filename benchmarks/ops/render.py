@@ -7,7 +7,7 @@ from benchmarks.ops import antialias, interpolate, rasterize
 from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, SUBJECTS, error_of_most, measured
 from benchmarks.scenes import Random, Scene
 from fmlfast.camera import to_camera
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.renderer import render
 
 OUTPUT = FLOAT * 5

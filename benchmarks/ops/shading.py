@@ -4,7 +4,7 @@ from benchmarks.case import Bench, Cost, Inputs, Outputs
 from benchmarks.ops import normals
 from benchmarks.ops._sizes import FLOAT, FRAME, SUBJECTS, TINY, TRAINING, VERTICES, measured, runs
 from benchmarks.scenes import Random, Scene
-from fmlfast.kernels._backend import Backend
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.shading import shade_sh, shade_vertices
 

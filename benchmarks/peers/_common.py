@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.case import Inputs
-from fmlfast.kernels._cache import TensorCache
+from fmlfast.kernels.common.cache import TensorCache
 
 _constants = TensorCache()
 

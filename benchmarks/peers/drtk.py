@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.case import Inputs, Outputs
 from benchmarks.peers import Difference
 from benchmarks.peers._common import divided, indices, missing, on_background, transformed
-from fmlfast.kernels._cache import TensorCache
+from fmlfast.kernels.common.cache import TensorCache
 
 NAME = "drtk"
 DIFFERS = {

@@ -16,7 +16,7 @@ from benchmarks.case import Inputs, Outputs
 from benchmarks.peers import Difference
 from benchmarks.peers._common import indices, missing, on_background, transformed
 from fmlfast.camera import to_nvdiffrast
-from fmlfast.kernels._cache import TensorCache
+from fmlfast.kernels.common.cache import TensorCache
 
 NAME = "nvdiffrast"
 FAR = 1e5

@@ -7,7 +7,7 @@ import torch
 from benchmarks.case import Inputs
 from benchmarks.peers import pytorch3d
 from benchmarks.peers.pytorch3d import Bins, draw, runs
-from fmlfast.kernels._cache import TensorCache
+from fmlfast.kernels.common.cache import TensorCache
 
 NAME = "pytorch3d tuned"
 DIFFERS = pytorch3d.DIFFERS

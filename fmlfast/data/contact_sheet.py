@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from fmlfast._atomic import atomic_path
-from fmlfast.data.synthetic import SyntheticConfig, film_person
+from fmlfast.common.atomic import atomic_path
+from fmlfast.data.synthetic.generate import SyntheticConfig, film_person
 
 _STEP = 4  # the lowest two bits are mostly sensor noise, which a PNG cannot compress
 

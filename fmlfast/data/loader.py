@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from fmlfast.data._tar import shard_paths
-from fmlfast.data.decoded import DecodedShard, decode_shards, open_decoded, stored_bytes
-from fmlfast.data.draws import Batch, draw
+from fmlfast.data.tar_files import shard_paths
+from fmlfast.data.pixel_cache import DecodedShard, decode_shards, open_decoded, stored_bytes
+from fmlfast.data.augment import Batch, draw
 from fmlfast.data.prefetch import PackedBatch
 from fmlfast.data.shards import Clip, ClipRef, list_clips, list_splits, read_clip
-from fmlfast.frames import ClipTensors, Frames, resize_clip
+from fmlfast.data.frames import ClipTensors, Frames, resize_clip
 
 
 class ClipDataset(Dataset[Clip]):
     """The clips of a split, resized to `size` px.
 
-    Shards are kept decoded on disk (`fmlfast.data.decoded`), as many as go into `decoded_bytes`; they are made here if
+    Shards are kept decoded on disk (`fmlfast.data.pixel_cache`), as many as go into `decoded_bytes`; they are made here if
     need be. Clips of the others are decoded each time. Raises ValueError for a split without clips or a damaged shard.
     """
 

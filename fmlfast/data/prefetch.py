@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmlfast.data.draws import Batch, Draws
-from fmlfast.frames import Frames
+from fmlfast.data.augment import Batch, Draws
+from fmlfast.data.frames import Frames
 
 _ALIGN = 16  # bytes; every dtype may begin there
 _AHEAD = 2  # batches beyond the one in use

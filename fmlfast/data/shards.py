@@ -19,12 +19,12 @@ import safetensors.numpy
 from PIL import Image
 from safetensors import SafetensorError
 
-from fmlfast._atomic import atomic_path
-from fmlfast.data._tar import KEY, SHARD, TarWriter, check, read_members, shard_paths
+from fmlfast.common.atomic import atomic_path
+from fmlfast.data.tar_files import KEY, SHARD, TarWriter, check, read_members, shard_paths
+from fmlfast.ibug68 import NUM_LANDMARKS
 
 FORMAT = 1  # of the sample's JSON; raised whenever an old reader would misunderstand it
 SCHEME = "ibug68"
-LANDMARKS = 68
 _MIN_SIZE = 16  # pixels; nothing can be learned from less
 
 
@@ -88,8 +88,8 @@ class Clip:
 
 
 _ARRAYS: dict[str, tuple[int, ...]] = {
-    "landmarks": (LANDMARKS, 2),
-    "confidence": (LANDMARKS,),
+    "landmarks": (NUM_LANDMARKS, 2),
+    "confidence": (NUM_LANDMARKS,),
     "Ks": (3, 3),
     "crop_to_source": (2, 3),
     "times": (),

@@ -1,0 +1,249 @@
+"""Faces in an image: MediaPipe's 478 points reduced to iBUG's 68, each with a confidence.
+
+MediaPipe says nothing about how sure it is of a point, so every face is looked at twice, in a crop of its own and in
+that crop mirrored. The points are the mean of the two looks, and their disagreement is the measure of doubt: about
+0.5% of the face's size for a clear view, above 2% behind a hand, and a second look that finds no face at all is no
+face. See `_confidence` for the formula.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from fmlfast.common.extras import require
+from fmlfast.data.crop import Crop, crop_image, crop_to_source, face_crop
+from fmlfast.data.detector_model import face_landmarker_file
+from fmlfast.ibug68 import INNER, JAW, MIRROR
+
+# iBUG point -> MediaPipe points to average. The correspondence of Mediapipe_2_Dlib_Landmarks (P. Yan, MIT), made
+# symmetric: point 13 is there without 288, which put it 2% of the face's size off its counterpart 3.
+_FROM_MEDIAPIPE: tuple[tuple[int, ...], ...] = (
+    *((127,), (234,), (93,), (132, 58), (58, 172), (136,), (150,), (176,), (152,)),  # jaw, subject's right to chin
+    *((400,), (379,), (365,), (397, 288), (288, 361), (323,), (454,), (356,)),  # chin to subject's left
+    *((70,), (63,), (105,), (66,), (107,), (336,), (296,), (334,), (293,), (300,)),  # brows
+    *((168, 6), (197, 195), (5,), (4,), (75,), (97,), (2,), (326,), (305,)),  # nose
+    *((33,), (160,), (158,), (133,), (153,), (144,), (362,), (385,), (387,), (263,), (373,), (380,)),  # eyes
+    *((61,), (39,), (37,), (0,), (267,), (269,), (291,), (321,), (314,), (17,), (84,), (91,)),  # outer lips
+    *((78,), (82,), (13,), (312,), (308,), (317,), (14,), (87,)),  # inner lips
+)
+_REDUCE = np.zeros((68, 478))  # [68, 478] averaging matrix
+for _row, _points in enumerate(_FROM_MEDIAPIPE):
+    _REDUCE[_row, _points] = 1 / len(_points)
+
+NOT_A_FACE = 0.05  # mean disagreement of the inner points, share of the face's size; false alarms lie far above
+_AGREEMENT = 0.02  # disagreement that halves a point's confidence, share of the face's size
+_JAW_CONFIDENCE = 0.5  # the outline is the detector's weakest part (6% off where eyes are 2% off)
+_LOOK_SCALE = 1.5  # side of the crop that a face is looked at in, relative to its face_crop
+_LOOK_PIXELS = (192, 384)  # smallest and largest size of that crop
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face in an image."""
+
+    landmarks: np.ndarray  # [68, 2] float32 pixels of the image, iBUG order, pixel centres at +0.5
+    confidence: np.ndarray  # [68] float32 in 0..1
+    box: tuple[float, float, float, float]  # x0, y0, x1, y1 pixels: forehead to chin, ear to ear
+    rotation: np.ndarray  # [3, 3] float32 face to camera (OpenCV axes); diag(1, -1, -1) for a frontal face
+    doubt: float  # mean disagreement of the inner points, share of the face's size
+
+    @property
+    def size(self) -> float:
+        """The longer side of the box, pixels."""
+        return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+
+class _Look(NamedTuple):
+    points: np.ndarray  # [478, 3] pixels of the image looked at; z grows away from the camera
+    rotation: np.ndarray  # [3, 3]
+
+
+class FaceDetector:
+    """MediaPipe's face landmarker on single images; use as a context manager or close().
+
+    Raises ValueError when the model file is missing, ImportError without the `video` extra.
+    """
+
+    def __init__(self, model: str | Path | None = None) -> None:
+        self._mediapipe = require("mediapipe", "video")
+        vision = require("mediapipe.tasks.python.vision", "video")
+        base = require("mediapipe.tasks.python.core.base_options", "video")
+        options = vision.FaceLandmarkerOptions(
+            base_options=base.BaseOptions(model_asset_path=str(face_landmarker_file(model))),
+            num_faces=16,
+            output_facial_transformation_matrixes=True,
+        )
+        with _quiet():
+            self._landmarker = vision.FaceLandmarker.create_from_options(options)
+            self._look(np.zeros((128, 128, 3), np.uint8))  # the first call prints, too
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the model."""
+        with _quiet():
+            self._landmarker.close()
+
+    def detect(self, image: np.ndarray, min_face: float = 0) -> list[Face]:
+        """All faces, largest first.
+
+        image: [H, W, 3] uint8 sRGB. min_face: faces smaller than this many pixels may be missed; the image is searched
+        in overlapping tiles as far as that needs, at most down to a quarter of its size.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            raise ValueError(f"image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+        candidates: list[np.ndarray] = []
+        for crop in _views(image.shape[1], image.shape[0], min_face):
+            candidates += _new([self._reduced(look, crop) for look in self._look(_cut(image, crop))], candidates)
+        if not candidates:  # a face that fills the image is found once it has a margin
+            margin = max(image.shape[:2]) // 2
+            padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)))
+            shift = Crop(-margin, -margin, 0)
+            candidates = _new([self._reduced(look, shift) for look in self._look(padded)], [])
+        faces = [face for points in candidates if (face := self._examine(image, points)) is not None]
+        found: list[Face] = []
+        for face in sorted(faces, key=lambda face: face.doubt):  # of two looks at one face, the surer
+            if _new([face.landmarks], [other.landmarks for other in found]):
+                found.append(face)
+        return sorted(found, key=lambda face: -face.size)
+
+    def _look(self, image: np.ndarray) -> list[_Look]:
+        height, width = image.shape[:2]
+        picture = self._mediapipe.Image(self._mediapipe.ImageFormat.SRGB, np.ascontiguousarray(image))
+        result: Any = self._landmarker.detect(picture)
+        looks = []
+        for landmarks, matrix in zip(result.face_landmarks, result.facial_transformation_matrixes, strict=True):
+            points = np.array([(p.x * width, p.y * height, p.z * width) for p in landmarks])
+            rotation = np.diag([1, -1, -1]) @ np.asarray(matrix)[:3, :3]  # from OpenGL's axes to OpenCV's
+            looks.append(_Look(points, rotation / np.linalg.norm(rotation, axis=0)))
+        return looks
+
+    def _reduced(self, look: _Look, crop: Crop) -> np.ndarray:
+        """[68, 2] in pixels of the image that the crop was cut from, unscaled."""
+        return (_REDUCE @ look.points)[:, :2] + (crop.x0, crop.y0)
+
+    def _examine(self, image: np.ndarray, candidate: np.ndarray) -> Face | None:
+        """The two looks at a face that was found roughly; None when they do not confirm it."""
+        around = face_crop(candidate)
+        side = _LOOK_SCALE * around.side
+        margin = (side - around.side) / 2
+        crop = Crop(around.x0 - margin, around.y0 - margin, side)
+        size = int(np.clip(side, *_LOOK_PIXELS))
+        transform = crop_to_source(crop, size)
+        picture = crop_image(image, crop, size)
+        looks = []
+        for mirrored in (False, True):
+            view = []
+            for look in self._look(picture[:, ::-1] if mirrored else picture):
+                points = _REDUCE @ look.points
+                if mirrored:
+                    points = points[list(MIRROR)] * (-1, 1, 1) + (size, 0, 0)
+                view.append((np.abs(points[:, :2].mean(axis=0) - size / 2).max(), points, look))
+            if not view:
+                return None
+            looks.append(min(view, key=lambda item: item[0]))  # the crop may show a neighbour, too
+        (_, first, look), (_, second, _) = looks
+        extent = np.ptp(first[:, :2], axis=0).max()
+        disagreement = np.linalg.norm(first[:, :2] - second[:, :2], axis=1) / extent
+        doubt = float(disagreement[INNER].mean())
+        if doubt > NOT_A_FACE:
+            return None
+        points = (first + second) / 2
+        corners = [
+            axis[:, :2].astype(np.float64) @ transform[:, :2] + transform[:, 2] for axis in (look.points, points)
+        ]
+        (x0, y0), (x1, y1) = corners[0].min(axis=0), corners[0].max(axis=0)
+        return Face(
+            landmarks=corners[1].astype(np.float32),
+            confidence=_confidence(points, disagreement, look.rotation),
+            box=(float(x0), float(y0), float(x1), float(y1)),
+            rotation=look.rotation.astype(np.float32),
+            doubt=doubt,
+        )
+
+
+def detect_faces(image: np.ndarray, model: str | Path | None = None) -> list[Face]:
+    """All faces in a still image, largest first; small ones down to about 1/16 of the image.
+
+    image: [H, W, 3] uint8 sRGB. model: the model file, when it is neither in FMLFAST_FACE_LANDMARKER nor to be
+    downloaded. Raises ValueError for another kind of array or a missing model file, ImportError without the `video`
+    extra.
+    """
+    with FaceDetector(model) as detector:
+        return detector.detect(image)
+
+
+def _confidence(points: np.ndarray, disagreement: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """[68] float32: agreement x visibility x (1/2 on the jaw line).
+
+    points: [68, 3] pixels. disagreement d: [68] share of the face's size. agreement = 1 / (1 + (d / 0.02)^2).
+    visibility falls from 1 to 0.1 as the point turns away from the camera, the head taken as a ball behind the face.
+    """
+    agreement = 1 / (1 + (disagreement / _AGREEMENT) ** 2)
+    extent = np.ptp(points[:, :2], axis=0).max()
+    centre = points.mean(axis=0) - 0.45 * extent * rotation[:, 2]  # column 2: out of the face, in camera axes
+    outward = points - centre
+    facing = -outward[:, 2] / np.linalg.norm(outward, axis=1)
+    confidence = agreement * np.clip(2 * facing + 0.5, 0.1, 1)
+    confidence[JAW] *= _JAW_CONFIDENCE
+    return confidence.astype(np.float32)
+
+
+def _views(width: int, height: int, min_face: float) -> Iterator[Crop]:
+    """The whole image, then overlapping square tiles of 1/2 and 1/4 of its longer side.
+
+    The detector sees 128 x 128 pixels, whatever the image, and misses faces below about a quarter of that.
+    """
+    longer = max(width, height)
+    yield Crop(0, 0, longer)
+    for side in (longer // 2, longer // 4):
+        if 4 * min_face > 2 * side or side < _LOOK_PIXELS[0]:
+            return
+        for y0 in _starts(height, side):
+            for x0 in _starts(width, side):
+                yield Crop(x0, y0, side)
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Where tiles of `side` pixels start so that neighbours overlap by half at least."""
+    count = 1 if length <= side else 1 + -(-2 * (length - side) // side)
+    return np.linspace(0, max(0, length - side), count).astype(int).tolist()
+
+
+def _cut(image: np.ndarray, crop: Crop) -> np.ndarray:
+    x0, y0, side = (int(value) for value in crop)
+    return image[y0 : y0 + side, x0 : x0 + side]
+
+
+def _new(points: list[np.ndarray], known: list[np.ndarray]) -> list[np.ndarray]:
+    """Those of `points` ([68, 2] each) that are no second sight of a known face or of one another."""
+    kept: list[np.ndarray] = []
+    for candidate in points:
+        near = 0.25 * np.ptp(candidate, axis=0).max()
+        distances = [np.linalg.norm(candidate - other, axis=1).mean() for other in (*known, *kept)]
+        if min(distances, default=np.inf) > near > 0:
+            kept.append(candidate)
+    return kept
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Sends file descriptor 2 to nowhere: MediaPipe's C++ side prints through no switch."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)

@@ -1,0 +1,102 @@
+"""Frames of several subjects as one batch of tensors: what goes into the encoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fmlfast.color import srgb_to_linear
+from fmlfast.data.shards import Clip
+from fmlfast.common.tensors import TensorBatch
+
+
+@dataclass
+class Frames(TensorBatch):
+    """M frames of each of B subjects; frames whose mask is False are padding and count nowhere."""
+
+    images: Tensor  # [B, M, 3, S, S] sRGB, float in [0, 1] or, as the loader gives them, uint8 in 0..255
+    landmarks: Tensor  # [B, M, 68, 2] px
+    confidence: Tensor  # [B, M, 68] in [0, 1]
+    Ks: Tensor  # [B, M, 3, 3] px
+    mask: Tensor  # [B, M] bool
+
+    def unpacked(self) -> "Frames":
+        """The same frames with float32 images in [0, 1]; itself when they are float already."""
+        if self.images.is_floating_point():
+            return self
+        return replace(self, images=self.images.float().mul_(1 / 255))
+
+    @cached_property
+    def linear(self) -> Tensor:
+        """The images in linear RGB, [B, M, 3, S, S]."""
+        return srgb_to_linear(self.unpacked().images)
+
+    def only(self, frames: Sequence[int]) -> "Frames":
+        """A batch that holds just some of each subject's frames."""
+        index = torch.as_tensor(frames, device=self.mask.device)
+        return Frames(**{f.name: getattr(self, f.name)[:, index] for f in fields(self)})
+
+    def each_alone(self) -> "Frames":
+        """A batch of B*M subjects with one frame each."""
+        return Frames(**{f.name: getattr(self, f.name).flatten(0, 1)[:, None] for f in fields(self)})
+
+    @classmethod
+    def from_clips(cls, clips: Sequence[Clip], size: int, frames: int | None = None) -> "Frames":
+        """Stacks clips, resized to `size` px, with float images; clips shorter than `frames` (default: the longest)
+        repeat their frames under a False mask, so that padding never distorts batch statistics. Raises ValueError for
+        no clips."""
+        if not clips:
+            raise ValueError("no clips given; at least one is needed to make a batch")
+        count = frames or max(len(clip.images) for clip in clips)
+        tensors = [ClipTensors.of(resize_clip(clip, size)) for clip in clips]
+        return cls.stack(tensors, [range(min(count, len(t.images))) for t in tensors], count).unpacked()
+
+    @classmethod
+    def stack(cls, clips: "Sequence[ClipTensors]", chosen: Sequence[Sequence[int]], frames: int) -> "Frames":
+        """The `chosen` frames of each clip with uint8 images; fewer than `frames` are repeated under a False mask."""
+        rows = [torch.arange(frames) % len(some) for some in chosen]
+        picks = [torch.as_tensor(some)[row] for some, row in zip(chosen, rows, strict=True)]
+        stacked = {}
+        for name in (f.name for f in fields(ClipTensors)):
+            parts = [getattr(clip, name) for clip in clips]
+            stacked[name] = torch.empty(len(clips), frames, *parts[0].shape[1:], dtype=parts[0].dtype)
+            for part, pick, place in zip(parts, picks, stacked[name], strict=True):
+                torch.index_select(part, 0, pick, out=place)  # one copy, of the chosen frames only
+        mask = torch.stack([torch.arange(frames) < len(some) for some in chosen])
+        return cls(**stacked, mask=mask)
+
+
+@dataclass
+class ClipTensors:
+    """What training needs of one clip of n frames, as it is stored."""
+
+    images: Tensor  # [n, 3, S, S] uint8 sRGB
+    landmarks: Tensor  # [n, 68, 2] px
+    confidence: Tensor  # [n, 68]
+    Ks: Tensor  # [n, 3, 3] px
+
+    @classmethod
+    def of(cls, clip: Clip) -> "ClipTensors":
+        """A clip's arrays, not copied."""
+        images = torch.from_numpy(clip.images).permute(0, 3, 1, 2)
+        return cls(images, *(torch.from_numpy(a) for a in (clip.landmarks, clip.confidence, clip.Ks)))
+
+
+def resize_clip(clip: Clip, size: int) -> Clip:
+    """The clip with square images of side `size` px; landmarks, Ks and crop_to_source follow."""
+    old = clip.images.shape[1]
+    if old == size:
+        return clip
+    factor = size / old
+    images = np.stack(
+        [np.asarray(Image.fromarray(i).resize((size, size), Image.Resampling.BILINEAR)) for i in clip.images]
+    )
+    Ks = clip.Ks.copy()
+    Ks[:, :2] *= factor
+    crop_to_source = clip.crop_to_source.copy()
+    crop_to_source[:, :, :2] /= factor
+    return replace(clip, images=images, landmarks=clip.landmarks * factor, Ks=Ks, crop_to_source=crop_to_source)

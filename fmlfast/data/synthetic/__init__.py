@@ -1,0 +1,1 @@
+"""Generated people, filmed by the renderer, with ground truth."""

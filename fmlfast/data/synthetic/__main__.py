@@ -1,0 +1,5 @@
+"""python -m fmlfast.data.synthetic"""
+
+from fmlfast.data.synthetic.generate import main
+
+main()

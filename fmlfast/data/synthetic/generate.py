@@ -1,0 +1,148 @@
+"""Synthetic clips with ground truth, in the format of real ones: `python -m fmlfast.data.synthetic --help`.
+
+Person p of split s comes from `default_rng([seed, s, p])` and from nothing else, so a data set depends on its settings
+but not on the number of workers, and a larger one begins with the smaller one.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from fmlfast.common.atomic import atomic_path
+from fmlfast.data.synthetic.scene import Filmed, Studio
+from fmlfast.data.shards import ShardWriter, TruthWriter, write_meta
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.version import __version__
+
+SPLITS = ("train", "val", "test")
+GENERATOR = "fmlfast.data.synthetic"
+
+
+@dataclass(frozen=True)
+class SyntheticConfig:
+    """What to make and where."""
+
+    out: Path
+    """Folder to write; must not exist yet, or be empty."""
+    people: int = 1600
+    """People to train on, one clip each."""
+    val_people: int = 64
+    """People to tune on."""
+    test_people: int = 100
+    """People to report on."""
+    frames: int = 4
+    """Frames of a clip."""
+    size: int = 128
+    """Side of a frame, pixels."""
+    level: int = 1
+    """Subdivision level of the meshes that are filmed, 0 to 2."""
+    supersample: float = 1.5
+    """Samples along each side of a pixel."""
+    workers: int = os.cpu_count() or 1
+    """Processes; the clips do not depend on it."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        counts = {"people": self.people, "val_people": self.val_people, "test_people": self.test_people}
+        for name, value in counts.items():
+            if not 0 <= value <= 99_999:
+                raise ValueError(f"{name} must lie in 0..99999, got {value}")
+        if sum(counts.values()) == 0:
+            raise ValueError("no people to make: set people, val_people or test_people")
+        limits = {"frames": (1, 999), "size": (16, 4096), "level": (0, 2), "supersample": (1, 8), "workers": (1, 1024)}
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must lie in {low}..{high}, got {getattr(self, name)}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, got {self.seed}")
+
+
+@cache
+def _studio(level: int, size: int, supersample: float) -> Studio:
+    return Studio(level, size, supersample)
+
+
+def film_person(config: SyntheticConfig, split: str, person: int) -> Filmed:
+    """The clip of one person of a split, with its truth."""
+    rng = np.random.default_rng([config.seed, SPLITS.index(split), person])
+    return _studio(config.level, config.size, config.supersample).film(rng, f"{split}-{person:05d}", config.frames)
+
+
+def _film_job(job: tuple[SyntheticConfig, str, int]) -> Filmed:
+    return film_person(*job)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)  # parallelism is over people, and sums keep their order
+
+
+@contextmanager
+def _single_threaded_children() -> Iterator[None]:
+    """Worker processes started inside load their BLAS with one thread; idle ones spin and take the others' cores."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _film_all(config: SyntheticConfig, split: str, count: int, pool: ProcessPoolExecutor) -> Iterator[Filmed]:
+    """The clips of a split, in order."""
+    return pool.map(_film_job, ((config, split, person) for person in range(count)), chunksize=4)
+
+
+def generate(config: SyntheticConfig) -> None:
+    """Makes a data set: shards of clips and of ground truth for train, val and test, and meta.json.
+
+    The folder appears when everything is written, or not at all. Raises ValueError when it exists and is not empty.
+    """
+    out = config.out
+    if out.exists():
+        if not out.is_dir() or any(out.iterdir()):
+            raise ValueError(f"{out} exists and is not empty: choose another folder or remove it first")
+        out.rmdir()  # what is written elsewhere is then moved here in one step
+    counts = dict(zip(SPLITS, (config.people, config.val_people, config.test_people), strict=True))
+    with atomic_path(out) as folder, ExitStack() as stack:
+        folder.mkdir()
+        settings = {name: value for name, value in asdict(config).items() if name not in ("out", "workers")}
+        fingerprint = FaceTemplate.default(config.level).fingerprint
+        meta = {"generator": GENERATOR, "version": __version__, "template": fingerprint, "settings": settings}
+        write_meta(folder, meta | {"seed": config.seed})
+        stack.enter_context(_single_threaded_children())
+        # Also for one worker: BLAS with other numbers of threads would give other last bits.
+        pool = ProcessPoolExecutor(config.workers, get_context("spawn"), _one_thread)
+        stack.callback(pool.shutdown, cancel_futures=True)
+        progress = stack.enter_context(tqdm(total=sum(counts.values()), desc="synthetic clips", unit="clip"))
+        for split, count in counts.items():
+            if count == 0:
+                continue
+            with ShardWriter(folder, split) as clips, TruthWriter(folder, split) as truths:
+                for filmed in _film_all(config, split, count, pool):
+                    clips.add(filmed.clip)
+                    truths.add(filmed.clip.key, filmed.truth)
+                    progress.update()
+
+
+def main() -> None:
+    import tyro
+
+    try:
+        generate(tyro.cli(SyntheticConfig, description=__doc__))
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")

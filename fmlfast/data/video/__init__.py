@@ -1,0 +1,1 @@
+"""Videos to clips: decode, find and follow faces, choose frames, write shards."""

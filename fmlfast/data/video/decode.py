@@ -1,0 +1,118 @@
+"""Frames of a video as a viewer would see them, and where its scenes are cut."""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fmlfast.common.extras import require
+
+VIDEO_SUFFIXES = frozenset(
+    ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .m1v .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogm "
+    ".ogv .qt .rm .rmvb .ts .vob .webm .wmv".split()
+)
+"""What counts as a video when a folder is walked; a file that is named is read whatever its suffix."""
+
+_THUMBNAIL = (48, 27)  # pixels, enough to tell a cut
+_CUT_FLOOR = 12.0  # of 255: people who move stay below 8, averaged over the thumbnail
+_CUT_FACTOR = 5.0  # times the recent median, so that a shaking camera does not cut
+_CUT_MEMORY = 24  # frames
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame; the picture is converted only when asked for."""
+
+    time: float  # seconds from the start of the video
+    _raw: Any
+    _width: int  # with square pixels, before rotation
+
+    def image(self) -> np.ndarray:
+        """[H, W, 3] uint8 sRGB, upright and with square pixels."""
+        return self._to_array(self._width, self._raw.height, "BICUBIC")
+
+    def thumbnail(self) -> np.ndarray:
+        """A small picture of the whole frame, uint8, for CutDetector."""
+        return self._to_array(*_THUMBNAIL, "AREA")
+
+    def _to_array(self, width: int, height: int, interpolation: str) -> np.ndarray:
+        picture = self._raw.reformat(width=width, height=height, format="rgb24", interpolation=interpolation)
+        return np.ascontiguousarray(np.rot90(picture.to_ndarray(), round(self._raw.rotation / 90)))
+
+
+class Video:
+    """A video file. Iterate over `frames()` once; `trouble` then says what could not be decoded, "" if nothing."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.trouble = ""
+
+    def frames(self) -> Iterator[Frame]:
+        """Decodes the first video stream, as far as it goes; damaged packets are skipped and noted in `trouble`.
+
+        Raises ValueError when the file cannot be opened or has no video stream, ImportError without the `video` extra.
+        """
+        av = require("av", "video")
+        try:
+            container = av.open(str(self.path), metadata_errors="ignore")
+        except (av.FFmpegError, OSError) as error:
+            raise ValueError(f"cannot be opened as a video: {_reason(error)}") from error
+        with container:
+            if not container.streams.video:
+                raise ValueError("has no video stream")
+            stream = container.streams.video[0]
+            rate = float(stream.average_rate or 25)
+            count = 0
+            for raw in self._decode(av, container, stream):
+                width = max(1, round(raw.width * float(stream.sample_aspect_ratio or 1)))
+                yield Frame(count / rate if raw.time is None else float(raw.time), raw, width)
+                count += 1
+            if stream.frames and count < 0.95 * stream.frames and not self.trouble:  # edit lists hide a few
+                self.trouble = f"only {count} of {stream.frames} frames are there"
+
+    def _decode(self, av: Any, container: Any, stream: Any) -> Iterator[Any]:
+        damaged = 0
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+                if packet is None:
+                    return
+                yield from packet.decode()
+            except av.FFmpegError as error:
+                damaged += 1
+                self.trouble = f"{damaged} damaged packets, the last: {_reason(error)}"
+                if damaged > 1000:  # a demuxer that fails for ever
+                    return
+
+
+class CutDetector:
+    """Finds hard cuts: a frame unlike the one before, compared with how unlike recent frames were.
+
+    The measure is the mean absolute difference of thumbnails. Cross-fades are not found.
+    """
+
+    def __init__(self) -> None:
+        self._last: np.ndarray | None = None
+        self._recent: deque[float] = deque(maxlen=_CUT_MEMORY)
+
+    def step(self, thumbnail: np.ndarray) -> bool:
+        """Takes the next thumbnail, uint8; True when it begins a new scene."""
+        current = thumbnail.astype(np.float32)
+        last, self._last = self._last, current
+        if last is None:
+            return False
+        difference = float(np.abs(current - last).mean())
+        usual = float(np.median(self._recent)) if self._recent else 0.0
+        if difference > max(_CUT_FLOOR, _CUT_FACTOR * usual):
+            self._recent.clear()
+            return True
+        self._recent.append(difference)
+        return False
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error)

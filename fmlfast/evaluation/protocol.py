@@ -1,0 +1,293 @@
+"""Evaluation on held-out people: the mean face, one frame, all frames of a clip, and all frames with refinement."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fmlfast import metrics
+from fmlfast.camera import project
+from fmlfast.color import linear_to_srgb
+from fmlfast.common.atomic import atomic_path
+from fmlfast.data.frames import Frames
+from fmlfast.data.shards import Clip, Truth, list_clips, read_clip, read_meta, read_truth
+from fmlfast.evaluation.methods import Estimate, estimates
+from fmlfast.evaluation.table import Tally, rounded, row_name
+from fmlfast.model.fml import FML
+from fmlfast.renderer import interpolate, rasterize, shade_vertices, vertex_normals
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.jaw_line import slide_landmarks
+from fmlfast.visualization.panels import error_map, save_image
+
+Contenders = Callable[[FML, Frames, FaceTemplate, int, int], Iterable[tuple[str, Estimate]]]
+"""From model, frames, evaluation mesh, frames of the longest clip and refinement steps to the table's rows."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The table (what evaluation.json holds), the mean distance at every vertex of `template` in mm, and what the
+    table sums up: each metric of every frame, clip after clip, and the subject of each frame."""
+
+    table: dict[str, Any]
+    template: FaceTemplate
+    vertex_errors: dict[str, Tensor]  # row -> [V]
+    frames: dict[str, dict[str, Tensor]]  # row -> metric -> [F] float64
+    people: list[str]  # [F]
+
+
+@dataclass(frozen=True)
+class TrueFaces:
+    """What only synthetic clips know, of F frames in B clips."""
+
+    neutral: Tensor  # [B,V,3] mm
+    clip: Tensor  # [F] which clip a frame is of
+    posed: Tensor  # [F,V,3] mm, with expression
+    normals: Tensor  # [F,V,3]
+    rotation: Tensor  # [F,3,3] model to camera
+    translation: Tensor  # [F,3] mm
+
+
+@dataclass(frozen=True)
+class _Target:
+    """What F frames are compared with."""
+
+    image: Tensor  # [F,S,S,3] sRGB
+    Ks: Tensor  # [F,3,3] px
+    landmarks: Tensor  # [F,68,2] px: exact where there is ground truth, else the detector's
+    confidence: Tensor | None  # [F,68] of the detector; None for exact points
+    truth: TrueFaces | None  # None for real clips
+
+
+def evaluation_template(template: FaceTemplate) -> FaceTemplate:
+    """The mesh that errors are measured on: level 1 of the default template whatever level was trained, so that runs
+    compare; a user's template at the level that was trained."""
+    standard = FaceTemplate.default(1)
+    return standard if standard.fingerprint == template.fingerprint else template
+
+
+def evaluate(
+    model: FML,
+    folder: str | Path,
+    split: str = "test",
+    *,
+    refine_steps: int = 50,
+    batch: int = 25,
+    clips: int | None = None,
+) -> dict[str, Any]:
+    """The evaluation table of a model on a split of prepared clips.
+
+    Rows: `mean_face` (the template's mean, its pose fitted to the landmarks and its light to the image), `frames_1`
+    (every frame alone), `frames_M` (all M frames of a clip jointly, M that of the longest clip) and,
+    unless `refine_steps` is 0, `frames_M_refined`; all on the same frames. Each holds, as means over people of their
+    frames' means:
+
+    - vertex_mm: distance of the geometry with expression, after similarity alignment over the face region (primary);
+    - neutral_mm: the same for the neutral geometry;
+    - normal_deg: angle between vertex normals of the geometry with expression, after the same alignment;
+    - landmark_nme: 66 points with the sliding jaw line, in % of the outer-eye distance;
+    - photometric: mean absolute sRGB difference, 0..255, over the pixels where the face was rendered;
+    - rotation_deg: head rotation error, up to the alignment's rotation.
+
+    `spread` holds the standard errors over people, `ratios` each row over the mean face, `floor` the least neutral_mm
+    that the graph allows, alone and with the model's orthogonal complement. Folders without ground truth give
+    landmark_nme (against the detector's points) and photometric only. `batch` clips are evaluated at once, `clips`
+    limits how many. Raises ValueError for folders without clips and clips of another template.
+    """
+    return measure(model, folder, split, refine_steps=refine_steps, batch=batch, clips=clips).table
+
+
+@torch.no_grad()
+def measure(
+    model: FML,
+    folder: str | Path,
+    split: str = "test",
+    *,
+    refine_steps: int = 50,
+    batch: int = 25,
+    clips: int | None = None,
+    frames: int | None = None,
+    contenders: Contenders = estimates,
+) -> Evaluation:
+    """As `evaluate`, with errors per vertex and per frame beside the table.
+
+    `frames` takes only so many of each clip, the first ones. `contenders` gives the rows, `mean_face` among them,
+    for a batch of clips; they are compared with the clips as they are stored, whatever contenders do to them.
+    """
+    refs = list_clips(folder, split)[:clips]
+    if not refs:
+        raise ValueError(f"{folder}: no clips to evaluate in split {split!r}")
+    if frames is not None and frames < 1:
+        raise ValueError(f"frames must be at least 1, got {frames}")
+    own = model.template.to("cpu")  # where truth and errors are, wherever the model is
+    truth = _read_truth(Path(folder), split, own)
+    template = evaluation_template(own)
+    face = template.regions["face"]
+    longest = max(len(ref.images[:frames]) for ref in refs)
+    totals = Tally(len(template.vertices))
+    complement = own.complement_basis(model.config.complement_rank)
+    floors = {"graph": [], "complement": []}
+    training = model.training
+    model.eval()
+    try:
+        for start in range(0, len(refs), batch):
+            part = [read_clip(ref).part(0, longest) for ref in refs[start : start + batch]]
+            stacked = Frames.from_clips(part, model.config.image_size, longest)
+            people = [clip.subject for clip in part for _ in range(clip.frames)]
+            target = _target(stacked, part, truth, template)
+            for row, estimate in contenders(model, stacked, template, longest, refine_steps):
+                totals.add(row, people, *_errors(estimate, target, template, own))
+            if target.truth is not None:
+                floors["graph"].append(metrics.skinning_floor(template, target.truth.neutral, face))
+                floors["complement"].append(metrics.skinning_floor(template, target.truth.neutral, face, complement))
+    finally:
+        model.train(training)
+    table = totals.table()
+    if truth is not None:
+        floor = {name: float(torch.cat(values).mean()) for name, values in floors.items()}
+        table["floor"] = {**floor, "complement_rank": complement.shape[1]}
+    table |= {"split": split, "level": template.level, "clips": len(refs), "people": totals.people}
+    table |= {"frames": totals.frames, "refine_steps": refine_steps, "landmark_points": 66, "landmark_jaw": True}
+    return Evaluation(rounded(table), template, totals.vertex_errors(), totals.frame_errors(), totals.frame_people())
+
+
+def evaluate_run(
+    run: str | Path,
+    data: str | Path,
+    split: str = "test",
+    *,
+    refine_steps: int = 50,
+    clips: int | None = None,
+    device: torch.device | str | None = None,
+) -> dict[str, Any]:
+    """Evaluates the model of a run folder on prepared clips and writes the table into it, evaluation.json; with ground
+    truth also error_map.png. A table of other clips stays, as evaluation-DATA-SPLIT.json. Returns the table, which for
+    real clips is that of `measure_real`. Where no `device` is given it is a GPU if there is one.
+    """
+    run = Path(run)
+    model = FML.load(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if has_truth(data, split):
+        result = measure(model, data, split, refine_steps=refine_steps, clips=clips)
+        named = {row_name(row): values for row, values in result.vertex_errors.items()}
+        save_image(run / "error_map.png", error_map(result.template, named))
+        table = result.table
+    else:
+        from fmlfast.evaluation.real_clips import measure_real  # which measures too, and so imports this module
+
+        table = measure_real(model, data, split, refine_steps=refine_steps, clips=clips)
+    table = {"data": Path(data).resolve().name} | table
+    stored = run / "evaluation.json"
+    _keep_other(stored, table)
+    with atomic_path(stored) as path:
+        path.write_text(json.dumps(table, indent=2) + "\n")
+    return table
+
+
+def _keep_other(stored: Path, table: dict[str, Any]) -> None:
+    """Moves the table of other clips out of the way, to a name that says which."""
+    if stored.exists():
+        try:
+            old = json.loads(stored.read_text())
+        except ValueError:
+            old = {}
+        name = f"evaluation-{old.get('data', 'unknown')}-{old.get('split', 'unknown')}.json"
+        if name != f"evaluation-{table['data']}-{table['split']}.json":
+            stored.replace(stored.with_name(name))
+
+
+# ------------------------------------------------------------------------------------------------------- the clips
+
+
+def has_truth(folder: str | Path, split: str) -> bool:
+    """Whether a split of prepared clips comes with ground truth, as synthetic ones do."""
+    return any(Path(folder).glob(f"{split}-truth-*.tar"))
+
+
+def _read_truth(folder: Path, split: str, template: FaceTemplate) -> Truth | None:
+    """Ground truth of a split, or None for real clips."""
+    if not has_truth(folder, split):
+        return None
+    made_from = read_meta(folder).get("template")
+    if made_from != template.fingerprint:
+        raise ValueError(f"{folder} was made from template {made_from}, the model has {template.fingerprint}")
+    return read_truth(folder, split)
+
+
+def _target(frames: Frames, clips: list[Clip], truth: Truth | None, template: FaceTemplate) -> _Target:
+    mask = frames.mask
+    image = frames.images[mask].permute(0, 2, 3, 1)
+    if truth is None:
+        return _Target(image, frames.Ks[mask], frames.landmarks[mask], frames.confidence[mask].clamp(min=1e-3), None)
+    scale = torch.cat([torch.full((clip.frames,), image.shape[1] / clip.images.shape[1]) for clip in clips])
+    landmarks = _of_frames(truth, clips, "landmarks") * scale[:, None, None]
+    return _Target(image, frames.Ks[mask], landmarks, None, true_faces(truth, clips, template))
+
+
+def true_faces(truth: Truth, clips: list[Clip], template: FaceTemplate) -> TrueFaces:
+    """The true geometry of clips on a level of the template, frame after frame."""
+    base = torch.stack([torch.from_numpy(truth[clip.key]["vertices"]).float() for clip in clips])
+    owner = torch.arange(len(clips)).repeat_interleave(torch.tensor([clip.frames for clip in clips]))
+    neutral = template.subdivide(base)
+    moved = (_of_frames(truth, clips, "expression") @ template.expressions.flatten(1)).view(len(owner), -1, 3)
+    posed = neutral[owner] + moved
+    normals = vertex_normals(posed, template.triangles)
+    return TrueFaces(
+        neutral, owner, posed, normals, _of_frames(truth, clips, "rotation"), _of_frames(truth, clips, "translation")
+    )
+
+
+def _of_frames(truth: Truth, clips: list[Clip], name: str) -> Tensor:
+    """What is true of every frame, clip after clip."""
+    return torch.cat([torch.from_numpy(truth[clip.key][name][: clip.frames]).float() for clip in clips])
+
+
+# ------------------------------------------------------------------------------------------------------ the errors
+
+
+def _errors(
+    estimate: Estimate, target: _Target, template: FaceTemplate, own: FaceTemplate
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Every metric per frame [F], and where there is ground truth the distances per vertex, summed over frames, [V]."""
+    errors = {
+        "landmark_nme": metrics.landmark_nme(
+            _landmarks(estimate, target.Ks, template), target.landmarks, target.confidence
+        ),
+        "photometric": _photometric(estimate, target, own),
+    }
+    truth = target.truth
+    if truth is None:
+        return errors, None
+    inside = template.regions["face"] > 0
+    face = template.regions["face"][inside]
+    posed, neutral = estimate.posed.cpu(), estimate.neutral.cpu()[:, inside]
+    distances, alignment = metrics.vertex_distances(posed[:, inside], truth.posed[:, inside], face)
+    errors["vertex_mm"] = metrics.weighted_mean(distances, face)
+    if len(neutral) == len(truth.neutral):
+        errors["neutral_mm"] = metrics.vertex_error(neutral, truth.neutral[:, inside], face)[truth.clip]
+    else:
+        errors["neutral_mm"] = metrics.vertex_error(neutral, truth.neutral[truth.clip][:, inside], face)
+    normals = vertex_normals(posed, template.triangles)[:, inside]
+    errors["normal_deg"] = metrics.normal_error(normals, truth.normals[:, inside], alignment.rotation, face)
+    errors["rotation_deg"] = metrics.rotation_error(estimate.rotation.cpu(), truth.rotation, alignment.rotation)
+    return errors, torch.zeros(inside.shape, dtype=torch.float64).masked_scatter(inside, distances.sum(0))
+
+
+def _landmarks(estimate: Estimate, Ks: Tensor, template: FaceTemplate) -> Tensor:
+    """Projected landmarks [F,68,2], the jaw line on the silhouette, as detectors place it."""
+    camera = (estimate.posed @ estimate.rotation.mT + estimate.translation[:, None]).cpu()
+    return project(slide_landmarks(camera, Ks, template), Ks)
+
+
+def _photometric(estimate: Estimate, target: _Target, own: FaceTemplate) -> Tensor:
+    device, size = estimate.surface.device, target.image.shape[1]
+    triangles = own.triangles.to(device)
+    colors, _ = shade_vertices(estimate.surface, triangles, estimate.reflectance, estimate.sh)
+    fragments = rasterize(estimate.surface, triangles, target.Ks.to(device), size, size)
+    image = linear_to_srgb(interpolate(colors, triangles, fragments)).cpu()
+    inside = own.regions["face"].to(device)[triangles.long()].amin(1) > 0.5  # [T]
+    triangle = fragments.triangle_id.long()
+    mask = (triangle >= 0) & inside[triangle.clamp(min=0)]
+    return metrics.photometric_error(image, target.image, mask.cpu())

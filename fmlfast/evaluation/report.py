@@ -1,0 +1,274 @@
+"""One self-contained page about a run: results, pictures, curves, configuration and machine."""
+
+import base64
+import html
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fmlfast.chart import line_chart
+from fmlfast.common.atomic import atomic_path
+from fmlfast.evaluation.table import MEAN_FACE, METRICS, row_name
+
+LABELS = {
+    "vertex_mm": ("geometry", "mm"),
+    "neutral_mm": ("neutral geometry", "mm"),
+    "normal_deg": ("normals", "°"),
+    "landmark_nme": ("landmarks", "% of eye distance"),
+    "photometric": ("colour", "of 255"),
+    "rotation_deg": ("head rotation", "°"),
+}
+_STYLE = """
+:root { --ink: #26262b; --soft: #73737c; --line: #e3e2dd; --paper: #fafaf8; --accent: #2c6e8e; }
+* { box-sizing: border-box; }
+body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.55 system-ui, "Segoe UI", sans-serif; }
+main { max-width: 1080px; margin: 0 auto; padding: 48px 32px 72px; }
+h1 { font: 600 30px/1.2 Charter, Georgia, serif; margin: 0; }
+h2 { font: 600 20px/1.3 Charter, Georgia, serif; margin: 48px 0 14px; padding-top: 18px;
+  border-top: 1px solid var(--line); }
+p, figcaption { color: var(--soft); margin: 8px 0; max-width: 78ch; }
+.facts { display: flex; flex-wrap: wrap; gap: 14px 44px; margin-top: 26px; }
+.facts div { line-height: 1.25; }
+.facts b { display: block; font: 600 25px/1.2 Charter, Georgia, serif; }
+.facts span { color: var(--soft); font-size: 13px; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+.results { width: 100%; }
+.results th, .results td { text-align: right; padding: 8px 0 8px 18px; border-bottom: 1px solid var(--line); }
+.results thead th { vertical-align: bottom; font-weight: 500; font-size: 13px; line-height: 1.3; }
+.results th:first-child { text-align: left; padding-left: 0; font-weight: 500; white-space: nowrap; }
+.results small { color: var(--soft); font-weight: 400; }
+.results td small { display: block; line-height: 1.2; }
+.results .first { font-weight: 600; }
+figure { margin: 18px 0; }
+img { max-width: 100%; display: block; }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 18px 26px; }
+svg { width: 100%; height: auto; display: block; }
+svg text { font: 11px system-ui, sans-serif; fill: var(--soft); }
+svg .title { font-weight: 600; font-size: 12px; fill: var(--ink); }
+svg .grid { stroke: var(--line); }
+svg .raw { fill: none; stroke: var(--accent); opacity: .22; }
+svg .smooth { fill: none; stroke: var(--accent); stroke-width: 1.7; stroke-linejoin: round; }
+.settings { columns: 3 290px; column-gap: 32px; font-size: 13px; }
+.settings section { break-inside: avoid-column; margin-bottom: 16px; }
+.settings h3 { font-size: 13px; margin: 0 0 4px; }
+.settings table { width: 100%; }
+.settings td { padding: 2px 0; border-bottom: 1px solid var(--line); color: var(--soft); }
+.settings td + td { text-align: right; color: var(--ink); overflow-wrap: anywhere; padding-left: 12px; }
+"""
+
+
+def write_report(run: str | Path) -> Path:
+    """Writes `report.html` into a run folder from what lies there, and returns its path.
+
+    config.json must be there; metrics.jsonl, evaluation.json, error_map.png and previews/ are shown where they are.
+    The page holds all it shows. Raises ValueError where the folder is no run or one of these files is damaged.
+    """
+    run = Path(run)
+    config = _read_json(run / "config.json")
+    if config is None:
+        raise ValueError(f"{run} is not a run folder: config.json is missing; train with train.py first")
+    history = read_history(run / "metrics.jsonl")
+    evaluation = _read_json(run / "evaluation.json")
+    body = [_header(run.resolve().name, history, evaluation)]
+    if evaluation is not None:
+        body += [
+            _results(evaluation),
+            _figure(run / "error_map.png", "Mean distance to the true geometry with expression, per vertex."),
+        ]
+    body += [_previews(run / "previews"), _curves(history), _settings(config), _machine()]
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(run.resolve().name)} · fmlfast</title><style>{_STYLE}</style></head>"
+        f"<body><main>{''.join(body)}</main></body></html>\n"
+    )
+    with atomic_path(run / "report.html") as path:
+        path.write_text(page, encoding="utf-8")
+    return run / "report.html"
+
+
+def read_history(path: str | Path) -> list[dict[str, float]]:
+    """The numbers of a metrics.jsonl, one dict a line with "step" in each, ordered by step; [] where there is no file.
+
+    A step that was logged again after a resume counts once, the last time. An unfinished last line, left by a crash,
+    is skipped. Raises ValueError for any other line that is not a JSON object with a step.
+    """
+    path = Path(path)
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    history: dict[float, dict[str, float]] = {}
+    for number, line in enumerate(lines):
+        try:
+            record = json.loads(line)
+            history[record["step"]] = {k: float(v) for k, v in record.items() if _is_number(v)}
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            if number + 1 < len(lines):
+                raise ValueError(f"{path}: line {number + 1} is damaged: {error!r}") from error
+    return [history[step] for step in sorted(history)]
+
+
+# ---------------------------------------------------------------------------------------------------- the sections
+
+
+def _header(name: str, history: list[dict[str, float]], evaluation: dict[str, Any] | None) -> str:
+    facts = []
+    if evaluation is not None:
+        for row, ratios in evaluation.get("ratios", {}).items():
+            if "vertex_mm" in ratios and row != "frames_1":
+                facts.append((f"{ratios['vertex_mm']:.2f}", f"of the mean face's error, {row_name(row)}"))
+        if "people" in evaluation:
+            facts.append((str(evaluation["people"]), f"people of the {evaluation['split']} split"))
+    if history:
+        facts.append((f"{history[-1]['step']:g}", "training steps"))
+    rates = sorted(record["frames_per_second"] for record in history if "frames_per_second" in record)
+    if rates:
+        facts.append((f"{rates[len(rates) // 2]:.0f}", "frames per second, median"))
+    cards = "".join(f"<div><b>{value}</b><span>{html.escape(label)}</span></div>" for value, label in facts)
+    when = datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z")
+    return f'<h1>{html.escape(name)}</h1><p>fmlfast training run, reported {when}</p><div class="facts">{cards}</div>'
+
+
+def _results(evaluation: dict[str, Any]) -> str:
+    rows = [key for key, value in evaluation.items() if key == MEAN_FACE or key.startswith("frames_")]
+    rows = [row for row in rows if isinstance(evaluation[row], dict)]
+    columns = [name for name in METRICS if any(name in evaluation[row] for row in rows)]
+    head = "".join(f"<th>{LABELS[name][0]}<br><small>{LABELS[name][1]}</small></th>" for name in columns)
+    lines = []
+    for row in rows:
+        cells = []
+        for name in columns:
+            value, ratio = evaluation[row].get(name), evaluation.get("ratios", {}).get(row, {}).get(name)
+            spread = (evaluation.get("spread", {}).get(row) or {}).get(name)
+            text = "–" if value is None else f"{value:.2f}"
+            text += "" if spread is None else f" <small style='display:inline'>± {spread:.2f}</small>"
+            text += "<small>&nbsp;</small>" if ratio is None else f"<small>× {ratio:.3f}</small>"
+            cells.append(f'<td class="{"first" if name == columns[0] else ""}">{text}</td>')
+        lines.append(f"<tr><th>{row_name(row)}</th>{''.join(cells)}</tr>")
+    notes = (
+        "Means over people, ± one standard error; × is the ratio to the mean face. Geometry is compared after "
+        "similarity alignment over the face region. Landmarks: 66 points, the jaw line included. Colour: mean absolute "
+        "sRGB difference over the rendered face."
+    )
+    floor = evaluation.get("floor")
+    if floor is not None:
+        notes += (
+            f" Floor of the neutral geometry: {floor['graph']:.2f} mm for the deformation graph, "
+            f"{floor['complement']:.2f} mm for a basis held by the complement of rank {floor['complement_rank']}."
+        )
+    counts = ", ".join(f"{evaluation[key]} {key}" for key in ("people", "clips", "frames") if key in evaluation)
+    notes += f" {counts}." if counts else ""
+    return (
+        f"<h2>Results on the {html.escape(str(evaluation.get('split', '')))} split</h2>"
+        f'<table class="results"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+        f"<p>{notes}</p>"
+    )
+
+
+def _previews(folder: Path) -> str:
+    pictures = sorted(folder.glob("*.png"))
+    if not pictures:
+        return ""
+    chosen = sorted({0, len(pictures) // 2, len(pictures) - 1})
+    figures = (_figure(pictures[i], f"Step {pictures[i].stem.removeprefix('step-').lstrip('0') or 0}") for i in chosen)
+    return f"<h2>How it learned</h2>{''.join(figures)}"
+
+
+def _curves(history: list[dict[str, float]]) -> str:
+    names = dict.fromkeys(name for record in history for name in record if name != "step")
+    ordered = sorted(names, key=lambda name: (name != "loss", name == "frames_per_second"))
+    charts = []
+    for name in ordered:
+        records = [record for record in history if name in record]
+        charts.append(line_chart(name.replace("_", " "), [r["step"] for r in records], [r[name] for r in records]))
+    return f'<h2>Training</h2><div class="curves">{"".join(charts)}</div>' if any(charts) else ""
+
+
+def _settings(config: dict[str, Any]) -> str:
+    plain = {key: value for key, value in config.items() if not isinstance(value, dict)}
+    groups = ([("run", plain)] if plain else []) + [(k, v) for k, v in config.items() if isinstance(v, dict)]
+    tables = (
+        f"<section><h3>{html.escape(name)}</h3>{_facts_table(values.items())}</section>" for name, values in groups
+    )
+    return f'<h2>Configuration</h2><div class="settings">{"".join(tables)}</div>'
+
+
+def machine() -> dict[str, str]:
+    """Where this process runs, and on what."""
+    cuda = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if cuda else _cpu_name(),
+        "cpu threads": f"{torch.get_num_threads()} of {os.cpu_count()}",
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "commit": _commit() or "not in a git checkout",
+    }
+
+
+def _machine() -> str:
+    facts = machine().items()
+    return f'<h2>Machine</h2><div class="settings"><section>{_facts_table(facts)}</section></div>'
+
+
+# --------------------------------------------------------------------------------------------------------- helpers
+
+
+def _figure(path: Path, caption: str) -> str:
+    if not path.is_file():
+        return ""
+    data = base64.b64encode(path.read_bytes()).decode()
+    text = html.escape(caption)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+
+
+def _facts_table(facts: Iterable[tuple[str, Any]]) -> str:
+    rows = (f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(_plain(v))}</td></tr>" for k, v in facts)
+    return f"<table>{''.join(rows)}</table>"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(item) for item in value)
+    return {None: "none", True: "yes", False: "no"}[value] if value is None or isinstance(value, bool) else str(value)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: damaged: not a JSON object")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def _commit() -> str | None:
+    """Short hash of the checkout that this package lies in, with "+" for uncommitted changes."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

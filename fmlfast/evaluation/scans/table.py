@@ -1,0 +1,126 @@
+"""The table and the picture of a scan evaluation."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmlfast.common.atomic import atomic_path
+from fmlfast.common.extras import require
+from fmlfast.evaluation.scans.face_regions import FACE_PARTS
+from fmlfast.evaluation.table import MEAN_FACE, row_name
+
+if TYPE_CHECKING:
+    from fmlfast.evaluation.scans.protocol import ScanErrors
+
+CURVE = np.round(np.arange(0.0, 7.01, 0.1), 1)  # mm, as NoW draws it
+
+
+class ScanTally:
+    """Collects distances of scan points by row and kind ("posed" or "neutral")."""
+
+    def __init__(self) -> None:
+        self._distances: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
+        self._parts: dict[tuple[str, str], list[NDArray[np.int8]]] = {}
+        self._people: dict[tuple[str, str], list[str]] = {}
+        self._unfinished = 0
+
+    def add(
+        self,
+        row: str,
+        kind: str,
+        person: str,
+        errors: "ScanErrors",
+        parts: NDArray[np.int64],  # [N]
+        times: int = 1,
+    ) -> None:
+        """The errors of one shape against one scan, and the part of the face of each, counted `times` times."""
+        key = (row, kind)
+        self._distances.setdefault(key, []).extend([errors.distances.astype(np.float32)] * times)
+        self._parts.setdefault(key, []).extend([parts.astype(np.int8)] * times)
+        self._people.setdefault(key, []).extend([person] * times)
+        self._unfinished += not errors.converged
+
+    @property
+    def people(self) -> list[str]:
+        """Who was measured."""
+        return list(dict.fromkeys(name for names in self._people.values() for name in names))
+
+    def table(self) -> dict[str, Any]:
+        """Rows with their metrics, ratios to the mean face, spread over people, parts, curves and people's means."""
+        rows: dict[str, dict[str, float]] = {}
+        spread: dict[str, dict[str, float | None]] = {}
+        parts: dict[str, Any] = {}
+        curves: dict[str, Any] = {"mm": CURVE.tolist()}
+        means: dict[str, Any] = {}
+        for row, kind in self._ordered():
+            pieces, labels = self._distances[row, kind], np.concatenate(self._parts[row, kind])
+            pooled = np.concatenate(pieces).astype(np.float64)
+            rows.setdefault(row, {}).update(
+                {
+                    f"{kind}_median_mm": float(np.median(pooled)),
+                    f"{kind}_mean_mm": float(pooled.mean()),
+                    f"{kind}_std_mm": float(pooled.std()),
+                }
+            )
+            person = self._person_means(row, kind)
+            values = np.array(list(person.values()))
+            error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+            spread.setdefault(row, {})[f"{kind}_mean_mm"] = error
+            means.setdefault(row, {})[kind] = person
+            curves.setdefault(row, {})[kind] = (np.searchsorted(np.sort(pooled), CURVE, "right") / len(pooled)).tolist()
+            parts.setdefault(row, {})[kind] = {
+                name: {"median_mm": float(np.median(inside)), "mean_mm": float(inside.mean())}
+                for number, name in enumerate(FACE_PARTS)
+                if len(inside := pooled[labels == number])
+            }
+        mean = rows[MEAN_FACE]
+        ratios = {
+            row: {name: value / mean[name] for name, value in named.items() if mean[name] > 0}
+            for row, named in rows.items()
+            if row != MEAN_FACE
+        }
+        return {
+            **rows,
+            "ratios": ratios,
+            "spread": spread,
+            "parts": parts,
+            "curves": curves,
+            "person_means": means,
+            "not_converged": self._unfinished,
+        }
+
+    def _ordered(self) -> list[tuple[str, str]]:
+        """Rows from the mean face to the refined one, posed before neutral."""
+        rank = {MEAN_FACE: 0, "frames_1": 1}
+        return sorted(self._distances, key=lambda key: (rank.get(key[0], 2), len(key[0]), key[1] == "neutral"))
+
+    def _person_means(self, row: str, kind: str) -> dict[str, float]:
+        """Each person's mean over the means of their shapes."""
+        by_person: dict[str, list[float]] = {}
+        for person, piece in zip(self._people[row, kind], self._distances[row, kind], strict=True):
+            by_person.setdefault(person, []).append(float(piece.mean(dtype=np.float64)))
+        return {person: float(np.mean(values)) for person, values in by_person.items()}
+
+
+def draw_curves(path: Path, table: dict[str, Any]) -> None:
+    """Writes the cumulative error curves of a table as a PNG, a panel for each of posed and neutral geometry."""
+    figure_module = require("matplotlib.figure", "eval")
+    rows = [row for row in table["curves"] if row != "mm"]
+    kinds = list(dict.fromkeys(kind for row in rows for kind in table["curves"][row]))
+    figure = figure_module.Figure(figsize=(5.2 * len(kinds), 3.8), layout="constrained")
+    for number, kind in enumerate(kinds):
+        axes = figure.add_subplot(1, len(kinds), number + 1)
+        for row in rows:
+            shares = table["curves"][row].get(kind)
+            if shares is not None:
+                median = table[row][f"{kind}_median_mm"]
+                label = f"{row_name(row)}, median {median:.2f} mm"
+                axes.plot(table["curves"]["mm"], [100 * share for share in shares], label=label)
+        axes.set(title=f"{kind} geometry", xlabel="distance from scan to mesh, mm", ylabel="scan points, %")
+        axes.set(xlim=(0, table["curves"]["mm"][-1]), ylim=(0, 100))
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=130)

@@ -1,0 +1,186 @@
+"""A starting shape from landmarks: smooth fields, expressions and poses that explain all frames of a subject."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fmlfast.common.tensors import constant
+from fmlfast.data.frames import Frames
+from fmlfast.ibug68 import LANDMARKS_66, NUM_JAW
+from fmlfast.model.landmark_pose import step_pose, to_rays
+from fmlfast.rotation import skew
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.jaw_line import select_contour
+
+_INNER, _JAW = 2.0, 3.5  # mm, how far a detected point lies from where it belongs
+_EXPRESSION = 0.25  # spread of expression coefficients
+_OUTLIER = 3.0  # spreads beyond which a point counts less
+_STEPS = 2  # four come no closer
+_STILL = 1e-4  # keeps the pose of a frame without landmarks where it is
+
+
+@dataclass(frozen=True)
+class ShapeStart:
+    """Where the network's answers start from: F = B*M frames of B subjects."""
+
+    rotation: Tensor  # [F, 3, 3]
+    translation: Tensor  # [F, 3] mm
+    smooth: Tensor | None = None  # [B, N] coefficients of smooth fields
+    expression: Tensor | None = None  # [F, E], at least 0
+
+
+class Sightings(NamedTuple):
+    """Landmarks of F = B*M frames of B subjects, a subject's frames in a row."""
+
+    landmarks: Tensor  # [F, 66, 2] px
+    confidence: Tensor  # [F, 66], 0 for frames that do not count
+    Ks: Tensor  # [F, 3, 3] px
+    subjects: int
+
+    @classmethod
+    def of(
+        cls,
+        frames: Frames,
+        noise: Tensor | None = None,  # [B, M, 68, 2] px
+        keep: Tensor | None = None,  # [B, M, 68] bool
+    ) -> "Sightings":
+        """The landmarks of frames, moved by `noise`; those without `keep` do not count."""
+        used = constant(LANDMARKS_66, torch.int64, frames.landmarks.device)
+        landmarks = (frames.landmarks if noise is None else frames.landmarks + noise)[:, :, used].flatten(0, 1)
+        counts = frames.mask[..., None] if keep is None else keep[:, :, used] & frames.mask[..., None]
+        confidence = (frames.confidence[:, :, used] * counts).flatten(0, 1)
+        return cls(landmarks, confidence, frames.Ks.flatten(0, 1), len(frames.mask))
+
+
+class ShapeFit(nn.Module):
+    """Gauss-Newton on the 66 landmarks of all frames of a subject, jointly, with Gaussian priors.
+
+    Unknowns are coefficients of smooth fields (standard normal), and of each frame pose and expressions (around
+    `usual`). The unknowns of frames are eliminated, so a step solves one small system a frame and one a subject. Jaw
+    points slide to the silhouette of the current estimate.
+    """
+
+    points: Tensor  # [P, 3] mm: the candidates of the 17 jaw points, then 49 inner points
+    skinning: Tensor  # [P, G]
+    fields: Tensor  # [P, 3, N]
+    expressions: Tensor  # [P, 3, E]
+    usual: Tensor  # [E] expression
+
+    def __init__(self, template: FaceTemplate, count: int) -> None:
+        """template: whose landmarks are fitted; count: how many smooth fields are used. `set_fields` says which."""
+        super().__init__()
+        self.count = count
+        inner = list(LANDMARKS_66[NUM_JAW:])
+        triangles = torch.cat([template.jaw_triangles.flatten(), template.landmark_triangles[inner]])
+        weights = torch.cat([template.jaw_barycentrics.flatten(0, 1), template.landmark_barycentrics[inner]])
+        corners = template.triangles.long()[triangles]  # [P, 3]
+
+        def on_points(values: Tensor) -> Tensor:  # [P, 3, ...] -> [P, ...]
+            return torch.einsum("pk,pk...->p...", weights, values)
+
+        skinning = torch.zeros(*corners.shape, len(template.nodes))  # of these few vertices only
+        skinning.scatter_add_(2, template.skin_indices.long()[corners], template.skin_weights[corners])
+        self.register_buffer("points", on_points(template.vertices[corners]), persistent=False)
+        self.register_buffer("skinning", on_points(skinning), persistent=False)
+        self.register_buffer("fields", torch.zeros(len(corners), 3, count), persistent=False)
+        expressions = on_points(template.expressions.movedim(0, -1)[corners])
+        self.register_buffer("expressions", expressions, persistent=False)
+        self.register_buffer("usual", torch.zeros(len(template.expressions)))
+        self.candidates = template.jaw_triangles.shape[1]
+
+    def set_fields(
+        self,
+        smooth: Tensor,  # [., 3G] mm
+    ) -> None:
+        """Uses the first of these displacement fields on the graph."""
+        moved = smooth[: self.count].view(-1, self.skinning.shape[1], 3)
+        self.fields = torch.einsum("pg,ngc->pcn", self.skinning, moved)
+
+    def forward(
+        self,
+        seen: Sightings,
+        start: ShapeStart,  # its pose only
+    ) -> ShapeStart:
+        """The best fit after a few steps from the template's pose."""
+        return self.fit(seen, start)[0]
+
+    @torch.no_grad()
+    def fit(
+        self,
+        seen: Sightings,
+        start: ShapeStart,  # its pose only
+    ) -> tuple[ShapeStart, Tensor]:  # and [B, N, N]
+        """As `forward`, with the precision of the smooth fields' coefficients that the last step found."""
+        landmarks, confidence, Ks, subjects = seen
+        rays, rotation, translation = to_rays(landmarks, Ks), start.rotation, start.translation
+        frames, kinds = len(rays), self.expressions.shape[2]
+        smooth = rays.new_zeros(subjects, self.fields.shape[2])
+        expression = self.usual.expand(frames, kinds)
+        hessian = identity = torch.eye(smooth.shape[1], dtype=rays.dtype, device=rays.device)
+        spread = constant((_JAW,) * NUM_JAW + (_INNER,) * (len(LANDMARKS_66) - NUM_JAW), rays.dtype, rays.device)
+        precision = rays.new_zeros(6 + kinds)
+        precision[:6], precision[6:] = _STILL, _EXPRESSION**-2
+        for _ in range(_STEPS):
+            own = smooth.repeat_interleave(frames // subjects, 0)
+            moved = own @ self.fields.flatten(0, 1).T + expression @ self.expressions.flatten(0, 1).T
+            shape = self.points.flatten() + moved
+            turned = shape.view(frames, -1, 3) @ rotation.mT
+            camera = turned + translation[:, None]
+            chosen = self._slide(camera[..., :2] / camera[..., 2:])  # [F, 66]
+            turned, camera = (x.gather(1, chosen[..., None].expand(-1, -1, 3)) for x in (turned, camera))
+            inverse, distance = 1 / camera[..., 2:].clamp(min=1.0), translation[:, 2:, None]
+            projected = camera[..., :2] * inverse
+            error = (rays - projected) * distance  # mm at the face
+            weight = confidence / spread.square() / (1 + error.square().sum(-1) / (_OUTLIER * spread).square())
+            root = weight.sqrt()[..., None]
+            to_image = (distance * inverse * root)[..., None] * torch.cat(
+                [
+                    torch.eye(2, dtype=rays.dtype, device=rays.device).expand(frames, len(spread), 2, 2),
+                    -projected[..., None],
+                ],
+                -1,
+            )  # [F, 66, 2, 3]
+            to_model = to_image @ rotation[:, None]
+            by_shape = (to_model @ self.fields[chosen]).flatten(1, 2)  # [F, 132, N]
+            by_frame = torch.cat([to_image @ -skew(turned), to_image, to_model @ self.expressions[chosen]], -1)
+            by_frame, error = by_frame.flatten(1, 2), (error * root).flatten(1)[..., None]
+            along_frame = by_frame.mT @ error - precision[:, None] * _padded(expression - self.usual)
+            cross = by_frame.mT @ by_shape  # [F, 6 + E, N]
+            solved = _solve(by_frame.mT @ by_frame + torch.diag(precision), torch.cat([cross, along_frame], -1))
+            rows, held, error, given = (x.reshape(subjects, -1, x.shape[2]) for x in (by_shape, cross, error, solved))
+            along_shape = rows.mT @ error - held.mT @ given[..., -1:]
+            hessian = rows.mT @ rows - held.mT @ given[..., :-1] + identity
+            step = _solve(hessian, along_shape - smooth[..., None])[..., 0]
+            own = step.repeat_interleave(frames // subjects, 0)[..., None]
+            change = (solved[..., -1:] - solved[..., :-1] @ own)[..., 0]
+            smooth = smooth + step
+            rotation, translation = step_pose(rotation, translation, change[:, :6])
+            expression = (expression + change[:, 6:]).clamp(min=0.0)
+        return ShapeStart(rotation, translation, smooth, expression), hessian
+
+    def _slide(self, rays: Tensor) -> Tensor:
+        """Which of the points stand for the 66 landmarks seen at `rays` [F, P, 2]: [F, 66]."""
+        jaw = NUM_JAW * self.candidates
+        strips, center = rays[:, :jaw].unflatten(1, (NUM_JAW, -1)), rays[:, jaw:].mean(1)
+        first = torch.arange(NUM_JAW, device=rays.device) * self.candidates
+        inner = torch.arange(jaw, rays.shape[1], device=rays.device).expand(len(rays), -1)
+        return torch.cat([select_contour(strips, center) + first, inner], 1)
+
+
+def _padded(expression: Tensor) -> Tensor:
+    """[F, E] -> [F, 6 + E, 1]: the prior of a frame's unknowns pulls at expressions only."""
+    return nn.functional.pad(expression, (6, 0))[..., None]
+
+
+def _solve(matrices: Tensor, right: Tensor) -> Tensor:
+    """For small symmetric positive definite matrices; 0 where broken landmarks leave none, so that others stay."""
+    factor, failed = torch.linalg.cholesky_ex(matrices)
+    if right.is_cuda:  # where inverting batches may wait, and then cannot be recorded as a graph
+        half = torch.linalg.solve_triangular(factor, right, upper=False)
+        solution = torch.linalg.solve_triangular(factor.mT, half, upper=True)
+    else:  # where that is four times as fast
+        solution = torch.cholesky_inverse(factor) @ right
+    solved = (failed == 0) & solution.isfinite().all(2).all(1)
+    return solution.where(solved[:, None, None], 0.0)

@@ -1,0 +1,114 @@
+"""Closed-form alignment of a face from its 2D landmarks: a similarity to the frontal template and a starting pose."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fmlfast.common.tensors import constant
+from fmlfast.ibug68 import MOUTH_START, NUM_JAW
+from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle, skew
+
+CROP_HALF_WIDTH = 93.0  # mm of the frontal face from the crop's centre to its border
+CROP_CENTER_Y = 4.0  # mm, the crop's centre above the model's origin
+
+
+@dataclass
+class Alignment:
+    """Similarity pixel = matrix @ c + offset from crop coordinates c in [-1, 1]^2 to image pixels, one a frame."""
+
+    matrix: Tensor  # [F, 2, 2] px
+    offset: Tensor  # [F, 2] px
+    roll: Tensor  # [F] radians
+
+    @property
+    def scale(self) -> Tensor:  # [F]
+        """Pixels of half a crop."""
+        return self.matrix[:, 0].square().sum(1).sqrt()
+
+    def to_crop(
+        self,
+        pixels: Tensor,  # [F, N, 2]
+    ) -> Tensor:  # [F, N, 2]
+        """Image pixels to crop coordinates."""
+        return (pixels - self.offset[:, None]) @ self.matrix / self.scale.square()[:, None, None]
+
+
+def align_to_front(
+    landmarks: Tensor,  # [F, 66, 2] px
+    points: Tensor,  # [66, 3] mm, the template's landmarks
+) -> Alignment:
+    """Least-squares similarity from the frontal template's inner 49 points to the detected ones (no reflection)."""
+    source = torch.stack([points[NUM_JAW:, 0], CROP_CENTER_Y - points[NUM_JAW:, 1]], 1) / CROP_HALF_WIDTH
+    target = landmarks[:, NUM_JAW:]
+    source_mean, target_mean = source.mean(0), target.mean(1)
+    x, y = source - source_mean, target - target_mean[:, None]
+    norm = x.square().sum()
+    a = (y * x).sum((1, 2)) / norm
+    b = (x[:, 0] * y[..., 1] - x[:, 1] * y[..., 0]).sum(1) / norm
+    matrix = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
+    return Alignment(matrix, target_mean - matrix @ source_mean, torch.atan2(b, a))
+
+
+def to_rays(
+    pixels: Tensor,  # [F, N, 2]
+    Ks: Tensor,  # [F, 3, 3]
+) -> Tensor:  # [F, N, 2]
+    """Pixels to normalised image coordinates x/z, y/z."""
+    focal = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1]], 1)[:, None]
+    return (pixels - Ks[:, None, :2, 2]) / focal
+
+
+def fit_pose(
+    landmarks: Tensor,  # [F, 66, 2] px
+    Ks: Tensor,  # [F, 3, 3] px
+    points: Tensor,  # [66, 3] mm, the template's landmarks
+    steps: int = 5,
+) -> tuple[Tensor, Tensor]:  # [F, 3, 3], [F, 3] mm
+    """Rotation and translation of the rigid template by robust Gauss-Newton from the frontal similarity.
+
+    The jaw slides and the mouth moves, so they weigh 0.15 and 0.4; residuals are Cauchy-like robust beyond 5 mm.
+    """
+    rays = to_rays(landmarks, Ks)
+    alignment = align_to_front(rays, points)
+    scale = alignment.scale / CROP_HALF_WIDTH  # rays per mm, the inverse of the depth
+    rotation = rotation_about_view(alignment.roll) @ constant(FRONTAL, rays.dtype, rays.device)
+    center = constant((0.0, CROP_CENTER_Y / CROP_HALF_WIDTH), rays.dtype, rays.device)
+    start = alignment.matrix @ center + alignment.offset
+    translation = torch.cat([start, torch.ones_like(start[:, :1])], 1) / scale[:, None]
+    weights = torch.ones(len(points), dtype=rays.dtype, device=rays.device)
+    weights[:NUM_JAW] = 0.15
+    weights[MOUTH_START:] = 0.4
+    for _ in range(steps):
+        turned = points @ rotation.transpose(1, 2)
+        camera = turned + translation[:, None]
+        inverse_depth = 1 / camera[..., 2].clamp(min=1.0)
+        projected = camera[..., :2] * inverse_depth[..., None]
+        unit = scale[:, None, None] * 2.5  # residuals are counted in 2.5 mm at the face
+        residual = (rays - projected) / unit
+        jacobian = torch.zeros(*projected.shape, 3, dtype=rays.dtype, device=rays.device)
+        jacobian[..., 0, 0] = jacobian[..., 1, 1] = inverse_depth
+        jacobian[..., 2] = -projected * inverse_depth[..., None]
+        jacobian = jacobian / unit[..., None]
+        jacobian = torch.cat([jacobian @ -skew(turned), jacobian], -1)  # [F, 66, 2, 6]
+        robust = weights / (1 + residual.square().sum(-1) / 4).sqrt()
+        weighted = (jacobian * robust[..., None, None]).flatten(1, 2)
+        hessian = weighted.transpose(1, 2) @ jacobian.flatten(1, 2)
+        gradient = (weighted.transpose(1, 2) @ residual.flatten(1)[..., None])[..., 0]
+        damping = hessian.diagonal(dim1=1, dim2=2) * 1e-3 + 1e-6
+        damped = hessian + torch.diag_embed(damping)
+        step = torch.linalg.solve_ex(damped, gradient, check_errors=not rays.is_cuda)[0]  # looking waits for a GPU
+        rotation, translation = step_pose(rotation, translation, step)
+    return rotation, translation
+
+
+def step_pose(
+    rotation: Tensor,  # [F, 3, 3]
+    translation: Tensor,  # [F, 3] mm
+    step: Tensor,  # [F, 6] axis and angle, then mm
+) -> tuple[Tensor, Tensor]:  # [F, 3, 3], [F, 3] mm
+    """The pose after a step of Gauss-Newton, which turns by 0.5 an axis at most and at most halves the depth: wild
+    landmarks would put the face behind the camera."""
+    x, y, z = (translation + step[:, 3:]).unbind(1)
+    z = torch.maximum(z, 0.5 * translation[:, 2])
+    return rotation_from_axis_angle(step[:, :3].clamp(-0.5, 0.5)) @ rotation, torch.stack([x, y, z], 1)

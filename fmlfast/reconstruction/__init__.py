@@ -1,0 +1,1 @@
+"""Photos and videos of one person to a face."""

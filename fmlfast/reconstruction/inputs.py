@@ -1,0 +1,231 @@
+"""The pictures that a face is reconstructed from: photos, arrays, and good frames of videos."""
+
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageCms, ImageOps
+
+from fmlfast.data.face_detector import Face
+from fmlfast.data.video.clips import Detector
+from fmlfast.data.video.decode import VIDEO_SUFFIXES, Video
+from fmlfast.data.video.tracking import flaw
+
+MIN_SIDE = 64  # pixels; a face in less has too little to fit and the detector no longer finds it
+FILM_DIAGONAL = math.hypot(36.0, 24.0)  # mm
+SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow before 11.3 opens a 16-bit grey PNG as "I"
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Reads a photo of any format Pillow knows as it should be seen: uint8 [H, W, 3], sRGB.
+
+    EXIF orientation is applied; an embedded colour profile is converted to sRGB; 16-bit grey is scaled to 8 bits;
+    grey and palette images become RGB; transparency is composited on white, since the colours stored under it are
+    arbitrary. Of an animation the first frame is read.
+
+    Raises FileNotFoundError when there is no such file, and ValueError naming the file when it cannot be decoded in
+    full, has a pixel format without a known range, or is smaller than 64 pixels on a side.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such image")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; name the image files in it")
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            image = ImageOps.exif_transpose(opened)
+    except Exception as error:  # decoders raise whatever they like on broken bytes
+        raise ValueError(
+            f"{path}: cannot be read as an image ({error}); is it truncated? save it as JPEG or PNG"
+        ) from error
+    return check_image(np.array(_to_rgb(image, path)), str(path))
+
+
+def read_focal(path: str | Path) -> float | None:
+    """The focal length of a photo in pixels, as its EXIF data tells it in equivalents of 36 x 24 mm film.
+
+    Equivalents have the same angle over the diagonal (CIPA DCG-001); they hold for photos that nobody has cropped. None
+    where nothing is told.
+    """
+    try:
+        with Image.open(path) as opened:
+            told = opened.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)
+            diagonal = math.hypot(*opened.size)
+    except Exception:  # decoders raise whatever they like on broken bytes, which tell nothing
+        return None
+    return told * diagonal / FILM_DIAGONAL if isinstance(told, int) and told > 0 else None  # 0 stands for unknown
+
+
+def check_image(image: np.ndarray, name: str) -> np.ndarray:
+    """Returns `image` if it is uint8 [H, W, 3] of at least 64 pixels a side, else raises ValueError."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(
+            f"{name}: an image array must be uint8 [H, W, 3] in sRGB, got {image.dtype} {list(image.shape)}"
+        )
+    height, width = image.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(
+            f"{name}: {width}x{height} pixels is too small; give an image of at least {MIN_SIDE}x{MIN_SIDE}"
+        )
+    return image
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode in SIXTEEN_BIT:
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"{path}: 32-bit pixels have no known range; save it as 8-bit or 16-bit PNG")
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError(f"{path}: floating-point pixels have no known range; save it as 8-bit or 16-bit PNG")
+    profile = image.info.get("icc_profile")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    elif image.mode not in ("L", "RGB", "CMYK"):
+        image = image.convert("RGB")
+    return _to_srgb(image, profile) if profile else image.convert("RGB")
+
+
+def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """`image` in sRGB by its embedded profile; phones store Display P3, whose reds are wrong when taken as sRGB."""
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError):  # a broken or mismatched profile: the plain values are the best guess
+        converted = None
+    return converted or image.convert("RGB")
+
+
+Picture = str | Path | np.ndarray
+MIN_FACE = 80  # px; the network sees 64 to 240
+MIN_SHARPNESS, MAX_DOUBT = 0.05, 0.015  # as `fmlfast prepare` has them
+LOOKS = 3  # frames looked at for each one taken
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture and the face to reconstruct in it."""
+
+    name: str
+    """Unique; from the file name."""
+    image: np.ndarray
+    """uint8 [H, W, 3] sRGB."""
+    face: Face
+    time: float | None = None
+    """Seconds from the start of the video it is a frame of; None for photos."""
+    focal: float | None = None
+    """Focal length that its file tells, pixels."""
+
+
+def is_video(path: str | Path) -> bool:
+    """Whether a file is taken for a video, by its suffix; of an animated GIF the first picture is a photo."""
+    return Path(path).suffix.lower() in VIDEO_SUFFIXES - {".gif"}
+
+
+def read_photos(images: Sequence[Picture], detector: Detector, face: int | None, frames: int) -> list[Photo]:
+    """The photos, and at most `frames` of each video, with the face to take in each; names are made unique.
+
+    Raises ValueError where there is nothing to take, or several faces and `face` chooses none.
+    """
+    labels = [str(image) if isinstance(image, str | Path) else f"image {n}" for n, image in enumerate(images)]
+    pictures = [_read(image, label) for image, label in zip(images, labels, strict=True)]  # before the slow detection
+    found: list[Photo] = []
+    for number, (image, label, picture) in enumerate(zip(images, labels, pictures, strict=True)):
+        if picture is None:
+            found += read_video(Path(label), detector, face, frames)
+        else:
+            array = isinstance(image, np.ndarray)
+            name, focal = (f"image-{number}", None) if array else (Path(image).stem, read_focal(image))
+            chosen = choose_face(detector.detect(picture), label, face, len(images) == 1)
+            found.append(Photo(name, picture, chosen, focal=focal))
+    return list(_numbered(found))
+
+
+def _read(image: Picture, label: str) -> np.ndarray | None:
+    """A picture, checked; None for a video."""
+    if isinstance(image, np.ndarray):
+        return check_image(image, label)
+    if not isinstance(image, str | Path):
+        raise ValueError(f"{label} must be a path or a uint8 array [H, W, 3], not {type(image).__name__}")
+    if not is_video(image):
+        return read_image(image)
+    if not Path(image).is_file():
+        raise FileNotFoundError(f"{image}: no such video")
+    return None
+
+
+def read_video(path: Path, detector: Detector, face: int | None, frames: int) -> list[Photo]:
+    """At most `frames` good frames of a video, evenly spread: of each of so many equal stretches the surest one.
+
+    Three frames of a stretch are looked at. Those without a face, with several, or with a small, cut off, doubtful or
+    blurred one are passed over. `face` chooses among several, counted from the left; frames that show just one are
+    then used only where the whole video never shows more. Raises ValueError for what is no video and where no frame
+    is good enough.
+    """
+    if frames < 1:
+        raise ValueError(f"frames must be at least 1, got {frames}")
+    best: dict[tuple[bool, int], Photo] = {}  # by whether it was chosen among several, and stretch
+    passed: Counter[str] = Counter()
+    try:
+        count = sum(1 for _ in Video(path).frames())
+        looks = {int((i + 0.5) * count / (LOOKS * frames)): i // LOOKS for i in range(LOOKS * frames)}
+        for number, frame in enumerate(Video(path).frames()):
+            if number not in looks:
+                continue
+            image = frame.image()
+            faces = sorted(detector.detect(image), key=lambda item: item.box[0])
+            if not faces:
+                passed["without a face"] += 1
+                continue
+            if len(faces) > 1 and (face is None or not 0 <= face < len(faces)):
+                passed[f"with {len(faces)} faces, choose one with --face N"] += 1
+                continue
+            found = faces[face or 0] if len(faces) > 1 else faces[0]
+            reason = flaw(image, found, MIN_FACE, MAX_DOUBT, MIN_SHARPNESS)[0]
+            key = len(faces) > 1, looks[number]
+            if reason:
+                passed[f"with a face that is {reason}"] += 1
+            elif key not in best or found.doubt < best[key].face.doubt:
+                best[key] = Photo(path.stem, image, found, frame.time)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if not best:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in passed.most_common())
+        raise ValueError(f"{path}: no good frame of {sum(passed.values())} looked at: {reasons or 'it is empty'}")
+    chosen = max(several for several, _ in best)
+    kept = [photo for (several, _), photo in sorted(best.items(), key=lambda item: item[0]) if several == chosen]
+    return [replace(photo, name=f"{path.stem}-{number:02d}") for number, photo in enumerate(kept)]
+
+
+def choose_face(faces: Sequence[Face], label: str, face: int | None, alone: bool) -> Face:
+    """The face to take; among several photos `face` is meant for those that show several people."""
+    if not faces:
+        raise ValueError(f"{label}: no face found; give a photo with a larger, sharper or less turned face")
+    faces = sorted(faces, key=lambda item: item.box[0])
+    if len(faces) == 1 and (face is None or not alone):
+        return faces[0]
+    if face is not None and 0 <= face < len(faces):
+        return faces[face]
+    problem = f"{len(faces)} faces" if face is None else f"no face {face}"
+    boxes = [
+        "{} at x {:.0f}-{:.0f}, y {:.0f}-{:.0f}".format(i, *np.array(f.box)[[0, 2, 1, 3]]) for i, f in enumerate(faces)
+    ]
+    raise ValueError(f"{label}: {problem}; choose with --face N from left to right: {'; '.join(boxes)}")
+
+
+def _numbered(photos: Sequence[Photo]) -> Iterator[Photo]:
+    """With numbers behind names that would collide."""
+    names: set[str] = set()
+    for photo in photos:
+        name, copy = photo.name, 1
+        while name in names:
+            copy += 1
+            name = f"{photo.name}-{copy}"
+        names.add(name)
+        yield replace(photo, name=name)

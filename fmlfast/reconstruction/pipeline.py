@@ -1,0 +1,292 @@
+"""From photos and videos of one person to a face: detect, crop, encode, refine, and write what came out.
+
+The module is not called `reconstruct`, because importing it would then replace the function `fmlfast.reconstruct`.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fmlfast.camera import project
+from fmlfast.common.atomic import atomic_path
+from fmlfast.data.crop import K_to_crop, assumed_K, crop_image, crop_to_source, face_crop, points_to_crop
+from fmlfast.data.face_detector import FaceDetector
+from fmlfast.data.frames import Frames
+from fmlfast.data.shards import Clip
+from fmlfast.mesh_io import SUFFIXES, write_mesh
+from fmlfast.metrics import landmark_nme
+from fmlfast.model.codes import Codes
+from fmlfast.model.config import load_template
+from fmlfast.model.fml import FML
+from fmlfast.model.pretrained import default_checkpoint
+from fmlfast.reconstruction.focal_length import focal_factor, scale_focal
+from fmlfast.reconstruction.inputs import Photo, Picture, read_photos
+from fmlfast.reconstruction.refinement import refine as refine_codes
+from fmlfast.renderer import shade_vertices
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.jaw_line import slide_landmarks
+from fmlfast.version import __version__
+from fmlfast.visualization.overlay import face_opacity, overlay, panel
+
+CONVENTIONS = (
+    "mm; camera +x right, +y down, +z forward; X_camera = R X_model + t; pixel centres at +0.5; linear RGB = "
+    "reflectance * (H(n) @ sh), H = [1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1], n the unit normal in the camera frame"
+)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One person's face in N photos: one identity and reflectance, and pose, expression and light of each photo.
+
+    Frames of videos are photos, too.
+
+    Vertices are millimetres. The model frame has +x to the subject's left, +y up and +z out of the face; the camera
+    frame of a photo has +x right, +y down and +z forward, X_camera = R X_model + t with R and t in `codes`.
+    """
+
+    names: tuple[str, ...]
+    """One a photo, unique; from the file names."""
+    photos: tuple[np.ndarray, ...]
+    """uint8 [H, W, 3] sRGB each."""
+    landmarks: np.ndarray
+    """[N, 68, 2] detected points, pixels of the photo, iBUG 68 order."""
+    times: tuple[float | None, ...]
+    """Seconds from the start of the video, for frames of one."""
+    landmark_errors: np.ndarray
+    """[N] distance of the face's landmarks from the detected ones, in % of the outer-eye distance: see `landmark_nme`;
+    66 points weighted by the detector's confidence, the jaw line on the silhouette."""
+    network_landmark_errors: np.ndarray
+    """[N] the same before refinement."""
+    Ks: np.ndarray
+    """[N, 3, 3] intrinsics of the photos, pixels."""
+    focal_sources: tuple[str, ...]
+    """Where each photo's focal length is from: "exif", its file; "estimated", the face's perspective; "assumed", a
+    guess of 1.2 x the longer side."""
+    model: str
+    """SHA-256 of the model.safetensors that the codes belong to."""
+    codes: Codes
+    """Codes of one subject in N frames, on the CPU."""
+    template: FaceTemplate
+    """The mesh of everything below."""
+    neutral: Tensor
+    """[V, 3] without expression, model frame."""
+    vertices: Tensor
+    """[N, V, 3] with expression, model frame."""
+    camera_vertices: Tensor
+    """[N, V, 3] with expression, camera frame."""
+    reflectance: Tensor
+    """[V, 3] linear RGB."""
+    shaded: Tensor
+    """[N, V, 3] linear RGB under the light of each photo."""
+
+    def overlay(self, index: int) -> np.ndarray:
+        """The face rendered over photo `index`, [H, W, 3] uint8 sRGB."""
+        return overlay(
+            self.photos[index],
+            self.camera_vertices[index],
+            self.template.triangles,
+            self.shaded[index],
+            torch.from_numpy(self.Ks[index]),
+            face_opacity(self.template),
+        )
+
+    def panel(self, index: int) -> np.ndarray:
+        """Photo, overlay, geometry and reflectance of photo `index` side by side, uint8 sRGB."""
+        return panel(
+            self.photos[index],
+            self.camera_vertices[index],
+            self.template.triangles,
+            self.shaded[index],
+            self.reflectance,
+            torch.from_numpy(self.Ks[index]),
+            face_opacity(self.template),
+        )
+
+    def parameters(self) -> dict[str, object]:
+        """Everything but the meshes as JSON types: codes, cameras, poses, light, expressions, landmarks.
+
+        Coefficients of smooth fields stand behind those of the learned basis in `identity`.
+        """
+        codes, template = self.codes, self.template
+        photos = [
+            {
+                "name": name,
+                "time": self.times[i],
+                "width": photo.shape[1],
+                "height": photo.shape[0],
+                "K": self.Ks[i].tolist(),
+                "focal_source": self.focal_sources[i],
+                "R": codes.rotation[0, i].tolist(),
+                "t": codes.translation[0, i].tolist(),
+                "sh": codes.sh[0, i].tolist(),
+                "expression": dict(zip(template.expression_names, codes.expression[0, i].tolist(), strict=True)),
+                "residual": codes.residual[0, i].tolist(),
+                "landmarks": self.landmarks[i].tolist(),
+                "landmark_error": float(self.landmark_errors[i]),
+                "landmark_error_before_refinement": float(self.network_landmark_errors[i]),
+            }
+            for i, (name, photo) in enumerate(zip(self.names, self.photos, strict=True))
+        ]
+        return {
+            "fmlfast": __version__,
+            "model": self.model,
+            "template": {"name": template.name, "level": template.level, "fingerprint": template.fingerprint},
+            "conventions": CONVENTIONS,
+            "identity": codes.identity[0].tolist(),
+            "reflectance": codes.reflectance[0].tolist(),
+            "photos": photos,
+        }
+
+    def save(self, folder: str | Path) -> None:
+        """Writes a new folder, whole or not at all.
+
+        For each photo `overlay-NAME.png` (at the photo's full size), `panel-NAME.png` and `mesh-NAME.ply|obj|glb` (with
+        expression, model frame, reflectance as vertex colours); `neutral.ply|obj|glb`; `parameters.json`.
+
+        Raises FileExistsError when `folder` exists.
+        """
+        with atomic_path(check_new(folder)) as temporary:
+            temporary.mkdir()
+            for i, name in enumerate(self.names):
+                Image.fromarray(self.overlay(i)).save(temporary / f"overlay-{name}.png")
+                Image.fromarray(self.panel(i)).save(temporary / f"panel-{name}.png")
+            meshes = [("neutral", self.neutral)]
+            meshes += [(f"mesh-{name}", points) for name, points in zip(self.names, self.vertices, strict=True)]
+            for name, points in meshes:
+                for suffix in SUFFIXES:
+                    uv = self.template.uv if suffix == ".glb" else None  # readers of others would expect a texture
+                    write_mesh(temporary / f"{name}{suffix}", points, self.template.triangles, self.reflectance, uv)
+            (temporary / "parameters.json").write_text(json.dumps(self.parameters(), indent=1) + "\n")
+
+
+@torch.no_grad()
+def reconstruct(
+    images: Picture | Iterable[Picture],
+    checkpoint: str | Path | None = None,
+    *,
+    face: int | None = None,
+    refine: int = 50,
+    frames: int = 8,
+) -> Reconstruction:
+    """Reconstructs one person from photos and videos, jointly: one identity for all.
+
+    A focal length that a photo's EXIF data does not tell is estimated from the perspective of the face before
+    refinement. Pictures of one size, upright or not, are taken for one camera's and share one correction of the guess,
+    since several faces tell more than one; without refinement the guess stays.
+
+    Args:
+        images: one or several paths of photos in any format that Pillow reads and of videos that PyAV reads, or uint8
+            [H, W, 3] sRGB arrays; all of the same person.
+        checkpoint: a run folder of train.py; None for the model that comes with the package.
+        face: which face to take in pictures that show several, counted from 0 at the left.
+        refine: steps of test-time refinement; 0 takes the network's answer.
+        frames: how many frames to take of each video at most; evenly spread, and good ones only.
+
+    Returns:
+        The reconstruction, on the CPU; nothing is written before its `save`.
+
+    Raises:
+        FileNotFoundError: an image or the checkpoint does not exist.
+        ValueError: an image cannot be read, shows no face, or several and `face` chooses none of them; a video has no
+            good frame; the checkpoint is none or belongs to another template.
+    """
+    images = [images] if isinstance(images, Picture) else list(images)
+    if not images:
+        raise ValueError("no images given; name at least one photo or video of the person")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    checkpoint = Path(checkpoint or default_checkpoint())
+    model = FML.load(checkpoint, device)
+    digest = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    with FaceDetector() as detector:
+        photos = read_photos(images, detector, face, frames)
+    Ks = np.stack([assumed_K(photo.image.shape[1], photo.image.shape[0]) for photo in photos]).astype(np.float32)
+    for K, photo in zip(Ks, photos, strict=True):
+        K[[0, 1], [0, 1]] = photo.focal or K[0, 0]
+    seen = Frames.from_clips([_clip(photos, Ks, model.config.image_size)], model.config.image_size).to(device)
+    if refine > 0:
+        factors = _focal_factors(model, seen, photos)
+        Ks[:, :2, :2] *= factors[:, None, None]
+        seen = scale_focal(seen, torch.from_numpy(factors)[None].to(device))
+    start = model.encode(seen)
+    codes = refine_codes(model, seen, start, refine)
+    errors = [_landmark_errors(model, seen, answer) for answer in (start, codes)]
+    model, codes = model.cpu(), codes.to("cpu")
+    template = _finest(model)
+    reflectance = model.reflectance(codes)[0]
+    if template.level > model.config.level:
+        reflectance = template.subdivide(reflectance)
+    camera = model.camera_vertices(codes, template)[0]
+    shaded, _ = shade_vertices(camera, template.triangles, reflectance[None], codes.sh[0])
+    return Reconstruction(
+        names=tuple(photo.name for photo in photos),
+        photos=tuple(photo.image for photo in photos),
+        landmarks=np.stack([photo.face.landmarks for photo in photos]),
+        times=tuple(photo.time for photo in photos),
+        landmark_errors=errors[1],
+        network_landmark_errors=errors[0],
+        Ks=Ks,
+        focal_sources=tuple("exif" if photo.focal else "estimated" if refine > 0 else "assumed" for photo in photos),
+        model=digest,
+        codes=codes,
+        template=template,
+        neutral=model.neutral(codes, template)[0],
+        vertices=model.geometry(codes, template)[0],
+        camera_vertices=camera,
+        reflectance=reflectance,
+        shaded=shaded,
+    )
+
+
+def check_new(folder: str | Path) -> Path:
+    """`folder` as a path; raises FileExistsError when anything is there already."""
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; remove it or choose another output")
+    return folder
+
+
+def _finest(model: FML) -> FaceTemplate:
+    """The mesh to write: a model trained on the base mesh is shown on the finest level, any other on its own."""
+    return load_template(replace(model.config, level=2)) if model.config.level == 0 else model.template
+
+
+def _clip(photos: Sequence[Photo], Ks: np.ndarray, size: int) -> Clip:
+    """The photos cropped to their faces, as one clip of one subject."""
+    faces = [photo.face for photo in photos]
+    crops = [face_crop(item.landmarks) for item in faces]
+    return Clip(
+        key="photos",
+        subject="photos",
+        source="photos",
+        images=np.stack([crop_image(photo.image, crop, size) for photo, crop in zip(photos, crops, strict=True)]),
+        landmarks=np.stack([points_to_crop(f.landmarks, crop, size) for f, crop in zip(faces, crops, strict=True)]),
+        confidence=np.stack([item.confidence for item in faces]).astype(np.float32),
+        Ks=np.stack([K_to_crop(K, crop, size) for K, crop in zip(Ks, crops, strict=True)]),
+        crop_to_source=np.stack([crop_to_source(crop, size) for crop in crops]),
+        times=np.array([photo.time or 0.0 for photo in photos], np.float32),
+        focal_source="assumed",
+    )
+
+
+def _focal_factors(model: FML, frames: Frames, photos: Sequence[Photo]) -> np.ndarray:
+    """By what to multiply the guessed focal length of each photo of one subject, [N] float32; 1 where it is told."""
+    factors = np.ones(len(photos), np.float32)
+    cameras = [None if photo.focal else tuple(sorted(photo.image.shape[:2])) for photo in photos]
+    for camera in set(cameras) - {None}:
+        own = [i for i, other in enumerate(cameras) if other == camera]
+        factors[own] = float(focal_factor(model, frames.only(own)))
+    return factors
+
+
+def _landmark_errors(model: FML, frames: Frames, codes: Codes) -> np.ndarray:
+    """Of each frame of one subject, [M] in % of the outer-eye distance."""
+    Ks, mesh = frames.Ks[0], model.landmark_mesh
+    points = project(slide_landmarks(model.camera_vertices(codes, mesh)[0], Ks, mesh), Ks)
+    return landmark_nme(points, frames.landmarks[0], frames.confidence[0].clamp(min=1e-3)).cpu().numpy()

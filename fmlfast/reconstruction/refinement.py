@@ -1,0 +1,191 @@
+"""Test-time refinement: the training losses, optimised over the codes of each clip."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fmlfast.common.cuda_graphs import CudaGraphs
+from fmlfast.common.tensors import TensorBatch, exact
+from fmlfast.data.frames import Frames
+from fmlfast.kernels.common.backend import choose_backend
+from fmlfast.losses import LossWeights, objective
+from fmlfast.model.codes import Codes
+from fmlfast.model.fml import FML
+from fmlfast.rotation import rotation_from_axis_angle
+
+# Codes start near the answer, so the image may pull harder than in training, and expressions be held tighter.
+REFINEMENT = LossWeights(photometric=30.0, expression=0.2)
+PRIOR, SMOOTH = 0.05, 0.0025  # weights of the whitened codes and of the smooth fields' coefficients
+
+# How far an early step of Adam moves each unknown, in its own unit.
+_RATES = {"code": 0.1, "smooth": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02, "residual": 0.05}
+_BETAS = (0.9, 0.99)
+_LAST_RATE = 0.1  # of the first, which steps fall to linearly
+
+
+def refine(
+    model: FML,
+    frames: Frames,
+    codes: Codes,
+    steps: int = 50,
+    weights: LossWeights = REFINEMENT,
+    prior: float = PRIOR,
+    smooth: float = SMOOTH,
+) -> Codes:
+    """Codes that explain `frames` better than the encoder's.
+
+    Adam over identity and reflectance codes (in the units of their spread over training subjects), pose, light and
+    expressions of every frame, and over smooth fields that add to identity what its learned basis cannot show: the
+    identity codes that come back are longer by their coefficients. Subjects do not influence each other, and each
+    gets the best codes that its optimisation met, so none ends with a higher loss than it began with.
+    On a GPU by kernels a step is a replayed CUDA graph. Why Adam: docs/refinement.md.
+
+    Args:
+        model: its parameters are left alone.
+        frames: of B subjects, on the model's device.
+        codes: where to start, such as the encoder's; not changed.
+        steps: of Adam; 0 gives `codes` back.
+        weights: of the loss terms.
+        prior: weight of the mean square of a subject's whitened codes.
+        smooth: weight of the sum of squares of the smooth fields' coefficients.
+
+    Raises:
+        ValueError: a negative number of steps, or codes of other subjects or frames than `frames`.
+    """
+    return refine_measured(model, frames, codes, steps, weights, prior, smooth)[0]
+
+
+@exact
+@torch.no_grad()
+def refine_measured(
+    model: FML,
+    frames: Frames,
+    codes: Codes,
+    steps: int,
+    weights: LossWeights = REFINEMENT,
+    prior: float = PRIOR,
+    smooth: float = SMOOTH,
+    photometric: bool = True,
+) -> tuple[Codes, Tensor]:  # and [B]
+    """As `refine`, with the loss that each subject ended with, infinite for 0 steps; without `photometric` landmarks
+    and priors alone decide."""
+    if steps < 0:
+        raise ValueError(f"steps must be 0 or more, got {steps}")
+    if codes.translation.shape[:2] != frames.mask.shape:
+        raise ValueError(
+            f"codes of {list(codes.translation.shape[:2])} subjects and frames do not belong to frames of "
+            f"{list(frames.mask.shape)}; pass what the model made of them"
+        )
+    if steps == 0:
+        return codes, torch.full_like(codes.identity[:, 0], torch.inf)
+    unknowns = _Unknowns(model, codes)
+
+    def step(state: _State) -> dict[str, Tensor]:
+        with torch.enable_grad():
+            values = state.values.detach().requires_grad_()
+            found = unknowns.codes(values)
+            terms = [
+                *objective(model, frames, found, weights, float(photometric)).values(),
+                unknowns.surprise(values, prior, smooth),
+            ]
+            loss = torch.stack(terms).sum(0)
+            (gradient,) = torch.autograd.grad(loss.sum(), values)
+        return vars(state.after(loss.detach(), gradient, unknowns.lower, steps))
+
+    device = codes.translation.device
+    # The torch backend picks vertices by their values, and so waits, which no graph can record.
+    graph = device.type == "cuda" and choose_backend(model.backend, codes.translation) == "triton"
+    run = CudaGraphs(step, device) if graph else step
+    state = _State.start(unknowns.values)
+    wanted = [p.requires_grad for p in model.parameters()]
+    model.requires_grad_(False)
+    try:
+        for _ in range(steps + 1):  # a step measures what the one before it made
+            state = _State(**run(state))
+    finally:
+        for parameter, flag in zip(model.parameters(), wanted, strict=True):
+            parameter.requires_grad_(flag)
+    return unknowns.codes(state.best), state.least
+
+
+@dataclass
+class _State(TensorBatch):
+    """Adam on the unknowns of every subject, and the best that each has met."""
+
+    values: Tensor  # [B, N]
+    mean: Tensor  # [B, N] of the gradient
+    square: Tensor  # [B, N] of the gradient
+    best: Tensor  # [B, N]
+    least: Tensor  # [B] loss of the best
+    count: Tensor  # [B] steps so far
+
+    @classmethod
+    def start(cls, values: Tensor) -> "_State":
+        zero = torch.zeros_like(values[:, 0])
+        return cls(values, torch.zeros_like(values), torch.zeros_like(values), values, zero + torch.inf, zero)
+
+    def after(self, loss: Tensor, gradient: Tensor, lower: Tensor, steps: int) -> "_State":
+        """The state after a step; `loss` [B] and `gradient` [B, N] are those of its values."""
+        better = loss < self.least
+        count = self.count + 1
+        mean = torch.lerp(gradient, self.mean, _BETAS[0])
+        square = torch.lerp(gradient.square(), self.square, _BETAS[1])
+        first, second = ((1 - beta**count)[:, None] for beta in _BETAS)
+        rate = (1 - (1 - _LAST_RATE) * self.count / steps)[:, None]
+        move = rate * (mean / first) / ((square / second).sqrt() + 1e-8)
+        return _State(
+            values=torch.maximum(self.values - move, lower),
+            mean=mean,
+            square=square,
+            best=torch.where(better[:, None], self.values, self.best),
+            least=torch.where(better, loss, self.least),
+            count=count,
+        )
+
+
+class _Unknowns:
+    """The numbers that refinement changes, N a subject, in units of their rates, and the codes they stand for."""
+
+    def __init__(self, model: FML, codes: Codes) -> None:
+        self.model, self.start = model, codes.map(torch.detach)
+        self.subjects = len(codes.identity)
+        dim, fields = model.config.identity_dim, len(model.face.smooth)
+        code = torch.cat([codes.identity[:, :dim], codes.reflectance], 1) - model.code_mean
+        began = codes.identity[:, dim:]
+        smooth = torch.nn.functional.pad(began, (0, fields - began.shape[1]))
+        whitened = torch.linalg.lstsq(model.code_factor.T, code.T).solution.T
+        still = torch.zeros_like(codes.translation)
+        parts = {"code": whitened, "smooth": smooth, "turn": still, "shift": still}
+        parts |= {"sh": codes.sh, "expression": codes.expression, "residual": codes.residual}
+        self.shapes = {name: part.shape for name, part in parts.items()}
+        self.sizes = [part[0].numel() for part in parts.values()]
+        self.values = torch.cat([part.flatten(1) / _RATES[name] for name, part in parts.items()], 1)  # [B, N]
+        least = 0.0 if not model.config.signed_expressions else -torch.inf
+        floors = [least if name == "expression" else -torch.inf for name in parts]
+        self.lower = torch.cat([self.values.new_full((n,), f) for n, f in zip(self.sizes, floors, strict=True)])  # [N]
+
+    def surprise(self, values: Tensor, prior: float, smooth: float) -> Tensor:  # [B, N] -> [B]
+        """How far identity and reflectance are from what is expected of people."""
+        parts = self._parts(values)
+        return prior * parts["code"].square().mean(1) + smooth * parts["smooth"].square().sum(1)
+
+    def codes(self, values: Tensor) -> Codes:  # [B, N]
+        """A turn before the start's rotation, a shift in image-plane cm at the face's depth, and a relative change of
+        depth along the ray; the rest as it is."""
+        parts, dim = self._parts(values), self.model.config.identity_dim
+        code = self.model.code_mean + parts["code"] @ self.model.code_factor
+        across, depth = parts["shift"].split([2, 1], -1)
+        return Codes(
+            identity=torch.cat([code[:, :dim], parts["smooth"]], 1),
+            reflectance=code[:, dim:],
+            rotation=rotation_from_axis_angle(parts["turn"]) @ self.start.rotation,
+            translation=self.start.translation * depth.exp() + torch.cat([10 * across, torch.zeros_like(depth)], -1),
+            sh=parts["sh"],
+            expression=parts["expression"],
+            residual=parts["residual"],
+        )
+
+    def _parts(self, values: Tensor) -> dict[str, Tensor]:
+        named = zip(self.shapes.items(), values.split(self.sizes, 1), strict=True)
+        return {name: (_RATES[name] * part).view(shape) for (name, shape), part in named}

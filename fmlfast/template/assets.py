@@ -1,0 +1,16 @@
+"""The file of the template that ships: mesh, masks, expressions, landmarks, graph, and targets of synthetic people."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+FILE = Path(__file__).with_name("template.npz")
+
+
+@cache
+def load_assets() -> dict[str, NDArray]:
+    """The arrays of the shipped template file, by name."""
+    with np.load(FILE, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

@@ -1,0 +1,212 @@
+"""The face template: mesh, masks, landmarks, expressions and the deformation graph, at any subdivision level."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fmlfast.template.assets import load_assets
+from fmlfast.template.graph import largest_weights, node_edges, skinning_matrix
+from fmlfast.template.subdivision import loop_step, refine_points
+
+SINGULAR_FLOOR = 1e-6  # relative; directions of the expressions below it are numerical noise
+
+
+@dataclass(frozen=True)
+class FaceTemplate:
+    """A neutral head and all that is fixed about it. Frame: mm, +x the subject's left, +y up, +z out of the face,
+    origin at the mean of landmarks 36, 39, 42, 45, 30, 48, 54. Level l is l Loop subdivisions of the base mesh, whose
+    vertices keep their ids at every level.
+    """
+
+    name: str
+    level: int
+    vertices: Tensor  # [V, 3] float32
+    triangles: Tensor  # [T, 3] int32, counter-clockwise seen from outside
+    uv: Tensor  # [V, 2]
+    colors: Tensor  # [V, 3] linear reference reflectance
+    regions: dict[str, Tensor]  # [V] each, 0..1: skin lips lids brows eyes iris pupil ears neck mouth_bag face
+    expressions: Tensor  # [E, V, 3] displacement at full strength
+    expression_names: tuple[str, ...]
+    landmark_triangles: Tensor  # [68] int64
+    landmark_barycentrics: Tensor  # [68, 3]
+    jaw_triangles: Tensor  # [17, C] int64, surface points of the sliding jaw, the static landmark first
+    jaw_barycentrics: Tensor  # [17, C, 3]
+    node_vertices: Tensor  # [G] int64
+    skin_indices: Tensor  # [V, 8] int32
+    skin_weights: Tensor  # [V, 8] float32, rows sum to 1
+    node_edges: Tensor  # [N, 2] int64, nodes that skin a common base vertex
+    expression_graph: Tensor  # [3G, E] expressions on the nodes, node-major, xyz interleaved
+    fingerprint: str  # 16 hex digits of the base mesh; codes fit only templates with the same one
+    subdivision: tuple[Tensor, ...] = field(default=(), repr=False)  # sparse matrices, coarse to fine
+
+    @staticmethod
+    def default(level: int = 2) -> "FaceTemplate":
+        """The template that ships with fmlfast (made from MakeHuman's CC0 data), at level 0, 1 or 2; cached.
+
+        Raises:
+            ValueError: if `level` is not 0, 1 or 2.
+        """
+        if level not in (0, 1, 2):
+            raise ValueError(f"level must be 0, 1 or 2, not {level}")
+        return _default(level)
+
+    @staticmethod
+    def from_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: int = 521) -> "FaceTemplate":
+        """A template from your own head: see `fmlfast.template.folder.load_folder`."""
+        from fmlfast.template.folder import load_folder
+
+        return load_folder(path, unit=unit, level=level, num_nodes=num_nodes)
+
+    @staticmethod
+    def from_arrays(name: str, arrays: Mapping[str, NDArray]) -> "FaceTemplate":
+        """A level-0 template from arrays named as in the shipped npz file (made by tools/build_template.py)."""
+
+        def tensor(key: str, dtype: torch.dtype) -> Tensor:
+            return torch.from_numpy(np.array(arrays[key])).to(dtype)
+
+        regions = tensor("regions", torch.float32) / 255.0  # [R, V]
+        skin_indices, skin_weights = tensor("skin_indices", torch.int32), tensor("skin_weights", torch.float32)
+        template = FaceTemplate(
+            name=name,
+            level=0,
+            vertices=tensor("vertices", torch.float32),
+            triangles=tensor("triangles", torch.int32),
+            uv=tensor("uv", torch.float32),
+            colors=tensor("colors", torch.float32),
+            regions={str(key): mask for key, mask in zip(arrays["region_names"], regions, strict=True)},
+            expressions=tensor("expressions", torch.float32),
+            expression_names=tuple(str(key) for key in arrays["expression_names"]),
+            landmark_triangles=tensor("landmark_triangles", torch.int64),
+            landmark_barycentrics=tensor("landmark_barycentrics", torch.float32),
+            jaw_triangles=tensor("jaw_triangles", torch.int64),
+            jaw_barycentrics=tensor("jaw_barycentrics", torch.float32),
+            node_vertices=tensor("node_vertices", torch.int64),
+            skin_indices=skin_indices,
+            skin_weights=skin_weights,
+            node_edges=node_edges(skin_indices, skin_weights, len(arrays["node_vertices"])),
+            expression_graph=tensor("expression_graph", torch.float32),
+            fingerprint="",
+        )
+        return replace(template, fingerprint=_fingerprint(template))
+
+    def to(self, device: torch.device | str) -> "FaceTemplate":
+        """The same template with its tensors on another device."""
+        moved: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if isinstance(value, Tensor):
+                moved[item.name] = value.to(device)
+        regions = {name: mask.to(device) for name, mask in self.regions.items()}
+        return replace(self, **moved, regions=regions, subdivision=tuple(m.to(device) for m in self.subdivision))
+
+    @property
+    def nodes(self) -> Tensor:
+        """Positions [G, 3] of the graph nodes."""
+        return self.vertices[self.node_vertices]
+
+    def subdivide(self, values: Tensor) -> Tensor:
+        """Carries a field [..., V0, C] on the base mesh to this level, [..., V, C]; linear and differentiable."""
+        for matrix in self.subdivision:
+            if values.shape[-2] != matrix.shape[1]:
+                raise ValueError(f"the field must have {self.subdivision[0].shape[1]} vertices, not {values.shape[-2]}")
+            values = _apply(matrix.to(values.device), values)
+        return values
+
+    def landmarks(self, vertices: Tensor) -> Tensor:
+        """The 68 landmarks [..., 68, 3] of vertices [..., V, 3] of this level."""
+        if vertices.shape[-2] != len(self.vertices):
+            raise ValueError(f"vertices must be [..., {len(self.vertices)}, 3], not {list(vertices.shape)}")
+        corners = vertices[..., self.triangles.long()[self.landmark_triangles], :]  # [..., 68, 3, 3]
+        return (corners * self.landmark_barycentrics[:, :, None]).sum(dim=-2)
+
+    def landmark_part(self) -> "FaceTemplate":
+        """The few triangles that landmarks and jaw strips lie on, with their vertices, as a template of this level.
+
+        Its nodes are still those of the whole mesh; `node_vertices` count the whole mesh's vertices.
+        """
+        wanted = torch.cat([self.landmark_triangles, self.jaw_triangles.flatten()])
+        used, places = torch.unique(wanted, return_inverse=True)
+        vertices, corners = torch.unique(self.triangles.long()[used], return_inverse=True)
+        count = len(self.landmark_triangles)
+        return replace(
+            self,
+            vertices=self.vertices[vertices],
+            triangles=corners.int(),
+            uv=self.uv[vertices],
+            colors=self.colors[vertices],
+            regions={name: mask[vertices] for name, mask in self.regions.items()},
+            expressions=self.expressions[:, vertices].contiguous(),
+            landmark_triangles=places[:count],
+            jaw_triangles=places[count:].view_as(self.jaw_triangles),
+            skin_indices=self.skin_indices[vertices],
+            skin_weights=self.skin_weights[vertices],
+            subdivision=(),
+        )
+
+    def complement_basis(self, rank: int | None = None) -> Tensor:
+        """Orthonormal Q [3G, r] of what the orthogonal complement removes: OC(theta) = theta - Q Q^T theta.
+
+        Args:
+            rank: r, the strongest directions of the expressions on the graph; None takes all (the paper's setting).
+
+        Raises:
+            ValueError: if `rank` is not between 0 and the number of independent expressions.
+        """
+        u, s, _ = torch.linalg.svd(self.expression_graph.double(), full_matrices=False)
+        full = int((s > SINGULAR_FLOOR * s[0]).sum())
+        rank = full if rank is None else rank
+        if not 0 <= rank <= full:
+            raise ValueError(f"rank must lie between 0 and {full}, the number of independent expressions; got {rank}")
+        return u[:, :rank].float().contiguous()
+
+    def refined(self) -> "FaceTemplate":
+        """The same template one Loop subdivision finer."""
+        step = loop_step(len(self.vertices), self.triangles)
+        skinning = skinning_matrix(self.skin_indices, self.skin_weights, len(self.node_vertices))
+        indices, weights = largest_weights(torch.sparse.mm(step.matrix, skinning), self.skin_indices.shape[1])
+        count = len(self.triangles)
+        landmarks = refine_points(count, self.landmark_triangles, self.landmark_barycentrics)
+        jaw = refine_points(count, self.jaw_triangles, self.jaw_barycentrics)
+        return replace(
+            self,
+            level=self.level + 1,
+            vertices=_apply(step.matrix, self.vertices),
+            triangles=step.triangles.int(),
+            uv=_apply(step.matrix, self.uv),
+            colors=_apply(step.matrix, self.colors),
+            regions={name: _apply(step.matrix, mask[:, None])[:, 0] for name, mask in self.regions.items()},
+            expressions=_apply(step.matrix, self.expressions),
+            landmark_triangles=landmarks[0],
+            landmark_barycentrics=landmarks[1],
+            jaw_triangles=jaw[0],
+            jaw_barycentrics=jaw[1],
+            skin_indices=indices,
+            skin_weights=weights,
+            subdivision=(*self.subdivision, step.matrix),
+        )
+
+
+@cache
+def _default(level: int) -> FaceTemplate:
+    return FaceTemplate.from_arrays("makehuman-face", load_assets()) if level == 0 else _default(level - 1).refined()
+
+
+def _apply(matrix: Tensor, values: Tensor) -> Tensor:
+    """Sparse [V1, V0] times values [..., V0, C]."""
+    flat = values.movedim(-2, 0)  # [V0, ..., C]
+    return torch.sparse.mm(matrix, flat.flatten(1)).unflatten(1, flat.shape[1:]).movedim(0, -2).contiguous()
+
+
+def _fingerprint(template: FaceTemplate) -> str:
+    digest = hashlib.sha256()
+    for array in (template.vertices, template.triangles, template.expressions, template.node_vertices):
+        digest.update(array.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

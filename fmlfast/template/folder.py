@@ -1,0 +1,223 @@
+"""Your own head as a template: a folder with a neutral mesh, one mesh per expression, and 68 landmarks."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fmlfast.color import srgb_to_linear
+from fmlfast.ibug68 import EYES_APART
+from fmlfast.mesh_io import Obj, read_obj
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.graph import build_graph, fit_expressions, skinning_matrix, unique_edges
+from fmlfast.template.jaw_line import jaw_strips
+from fmlfast.template.regions import brow_mask, face_mask, lip_mask, neck_mask
+
+MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
+NEUTRAL, LANDMARKS, MOUTH_OPENER, OPENING = "neutral.obj", "landmarks.txt", "jawOpen", 0.35
+EYE_REACH, EAR_GAP = 25.0, 4.0  # mm
+ORIGIN = [36, 39, 42, 45, 30, 48, 54]
+SKIN_COLOR = (0.55, 0.32, 0.225)  # linear
+EYE_COLOR, MOUTH_COLOR = (0.70, 0.66, 0.63), (0.045, 0.012, 0.012)
+
+
+def load_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: int = 521) -> FaceTemplate:
+    """Reads a template from a folder.
+
+    The folder holds
+
+    - `neutral.obj`: the head, +x its left, +y up, +z out of the face. Quads and polygons are cut into triangles (fans);
+      the order of the vertices is kept. Colours after the coordinates of a vertex (`v x y z r g b`) are taken as sRGB,
+      as every program writes them. Texture coordinates are kept, one per vertex.
+    - one OBJ per expression, named after it (`jawOpen.obj`), with the same vertices, moved. An expression named jawOpen
+      opens the mouth for the deformation graph; without it the lips must be apart in the neutral mesh.
+    - `landmarks.txt`: 68 lines in iBUG order, each either a vertex id (from 0) or `triangle b0 b1 b2` (a triangle of
+      the triangulated neutral mesh, from 0, and barycentrics summing to 1). Lines starting with # are ignored.
+
+    The masks are guesses from the landmarks: the largest connected part is skin; other parts near the eyes are eyes,
+    the rest is the inside of the mouth; ears lie behind and outside landmarks 0 and 16; lips, brows, neck and face as
+    in `fmlfast.template.regions`; lids, iris and pupil stay empty.
+
+    Args:
+        path: the folder.
+        unit: of the OBJ files: "mm", "cm" or "m".
+        level: Loop subdivisions applied after loading.
+        num_nodes: nodes of the deformation graph.
+
+    Raises:
+        ValueError: naming the file, if one is missing, malformed, or does not fit the neutral mesh.
+    """
+    folder = Path(path)
+    if unit not in MILLIMETRES:
+        raise ValueError(f"unknown unit {unit!r} for {folder}; use mm, cm or m")
+    if level < 0:
+        raise ValueError(f"level must not be negative, got {level} for {folder}")
+    for name in (NEUTRAL, LANDMARKS):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder / name} is missing; a template folder needs {NEUTRAL} and {LANDMARKS}")
+    neutral = read_obj(folder / NEUTRAL)
+    scale = MILLIMETRES[unit]
+    names, deltas = _read_expressions(folder, neutral, scale)
+    landmark_triangles, barycentrics = _read_landmarks(folder / LANDMARKS, neutral)
+
+    vertices = neutral.vertices * scale
+    corners = neutral.triangles[landmark_triangles]  # [68, 3]
+    marks = (vertices[corners] * barycentrics[:, :, None]).sum(1)
+    _check_head(marks, f"{folder} with unit={unit!r}")
+    shift = marks[ORIGIN].mean(0)
+    vertices, marks = vertices - shift, marks - shift
+    opened = vertices + (OPENING * deltas[names.index(MOUTH_OPENER)] if MOUTH_OPENER in names else 0.0)
+    regions = _guess_regions(neutral.triangles, vertices, marks)
+    skin_only = np.flatnonzero(
+        (regions["skin"][neutral.triangles] > 0.5).all(1) & (regions["ears"][neutral.triangles] < 0.5).all(1)
+    )
+    jaw_triangles, jaw_barycentrics = jaw_strips(vertices, neutral.triangles[skin_only], marks)
+    nose = corners[30, int(np.argmax(barycentrics[30]))]
+    try:
+        graph = build_graph(
+            torch.from_numpy(opened), torch.from_numpy(neutral.triangles), num_nodes=num_nodes, start=int(nose)
+        )
+    except ValueError as error:
+        raise ValueError(f"{folder / NEUTRAL}: {error}") from error
+    skinning = skinning_matrix(graph.skin_indices, graph.skin_weights, num_nodes)
+    on_graph = fit_expressions(skinning, torch.from_numpy(deltas), torch.from_numpy(1.0 - regions["eyes"]))
+    template = FaceTemplate.from_arrays(
+        folder.resolve().name,
+        {
+            "vertices": vertices,
+            "triangles": neutral.triangles,
+            "uv": neutral.uv,
+            "colors": _colors(neutral, regions),
+            "region_names": np.array(list(regions)),
+            "regions": 255.0 * np.stack(list(regions.values())),
+            "expressions": deltas,
+            "expression_names": np.array(names),
+            "landmark_triangles": landmark_triangles,
+            "landmark_barycentrics": barycentrics,
+            "jaw_triangles": skin_only[jaw_triangles],
+            "jaw_barycentrics": jaw_barycentrics,
+            "node_vertices": graph.node_vertices.numpy(),
+            "skin_indices": graph.skin_indices.numpy(),
+            "skin_weights": graph.skin_weights.numpy(),
+            "expression_graph": on_graph.numpy(),
+        },
+    )
+    try:
+        for _ in range(level):
+            template = template.refined()
+    except ValueError as error:
+        raise ValueError(f"{folder / NEUTRAL}: {error}") from error
+    return template
+
+
+def _check_head(marks: NDArray[np.float64], label: str) -> None:
+    """Raises ValueError where the landmarks say that unit or axes are not what they should be."""
+    apart = float(np.linalg.norm(marks[45] - marks[36]))
+    if not EYES_APART[0] <= apart <= EYES_APART[1]:
+        raise ValueError(f"{label}: the outer eye corners are {apart:.3g} mm apart; name the files' unit: mm, cm or m")
+    left, up, out = marks[45] - marks[36], marks[17:27].mean(0) - marks[8], marks[30] - marks[[36, 45]].mean(0)
+    if min(left[0], up[1], out[2]) <= 0:
+        raise ValueError(f"{label}: export with +x to the subject's left, +y up and +z out of the face")
+
+
+def _read_expressions(folder: Path, neutral: Obj, scale: float) -> tuple[list[str], NDArray[np.float64]]:
+    files = sorted(file for file in folder.glob("*.obj") if file.name != NEUTRAL)
+    if not files:
+        raise ValueError(f"{folder} holds no expression; add at least one OBJ beside {NEUTRAL}")
+    deltas = []
+    for file in files:
+        moved = read_obj(file)
+        if len(moved.vertices) != len(neutral.vertices):
+            raise ValueError(f"{file} has {len(moved.vertices)} vertices, but {NEUTRAL} has {len(neutral.vertices)}")
+        if not np.array_equal(moved.triangles, neutral.triangles):
+            raise ValueError(f"{file} has other faces than {NEUTRAL}; export both with the same vertex order")
+        deltas.append((moved.vertices - neutral.vertices) * scale)
+    return [file.stem for file in files], np.stack(deltas)
+
+
+def _read_landmarks(path: Path, neutral: Obj) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    lines = [line.split("#")[0].split() for line in path.read_text().splitlines()]
+    rows = [row for row in lines if row]
+    if len(rows) != 68:
+        raise ValueError(f"{path} must hold 68 landmarks, not {len(rows)}")
+    triangle_of = np.full(len(neutral.vertices), -1)
+    triangle_of[neutral.triangles.ravel()] = np.repeat(np.arange(len(neutral.triangles)), 3)
+    triangles, barycentrics = np.zeros(68, np.int64), np.zeros((68, 3))
+    for k, row in enumerate(rows):
+        try:
+            numbers = [int(row[0]), *(float(x) for x in row[1:])]
+        except ValueError as error:
+            raise ValueError(f"{path}, landmark {k}: {error}") from error
+        index, weights = int(numbers[0]), np.array(numbers[1:])
+        if len(weights) == 0:
+            if not 0 <= index < len(neutral.vertices) or triangle_of[index] < 0:
+                raise ValueError(f"{path}, landmark {k}: no triangle of {NEUTRAL} has vertex {index}")
+            triangles[k] = triangle_of[index]
+            barycentrics[k] = neutral.triangles[triangles[k]] == index
+        elif len(weights) == 3 and 0 <= index < len(neutral.triangles):
+            if not abs(weights.sum() - 1.0) < 1e-3 or weights.min() < -1e-6:
+                raise ValueError(f"{path}, landmark {k}: barycentrics must not be negative and sum to 1")
+            triangles[k], barycentrics[k] = index, weights / weights.sum()
+        else:
+            raise ValueError(
+                f"{path}, landmark {k}: write `vertex` or `triangle b0 b1 b2`, triangle below {len(neutral.triangles)}"
+            )
+    return triangles, barycentrics
+
+
+def _guess_regions(
+    triangles: NDArray[np.int64], vertices: NDArray[np.float64], marks: NDArray[np.float64]
+) -> dict[str, NDArray[np.float64]]:
+    points, landmarks = torch.from_numpy(vertices).float(), torch.from_numpy(marks).float()
+    part = _parts(triangles, len(vertices))
+    skin = part == np.bincount(part).argmax()
+    eyes, bag = np.zeros(len(vertices)), np.zeros(len(vertices))
+    for label in np.setdiff1d(part, part[skin]):
+        center = vertices[part == label].mean(0)
+        gap = min(np.linalg.norm(center - marks[36:42].mean(0)), np.linalg.norm(center - marks[42:48].mean(0)))
+        (eyes if gap < EYE_REACH else bag)[part == label] = 1.0
+    width, depth = np.abs(marks[[0, 16], 0]).mean(), marks[[0, 16], 2].mean()
+    low = marks[[3, 13], 1].mean()
+    ears = (np.abs(vertices[:, 0]) > width + EAR_GAP) & (vertices[:, 2] < depth) & (vertices[:, 1] > low) & skin
+    surface, ear = torch.from_numpy(skin).float(), torch.from_numpy(ears).float()
+    neck = neck_mask(points, landmarks) * surface
+    masks = {
+        "skin": surface,
+        "lips": lip_mask(points, landmarks) * surface,
+        "brows": brow_mask(points, landmarks) * surface,
+        "lids": torch.zeros(len(points)),
+        "eyes": torch.from_numpy(eyes),
+        "iris": torch.zeros(len(points)),
+        "pupil": torch.zeros(len(points)),
+        "ears": ear,
+        "neck": neck,
+        "mouth_bag": torch.from_numpy(bag),
+        "face": face_mask(points, landmarks, surface, ear, neck),
+    }
+    return {name: mask.double().numpy() for name, mask in masks.items()}
+
+
+def _parts(triangles: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Label [V] of the connected part of each vertex, by spreading the smallest vertex id."""
+    edges = unique_edges(torch.from_numpy(triangles)).numpy()
+    label = np.arange(count)
+    while True:
+        lowest = np.minimum(label[edges[:, 0]], label[edges[:, 1]])
+        new = label.copy()
+        np.minimum.at(new, edges.ravel(order="F"), np.tile(lowest, 2))
+        new = new[new]  # jump to the label of the label: logarithmically few rounds
+        if (new == label).all():
+            return label
+        label = new
+
+
+def _colors(neutral: Obj, regions: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    if neutral.colors is not None:
+        if neutral.colors.min() < 0 or neutral.colors.max() > 1:
+            raise ValueError(f"{NEUTRAL}: vertex colours must lie in [0, 1]; divide 8-bit ones by 255")
+        return srgb_to_linear(torch.from_numpy(neutral.colors)).numpy()
+    colors = np.tile(SKIN_COLOR, (len(neutral.vertices), 1))
+    for name, color in (("eyes", EYE_COLOR), ("mouth_bag", MOUTH_COLOR)):
+        colors[regions[name] > 0.5] = color
+    return colors

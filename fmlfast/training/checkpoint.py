@@ -1,0 +1,76 @@
+"""The state of a training run in one safetensors file: model, optimisers and step, whole or not at all."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fmlfast.common.atomic import atomic_path
+
+Optimizers = dict[str, torch.optim.Optimizer]
+
+
+def save_state(
+    path: str | Path, model: nn.Module, optimizers: Optimizers, step: int, settings: dict[str, Any] | None = None
+) -> None:
+    """Writes what `load_state` needs to continue bit for bit after `step` steps of a run with `settings`, plain JSON.
+
+    Raises FloatingPointError, and leaves the file as it was, where a number is NaN or infinite: no run could go on.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for owner, optimizer in optimizers.items():
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"{owner}.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    if broken := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
+        raise FloatingPointError(f"{broken[0]} is not finite after {step} steps; {path} is left alone; lower the rates")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata={"step": str(step), "settings": json.dumps(settings)})
+
+
+def load_state(
+    path: str | Path, model: nn.Module, optimizers: Optimizers, settings: dict[str, Any] | None = None
+) -> int:
+    """Restores model and optimisers; returns how many steps were done.
+
+    Raises ValueError when there is nothing to continue, or the file belongs to another architecture or to other
+    settings.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist: this run has no checkpoint yet; start it without --resume")
+    try:
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            step, stored = int(file.metadata()["step"]), json.loads(file.metadata()["settings"])
+        if difference := _difference(stored, settings):
+            raise ValueError(f"{path} was made with {difference}; resume a run with the settings it was started with")
+        model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    except (SafetensorError, RuntimeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} cannot continue this run: {error}") from error
+    if unknown := {name.split(".")[0] for name in tensors} - {"model", *optimizers}:
+        raise ValueError(f"{path} cannot continue this run: nobody knows its {', '.join(unknown)}; start a new run")
+    for owner, optimizer in optimizers.items():
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith(f"{owner}."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+        for parameter, values in optimizer.state.items():  # fused Adam walks through memory in the parameter's order
+            for key, value in values.items():
+                if value.shape == parameter.shape:
+                    values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+    return step
+
+
+def _difference(stored: Any, given: Any, name: str = "") -> str:
+    """The first setting, by dotted name, that is not the same in both; empty where all are."""
+    if isinstance(stored, dict) and isinstance(given, dict):
+        found = (_difference(stored.get(key), given.get(key), f"{name}.{key}") for key in stored | given)
+        return next(filter(None, found), "")
+    return "" if stored == given else f"{name.strip('.') or 'settings'} {stored}, not {given}"

@@ -1,0 +1,41 @@
+"""What training clips say about people in general: of their shape before training, and of their codes after it."""
+
+from collections.abc import Iterator
+
+import torch
+
+from fmlfast.data.frames import Frames
+from fmlfast.data.loader import ClipDataset
+from fmlfast.model.fml import FML
+from fmlfast.model.landmark_fit import Sightings
+
+
+def fit_shape_prior(model: FML, clips: ClipDataset, most: int = 960) -> None:
+    """How people vary and what faces usually do, from the landmarks of clips, for the start of shape."""
+    model.learn_shape_prior([Sightings.of(frames) for frames in _some(clips, most)])
+
+
+@torch.no_grad()
+def fit_code_prior(model: FML, clips: ClipDataset, most: int = 512) -> None:
+    """Mean and square root of the covariance of the codes over training clips, for refinement's prior."""
+    model.eval()
+    codes = []
+    for frames in _some(clips, most):
+        seen = model.observe(frames.to(model.code_mean.device))
+        found = model.codes(seen)  # without light, which would be fitted for nothing
+        codes.append(torch.cat([found.identity[:, : model.config.identity_dim], found.reflectance], 1))
+    stacked = torch.cat(codes)
+    share = len(stacked) / (len(stacked) + 32)  # few clips hardly move what the model knew
+    mean = torch.lerp(model.code_mean, stacked.mean(0), share)
+    scatter = (stacked - mean).T @ (stacked - mean) / len(stacked)
+    values, vectors = torch.linalg.eigh(torch.lerp(model.code_factor.T @ model.code_factor, scatter, share))
+    spread = (values.clamp(min=0.0) + 2e-3 * values.max()).sqrt()
+    model.code_mean.copy_(mean)
+    model.code_factor.copy_(spread[:, None] * vectors.T)
+
+
+def _some(clips: ClipDataset, most: int, batch: int = 32) -> Iterator[Frames]:
+    """So many clips at most, drawn from all of them as neighbours often show one person, in batches."""
+    drawn = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0))[:most]
+    for some in drawn.split(batch):
+        yield Frames.from_clips([clips[i] for i in some.tolist()], clips.size)

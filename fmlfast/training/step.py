@@ -1,0 +1,144 @@
+"""One step of training: augmentation, codes, losses, gradients, and both optimisers."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.profiler import record_function
+
+from fmlfast.common.cuda_graphs import CudaGraphs
+from fmlfast.data.augment import AugmentConfig, Batch, augment
+from fmlfast.kernels.common.backend import choose_backend
+from fmlfast.losses import LossWeights, objective
+from fmlfast.model.codes import Codes
+from fmlfast.model.fml import FML
+from fmlfast.optim import LowRankAdam
+from fmlfast.training.distributed import World
+
+BETAS = (0.9, 0.99)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates at their highest."""
+
+    network: float = 1e-3
+    identity: float = 1e-2
+    reflectance: float = 2e-3
+
+
+@dataclass(frozen=True)
+class Phase:
+    """What a step of the schedule does."""
+
+    rate: float
+    """Factor of the learning rates."""
+    photometric: float
+    """Factor of the photometric term; 0 leaves it out."""
+    detach_geometry: bool
+    """Whether the photometric term leaves geometry alone."""
+
+
+class TrainingStep:
+    """Trains `model` by one batch a call; on a GPU, in one process and by kernels, a step is a replayed CUDA graph.
+
+    Adam updates network, bases on the graph and mean reflectance; LowRankAdam updates the reflectance basis from the
+    factors of its gradient, in the pass over the basis that also gives the codes' gradient.
+
+    Args:
+        model: on its device, in training mode.
+        weights: of the loss terms.
+        augmentation: of the batches.
+        rates: highest learning rates.
+        clip_gradient: largest norm of the gradients of the network, of the bases on the graph, and of mean and basis of
+            the reflectance.
+        lean_moments: keeps both moments of the reflectance basis in bfloat16, rounded at random.
+        graph: whether to record CUDA graphs.
+        world: the processes that train together, each with its share of every batch.
+    """
+
+    def __init__(
+        self,
+        model: FML,
+        weights: LossWeights,
+        augmentation: AugmentConfig,
+        rates: Rates,
+        clip_gradient: float,
+        lean_moments: bool,
+        graph: bool,
+        world: World,
+    ) -> None:
+        face, device = model.face, model.face.reflectance_mean.device
+        self.model, self.weights, self.augmentation, self.rates = model, weights, augmentation, rates
+        self.clip_gradient, self.world = clip_gradient, world
+        self.encoder = world.wrap(model.encoder)
+        groups = [list(model.encoder.parameters()), face.graph_bases, [face.reflectance_mean]]
+
+        def rate() -> Tensor:  # a graph reads it anew at each replay
+            return torch.zeros((), device=device)
+
+        parameters = [{"params": group, "lr": rate()} for group in groups]
+        self.adam = torch.optim.Adam(parameters, betas=BETAS, fused=True, capturable=device.type == "cuda")
+        moments = torch.bfloat16 if lean_moments else None
+        self.decoder = LowRankAdam(face.reflectance_basis, rate(), BETAS, moments=moments, backend=model.backend)
+        face.decoder = self.decoder
+        self.photometric = torch.zeros((), device=device)
+        # The torch backend picks vertices by their values, and so waits; a collective that fails in a graph hangs.
+        recorded = graph and world.size == 1 and choose_backend(model.backend, face.reflectance_mean) == "triton"
+        self.run = CudaGraphs(self._step, device) if recorded else self._step
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By name, for checkpoints."""
+        return {"adam": self.adam, "decoder": self.decoder}
+
+    def __call__(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
+        """One step with a batch on the model's device; returns each loss term's mean, valid until the next call."""
+        rates = (self.rates.network, self.rates.identity, self.rates.reflectance)
+        for group, rate in zip(self.adam.param_groups, rates, strict=True):
+            group["lr"].fill_(rate * phase.rate)
+        self.decoder.param_groups[0]["lr"].fill_(self.rates.reflectance * phase.rate)
+        self.photometric.fill_(phase.photometric)
+        return self.run(batch, phase.photometric > 0, phase.detach_geometry)
+
+    def _step(self, batch: Batch, photometric: bool, detach_geometry: bool) -> dict[str, Tensor]:
+        with record_function("fmlfast::augment"):
+            frames, noise, keep = augment(batch, self.augmentation)
+        with record_function("fmlfast::encode"):
+            codes = self.model.codes(self.model.observe(frames, noise, keep), self.encoder)
+        # Cut at the codes: the decoder's share of their gradient comes with its step, in one pass over the basis.
+        cut = Codes(**{k: v.detach().requires_grad_(k != "reflectance") for k, v in vars(codes).items()})
+        fit_light = self.model.config.light_fit
+        losses = objective(self.model, frames, cut, self.weights, float(photometric), detach_geometry, fit_light)
+        terms = {name: value.mean() for name, value in losses.items()}
+        if photometric:
+            terms["photometric"] = terms["photometric"] * self.photometric
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad()
+        with record_function("fmlfast::gradients"):
+            torch.stack(list(terms.values())).sum().backward()
+        with record_function("fmlfast::optimiser"):
+            face = self.model.face
+            self.world.average_gradients([*face.graph_bases, face.reflectance_mean])
+            if photometric:
+                self._step_decoder(cut.reflectance)
+        with record_function("fmlfast::gradients"):
+            ends = [(c, e.grad) for c, e in zip(vars(codes).values(), vars(cut).values(), strict=True)]
+            wanted = [(code, gradient) for code, gradient in ends if gradient is not None]
+            torch.autograd.backward([code for code, _ in wanted], [gradient for _, gradient in wanted])
+        with record_function("fmlfast::optimiser"):
+            for group in self.adam.param_groups[:2]:
+                torch.nn.utils.clip_grad_norm_(group["params"], self.clip_gradient)
+            self.adam.step()
+            with torch.no_grad():  # a cost that lets go of outliers lets colours drift where it never sees the truth
+                face.reflectance_mean.clamp_(0.0, 1.0)
+        return {name: value.detach() for name, value in terms.items()}
+
+    def _step_decoder(self, codes: Tensor) -> None:
+        """Steps the reflectance basis; `codes` [B, K] of this process get their gradient."""
+        self.world.gather_factors(self.decoder)
+        self.decoder.clip_grad_norm_(self.clip_gradient, [self.model.face.reflectance_mean])
+        gradient = self.decoder.step(codes_gradient=True)
+        assert gradient is not None
+        own = len(codes) * self.world.rank
+        codes.grad = gradient[own : own + len(codes)]

@@ -1,0 +1,1 @@
+"""Pictures of faces, errors and reconstructions."""

@@ -1,0 +1,139 @@
+"""Pictures of a reconstructed face at the resolution of its photo, with smooth edges."""
+
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fmlfast.camera import project
+from fmlfast.color import linear_to_srgb, srgb_to_linear
+from fmlfast.renderer import render, vertex_normals
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.regions import smoothstep
+from fmlfast.visualization.panels import PAPER, draw, tile
+
+SAMPLES = 3  # per pixel and axis
+TILE = 512  # pixels; bounds the memory of a render at any size of photo
+PANEL_SIZE = 480  # pixels, side of each picture in a panel
+MARGIN = 1.15  # of a panel's view around the face
+EDGE = 8.0  # mm over which a face fades
+HAIRLINE = 70.0, 105.0  # mm above the face's middle; brows are at 49
+
+
+def render_window(
+    vertices: Tensor,  # [V, 3]
+    triangles: Tensor,  # [T, 3]
+    colors: Tensor,  # [V, C]
+    K: Tensor,  # [3, 3]
+    left: int,
+    top: int,
+    width: int,
+    height: int,
+) -> Tensor:  # [height, width, C]
+    """Colours times coverage in part of an image, with 3 x 3 samples a pixel.
+
+    Args:
+        vertices: camera frame, mm.
+        colors: linear.
+        K: intrinsics of the whole image, pixels.
+        left, top, width, height: the part, pixels.
+    """
+    image = vertices.new_zeros(height, width, colors.shape[1])
+    for y in range(0, height, TILE):
+        for x in range(0, width, TILE):
+            rows, columns = min(TILE, height - y), min(TILE, width - x)
+            shifted = K.clone()
+            shifted[:2, 2] -= K.new_tensor([left + x, top + y])
+            camera = torch.eye(4)[None]
+            part = render(
+                vertices[None],
+                triangles,
+                colors[None].contiguous(),
+                camera,
+                shifted[None],
+                rows,
+                columns,
+                antialiased=False,
+                supersample=SAMPLES,
+            )
+            image[y : y + rows, x : x + columns] = part.image[0]
+    return image
+
+
+def face_opacity(template: FaceTemplate) -> Tensor:  # [V]
+    """What of a head to lay over a photo, 0..1: the face with eyes and mouth, fading towards hair, ears and neck."""
+    base = template.subdivision[0].shape[1] if template.subdivision else len(template.vertices)
+    points, skin, face = (
+        values[:base] for values in (template.vertices, template.regions["skin"], template.regions["face"])
+    )
+    beyond = points[(skin > 0.5) & (face < 0.5)]
+    inside = torch.cdist(points, beyond).amin(1) if len(beyond) else torch.full_like(skin, torch.inf)  # mm
+    opacity = smoothstep(inside, 0.0, EDGE) * (1 - smoothstep(points[:, 1], *HAIRLINE))
+    return template.subdivide(opacity[:, None])[:, 0]
+
+
+def overlay(
+    photo: np.ndarray,  # [H, W, 3]
+    vertices: Tensor,  # [V, 3]
+    triangles: Tensor,  # [T, 3]
+    colors: Tensor,  # [V, 3]
+    K: Tensor,  # [3, 3]
+    opacity: Tensor,  # [V]
+) -> np.ndarray:  # [H, W, 3]
+    """A mesh composited on its photo in linear light; photo and result uint8 sRGB, mesh as in `render_window`.
+
+    What is transparent shows the photo, and still hides what of the mesh is behind it.
+    """
+    left, top, right, bottom = _bounds(vertices, K)
+    left, top = max(left, 0), max(top, 0)
+    right, bottom = min(right, photo.shape[1]), min(bottom, photo.shape[0])
+    result = photo.copy()
+    if left >= right or top >= bottom:
+        return result
+    layers = torch.cat([colors * opacity[:, None], opacity[:, None]], 1)
+    window = render_window(vertices, triangles, layers, K, left, top, right - left, bottom - top)
+    behind = srgb_to_linear(torch.from_numpy(result[top:bottom, left:right]).float() / 255)
+    result[top:bottom, left:right] = _to_bytes(window[..., :3] + behind * (1 - window[..., 3:]))
+    return result
+
+
+def panel(
+    photo: np.ndarray,  # [H, W, 3]
+    vertices: Tensor,  # [V, 3]
+    triangles: Tensor,  # [T, 3]
+    shaded: Tensor,  # [V, 3]
+    reflectance: Tensor,  # [V, 3]
+    K: Tensor,  # [3, 3]
+    opacity: Tensor,  # [V] of the overlay
+) -> np.ndarray:  # uint8 sRGB
+    """Photo, overlay, geometry and reflectance of the square around the face, side by side under captions."""
+    left, top, right, bottom = _bounds(vertices, K)
+    side = math.ceil(max(right - left, bottom - top) * MARGIN)
+    x, y = (left + right - side) // 2, (top + bottom - side) // 2
+    view = Image.fromarray(photo).crop((x, y, x + side, y + side))
+    view = view.resize((PANEL_SIZE, PANEL_SIZE), Image.Resampling.LANCZOS)
+    K_view = K.clone()
+    K_view[:2, 2] -= K.new_tensor([x, y])
+    K_view[:2] *= PANEL_SIZE / side
+    normals = vertex_normals(vertices[None], triangles)[0]
+    fields = torch.cat([shaded * opacity[:, None], opacity[:, None], reflectance, normals], dim=-1)
+    drawn, coverage = draw(vertices[None], triangles, fields[None], K_view[None], PANEL_SIZE)
+    colors, shown, albedo, clay = drawn.split([3, 1, 3, 3], -1)
+    image = torch.from_numpy(np.array(view)).float()[None] / 255
+    paper = srgb_to_linear(torch.tensor(PAPER) / 255)
+    layers = ((colors, shown, srgb_to_linear(image)), (clay, coverage, paper), (albedo, coverage, paper))
+    cells = [image, *(linear_to_srgb(layer + behind * (1 - alpha)) for layer, alpha, behind in layers)]
+    return tile(torch.stack(cells, 1), ("photo", "overlay", "geometry", "reflectance"))
+
+
+def _bounds(vertices: Tensor, K: Tensor) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the projected mesh, whole pixels outwards."""
+    points = project(vertices[None], K[None])[0]
+    (left, top), (right, bottom) = points.amin(0).tolist(), points.amax(0).tolist()
+    return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)
+
+
+def _to_bytes(linear: Tensor) -> np.ndarray:
+    return (linear_to_srgb(linear) * 255).round().to(torch.uint8).numpy()

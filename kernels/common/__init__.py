@@ -1,0 +1,1 @@
+"""What several operations share: backends, checks, caches, gathers, fixed-point sums, projection."""

@@ -1,0 +1,92 @@
+"""Which pairs of pixels can lie at a silhouette: a quick look at all edges, so that `antialias` need not walk far.
+
+A walk over the mesh ends at edges whose two triangles lie on the same side of them, or that have one triangle only.
+They are few. Each is found from signs of areas, with a margin for rounding, and marks the pairs of pixels it may cross.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .cache import TensorCache
+from .topology import topology
+
+FLAT = 1e-5
+"""A triangle's area over that of its box: below, rounding may turn it over."""
+SLACK = 0.01
+"""Pixels; more than rounding moves a crossing."""
+
+_edges = TensorCache()
+
+
+class _Edges(NamedTuple):
+    """The edges of a mesh: once for each pair of triangles that share one, and once where there is no such pair."""
+
+    corners: Tensor  # [3, T] int32, vertices of the triangles
+    ends: Tensor  # [2, E] int32, vertices
+    sides: Tensor  # [2, E] int32, triangles; the same one twice where there is no pair
+    sense: Tensor  # [E] int8: 1 where both turn the same way round, -1 where they do not, 0 where there is no pair
+
+
+def pairs_at_outlines(
+    screen: Tensor,  # [2, F, V] columns and rows, NaN where a vertex cannot be seen
+    triangles: Tensor,  # [T, 3]
+    height: int,
+    width: int,
+) -> Tensor:  # [F, 2, H, W] bool
+    """All pairs of a pixel and its right ([:, 0]) or lower ([:, 1]) neighbour at which a walk may end, and some."""
+    _, frames, count = screen.shape
+    edges = _edges.get(triangles, count, lambda: _edges_of(triangles.detach(), count))
+    ends = [edges.ends[:, :0]]
+    for frame, planes in enumerate(screen.unbind(1)):
+        facing = _facing(planes, edges.corners)
+        here, behind = (facing.index_select(0, side) for side in edges.sides)
+        outline = (here * behind * edges.sense <= 0).nonzero().view(-1)
+        ends.append(edges.ends.index_select(1, outline) + frame * count)
+    ends = torch.cat(ends, 1)
+    (x0, x1), (y0, y1) = (plane.reshape(-1)[ends].aminmax(dim=0) for plane in screen)
+
+    # Steep edges cross pairs in a row, at the height of their centres; the others pairs in a column.
+    down = x1 - x0 >= y1 - y0
+    left = torch.where(down, x0 - 0.5, x0 - 2 - SLACK).ceil().clamp(min=0)
+    right = torch.where(down, x1 - 0.5, x1 + SLACK).floor().clamp(max=width - 1)
+    top = torch.where(down, y0 - 2 - SLACK, y0 - 0.5).ceil().clamp(min=0)
+    bottom = torch.where(down, y1 + SLACK, y1 - 0.5).floor().clamp(max=height - 1)
+    inside = ((left <= right) & (top <= bottom)).nonzero().view(-1)  # False for NaN
+    left, right, top, bottom = (bound.index_select(0, inside).long() for bound in (left, right, top, bottom))
+    picture = ends[0].index_select(0, inside) // count * 2 + down.index_select(0, inside)
+
+    # Boxes are given by their corners: sums along rows and columns fill them.
+    boxes = torch.zeros(frames, 2, height + 1, width + 1, dtype=torch.int32, device=screen.device)
+    for row, column, value in (
+        (top, left, 1),
+        (top, right + 1, -1),
+        (bottom + 1, left, -1),
+        (bottom + 1, right + 1, 1),
+    ):
+        at = (picture * (height + 1) + row) * (width + 1) + column
+        boxes.view(-1).index_add_(0, at, torch.full_like(at, value, dtype=torch.int32))
+    return boxes.cumsum(2, dtype=torch.int32).cumsum(3, dtype=torch.int32)[:, :, :-1, :-1] > 0
+
+
+def _facing(planes: Tensor, corners: Tensor) -> Tensor:  # [2, V], [3, T] -> [T] int8
+    """Which way round triangles turn on the screen, 1 or -1, and 0 where that cannot be told."""
+    (x0, x1, x2), (y0, y1, y2) = ([plane.index_select(0, corner) for corner in corners] for plane in planes)
+    x1, x2, y1, y2 = x1 - x0, x2 - x0, y1 - y0, y2 - y0
+    area = x1 * y2 - y1 * x2
+    unsure = FLAT * (x1.abs() + x2.abs()) * (y1.abs() + y2.abs())
+    return (area > unsure).to(torch.int8) - (area < -unsure).to(torch.int8)
+
+
+def _edges_of(triangles: Tensor, vertices: int) -> _Edges:
+    mesh = topology(triangles, vertices)
+    corners, neighbors = mesh.triangles.view(-1), mesh.neighbors.view(-1).long()
+    corner = torch.arange(len(neighbors), device=neighbors.device)
+    corner = corner[neighbors < corner]  # one of the two opposite an edge
+    behind = neighbors[corner]
+    alone = behind < 0
+    start, end, other = (corners[c - c % 3 + (c + k) % 3] for c, k in ((corner, 1), (corner, 2), (behind, 1)))
+    sense = torch.where(alone, 0, torch.where(other == end, 1, -1)).to(torch.int8)
+    sides = torch.stack([corner, torch.where(alone, corner, behind)]) // 3
+    return _Edges(mesh.triangles.T.contiguous(), torch.stack([start, end]), sides.int(), sense)

@@ -1,0 +1,84 @@
+"""Which triangles meet at a vertex and across an edge: what gathering kernels read instead of adding atomically."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from .cache import TensorCache
+
+_topologies = TensorCache()
+
+
+def grouped(
+    keys: Tensor,  # [N] int32 or int64, in [0, count)
+    count: int,
+) -> tuple[Tensor, Tensor]:  # [count + 1] int32, [N] int64
+    """Where each key stands: key k at order[start[k]] ... order[start[k + 1] - 1], in the order of the places."""
+    start = torch.nn.functional.pad(torch.bincount(keys, minlength=count).cumsum(0), (1, 0)).int()
+    return start, torch.sort(keys, stable=True).indices
+
+
+def topology(triangles: Tensor, vertices: int) -> "Topology":
+    """The adjacency of a mesh, made once for a tensor of triangles and anew after it was changed in place.
+
+    Args:
+        triangles: [T, 3] int32 or int64, checked by `check_triangles`.
+        vertices: number of vertices, more than the highest index.
+    """
+    return _topologies.get(triangles, vertices, lambda: Topology(triangles.detach().clone(), vertices))
+
+
+class Topology:
+    """Adjacency of a triangle mesh; every part is made when first asked for, in an order that never changes."""
+
+    def __init__(self, triangles: Tensor, vertices: int) -> None:
+        self.triangles = triangles.int()  # [T, 3]
+        self.vertices = vertices
+
+    @cached_property
+    def _corners(self) -> tuple[Tensor, Tensor]:
+        return grouped(self.triangles.T.flatten(), self.vertices)
+
+    @property
+    def ring_start(self) -> Tensor:
+        """[V + 1] int32: the corners at vertex v are ring_start[v] ... ring_start[v + 1] - 1 of `ring`."""
+        return self._corners[0]
+
+    @cached_property
+    def corners(self) -> Tensor:
+        """[3T] int32: the corners at each vertex after the other; corner k of triangle t is number k T + t."""
+        return self._corners[1].int()
+
+    @cached_property
+    def ring(self) -> Tensor:
+        """[3T, 2] int32: the other two corners of each triangle at a vertex, in the triangle's order after it.
+
+        Sorted by vertex, then by corner of the triangle, then by triangle.
+        """
+        others = torch.stack([self.triangles.roll(-1, 1).T.flatten(), self.triangles.roll(-2, 1).T.flatten()], 1)
+        return others[self._corners[1]].contiguous()
+
+    @cached_property
+    def neighbors(self) -> Tensor:
+        """[T, 3] int32: the corner 3t + k opposite the edge that triangle and neighbour share, in the neighbour.
+
+        Column k is for the edge opposite corner k. -1 at a border, and where more than two triangles share the edge.
+        """
+        t = self.triangles.long()
+        edges = torch.stack([t[:, [1, 2]], t[:, [2, 0]], t[:, [0, 1]]], 1)  # row k: the edge opposite corner k
+        edges = edges.view(-1, 2).sort(1).values
+        key = edges[:, 0] * self.vertices + edges[:, 1]
+        sorted_key, order = torch.sort(key, stable=True)
+        pad = torch.nn.functional.pad
+        same_next = pad(sorted_key[1:] == sorted_key[:-1], (0, 1))
+        same_last = pad(same_next[:-1], (1, 0))
+        run_next, run_last = pad(same_next[1:], (0, 1)), pad(same_last[:-1], (1, 0))
+        first = same_next & ~same_last & ~run_next  # of exactly two equal keys
+        second = same_last & ~same_next & ~run_last
+        partner = torch.full_like(order, -1)
+        partner[first] = order.roll(-1)[first]
+        partner[second] = order.roll(1)[second]
+        out = torch.empty_like(order)
+        out[order] = partner
+        return out.view(-1, 3).int()
