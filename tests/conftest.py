@@ -12,8 +12,8 @@ import torch
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import list_clips, read_clip
 from fmlfast.data.synthetic.generate import SyntheticConfig, generate
-from fmlfast.model.config import ModelConfig
 from fmlfast.model.fml import FML
+from tests.helpers.small_model import SMALL
 
 torch.set_num_threads(1)
 
@@ -50,19 +50,6 @@ def poisoned_memory() -> Iterator[None]:
 def small_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets the interpreter split work among programs as a GPU does, which costs it time."""
     monkeypatch.setattr("fmlfast.kernels.common.backend.INTERPRETER_LANES", 1)
-
-
-SMALL = ModelConfig(
-    level=0,
-    image_size=64,
-    input_size=32,
-    channels=(8, 16),
-    width=32,
-    identity_dim=6,
-    reflectance_dim=4,
-    complement_rank=10,
-    smooth_basis=True,
-)
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,13 @@ import importlib.util
 
 import pytest
 import torch
-from conftest import SMALL
 from torch import Tensor
 
 from fmlfast.data.frames import Frames
 from fmlfast.kernels.common.backend import Backend, choose_backend, lanes
 from fmlfast.losses import LossWeights, objective
 from fmlfast.model.fml import FML
+from tests.helpers.small_model import SMALL
 
 
 def step(frames: Frames, backend: Backend, device: str) -> tuple[Tensor, dict[str, Tensor]]:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from real_media import landmarker, real_media
 
 from fmlfast import cli
 from fmlfast.model import pretrained
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction import pipeline as reconstruction
+from tests.helpers.real_media import landmarker, real_media
 
 
 def fails(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> str:

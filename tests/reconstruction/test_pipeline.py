@@ -1,0 +1,357 @@
+import errno
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image, ImageOps
+
+import fmlfast
+from fmlfast.camera import project
+from fmlfast.color import linear_to_srgb
+from fmlfast.data.crop import assumed_K
+from fmlfast.data.face_detector import Face
+from fmlfast.model.fml import FML
+from fmlfast.reconstruction import pipeline as reconstruction
+from fmlfast.reconstruction.pipeline import Reconstruction, reconstruct
+from fmlfast.renderer import render
+from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.jaw_line import slide_landmarks
+from fmlfast.visualization.overlay import face_opacity, overlay
+from tests.helpers.real_media import landmarker, real_media
+
+trimesh = pytest.importorskip("trimesh")
+
+PLACES = {"left": (230, 310, 60.0, 0.15), "right": (281, 201, -40.0, -0.2)}  # height, width, mm to the right, roll
+
+
+def photograph(
+    height: int, width: int, right: float, roll: float, focal: float = 1.0, bearing: float = 0.0
+) -> tuple[np.ndarray, Face]:
+    """A render of the mean face somewhere in a photo, and what a perfect detector says of it.
+
+    `focal` times the usual focal length, from as much farther away; `bearing` turns the head, radians.
+    """
+    template = FaceTemplate.default(0)
+    turn = rotation_from_axis_angle(torch.tensor([0.0, bearing, 0.0]))
+    rotation = rotation_about_view(torch.tensor([roll]))[0] @ torch.tensor(FRONTAL) @ turn
+    K = torch.from_numpy(assumed_K(width, height)).float()
+    K[[0, 1], [0, 1]] *= focal
+    viewmat = torch.eye(4)
+    viewmat[:3, :3], viewmat[:3, 3] = rotation, torch.tensor([right, 15.0, 520.0 * focal])
+    shaded = template.colors * (0.55 + 0.1 * template.vertices[:, 2:] / 80)
+    picture = render(
+        template.vertices[None], template.triangles, shaded[None], viewmat[None], K[None], height, width,
+        torch.tensor([0.1, 0.2, 0.3]),
+    )  # fmt: skip
+    camera = (template.vertices @ rotation.T + viewmat[:3, 3])[None]
+    landmarks = project(slide_landmarks(camera, K[None], template), K[None])[0].numpy()
+    (x0, y0), (x1, y1) = landmarks.min(0), landmarks.max(0)
+    confidence = np.ones(68, np.float32)
+    face = Face(landmarks, confidence, (float(x0), float(y0), float(x1), float(y1)), rotation.numpy(), 0.0)
+    return (linear_to_srgb(picture.image[0]) * 255).round().byte().numpy(), face
+
+
+class FakeDetector:
+    """Finds the faces it was told of, by the size of the photo."""
+
+    faces: dict[tuple[int, int], list[Face]] = {}
+
+    def __enter__(self) -> "FakeDetector":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def detect(self, image: np.ndarray) -> list[Face]:
+        return self.faces.get((image.shape[0], image.shape[1]), [])
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
+    """Two photos of the mean face, left.png and right.png, and a detector that knows them."""
+    faces, paths = {}, {}
+    for name, place in PLACES.items():
+        image, face = photograph(*place)
+        paths[name] = tmp_path / f"{name}.png"
+        Image.fromarray(image).save(paths[name])
+        faces[place[:2]] = [face]
+    monkeypatch.setattr(FakeDetector, "faces", faces)
+    monkeypatch.setattr(reconstruction, "FaceDetector", FakeDetector)
+    return paths
+
+
+@pytest.fixture
+def run(tmp_path: Path, model: FML) -> Path:
+    """A run folder with the small untrained model."""
+    model.save(tmp_path / "run")
+    return tmp_path / "run"
+
+
+def projected_landmarks(result: Reconstruction) -> torch.Tensor:
+    return project(result.template.landmarks(result.camera_vertices), torch.from_numpy(result.Ks))
+
+
+def test_several_photos_share_one_identity_and_sit_on_their_faces(photos, run):
+    result = fmlfast.reconstruct([photos["left"], str(photos["right"])], run, refine=10)
+    vertices = len(FaceTemplate.default(2).vertices)
+    assert result.names == ("left", "right")
+    assert result.neutral.shape == result.reflectance.shape == (vertices, 3)
+    assert result.vertices.shape == result.camera_vertices.shape == result.shaded.shape == (2, vertices, 3)
+    assert result.codes.identity.shape[0] == 1 and result.codes.rotation.shape[:2] == (1, 2)
+    error = (projected_landmarks(result) - torch.from_numpy(result.landmarks)).norm(dim=-1)[:, 17:]
+    size = np.ptp(result.landmarks, axis=1).max(-1)
+    assert (error.mean(1).numpy() < 0.03 * size).all()  # in the photos' pixels: crop and camera are undone
+    expected = result.vertices @ result.codes.rotation[0].mT + result.codes.translation[0, :, None]
+    torch.testing.assert_close(result.camera_vertices, expected, atol=1e-2, rtol=0)
+
+
+def test_refinement_brings_the_overlay_closer_to_the_photo(photos, run):
+    photo = np.asarray(Image.open(photos["left"])).astype(float)
+    errors = []
+    for steps in (0, 40):
+        shown = reconstruct([photos["left"]], run, refine=steps).overlay(0)
+        covered = (shown != photo).any(-1)
+        errors.append(np.abs(shown - photo)[covered].mean())
+    assert errors[1] < 0.95 * errors[0]  # the start fits a mean face well already
+
+
+@pytest.mark.parametrize("focal", [0.65, 1.5])
+def test_the_focal_length_is_estimated_or_read(photos, run, tmp_path, monkeypatch, focal):
+    """Two pictures of one camera share its focal length; that of another size has its own; EXIF data is believed."""
+    places = {(240, 320): (0.0, 0.0, focal, 0.4), (320, 240): (10.0, 0.1, focal, -0.3), (250, 250): (0.0, 0.0)}
+    pictures, faces = [], {}
+    for size, place in places.items():
+        picture, face = photograph(*size, *place)
+        pictures.append(picture)
+        faces[size] = [face]
+    monkeypatch.setattr(FakeDetector, "faces", faces)
+    result = reconstruct(pictures, run, refine=1)
+    factors = result.Ks[:, 0, 0] / [1.2 * 320, 1.2 * 320, 1.2 * 250]
+    assert result.focal_sources == ("estimated",) * 3
+    assert factors[0] == factors[1] == pytest.approx(focal, rel=0.2)
+    assert factors[2] == pytest.approx(1.0, rel=0.2)
+    np.testing.assert_array_equal(result.Ks[:, 1, 1], result.Ks[:, 0, 0])
+    np.testing.assert_array_equal(result.Ks[:, :2, 2], [[160, 120], [120, 160], [125, 125]])
+    network = reconstruct(pictures, run, refine=0)
+    assert network.focal_sources == ("assumed",) * 3
+    np.testing.assert_allclose(network.Ks[:, 0, 0], [1.2 * 320, 1.2 * 320, 1.2 * 250])
+
+    exif = Image.Exif()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.FocalLengthIn35mmFilm] = 28
+    Image.fromarray(pictures[0]).save(tmp_path / "told.jpg", quality=97, exif=exif)
+    told = reconstruct([tmp_path / "told.jpg", pictures[1]], run, refine=1)
+    assert told.focal_sources == ("exif", "estimated")
+    assert told.Ks[0, 0, 0] == pytest.approx(28 * 400 / np.hypot(36, 24))
+    assert told.Ks[1, 0, 0] / (1.2 * 320) == pytest.approx(focal, rel=0.3)
+    stored = json.loads(json.dumps(told.parameters()))["photos"]
+    assert [photo["focal_source"] for photo in stored] == ["exif", "estimated"]
+    np.testing.assert_allclose([photo["K"] for photo in stored], told.Ks, rtol=1e-6)
+
+
+def test_arrays_and_files_give_the_same(photos, run):
+    image = np.asarray(Image.open(photos["right"]))
+    from_array, from_file = reconstruct(image, run, refine=2), reconstruct(str(photos["right"]), run, refine=2)
+    assert from_array.names == ("image-0",)
+    torch.testing.assert_close(from_array.camera_vertices, from_file.camera_vertices, atol=1e-3, rtol=0)
+
+
+def test_equal_file_names_are_numbered(photos, run, tmp_path):
+    (tmp_path / "b").mkdir()
+    copy = tmp_path / "b" / "left.jpg"
+    Image.open(photos["left"]).save(copy, quality=95)
+    assert reconstruct([photos["left"], copy], run, refine=0).names == ("left", "left-2")
+
+
+def test_saved_folder_reads_back(photos, run, tmp_path):
+    result = reconstruct([photos["left"], photos["right"]], run, refine=1)
+    out = tmp_path / "some" / "out"
+    result.save(out)
+    meshes = {f"{name}.{suffix}" for name in ("neutral", "mesh-left", "mesh-right") for suffix in ("obj", "ply", "glb")}
+    pictures = {f"{kind}-{name}.png" for kind in ("overlay", "panel") for name in PLACES}
+    assert {path.name for path in out.iterdir()} == meshes | pictures | {"parameters.json"}
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+    stored = json.loads((out / "parameters.json").read_text())
+    assert stored["template"]["fingerprint"] == result.template.fingerprint
+    assert stored["fmlfast"] == fmlfast.__version__
+    assert stored["model"] == hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+    np.testing.assert_array_equal(np.float32(stored["identity"]), result.codes.identity[0].numpy())
+    for i, entry in enumerate(stored["photos"]):
+        photo = Image.open(photos[entry["name"]])
+        assert photo.size == (entry["width"], entry["height"])
+        assert Image.open(out / f"overlay-{entry['name']}.png").size == photo.size
+        assert set(entry["expression"]) == set(result.template.expression_names)
+        # What the JSON says about camera and pose puts the exported mesh onto the photo.
+        mesh = trimesh.load(out / f"mesh-{entry['name']}.obj", process=False, maintain_order=True)
+        camera = np.asarray(mesh.vertices) @ np.array(entry["R"]).T + np.array(entry["t"])
+        pixels = camera @ np.array(entry["K"]).T
+        expected = project(result.camera_vertices[i : i + 1], torch.from_numpy(result.Ks[i : i + 1]))[0]
+        np.testing.assert_allclose(pixels[:, :2] / pixels[:, 2:], expected, atol=0.02)
+    for suffix in ("ply", "obj"):
+        neutral = trimesh.load(out / f"neutral.{suffix}", process=False, maintain_order=True)
+        np.testing.assert_array_equal(neutral.vertices.astype(np.float32), result.neutral.numpy())
+        expected = 255 * linear_to_srgb(result.reflectance).numpy()
+        np.testing.assert_allclose(neutral.visual.vertex_colors[:, :3], expected, atol=1)
+
+
+def test_a_photo_means_the_same_however_it_is_stored(run, tmp_path):
+    """With the real detector: RGBA, 16-bit grey and EXIF-rotated copies of a photo give the face at the same place."""
+    landmarker()
+    photo = Image.open(real_media() / "single_face.jpg").convert("RGB")
+    grey = np.asarray(photo.convert("L"))
+    photo.save(tmp_path / "plain.png")
+    photo.convert("RGBA").save(tmp_path / "rgba.png")
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "sixteen.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", quality=97, exif=exif)
+    assert ImageOps.exif_transpose(Image.open(tmp_path / "turned.jpg")).size == photo.size
+    names = ("plain.png", "rgba.png", "grey.png", "sixteen.png", "turned.jpg")
+    results = [reconstruct([tmp_path / name], run, refine=0) for name in names]
+    size = np.ptp(results[0].landmarks[0], axis=0).max()
+    for result in results:
+        assert result.photos[0].shape == (photo.height, photo.width, 3)
+        difference = np.linalg.norm(result.landmarks - results[0].landmarks, axis=-1)
+        assert difference.mean() < 0.02 * size
+    np.testing.assert_array_equal(results[1].landmarks, results[0].landmarks)
+    np.testing.assert_array_equal(results[3].landmarks, results[2].landmarks)
+
+
+def test_overlay_covers_the_face_and_spares_the_rest(monkeypatch):
+    monkeypatch.setattr("fmlfast.visualization.overlay.TILE", 57)  # pixels: several tiles, the last ones cut
+    template = FaceTemplate.default(0)
+    photo = np.random.default_rng(5).integers(0, 256, (301, 333, 3), dtype=np.uint8)
+    camera = template.vertices @ torch.tensor(FRONTAL).T + torch.tensor([30.0, -10.0, 420.0])
+    K = torch.from_numpy(assumed_K(333, 301)).float()
+    green = torch.tensor([0.0, 1.0, 0.0]).repeat(len(camera), 1)
+    result = overlay(photo, camera, template.triangles, green, K, torch.ones(len(camera)))
+    options = {"antialiased": False, "supersample": 3}
+    mask = render(camera[None], template.triangles, green[None], torch.eye(4)[None], K[None], 301, 333, **options).mask[
+        0
+    ]
+    assert 0.1 < float((mask == 1).float().mean()) < 0.9
+    np.testing.assert_array_equal(result[mask == 0], photo[mask == 0])
+    assert (result[mask == 1] == (0, 255, 0)).all()
+    edge = (mask > 0) & (mask < 1)
+    share = mask[edge][:, None].numpy()
+    behind = ((photo[edge] / 255 + 0.055) / 1.055) ** 2.4  # near enough to sRGB above the darkest values
+    expected = share * [0, 1, 0] + (1 - share) * behind
+    shown = ((result[edge] / 255 + 0.055) / 1.055) ** 2.4
+    assert np.abs(shown - expected).max() < 0.02
+
+
+def test_overlay_shows_the_face_and_no_more_of_the_head():
+    template = FaceTemplate.default(0)
+    opacity = face_opacity(template)
+    assert opacity.min() == 0 and opacity.max() == 1
+    fine = face_opacity(FaceTemplate.default(1))
+    assert (fine[: len(opacity)] - opacity).abs().mean() < 0.02
+    assert ((fine > 0.1) & (fine < 0.9)).float().mean() > 0.02  # a soft edge
+    for name in ("eyes", "lips", "mouth_bag", "brows", "lids"):
+        assert opacity[template.regions[name] > 0.9].min() > 0.9, name
+    for name in ("ears", "neck"):
+        assert opacity[template.regions[name] > 0.9].max() < 0.1, name
+    assert opacity[template.vertices[:, 1] > 105].max() == 0  # the skull, where hair is
+
+    photo = np.random.default_rng(5).integers(0, 256, (301, 333, 3), dtype=np.uint8)
+    camera = template.vertices @ torch.tensor(FRONTAL).T + torch.tensor([30.0, -10.0, 420.0])
+    K = torch.from_numpy(assumed_K(333, 301)).float()
+    green = torch.tensor([0.0, 1.0, 0.0]).repeat(len(camera), 1)
+    result = overlay(photo, camera, template.triangles, green, K, opacity)
+    x, y = project(template.landmarks(camera)[None], K[None])[0, 30].int().tolist()
+    assert result[y, x].tolist() == [0, 255, 0]
+    crown = project(camera[None], K[None])[0, template.vertices[:, 1].argmax()]
+    x, y = crown.int().tolist()
+    np.testing.assert_array_equal(result[y : y + 5, x], photo[y : y + 5, x])
+
+
+def test_overlay_of_a_face_that_leaves_the_photo():
+    template = FaceTemplate.default(0)
+    photo = np.full((90, 120, 3), 200, np.uint8)
+    K = torch.from_numpy(assumed_K(120, 90)).float()
+    for shift, changed in ((150.0, True), (5000.0, False)):
+        camera = template.vertices @ torch.tensor(FRONTAL).T + torch.tensor([shift, 0.0, 500.0])
+        result = overlay(photo, camera, template.triangles, torch.zeros_like(camera), K, torch.ones(len(camera)))
+        assert (result != photo).any() == changed
+        assert (result[:, 0] == photo[:, 0]).all()
+
+
+def test_a_crowd_is_listed_and_one_is_chosen(photos, run, monkeypatch):
+    _, face = photograph(*PLACES["left"])
+    crowd = []
+    for shift in (35, -70, 0):  # not in order
+        moved = face.landmarks + np.array([shift, 0], np.float32)
+        box = (face.box[0] + shift, face.box[1], face.box[2] + shift, face.box[3])
+        crowd.append(Face(moved, face.confidence, box, face.rotation, 0.0))
+    monkeypatch.setitem(FakeDetector.faces, PLACES["left"][:2], crowd)
+    with pytest.raises(ValueError, match="left.png: 3 faces; choose with --face N") as caught:
+        reconstruct([photos["left"]], run)
+    listed = [f"{i} at x {crowd[j].box[0]:.0f}-{crowd[j].box[2]:.0f}" for i, j in enumerate((1, 2, 0))]
+    assert [str(caught.value).index(item) for item in listed] == sorted(
+        str(caught.value).index(item) for item in listed
+    )
+    for number in (3, -1):
+        with pytest.raises(ValueError, match=f"no face {number}; choose"):
+            reconstruct([photos["left"]], run, face=number)
+    chosen = reconstruct([photos["left"]], run, face=2, refine=0)
+    np.testing.assert_array_equal(chosen.landmarks[0], crowd[0].landmarks)
+    # Among several photos the number is for those with a crowd.
+    joint = reconstruct([photos["left"], photos["right"]], run, face=2, refine=0)
+    np.testing.assert_array_equal(joint.landmarks[0], crowd[0].landmarks)
+    with pytest.raises(ValueError, match="no face 1"):
+        reconstruct([photos["right"]], run, face=1)
+
+
+def test_bad_input_is_one_clear_error(photos, run, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (100, 101, 3), dtype=np.uint8)
+    with pytest.raises(ValueError, match="image 0: no face found"):
+        reconstruct([noise], run)
+    with pytest.raises(ValueError, match="no images given"):
+        reconstruct([], run)
+    with pytest.raises(ValueError, match="image 1: an image array must be uint8"):
+        reconstruct([noise, noise / 255.0], run)
+    with pytest.raises(ValueError, match="image 0 must be a path or a uint8 array .* not Tensor"):
+        reconstruct([torch.zeros(3, 50, 50)], run)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="16x16 pixels is too small"):
+        reconstruct([noise[:16, :16]], run)
+    with pytest.raises(FileNotFoundError, match="absent.png"):
+        reconstruct([tmp_path / "absent.png"], run)
+    with pytest.raises(ValueError, match="is not a finished run"):
+        reconstruct([photos["left"]], tmp_path / "no-run")
+    config = json.loads((run / "config.json").read_text())
+    config["template"]["fingerprint"] = "0123456789abcdef"
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="0123456789abcdef"):
+        reconstruct([photos["left"]], run)
+
+
+def test_save_leaves_nothing_when_the_disk_is_full(photos, run, tmp_path, monkeypatch):
+    result = reconstruct([photos["left"]], run, refine=0)
+    before = sorted(tmp_path.iterdir())
+    written = []
+
+    def full(path: Path, *arguments: object) -> None:
+        written.append(path)
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        path.write_bytes(b"mesh")
+
+    monkeypatch.setattr(reconstruction, "write_mesh", full)
+    with pytest.raises(OSError, match="No space left"):
+        result.save(tmp_path / "out")
+    assert len(written) == 3 and sorted(tmp_path.iterdir()) == before
+
+
+def test_save_refuses_what_exists(photos, run, tmp_path):
+    result = reconstruct([photos["left"]], run, refine=0)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    for name in ("file", "folder"):
+        with pytest.raises(FileExistsError, match=f"{name} exists; remove it or choose another"):
+            result.save(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "mine" and list((tmp_path / "folder").iterdir()) == []

@@ -1,0 +1,129 @@
+"""A training step on a GPU never waits for it: no value is read back, and nothing is made from numbers of the host.
+
+It runs here on the CPU as it would there: tensors claim to be on a GPU, and kernels do nothing.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import triton.runtime.interpreter
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from fmlfast.common.tensors import constant
+from fmlfast.data.augment import AugmentConfig, Batch
+from fmlfast.data.loader import ClipDataset, training_batches
+from fmlfast.kernels.common.cache import TensorCache
+from fmlfast.losses import LossWeights
+from fmlfast.model.config import ModelConfig
+from fmlfast.model.fml import FML
+from fmlfast.training.distributed import World
+from fmlfast.training.step import Phase, Rates, TrainingStep
+from tests.helpers.small_model import SMALL
+
+READS = {"_local_scalar_dense", "is_nonzero", "equal", "_linalg_check_errors"}
+COUNTS = {"nonzero", "masked_select", "bincount", "_unique2", "unique_dim", "unique_consecutive"}
+COUNTED = {"repeat_interleave.Tensor", "repeat_interleave.self_Tensor"}
+MASKED = {"index", "index_put", "index_put_", "_index_put_impl_"}
+UPLOADS = [(torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (Tensor, "new_tensor")]
+DOWNLOADS = [(Tensor, "cpu"), (Tensor, "numpy"), (Tensor, "tolist")]
+PHASES = [Phase(1.0, 0.5, False), Phase(1.0, 1.0, True), Phase(1.0, 0.0, True)]
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails at an operation whose values, or whose size, the host would have to wait for on a GPU."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        name, overload = func.overloadpacket.__name__, str(func).removeprefix("aten.")
+        assert name not in READS | COUNTS and overload not in COUNTED, f"{overload} waits for a GPU"
+        if name in MASKED:
+            assert not any(i is not None and i.dtype == torch.bool for i in args[1]), "a mask waits to be counted"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: True), raising=False)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(triton.runtime.interpreter.GridExecutor, "__call__", lambda *args, **kwargs: None)
+
+
+@pytest.fixture
+def no_copies(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes copies between host and device fail from its call on."""
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a copy between host and device waits for a GPU")
+
+    def start() -> None:
+        for owner, name in UPLOADS + DOWNLOADS:
+            monkeypatch.setattr(owner, name, refuse)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def batch(synthetic_folder: Path) -> Batch:
+    clips = ClipDataset(synthetic_folder, "train", SMALL.image_size, 10**9)
+    return next(iter(training_batches(clips, batch=3, frames=4, steps=1, seed=1)))
+
+
+CONFIGS = {
+    "default": SMALL,
+    "backface": replace(SMALL, visibility="backface", signed_expressions=True),
+    "aligned": replace(SMALL, landmark_input=False, pose_init=False, shape_init=False),
+    "plain": replace(SMALL, aligned_crop=False, landmark_input=False, pose_init=False, shape_init=False),
+    "residual": replace(SMALL, residual_expressions=5),
+}
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_a_step_waits_for_nothing(
+    batch: Batch, config: ModelConfig, no_copies: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    model, whole = FML(config).train(), AugmentConfig(roll=0.1, scale=0.1, shift=0.1)
+    step = TrainingStep(model, LossWeights(), whole, Rates(), 1.0, True, False, World.start("cpu"))
+    for phase in PHASES:
+        step(batch, phase)  # makes what is made once
+    uploads, made = constant.cache_info().misses, []
+    get = TensorCache.get
+
+    def watched(cache: TensorCache, tensor: Tensor, key: Any, make: Callable[[], Any]) -> Any:
+        return get(cache, tensor, key, lambda: (made.append(key), make())[1])
+
+    monkeypatch.setattr(TensorCache, "get", watched)
+    no_copies()
+    with NoWaiting():
+        for phase in PHASES:
+            step(batch, phase)
+    assert constant.cache_info().misses == uploads and not made
+
+
+WAITING: dict[str, Callable[[Tensor], object]] = {
+    "item": lambda x: x.sum().item(),
+    "if": lambda x: bool(x.sum() > 0),
+    "list": lambda x: x.tolist(),
+    "mask": lambda x: x[x > 0],
+    "masked assignment": lambda x: x.__setitem__(x > 0, torch.ones(1)),
+    "nonzero": lambda x: x.nonzero(),
+    "repeat": lambda x: x.repeat_interleave(torch.arange(3)),
+    "equal": lambda x: torch.equal(x, x),
+    "solve": lambda x: torch.linalg.solve(torch.eye(3), x),
+    "upload": lambda x: torch.tensor([1.0]),
+    "download": lambda x: x.cpu(),
+}
+
+
+@pytest.mark.parametrize("wait", WAITING.values(), ids=WAITING)
+def test_what_waits_is_noticed(wait: Callable[[Tensor], object], no_copies: Callable[[], None]) -> None:
+    x = torch.arange(3.0) - 1
+    no_copies()
+    with NoWaiting(), pytest.raises(AssertionError, match=r"wait"):
+        wait(x)
