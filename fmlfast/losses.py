@@ -21,8 +21,6 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.encoder import masked_mean
 from fmlfast.model.fml import FML
 from fmlfast.model.lighting import light_from_image
-from fmlfast.model.vertex_weights import visible_weights
-from fmlfast.template.jaw_line import slide_landmarks
 
 
 def landmark_loss(
@@ -112,7 +110,7 @@ def objective(
         # On their own few vertices: gradients of landmarks need not be carried by the whole mesh.
         around = model.face.geometry(displacements, *pose, model.landmark_mesh, residual).flatten(0, 1)
         landmarks = landmark_loss(
-            project(slide_landmarks(around, Ks, model.landmark_mesh)[:, ids], Ks),
+            project(model.landmark_mesh.slide_landmarks(around, Ks)[:, ids], Ks),
             frames.landmarks[:, :, ids].flatten(0, 1),
             frames.confidence[:, :, ids].flatten(0, 1),
             size,
@@ -139,7 +137,7 @@ def objective(
 
         def seen(normals: Tensor) -> Tensor:
             with record_function("fmlfast::visibility"), torch.no_grad():
-                visible = visible_weights(model, camera.detach(), normals.detach(), Ks, size)
+                visible = model.vertex_weights(camera.detach(), normals.detach(), Ks, size)
                 return visible * frames.mask.flatten()[:, None]
 
         if fit_light:

@@ -13,7 +13,6 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.fml import FML
 from fmlfast.model.landmark_pose import fit_pose
 from fmlfast.model.lighting import light_from_image
-from fmlfast.model.vertex_weights import visible_weights
 from fmlfast.reconstruction.refinement import refine
 from fmlfast.renderer import vertex_normals
 from fmlfast.template.face_template import FaceTemplate
@@ -79,7 +78,7 @@ def mean_face(model: FML, frames: Frames, template: FaceTemplate) -> Estimate:
     reflectance = model.face.mean_reflectance.repeat(count, 1, 1)
     normals = vertex_normals(surface, own.triangles.to(device), model.backend)
     Ks = frames.Ks[mask]
-    visible = visible_weights(model, surface, normals, Ks, frames.images.shape[-1])
+    visible = model.vertex_weights(surface, normals, Ks, frames.images.shape[-1])
     sh = light_from_image(frames.linear[mask], surface, Ks, reflectance, normals, visible)
     neutral, posed = mean.repeat(len(mask), 1, 1), mean.repeat(count, 1, 1)
     return Estimate(neutral, posed, rotation, translation, surface, reflectance, sh)

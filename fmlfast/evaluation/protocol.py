@@ -20,7 +20,6 @@ from fmlfast.evaluation.table import Tally, rounded, row_name
 from fmlfast.model.fml import FML
 from fmlfast.renderer import interpolate, rasterize, shade_vertices, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.template.jaw_line import slide_landmarks
 from fmlfast.visualization.panels import error_map, save_image
 
 Contenders = Callable[[FML, Frames, FaceTemplate, int, int], Iterable[tuple[str, Estimate]]]
@@ -278,7 +277,7 @@ def _errors(
 def _landmarks(estimate: Estimate, Ks: Tensor, template: FaceTemplate) -> Tensor:
     """Projected landmarks [F,68,2], the jaw line on the silhouette, as detectors place it."""
     camera = (estimate.posed @ estimate.rotation.mT + estimate.translation[:, None]).cpu()
-    return project(slide_landmarks(camera, Ks, template), Ks)
+    return project(template.slide_landmarks(camera, Ks), Ks)
 
 
 def _photometric(estimate: Estimate, target: _Target, own: FaceTemplate) -> Tensor:

@@ -22,7 +22,6 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
 from fmlfast.model.landmark_pose import fit_pose
-from fmlfast.model.lighting import fitted_light
 from fmlfast.reconstruction.refinement import refine
 from fmlfast.rotation import rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
@@ -249,7 +248,7 @@ def fit_frames(
         schedule.step()
         if not model.config.signed_expressions:
             expression.clamp_(min=0.0)
-    return fitted_light(model, frames, current().map(torch.detach))
+    return model.fit_light(frames, current().map(torch.detach))
 
 
 def _held_out(frames: dict[str, dict[str, Tensor]], people: list[str], refs: list[ClipRef]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,14 +17,16 @@ from fmlfast.common.tensors import constant, exact
 from fmlfast.data.frames import Frames
 from fmlfast.ibug68 import LANDMARKS_66
 from fmlfast.kernels.common.backend import Backend
+from fmlfast.kernels.normals import vertex_normals
 from fmlfast.model.codes import Codes
 from fmlfast.model.config import ModelConfig, load_template
 from fmlfast.model.encoder import Encoder
 from fmlfast.model.face_model import FaceModel
 from fmlfast.model.landmark_fit import ShapeFit, ShapeStart, Sightings
 from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, Alignment, align_to_front, fit_pose, to_rays
-from fmlfast.model.lighting import fitted_light
+from fmlfast.model.lighting import light_from_image
 from fmlfast.model.shape_prior import learn_shape_prior
+from fmlfast.model.vertex_weights import vertex_weights
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
 
@@ -130,7 +132,7 @@ class FML(nn.Module):
     def encode(self, frames: Frames) -> Codes:
         """Codes of the subjects in `frames`."""
         codes = self.codes(self.observe(frames))
-        return fitted_light(self, frames, codes) if self.config.light_fit else codes
+        return self.fit_light(frames, codes) if self.config.light_fit else codes
 
     @exact
     @torch.no_grad()
@@ -165,6 +167,25 @@ class FML(nn.Module):
         """Codes from what the network sees; `encoder` may be a data-parallel wrapper of the model's."""
         codes, raw = (encoder or self.encoder)(seen.inputs, seen.mask, seen.side, seen.shown)
         return self._codes(codes, raw, seen.Ks, seen.size, seen.alignment, seen.start)
+
+    def vertex_weights(
+        self,
+        camera: Tensor,  # [F, V, 3] mm
+        normals: Tensor,  # [F, V, 3]
+        Ks: Tensor,  # [F, 3, 3] px
+        size: int,  # px, side of the image
+    ) -> Tensor:  # [F, V]
+        """How much the photometric term counts each vertex: its region's weight where it is visible, 0 else."""
+        return vertex_weights(self.template, camera, normals, Ks, size, self.config.visibility, self.backend)
+
+    @torch.no_grad()
+    def fit_light(self, frames: Frames, codes: Codes) -> Codes:
+        """The same codes with the light that explains `frames` best, by robust least squares."""
+        camera, Ks = self.camera_vertices(codes).flatten(0, 1), frames.Ks.flatten(0, 1)
+        normals = vertex_normals(camera, self.template.triangles, self.backend)
+        visible = self.vertex_weights(camera, normals, Ks, frames.images.shape[-1])
+        sh = light_from_image(frames.linear.flatten(0, 1), camera, Ks, self.reflectance(codes), normals, visible)
+        return replace(codes, sh=sh.view_as(codes.sh))
 
     def displacements(self, codes: Codes) -> Tensor:
         """Graph node displacements of identity, [B, G, 3] mm."""

@@ -1,22 +1,12 @@
 """Light in closed form: the spherical harmonics that explain an image best, given geometry and reflectance."""
 
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from fmlfast.camera import project
 from fmlfast.common.tensors import constant
-from fmlfast.data.frames import Frames
-from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.photometric import sample_bilinear
 from fmlfast.kernels.shading import sh_basis
-from fmlfast.model.codes import Codes
-from fmlfast.model.vertex_weights import visible_weights
-
-if TYPE_CHECKING:
-    from fmlfast.model.fml import FML
 
 _ENOUGH = 700  # vertices; more do not make 27 numbers better known
 _OUTLIER = 0.15  # colour difference beyond which a vertex counts less: hair, hands, highlights
@@ -66,14 +56,3 @@ def light_from_image(
     camera, normals, visible = (x[:, pick].contiguous() for x in (camera, normals, visible))
     own = reflectance[:, pick].repeat_interleave(len(camera) // len(reflectance), 0)
     return fit_light(sample_bilinear(linear, project(camera, Ks)), own, normals, visible)
-
-
-@torch.no_grad()
-def fitted_light(model: "FML", frames: Frames, codes: Codes) -> Codes:
-    """The same codes with the light that explains `frames` best."""
-    camera, Ks = model.camera_vertices(codes).flatten(0, 1), frames.Ks.flatten(0, 1)
-    normals = vertex_normals(camera, model.template.triangles, model.backend)
-    visible = visible_weights(model, camera, normals, Ks, frames.images.shape[-1])
-    linear = frames.linear.flatten(0, 1)
-    sh = light_from_image(linear, camera, Ks, model.reflectance(codes), normals, visible)
-    return replace(codes, sh=sh.view_as(codes.sh))

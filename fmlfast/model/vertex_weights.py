@@ -1,30 +1,31 @@
 """How much each vertex counts in comparisons with the image: by what it is, and by whether the camera sees it."""
 
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.visibility import vertex_visibility
-
-if TYPE_CHECKING:
-    from fmlfast.model.fml import FML
+from fmlfast.template.face_template import FaceTemplate
 
 
-def visible_weights(
-    model: "FML",
+def vertex_weights(
+    template: FaceTemplate,  # on the device of the tensors
     camera: Tensor,  # [F, V, 3] mm
     normals: Tensor,  # [F, V, 3]
     Ks: Tensor,  # [F, 3, 3]
-    size: int,
+    size: int,  # px, side of the image
+    visibility: Literal["zbuffer", "backface"],
+    backend: Backend | None = None,
 ) -> Tensor:  # [F, V]
     """How much the photometric term counts each vertex: its region's weight where it is visible, 0 else."""
-    regions = model.template.regions
+    regions = template.regions
     weight = torch.maximum(regions["face"], regions["eyes"])
-    if model.config.visibility == "zbuffer":
-        depth = rasterize(camera, model.template.triangles, Ks, size, size, backend=model.backend).depth
-        return weight * vertex_visibility(camera, normals, Ks, depth, model.backend)
+    if visibility == "zbuffer":
+        depth = rasterize(camera, template.triangles, Ks, size, size, backend=backend).depth
+        return weight * vertex_visibility(camera, normals, Ks, depth, backend)
     points, axes = (values.transpose(1, 2).contiguous() for values in (camera, normals))  # [F, 3, V]: fast rows
     x, y, z = points.unbind(1)
     u, v = ((Ks[:, :2] @ points) / z[:, None]).unbind(1)

@@ -31,7 +31,6 @@ from fmlfast.reconstruction.inputs import Photo, Picture, read_photos
 from fmlfast.reconstruction.refinement import refine as refine_codes
 from fmlfast.renderer import shade_vertices
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.template.jaw_line import slide_landmarks
 from fmlfast.version import __version__
 from fmlfast.visualization.overlay import face_opacity, overlay, panel
 
@@ -288,5 +287,5 @@ def _focal_factors(model: FML, frames: Frames, photos: Sequence[Photo]) -> np.nd
 def _landmark_errors(model: FML, frames: Frames, codes: Codes) -> np.ndarray:
     """Of each frame of one subject, [M] in % of the outer-eye distance."""
     Ks, mesh = frames.Ks[0], model.landmark_mesh
-    points = project(slide_landmarks(model.camera_vertices(codes, mesh)[0], Ks, mesh), Ks)
+    points = project(mesh.slide_landmarks(model.camera_vertices(codes, mesh)[0], Ks), Ks)
     return landmark_nme(points, frames.landmarks[0], frames.confidence[0].clamp(min=1e-3)).cpu().numpy()

@@ -12,8 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmlfast.camera import project
+from fmlfast.ibug68 import NUM_JAW
 from fmlfast.template.assets import load_assets
 from fmlfast.template.graph import largest_weights, node_edges, skinning_matrix
+from fmlfast.template.jaw_line import select_contour
 from fmlfast.template.subdivision import loop_step, refine_points
 
 SINGULAR_FLOOR = 1e-6  # relative; directions of the expressions below it are numerical noise
@@ -60,10 +63,21 @@ class FaceTemplate:
 
     @staticmethod
     def from_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: int = 521) -> "FaceTemplate":
-        """A template from your own head: see `fmlfast.template.folder.load_folder`."""
-        from fmlfast.template.folder import load_folder
+        """A template from your own head, one Loop subdivision a level finer: see `fmlfast.template.folder.read_folder`.
 
-        return load_folder(path, unit=unit, level=level, num_nodes=num_nodes)
+        Raises ValueError, naming the file, if one is missing, malformed, or does not fit the neutral mesh.
+        """
+        from fmlfast.template.folder import NEUTRAL, read_folder
+
+        if level < 0:
+            raise ValueError(f"level must not be negative, got {level} for {path}")
+        template = FaceTemplate.from_arrays(Path(path).resolve().name, read_folder(path, unit, num_nodes))
+        try:
+            for _ in range(level):
+                template = template.refined()
+        except ValueError as error:
+            raise ValueError(f"{Path(path) / NEUTRAL}: {error}") from error
+        return template
 
     @staticmethod
     def from_arrays(name: str, arrays: Mapping[str, NDArray]) -> "FaceTemplate":
@@ -126,6 +140,24 @@ class FaceTemplate:
             raise ValueError(f"vertices must be [..., {len(self.vertices)}, 3], not {list(vertices.shape)}")
         corners = vertices[..., self.triangles.long()[self.landmark_triangles], :]  # [..., 68, 3, 3]
         return (corners * self.landmark_barycentrics[:, :, None]).sum(dim=-2)
+
+    def slide_landmarks(
+        self,
+        vertices: Tensor,  # [F, V, 3] mm, camera frame
+        Ks: Tensor,  # [F, 3, 3] px
+    ) -> Tensor:  # [F, 68, 3] mm, camera frame
+        """The 68 landmarks as a detector places them: the jaw line lies on the current silhouette.
+
+        The choice of the silhouette has no gradient. Raises ValueError when V is not the template's.
+        """
+        points = self.landmarks(vertices)
+        corners = self.triangles.long()[self.jaw_triangles]  # [17, C, 3]
+        strips = (vertices[:, corners] * self.jaw_barycentrics[..., None]).sum(dim=3)  # [F, 17, C, 3]
+        with torch.no_grad():
+            strips_uv = project(strips.flatten(1, 2), Ks).unflatten(1, corners.shape[:2])
+            index = select_contour(strips_uv, project(points[:, NUM_JAW:], Ks).mean(dim=1))
+        jaw = strips.gather(2, index[:, :, None, None].expand(-1, -1, 1, 3))[:, :, 0]
+        return torch.cat([jaw, points[:, NUM_JAW:]], dim=1)
 
     def landmark_part(self) -> "FaceTemplate":
         """The few triangles that landmarks and jaw strips lie on, with their vertices, as a template of this level.

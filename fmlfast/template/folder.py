@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from fmlfast.color import srgb_to_linear
 from fmlfast.ibug68 import EYES_APART
 from fmlfast.mesh_io import Obj, read_obj
-from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.graph import build_graph, fit_expressions, skinning_matrix, unique_edges
 from fmlfast.template.jaw_line import jaw_strips
 from fmlfast.template.regions import brow_mask, face_mask, lip_mask, neck_mask
@@ -22,8 +21,8 @@ SKIN_COLOR = (0.55, 0.32, 0.225)  # linear
 EYE_COLOR, MOUTH_COLOR = (0.70, 0.66, 0.63), (0.045, 0.012, 0.012)
 
 
-def load_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: int = 521) -> FaceTemplate:
-    """Reads a template from a folder.
+def read_folder(path: str | Path, unit: str = "mm", num_nodes: int = 521) -> dict[str, NDArray]:
+    """Reads a template from a folder: arrays named as in the shipped npz file, for `FaceTemplate.from_arrays`.
 
     The folder holds
 
@@ -42,7 +41,6 @@ def load_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: i
     Args:
         path: the folder.
         unit: of the OBJ files: "mm", "cm" or "m".
-        level: Loop subdivisions applied after loading.
         num_nodes: nodes of the deformation graph.
 
     Raises:
@@ -51,8 +49,6 @@ def load_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: i
     folder = Path(path)
     if unit not in MILLIMETRES:
         raise ValueError(f"unknown unit {unit!r} for {folder}; use mm, cm or m")
-    if level < 0:
-        raise ValueError(f"level must not be negative, got {level} for {folder}")
     for name in (NEUTRAL, LANDMARKS):
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name} is missing; a template folder needs {NEUTRAL} and {LANDMARKS}")
@@ -82,33 +78,24 @@ def load_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: i
         raise ValueError(f"{folder / NEUTRAL}: {error}") from error
     skinning = skinning_matrix(graph.skin_indices, graph.skin_weights, num_nodes)
     on_graph = fit_expressions(skinning, torch.from_numpy(deltas), torch.from_numpy(1.0 - regions["eyes"]))
-    template = FaceTemplate.from_arrays(
-        folder.resolve().name,
-        {
-            "vertices": vertices,
-            "triangles": neutral.triangles,
-            "uv": neutral.uv,
-            "colors": _colors(neutral, regions),
-            "region_names": np.array(list(regions)),
-            "regions": 255.0 * np.stack(list(regions.values())),
-            "expressions": deltas,
-            "expression_names": np.array(names),
-            "landmark_triangles": landmark_triangles,
-            "landmark_barycentrics": barycentrics,
-            "jaw_triangles": skin_only[jaw_triangles],
-            "jaw_barycentrics": jaw_barycentrics,
-            "node_vertices": graph.node_vertices.numpy(),
-            "skin_indices": graph.skin_indices.numpy(),
-            "skin_weights": graph.skin_weights.numpy(),
-            "expression_graph": on_graph.numpy(),
-        },
-    )
-    try:
-        for _ in range(level):
-            template = template.refined()
-    except ValueError as error:
-        raise ValueError(f"{folder / NEUTRAL}: {error}") from error
-    return template
+    return {
+        "vertices": vertices,
+        "triangles": neutral.triangles,
+        "uv": neutral.uv,
+        "colors": _colors(neutral, regions),
+        "region_names": np.array(list(regions)),
+        "regions": 255.0 * np.stack(list(regions.values())),
+        "expressions": deltas,
+        "expression_names": np.array(names),
+        "landmark_triangles": landmark_triangles,
+        "landmark_barycentrics": barycentrics,
+        "jaw_triangles": skin_only[jaw_triangles],
+        "jaw_barycentrics": jaw_barycentrics,
+        "node_vertices": graph.node_vertices.numpy(),
+        "skin_indices": graph.skin_indices.numpy(),
+        "skin_weights": graph.skin_weights.numpy(),
+        "expression_graph": on_graph.numpy(),
+    }
 
 
 def _check_head(marks: NDArray[np.float64], label: str) -> None:

@@ -5,9 +5,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmlfast.camera import project
 from fmlfast.ibug68 import NUM_JAW
-from fmlfast.template.face_template import FaceTemplate
 
 Array = NDArray[np.float64]
 POINTS = 12  # per strip
@@ -83,20 +81,3 @@ def select_contour(candidate_uv: Tensor, center: Tensor) -> Tensor:
         raise ValueError(f"center must be [{candidate_uv.shape[0]}, 2], got {list(center.shape)}")
     outward = candidate_uv[:, :, 0] - center[:, None]  # [F, 17, 2]
     return torch.einsum("fjcd,fjd->fjc", candidate_uv, outward).argmax(dim=2)
-
-
-def slide_landmarks(vertices: Tensor, Ks: Tensor, template: FaceTemplate) -> Tensor:
-    """The 68 landmarks as a detector places them: the jaw line lies on the current silhouette.
-
-    vertices [F, V, 3] float, camera frame, mm; Ks [F, 3, 3] px; template on the same device. Returns points
-    [F, 68, 3] in the camera frame, mm; the choice of the silhouette has no gradient. Raises ValueError when V is not
-    the template's.
-    """
-    points = template.landmarks(vertices)
-    corners = template.triangles.long()[template.jaw_triangles]  # [17, C, 3]
-    strips = (vertices[:, corners] * template.jaw_barycentrics[..., None]).sum(dim=3)  # [F, 17, C, 3]
-    with torch.no_grad():
-        strips_uv = project(strips.flatten(1, 2), Ks).unflatten(1, corners.shape[:2])
-        index = select_contour(strips_uv, project(points[:, NUM_JAW:], Ks).mean(dim=1))
-    jaw = strips.gather(2, index[:, :, None, None].expand(-1, -1, 1, 3))[:, :, 0]
-    return torch.cat([jaw, points[:, NUM_JAW:]], dim=1)

@@ -22,7 +22,6 @@ from fmlfast.metrics import vertex_distances, weighted_mean
 from fmlfast.model.codes import Codes
 from fmlfast.model.fml import FML
 from fmlfast.renderer import interpolate, rasterize, shade_vertices
-from fmlfast.template.jaw_line import slide_landmarks
 from tests.helpers.small_model import SMALL
 
 ROWS = ("mean_face", "network", "network_swapped", "refined", "refined_swapped")
@@ -227,7 +226,7 @@ def exact(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[FML, 
         colors, _ = shade_vertices(surface, triangles, skin, codes.sh.flatten(0, 1))
         drawn = interpolate(colors, triangles, rasterize(surface, triangles, Ks, SMALL.image_size, SMALL.image_size))
         images = (linear_to_srgb(drawn) * 255).round().byte().unflatten(0, (3, 4)).numpy()
-        landmarks = project(slide_landmarks(surface, Ks, model.template), Ks).unflatten(0, (3, 4)).numpy()
+        landmarks = project(model.template.slide_landmarks(surface, Ks), Ks).unflatten(0, (3, 4)).numpy()
     with ShardWriter(folder, "test", quality=100) as writer:
         for number, clip in enumerate(clips):
             sure = np.ones_like(clip.confidence)

@@ -15,7 +15,6 @@ from fmlfast.model.encoder import masked_mean
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.focal_length import focal_factor
 from fmlfast.reconstruction.refinement import refine
-from fmlfast.template.jaw_line import slide_landmarks
 from tests.helpers.small_model import SMALL
 
 
@@ -103,7 +102,7 @@ def test_exact_codes_reproduce_the_landmarks(model: FML, synthetic_folder: Path)
         camera = vertices @ torch.from_numpy(exact["rotation"]).transpose(1, 2)
         camera = camera + torch.from_numpy(exact["translation"])[:, None]
         Ks = torch.from_numpy(clip.Ks)
-        found = project(slide_landmarks(camera, Ks, model.template), Ks)
+        found = project(model.template.slide_landmarks(camera, Ks), Ks)
         assert (found - torch.from_numpy(exact["landmarks"])).norm(dim=-1).max() < 0.05
 
 

@@ -18,7 +18,6 @@ from fmlfast.model.landmark_fit import ShapeFit, ShapeStart, Sightings
 from fmlfast.model.landmark_pose import fit_pose
 from fmlfast.model.lighting import fit_light
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.template.jaw_line import slide_landmarks
 from tests.helpers.small_model import SMALL
 
 TEMPLATE = FaceTemplate.default(0)
@@ -42,7 +41,7 @@ def seen(vertices: Tensor, turn: float = 0.0) -> tuple[Tensor, Tensor]:
     rotation = torch.from_numpy(rotation_from_angles(angles.numpy())).float()
     Ks = torch.tensor([[300.0, 0, 64], [0, 300, 64], [0, 0, 1]]).expand(count, 3, 3)
     camera = vertices @ rotation.mT + torch.tensor([5.0, -3.0, 600.0])
-    return project(slide_landmarks(camera, Ks, TEMPLATE), Ks)[:, USED], Ks
+    return project(TEMPLATE.slide_landmarks(camera, Ks), Ks)[:, USED], Ks
 
 
 def fitted(landmarks: Tensor, Ks: Tensor, subjects: int, confidence: Tensor | None = None) -> ShapeStart:

@@ -19,7 +19,6 @@ from fmlfast.reconstruction.pipeline import Reconstruction, reconstruct
 from fmlfast.renderer import render
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.template.jaw_line import slide_landmarks
 from fmlfast.visualization.overlay import face_opacity, overlay
 from tests.helpers.real_media import landmarker, real_media
 
@@ -48,7 +47,7 @@ def photograph(
         torch.tensor([0.1, 0.2, 0.3]),
     )  # fmt: skip
     camera = (template.vertices @ rotation.T + viewmat[:3, 3])[None]
-    landmarks = project(slide_landmarks(camera, K[None], template), K[None])[0].numpy()
+    landmarks = project(template.slide_landmarks(camera, K[None]), K[None])[0].numpy()
     (x0, y0), (x1, y1) = landmarks.min(0), landmarks.max(0)
     confidence = np.ones(68, np.float32)
     face = Face(landmarks, confidence, (float(x0), float(y0), float(x1), float(y1)), rotation.numpy(), 0.0)

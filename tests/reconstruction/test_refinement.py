@@ -15,7 +15,6 @@ from fmlfast.reconstruction.focal_length import focal_factor, scale_focal
 from fmlfast.reconstruction.refinement import REFINEMENT, refine
 from fmlfast.renderer import render, shade_vertices
 from fmlfast.rotation import rotation_from_axis_angle
-from fmlfast.template.jaw_line import slide_landmarks
 from tests.helpers.small_model import SMALL
 
 FREE = LossWeights(photometric=10.0, membrane=0.0, displacement=0.0, expression=1e-4, sparsity=0.0, reflectance=0.0)
@@ -33,7 +32,7 @@ def pictured(model: FML, frames: Frames, codes: Codes) -> Frames:
     colors, _ = shade_vertices(camera, triangles, model.reflectance(codes), codes.sh.flatten(0, 1))
     picture = render(camera, triangles, colors, torch.eye(4).expand(len(Ks), 4, 4), Ks, size, size).image
     images = linear_to_srgb(picture).movedim(-1, 1).contiguous().view(frames.images.shape)
-    marks = project(slide_landmarks(camera, Ks, model.template), Ks)
+    marks = project(model.template.slide_landmarks(camera, Ks), Ks)
     known = torch.ones_like(frames.confidence)
     return Frames(images, marks.view_as(frames.landmarks), known, frames.Ks, frames.mask)
 

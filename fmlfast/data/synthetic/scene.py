@@ -9,7 +9,6 @@ from torch.nn.functional import interpolate, normalize
 
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
-from fmlfast.template.jaw_line import slide_landmarks
 from fmlfast.ibug68 import NUM_JAW
 from fmlfast.data.synthetic import hair
 from fmlfast.data.synthetic import head as heads
@@ -169,7 +168,7 @@ class Studio:
     def _landmarks(self, face: torch.Tensor, K: Array) -> tuple[torch.Tensor, Array]:
         """Landmarks in camera space [M, 68, 3] and in the source image [M, 68, 2]; the jaw slides to the contour."""
         Ks = torch.from_numpy(K.astype(np.float32)).expand(len(face), 3, 3)
-        marks = slide_landmarks(face, Ks, self.template)
+        marks = self.template.slide_landmarks(face, Ks)
         return marks, project(marks, Ks).numpy()
 
     def _detect(

@@ -16,7 +16,7 @@ from fmlfast.data.synthetic.scene import Filmed
 from fmlfast.ibug68 import NUM_JAW
 from fmlfast.renderer import sh_basis, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.template.jaw_line import select_contour, slide_landmarks
+from fmlfast.template.jaw_line import select_contour
 
 SMALL = SyntheticConfig(
     out=Path("unused"), people=3, val_people=2, test_people=2, frames=3, size=72, level=0, supersample=2, workers=1
@@ -86,7 +86,7 @@ def test_truth_reprojects_onto_its_landmarks(films: list[Filmed], template: Face
         inner = project(template.landmarks(vertices)[:, NUM_JAW:], Ks)
         np.testing.assert_allclose(inner.numpy(), film.truth["landmarks"][:, NUM_JAW:], atol=2e-3)
         # The silhouette was chosen in the source image and in float32: near ties may fall either way.
-        jaw = project(slide_landmarks(vertices, Ks, template)[:, :NUM_JAW], Ks).numpy()
+        jaw = project(template.slide_landmarks(vertices, Ks)[:, :NUM_JAW], Ks).numpy()
         assert np.mean(np.abs(jaw - film.truth["landmarks"][:, :NUM_JAW]).max(axis=-1) < 2e-3) > 0.97
 
 
