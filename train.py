@@ -24,8 +24,8 @@ from fmlfast.data.loader import ClipDataset, training_batches
 from fmlfast.data.prefetch import Prefetcher
 from fmlfast.data.shards import list_splits, read_meta
 from fmlfast.data.synthetic.generate import SyntheticConfig, generate
-from fmlfast.evaluation.protocol import evaluate_run
 from fmlfast.evaluation.report import machine, write_report
+from fmlfast.evaluation.run import evaluate_run
 from fmlfast.kernels.common.backend import choose_backend
 from fmlfast.losses import LossWeights
 from fmlfast.model.config import ModelConfig
@@ -91,8 +91,8 @@ class Config:
 
 
 # Where a run starts from, lies and runs, and how it is watched.
-UNRELATED = {"run", "data", "people", "resume", "init", "device", "backend", "workers", "decoded_gb", "evaluate"}
-UNRELATED |= {"tensorboard", "log_every", "preview_every", "checkpoint_every", "profile"}
+RUNTIME_SETTINGS = {"run", "data", "people", "resume", "init", "device", "backend", "workers", "decoded_gb", "evaluate"}
+RUNTIME_SETTINGS |= {"tensorboard", "log_every", "preview_every", "checkpoint_every", "profile"}
 
 PRESETS = {
     "cpu": Config(
@@ -242,7 +242,7 @@ def train_model(config: Config, world: World) -> None:
 
 def settings(config: Config) -> dict[str, Any]:
     """What decides the outcome of a run, ready for JSON."""
-    return json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in UNRELATED}, default=str))
+    return json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in RUNTIME_SETTINGS}, default=str))
 
 
 def training_clips(config: Config) -> ClipDataset:

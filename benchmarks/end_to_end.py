@@ -15,7 +15,7 @@ from benchmarks.timing import Deadline, time_cpu
 from fmlfast.data.augment import Batch, draw
 from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset
-from fmlfast.data.synthetic.generate import SyntheticConfig, film_person, generate
+from fmlfast.data.synthetic.generate import SyntheticConfig, generate, render_person
 from fmlfast.model.codes import Codes
 from fmlfast.model.fml import FML
 from fmlfast.training.distributed import World
@@ -153,7 +153,7 @@ def film_one(person: int) -> None:
     """One synthetic clip of four frames, as the generator's processes make them: by one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    film_person(SyntheticConfig(out=Path("unused")), "train", person)
+    render_person(SyntheticConfig(out=Path("unused")), "train", person)
     torch.set_num_threads(threads)
 
 

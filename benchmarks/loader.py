@@ -16,7 +16,7 @@ from fmlfast.data.augment import AugmentConfig, Batch, augment
 from fmlfast.data.loader import ClipDataset, training_batches
 from fmlfast.data.prefetch import Prefetcher
 from fmlfast.data.shards import Clip, ShardWriter, list_clips, read_clip
-from fmlfast.data.synthetic.generate import SyntheticConfig, film_person
+from fmlfast.data.synthetic.generate import SyntheticConfig, render_person
 
 SUBJECTS, FRAMES = 8, 4
 SIZES = (128, 240)  # px: the CPU preset's and the paper's
@@ -44,7 +44,7 @@ def measure(device: str, folder: Path | None = None, seconds: float = 1.0) -> It
 def film(size: int) -> list[Clip]:
     """Synthetic clips."""
     config = SyntheticConfig(out=Path("unused"), size=size, frames=FRAMES)
-    return [film_person(config, "train", person).clip for person in range(PEOPLE)]
+    return [render_person(config, "train", person).clip for person in range(PEOPLE)]
 
 
 def write_clips(folder: Path, clips: Sequence[Clip]) -> Path:

@@ -96,8 +96,8 @@ def evaluate(
     elif out is not None:
         raise ValueError(f"the results go into {run}; --out is for the model that comes with fmlfast")
     if data is not None:
-        from fmlfast.evaluation.protocol import evaluate_run
         from fmlfast.evaluation.report import write_report
+        from fmlfast.evaluation.run import evaluate_run
 
         table = evaluate_run(run, data, split, refine_steps=refine)
         write_report(run)

@@ -99,7 +99,7 @@ def objective(
     subjects, count = frames.mask.shape
     Ks = frames.Ks.flatten(0, 1)
     with record_function("fmlfast::geometry"):
-        displacements, residual = model.displacements(codes), model.face.residual(codes.residual)
+        displacements = model.displacements(codes)
     pose = codes.expression, codes.rotation, codes.translation
 
     def over_frames(values: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def objective(
     ids = constant(LANDMARKS_66, torch.int64, Ks.device)
     with record_function("fmlfast::landmarks"):
         # On their own few vertices: gradients of landmarks need not be carried by the whole mesh.
-        around = model.face.geometry(displacements, *pose, model.landmark_mesh, residual).flatten(0, 1)
+        around = model.face.geometry(displacements, *pose, model.landmark_mesh).flatten(0, 1)
         landmarks = landmark_loss(
             project(model.landmark_mesh.slide_landmarks(around, Ks)[:, ids], Ks),
             frames.landmarks[:, :, ids].flatten(0, 1),
@@ -123,15 +123,10 @@ def objective(
             "displacement": weights.displacement * displacement_loss(displacements),
             "expression": weights.expression * over_frames(expression_loss(codes.expression.flatten(0, 1))),
         }
-        if residual is not None:
-            # Of the movement, not of its codes: expressions that learn the same would share them and pay less.
-            moved = residual.flatten(0, 1)
-            held = weights.membrane * membrane_loss(moved, model.template.node_edges)
-            terms["residual"] = over_frames(held + weights.expression * displacement_loss(moved))
     if photometric_ramp > 0:
         with record_function("fmlfast::geometry"):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_geometry):
-                camera = model.face.geometry(displacements, *pose, residual=residual).flatten(0, 1)
+                camera = model.face.geometry(displacements, *pose).flatten(0, 1)
             reflectance = model.reflectance(codes)
         light, linear = codes.sh.flatten(0, 1), frames.linear.flatten(0, 1)
 
@@ -162,6 +157,6 @@ def objective(
             rough = sparsity(reflectance, chroma, known, model.mesh_edges, backend=model.backend)
             terms["sparsity"] = weights.sparsity * rough
             terms["reflectance"] = weights.reflectance * deviation(
-                reflectance, model.face.mean_reflectance, model.backend
+                reflectance, model.face.base_reflectance, model.backend
             )
     return terms

@@ -144,7 +144,7 @@ def test_evaluate_prints_the_rows(tmp_path, monkeypatch, capsys):
             "consistency": {"network": {"identity": row}},
         }
 
-    monkeypatch.setattr("fmlfast.evaluation.protocol.evaluate_run", evaluate_run)
+    monkeypatch.setattr("fmlfast.evaluation.run.evaluate_run", evaluate_run)
     monkeypatch.setattr("fmlfast.evaluation.report.write_report", lambda run: calls.append(run))
     cli.main(["evaluate", "runs/a", "--data", "clips", "--split", "val", "--refine", "3"])
     assert calls == [((Path("runs/a"), Path("clips"), "val"), {"refine_steps": 3}), Path("runs/a")]
@@ -178,7 +178,7 @@ def test_evaluate_of_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):
     assert "clips is not a folder" in fails(["evaluate", "--data", "clips", "--out", out], capsys) and not out.exists()
     Path("clips").mkdir()
     runs = []
-    monkeypatch.setattr("fmlfast.evaluation.protocol.evaluate_run", lambda run, *a, **k: runs.append(run) or {})
+    monkeypatch.setattr("fmlfast.evaluation.run.evaluate_run", lambda run, *a, **k: runs.append(run) or {})
     for _ in range(2):  # the second time into the same folder
         cli.main(["evaluate", "--data", "clips", "--out", str(out)])
     assert runs == [out, out]

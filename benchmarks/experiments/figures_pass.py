@@ -11,7 +11,7 @@ from torch import Tensor
 from fmlfast import metrics
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import list_clips, read_clip, read_truth
-from fmlfast.evaluation.methods import Estimate, estimates
+from fmlfast.evaluation.methods import Estimate, default_methods
 from fmlfast.evaluation.protocol import Evaluation, TrueFaces, has_truth, measure, true_faces
 from fmlfast.model.fml import FML
 from fmlfast.template.face_template import FaceTemplate
@@ -112,13 +112,13 @@ def run_pass(model: FML, folder: Path, split: str, *, refine_steps: int, clips: 
         model: FML, frames: Frames, template: FaceTemplate, longest: int, steps: int
     ) -> Iterator[tuple[str, Estimate]]:
         inputs.append(frames)
-        for row, estimate in estimates(model, frames, template, longest, steps):
+        for row, estimate in default_methods(model, frames, template, longest, steps):
             names = ("neutral", "posed", *_DRAWN) if row.endswith(_REFINED) else ("neutral", "posed")
             for name in names:
                 kept.setdefault(row, {}).setdefault(name, []).append(getattr(estimate, name).cpu())
             yield row, estimate
 
-    result = measure(model, folder, split, refine_steps=refine_steps, clips=clips, contenders=recorded)
+    result = measure(model, folder, split, refine_steps=refine_steps, clips=clips, methods=recorded)
     stored = [read_clip(ref) for ref in list_clips(folder, split)[:clips]]
     truth = true_faces(read_truth(folder, split), stored, result.template)
     found = {row: {name: torch.cat(parts) for name, parts in named.items()} for row, named in kept.items()}

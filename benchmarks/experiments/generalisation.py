@@ -16,7 +16,7 @@ from fmlfast.data.shards import list_clips, read_truth
 from fmlfast.evaluation.protocol import evaluation_template
 from fmlfast.model.face_model import SMOOTH_FIELDS
 from fmlfast.model.fml import FML
-from fmlfast.model.gp_basis import by_effect, smooth_fields
+from fmlfast.model.gp_basis import smooth_fields, sort_modes_by_face_motion
 from fmlfast.template.face_template import FaceTemplate
 from train import Config
 
@@ -47,7 +47,7 @@ def measure_model(model: FML, case: Case) -> Measured:
     learned = ordered(cut(identity_space(model)), face)
     dims = len(learned.basis)
     every = smooth_fields(model.template.nodes.cpu(), SMOOTH_FIELDS)
-    fields = by_effect(every, model.template.to("cpu"))[:dims]
+    fields = sort_modes_by_face_motion(every, model.template.to("cpu"))[:dims]
     spaces = {LEARNED: (learned, unseen), FIELDS: (cut(field_space(template, fields)), unseen)}
     spaces[ON_TRAINING] = (learned, scans[: len(unseen)])
     for count in sorted({count for count in SCANS if count < len(scans)} | {len(scans)}):

@@ -28,7 +28,7 @@ MOST = 50  # clips
 
 @dataclass
 class BySteps:
-    """Contenders of an evaluation: the mean face, and all frames of a clip after each number of steps."""
+    """Methods of an evaluation: the mean face, and all frames of a clip after each number of steps."""
 
     seconds: dict[int, float] = field(default_factory=lambda: dict.fromkeys(STEPS, 0.0))
     """Spent by number of steps, the network's time not counted."""
@@ -65,10 +65,10 @@ def row_of(steps: int) -> str:
 
 def measure_model(model: FML, case: Case) -> Measured:
     """Errors and milliseconds a clip by the number of steps, in batches of the evaluation's size."""
-    contenders = BySteps()
-    found = Measured.of(measure(model, case.data, clips=min(case.clips or MOST, MOST), contenders=contenders))
-    for steps, seconds in contenders.seconds.items():
-        found.metrics[row_of(steps)]["ms"] = 1e3 * seconds / contenders.clips
+    methods = BySteps()
+    found = Measured.of(measure(model, case.data, clips=min(case.clips or MOST, MOST), methods=methods))
+    for steps, seconds in methods.seconds.items():
+        found.metrics[row_of(steps)]["ms"] = 1e3 * seconds / methods.clips
     return found
 
 

@@ -9,7 +9,7 @@ from benchmarks.experiments.rows import Row
 from benchmarks.experiments.study import Case, Changes, Measured, Study
 from benchmarks.experiments.summary import ratio, table
 from fmlfast.data.frames import Frames
-from fmlfast.evaluation.methods import Estimate, estimates
+from fmlfast.evaluation.methods import Estimate, default_methods
 from fmlfast.evaluation.protocol import measure
 from fmlfast.model.fml import FML
 from fmlfast.template.face_template import FaceTemplate
@@ -24,7 +24,7 @@ def disturbed(
     disturb: Disturb, model: FML, frames: Frames, template: FaceTemplate, longest: int, refine_steps: int
 ) -> Iterator[tuple[str, Estimate]]:
     """The evaluation's rows from disturbed frames."""
-    return estimates(model, disturb(frames), template, longest, refine_steps)
+    return default_methods(model, disturb(frames), template, longest, refine_steps)
 
 
 def measure_model(model: FML, case: Case) -> Measured:
@@ -32,8 +32,8 @@ def measure_model(model: FML, case: Case) -> Measured:
     clips = min(case.clips or MOST, MOST)
     found = Measured({})
     for name, disturb in {CLEAN: None, **DISTURBANCES}.items():
-        contenders = estimates if disturb is None else partial(disturbed, disturb)
-        result = measure(model, case.data, refine_steps=case.refine, clips=clips, contenders=contenders)
+        methods = default_methods if disturb is None else partial(disturbed, disturb)
+        result = measure(model, case.data, refine_steps=case.refine, clips=clips, methods=methods)
         found |= Measured.of(result).named({row: f"{row}: {name}" for row in result.frames})
     return found
 

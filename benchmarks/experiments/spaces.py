@@ -44,7 +44,7 @@ def reflectance_space(model: FML) -> Space:
     """Reflectances of the model on its own mesh, linear RGB, around the mean code and ordered in the same way."""
     with torch.no_grad():
         colors = model.face.reflectance(spread_codes(model, slice(model.config.identity_dim, None))).cpu().double()
-        still = model.face.mean_reflectance.cpu().double()
+        still = model.face.base_reflectance.cpu().double()
     return ordered(Space(colors[0], colors[1:] - still))
 
 

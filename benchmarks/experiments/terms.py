@@ -9,7 +9,7 @@ from benchmarks.experiments.rows import Row
 from benchmarks.experiments.study import Case, Changes, Measured, Study
 from benchmarks.experiments.summary import ratio, table, verdict
 from fmlfast.data.frames import Frames
-from fmlfast.evaluation.methods import Estimate, estimate, estimates
+from fmlfast.evaluation.methods import Estimate, default_methods, estimate
 from fmlfast.evaluation.protocol import measure
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.refinement import REFINEMENT, refine
@@ -40,7 +40,7 @@ def refined_without(
     terms: Sequence[str], model: FML, frames: Frames, template: FaceTemplate, longest: int, refine_steps: int
 ) -> Iterator[tuple[str, Estimate]]:
     """The evaluation's rows, and all frames refined without each of the terms: `without_<term>`."""
-    yield from estimates(model, frames, template, longest, refine_steps)
+    yield from default_methods(model, frames, template, longest, refine_steps)
     frames = frames.to(model.face.reflectance_mean.device)
     codes = model.encode(frames)
     for term in terms:
@@ -50,8 +50,8 @@ def refined_without(
 
 def measure_model(model: FML, case: Case) -> Measured:
     """The evaluation's rows, refined by all terms and without the one that training lacked (or each, if none)."""
-    contenders = partial(refined_without, tuple(TERMS) if case.variant == ALL else (case.variant,))
-    found = measure(model, case.data, refine_steps=case.refine, clips=case.clips, contenders=contenders)
+    methods = partial(refined_without, tuple(TERMS) if case.variant == ALL else (case.variant,))
+    found = measure(model, case.data, refine_steps=case.refine, clips=case.clips, methods=methods)
     return Measured.of(found)
 
 

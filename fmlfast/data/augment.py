@@ -102,8 +102,8 @@ def augment(batch: Batch, config: AugmentConfig) -> tuple[Frames, Tensor | None,
         turn, scale, shift = draws.similarity.split([1, 1, 2], -1)
         frames = warp(frames, turn[..., 0] * config.roll, torch.exp(scale[..., 0] * config.scale), shift * config.shift)
     noise = draws.noise * (config.jitter * frames.images.shape[-1]) if config.jitter else None
-    keep = draws.hide >= config.drop if config.drop else None
-    return frames, noise, keep
+    landmark_mask = draws.hide >= config.drop if config.drop else None
+    return frames, noise, landmark_mask
 
 
 def mirror(

@@ -9,7 +9,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
-from fmlfast.data.synthetic.generate import SyntheticConfig, film_person
+from fmlfast.data.synthetic.generate import SyntheticConfig, render_person
 
 _STEP = 4  # the lowest two bits are mostly sensor noise, which a PNG cannot compress
 
@@ -42,7 +42,7 @@ def contact_sheet(config: SheetConfig) -> np.ndarray:
         seed=config.seed,
     )
     people = tqdm(range(config.rows * config.columns), desc="people")
-    faces = np.stack([film_person(settings, "val", person).clip.images[0] for person in people])
+    faces = np.stack([render_person(settings, "val", person).clip.images[0] for person in people])
     grid = faces.reshape(config.rows, config.columns, config.size, config.size, 3)
     return grid.transpose(0, 2, 1, 3, 4).reshape(config.rows * config.size, config.columns * config.size, 3)
 

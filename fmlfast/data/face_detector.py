@@ -51,7 +51,7 @@ class Face:
     confidence: np.ndarray  # [68] float32 in 0..1
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 pixels: forehead to chin, ear to ear
     rotation: np.ndarray  # [3, 3] float32 face to camera (OpenCV axes); diag(1, -1, -1) for a frontal face
-    doubt: float  # mean disagreement of the inner points, share of the face's size
+    detector_disagreement: float  # mean disagreement of the inner points, share of the face's size
 
     @property
     def size(self) -> float:
@@ -112,7 +112,7 @@ class FaceDetector:
             candidates = _new([self._reduced(look, shift) for look in self._look(padded)], [])
         faces = [face for points in candidates if (face := self._examine(image, points)) is not None]
         found: list[Face] = []
-        for face in sorted(faces, key=lambda face: face.doubt):  # of two looks at one face, the surer
+        for face in sorted(faces, key=lambda face: face.detector_disagreement):  # of two looks at one face, the surer
             if _new([face.landmarks], [other.landmarks for other in found]):
                 found.append(face)
         return sorted(found, key=lambda face: -face.size)
@@ -155,8 +155,8 @@ class FaceDetector:
         (_, first, look), (_, second, _) = looks
         extent = np.ptp(first[:, :2], axis=0).max()
         disagreement = np.linalg.norm(first[:, :2] - second[:, :2], axis=1) / extent
-        doubt = float(disagreement[INNER].mean())
-        if doubt > NOT_A_FACE:
+        overall = float(disagreement[INNER].mean())
+        if overall > NOT_A_FACE:
             return None
         points = (first + second) / 2
         corners = [
@@ -168,7 +168,7 @@ class FaceDetector:
             confidence=_confidence(points, disagreement, look.rotation),
             box=(float(x0), float(y0), float(x1), float(y1)),
             rotation=look.rotation.astype(np.float32),
-            doubt=doubt,
+            detector_disagreement=overall,
         )
 
 

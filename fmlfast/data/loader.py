@@ -8,7 +8,7 @@ import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fmlfast.data.tar_files import shard_paths
-from fmlfast.data.pixel_cache import DecodedShard, decode_shards, open_decoded, stored_bytes
+from fmlfast.data.pixel_cache import CachedShard, cache_shards, open_cached, stored_bytes
 from fmlfast.data.augment import Batch, draw
 from fmlfast.data.prefetch import PackedBatch
 from fmlfast.data.shards import Clip, ClipRef, list_clips, list_splits, read_clip
@@ -27,7 +27,7 @@ class ClipDataset(Dataset[Clip]):
         folder = Path(folder)
         if split not in list_splits(folder):
             raise ValueError(f"{folder} holds no clips of split {split!r}; prepare or generate some first")
-        found = {path: open_decoded(path, size) for path in shard_paths(folder, split, "")}
+        found = {path: open_cached(path, size) for path in shard_paths(folder, split, "")}
         refs: dict[Path, list[ClipRef]] = {}
         if None in found.values():
             refs = {path: list(some) for path, some in groupby(list_clips(folder, split), lambda ref: ref.shard)}
@@ -38,9 +38,9 @@ class ClipDataset(Dataset[Clip]):
                 if room >= 0:
                     todo.append((path, refs[path]))
             if todo:
-                decode_shards(todo, size)
-                found = {path: shard or open_decoded(path, size) for path, shard in found.items()}
-        self._places: list[tuple[DecodedShard, int] | ClipRef] = []
+                cache_shards(todo, size)
+                found = {path: shard or open_cached(path, size) for path, shard in found.items()}
+        self._places: list[tuple[CachedShard, int] | ClipRef] = []
         for path, shard in found.items():
             self._places += refs[path] if shard is None else ((shard, index) for index in range(shard.clips))
 

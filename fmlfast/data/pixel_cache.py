@@ -36,7 +36,7 @@ _WORDS = ("key", "subject", "source", "focal_source")
 
 
 @dataclass
-class DecodedShard:
+class CachedShard:
     """The decoded clips of one shard; the file is mapped when the first clip is read."""
 
     path: Path
@@ -78,7 +78,7 @@ class DecodedShard:
         return Clip(images=pixels[begin:end].permute(0, 2, 3, 1).numpy(), **fields)
 
 
-def open_decoded(shard: Path, size: int) -> DecodedShard | None:
+def open_cached(shard: Path, size: int) -> CachedShard | None:
     """The decoded clips of a shard at `size` px; None when there are none, or they are damaged or not this shard's."""
     path = _decoded_path(shard, size)
     try:
@@ -90,13 +90,13 @@ def open_decoded(shard: Path, size: int) -> DecodedShard | None:
         *_, words = _offsets(size, index["clips"], index["frames"])
         whole = total == words + index["words"] + length + 8
         if whole and (index["format"], index["shard"], index["size"]) == (FORMAT, _stamp(shard), size):
-            return DecodedShard(path, size, index["clips"], index["frames"], index["words"])
+            return CachedShard(path, size, index["clips"], index["frames"], index["words"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # as good as none
     return None
 
 
-def decode_shards(shards: Sequence[tuple[Path, list[ClipRef]]], size: int) -> None:
+def cache_shards(shards: Sequence[tuple[Path, list[ClipRef]]], size: int) -> None:
     """Makes the decoded clips of these shards at `size` px, on all cores, with a progress bar.
 
     Several processes may do so at once: each shard is made by one of them while the others wait. A disk that cannot be
@@ -118,7 +118,7 @@ def decode_shards(shards: Sequence[tuple[Path, list[ClipRef]]], size: int) -> No
 def _make(shard: Path, refs: list[ClipRef], size: int, advance: Callable[[int], Any]) -> None:
     """Writes the decoded clips of one shard, unless another process has done so meanwhile."""
     with _only_one(shard):
-        if open_decoded(shard, size) is not None:
+        if open_cached(shard, size) is not None:
             advance(len(refs))
             return
         stamp, path = _stamp(shard), _decoded_path(shard, size)

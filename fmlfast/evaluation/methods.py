@@ -1,4 +1,4 @@
-"""The contenders of an evaluation: the mean face, one frame, all frames of a clip, and all frames refined."""
+"""The methods of an evaluation: the mean face, one frame, all frames of a clip, and all frames refined."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Estimate:
     sh: Tensor  # [F,9,3]
 
 
-def estimates(
+def default_methods(
     model: FML, frames: Frames, template: FaceTemplate, longest: int, refine_steps: int
 ) -> Iterator[tuple[str, Estimate]]:
     """The rows of the table for one batch of clips, each over its valid frames."""
@@ -75,7 +75,7 @@ def mean_face(model: FML, frames: Frames, template: FaceTemplate) -> Estimate:
     rotation, translation = fit_pose(frames.landmarks[mask][:, used], frames.Ks[mask], points)
     mean, count = template.vertices.to(device), len(rotation)
     surface = own.vertices.to(device) @ rotation.mT + translation[:, None]
-    reflectance = model.face.mean_reflectance.repeat(count, 1, 1)
+    reflectance = model.face.base_reflectance.repeat(count, 1, 1)
     normals = vertex_normals(surface, own.triangles.to(device), model.backend)
     Ks = frames.Ks[mask]
     visible = model.vertex_weights(surface, normals, Ks, frames.images.shape[-1])

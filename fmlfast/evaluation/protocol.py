@@ -1,6 +1,5 @@
-"""Evaluation on held-out people: the mean face, one frame, all frames of a clip, and all frames with refinement."""
+"""Errors of methods on held-out people with ground truth: geometry, normals, landmarks, colours, head pose."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,15 @@ from torch import Tensor
 from fmlfast import metrics
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
-from fmlfast.common.atomic import atomic_path
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import Clip, Truth, list_clips, read_clip, read_meta, read_truth
-from fmlfast.evaluation.methods import Estimate, estimates
-from fmlfast.evaluation.table import Tally, rounded, row_name
+from fmlfast.evaluation.methods import Estimate, default_methods
+from fmlfast.evaluation.table import ErrorTable, rounded
 from fmlfast.model.fml import FML
 from fmlfast.renderer import interpolate, rasterize, shade_vertices, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.visualization.panels import error_map, save_image
 
-Contenders = Callable[[FML, Frames, FaceTemplate, int, int], Iterable[tuple[str, Estimate]]]
+Methods = Callable[[FML, Frames, FaceTemplate, int, int], Iterable[tuple[str, Estimate]]]
 """From model, frames, evaluation mesh, frames of the longest clip and refinement steps to the table's rows."""
 
 
@@ -109,12 +106,12 @@ def measure(
     batch: int = 25,
     clips: int | None = None,
     frames: int | None = None,
-    contenders: Contenders = estimates,
+    methods: Methods = default_methods,
 ) -> Evaluation:
     """As `evaluate`, with errors per vertex and per frame beside the table.
 
-    `frames` takes only so many of each clip, the first ones. `contenders` gives the rows, `mean_face` among them,
-    for a batch of clips; they are compared with the clips as they are stored, whatever contenders do to them.
+    `frames` takes only so many of each clip, the first ones. `methods` gives the rows, `mean_face` among them,
+    for a batch of clips; they are compared with the clips as they are stored, whatever methods do to them.
     """
     refs = list_clips(folder, split)[:clips]
     if not refs:
@@ -126,7 +123,7 @@ def measure(
     template = evaluation_template(own)
     face = template.regions["face"]
     longest = max(len(ref.images[:frames]) for ref in refs)
-    totals = Tally(len(template.vertices))
+    totals = ErrorTable(len(template.vertices))
     complement = own.complement_basis(model.config.complement_rank)
     floors = {"graph": [], "complement": []}
     training = model.training
@@ -137,7 +134,7 @@ def measure(
             stacked = Frames.from_clips(part, model.config.image_size, longest)
             people = [clip.subject for clip in part for _ in range(clip.frames)]
             target = _target(stacked, part, truth, template)
-            for row, estimate in contenders(model, stacked, template, longest, refine_steps):
+            for row, estimate in methods(model, stacked, template, longest, refine_steps):
                 totals.add(row, people, *_errors(estimate, target, template, own))
             if target.truth is not None:
                 floors["graph"].append(metrics.skinning_floor(template, target.truth.neutral, face))
@@ -151,50 +148,6 @@ def measure(
     table |= {"split": split, "level": template.level, "clips": len(refs), "people": totals.people}
     table |= {"frames": totals.frames, "refine_steps": refine_steps, "landmark_points": 66, "landmark_jaw": True}
     return Evaluation(rounded(table), template, totals.vertex_errors(), totals.frame_errors(), totals.frame_people())
-
-
-def evaluate_run(
-    run: str | Path,
-    data: str | Path,
-    split: str = "test",
-    *,
-    refine_steps: int = 50,
-    clips: int | None = None,
-    device: torch.device | str | None = None,
-) -> dict[str, Any]:
-    """Evaluates the model of a run folder on prepared clips and writes the table into it, evaluation.json; with ground
-    truth also error_map.png. A table of other clips stays, as evaluation-DATA-SPLIT.json. Returns the table, which for
-    real clips is that of `measure_real`. Where no `device` is given it is a GPU if there is one.
-    """
-    run = Path(run)
-    model = FML.load(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if has_truth(data, split):
-        result = measure(model, data, split, refine_steps=refine_steps, clips=clips)
-        named = {row_name(row): values for row, values in result.vertex_errors.items()}
-        save_image(run / "error_map.png", error_map(result.template, named))
-        table = result.table
-    else:
-        from fmlfast.evaluation.real_clips import measure_real  # which measures too, and so imports this module
-
-        table = measure_real(model, data, split, refine_steps=refine_steps, clips=clips)
-    table = {"data": Path(data).resolve().name} | table
-    stored = run / "evaluation.json"
-    _keep_other(stored, table)
-    with atomic_path(stored) as path:
-        path.write_text(json.dumps(table, indent=2) + "\n")
-    return table
-
-
-def _keep_other(stored: Path, table: dict[str, Any]) -> None:
-    """Moves the table of other clips out of the way, to a name that says which."""
-    if stored.exists():
-        try:
-            old = json.loads(stored.read_text())
-        except ValueError:
-            old = {}
-        name = f"evaluation-{old.get('data', 'unknown')}-{old.get('split', 'unknown')}.json"
-        if name != f"evaluation-{table['data']}-{table['split']}.json":
-            stored.replace(stored.with_name(name))
 
 
 # ------------------------------------------------------------------------------------------------------- the clips

@@ -14,7 +14,7 @@ from fmlfast.data.frames import Frames
 from fmlfast.data.shards import ClipRef, list_clips, read_clip
 from fmlfast.evaluation.methods import Estimate, estimate
 from fmlfast.evaluation.protocol import measure
-from fmlfast.evaluation.table import MEAN_FACE, Tally, rounded
+from fmlfast.evaluation.table import MEAN_FACE, ErrorTable, rounded
 from fmlfast.ibug68 import LANDMARKS_66
 from fmlfast.losses import LossWeights, objective
 from fmlfast.metrics import similarity_align
@@ -94,7 +94,7 @@ def measure_real(
         table["prediction"] = None
         if any(halves):
             predict = _Prediction(faces, people, [half and half[0] for half in halves])
-            errors = measure(model, folder, split, contenders=predict, **options)
+            errors = measure(model, folder, split, methods=predict, **options)
             table["prediction"] = rounded(_held_out(errors.frames, errors.people, refs))
     finally:
         model.train(training)
@@ -171,7 +171,7 @@ def _squared_distances(rows: Tensor) -> Tensor:
 
 
 class _Prediction:
-    """Contenders of fmlfast.evaluation.protocol.measure, which asks for clips batch by batch, in order."""
+    """Methods of fmlfast.evaluation.protocol.measure, which asks for clips batch by batch, in order."""
 
     def __init__(self, faces: dict[str, Faces], people: list[str], fitted: list[Part | None]) -> None:
         self._faces, self._people, self._fitted, self._start = faces, people, fitted, 0
@@ -224,7 +224,6 @@ def fit_frames(
     rotation, translation = rotation.view(subjects, count, 3, 3), translation.view(subjects, count, 3)
     turn, shift = (torch.zeros_like(translation, requires_grad=True) for _ in range(2))
     expression = translation.new_zeros(subjects, count, model.num_expressions, requires_grad=True)
-    residual = translation.new_zeros(subjects, count, model.config.residual_expressions)  # too fine for landmarks
     dark = translation.new_zeros(subjects, count, 9, 3)
     free = [turn, shift, expression]
     rates = (0.01, 0.01, 0.03)  # radians, shares of the depth, blendshape coefficients
@@ -236,7 +235,7 @@ def fit_frames(
     def current() -> Codes:
         moved = translation + shift * translation[..., 2:]
         turned = rotation_from_axis_angle(turn) @ rotation
-        return Codes(identity, reflectance, turned, moved, dark, expression, residual)
+        return Codes(identity, reflectance, turned, moved, dark, expression)
 
     for _ in range(FIT_STEPS):
         with torch.enable_grad():
@@ -246,8 +245,7 @@ def fit_frames(
             value.grad = gradient
         optimizer.step()
         schedule.step()
-        if not model.config.signed_expressions:
-            expression.clamp_(min=0.0)
+        expression.clamp_(min=0.0)
     return model.fit_light(frames, current().map(torch.detach))
 
 
@@ -255,7 +253,7 @@ def _held_out(frames: dict[str, dict[str, Tensor]], people: list[str], refs: lis
     """The table over the frames that the faces were not fitted to, from the errors of all frames."""
     unseen = torch.cat([torch.arange(len(ref.images)) >= max(len(ref.images) // 2, 1) for ref in refs])
     shown = [person for person, kept in zip(people, unseen.tolist(), strict=True) if kept]
-    tally = Tally(0)
+    tally = ErrorTable(0)
     for row, errors in frames.items():
         tally.add(row, shown, {name: values[unseen] for name, values in errors.items()}, None)
     found = tally.frame_errors()

@@ -9,7 +9,7 @@ MEAN_FACE = "mean_face"
 METRICS = ("vertex_mm", "neutral_mm", "normal_deg", "landmark_nme", "photometric", "rotation_deg")
 
 
-class Tally:
+class ErrorTable:
     """Collects errors per frame; averages them over the frames of a person, then over people."""
 
     def __init__(self, vertices: int) -> None:

@@ -17,4 +17,3 @@ class Codes(TensorBatch):
     translation: Tensor  # [B, M, 3] mm
     sh: Tensor  # [B, M, 9, 3] light
     expression: Tensor  # [B, M, E] delta
-    residual: Tensor  # [B, M, Ke] epsilon, Ke = 0 where residual expressions are off

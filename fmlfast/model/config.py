@@ -1,7 +1,7 @@
 """The settings of a model's architecture, and the template that they name."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from fmlfast.template.face_template import FaceTemplate
 
@@ -30,25 +30,36 @@ class ModelConfig:
     """Expression directions that the learned identity basis may not use: None for all (the paper), 0 for none."""
     smooth_basis: bool = False
     """Learn the identity basis within smooth, nearly symmetric fields on the graph; False learns it freely (paper)."""
-    aligned_crop: bool = True
-    """Turn, scale and shift the network's input by the landmarks; False feeds the plain crop (the paper)."""
-    landmark_input: bool = True
-    """Feed the aligned landmarks to the network beside the image; False is the paper's setting."""
-    pose_init: bool = True
-    """Start the pose from a closed-form fit to the landmarks; False predicts all of it (the paper)."""
+    inputs: Literal["aligned", "paper"] = "aligned"
+    """What the network gets. "aligned": the image turned, scaled and shifted by the landmarks, these landmarks beside
+    it, and a head pose from a closed-form fit to them to start from. "paper": the plain crop alone."""
     shape_init: bool = True
     """Start shape and expressions, too, from a fit of smooth fields to the landmarks of all frames, whose prior is
-    learned from the clips' landmarks before training; needs pose_init."""
+    learned from the clips' landmarks before training; needs aligned inputs."""
     light_fit: bool = True
     """Fit light to the image in closed form, given geometry and reflectance; False predicts it (the paper)."""
     light_complement: bool = True
     """Take from reflectance what light can do; without it light and skin colour are mixed (the paper)."""
-    signed_expressions: bool = False
-    """Let expression coefficients be negative; blendshapes are made for positive ones."""
     visibility: Literal["zbuffer", "backface"] = "zbuffer"
     """Which vertices the photometric term may see."""
-    residual_expressions: int = 0
-    """Expressions learned beside the fixed ones, of movements that neither these nor identity make; the paper: 0."""
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> "ModelConfig":
+        """The config as a checkpoint's config.json holds it, also one of before `inputs` took the place of three switches.
+
+        Raises ValueError for settings that this version does not know.
+        """
+        known = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+        switches = {known.pop(name) for name in ("aligned_crop", "landmark_input", "pose_init") if name in known}
+        if len(switches) == 1:
+            known["inputs"] = "aligned" if switches.pop() else "paper"
+        for name in ("residual_expressions", "signed_expressions"):
+            if not known.get(name):
+                known.pop(name, None)
+        unknown = known.keys() - {field.name for field in fields(cls)}
+        if unknown or switches:
+            raise ValueError(f"this version has no setting {', '.join(sorted(unknown)) or 'for such inputs'}")
+        return cls(**known)
 
 
 def load_template(config: ModelConfig) -> FaceTemplate:

@@ -26,34 +26,34 @@ def mlp(inputs: int, width: int) -> nn.Sequential:
 
 
 class Head(nn.Module):
-    """Flattened (not pooled: where things are matters) convolution features, joined by side features if any."""
+    """Flattened (not pooled: where things are matters) convolution features, joined by auxiliary features if any."""
 
-    def __init__(self, channels: int, spatial: int, side: int, width: int, extra_stage: bool) -> None:
+    def __init__(self, channels: int, spatial: int, aux: int, width: int, extra_stage: bool) -> None:
         super().__init__()
         squeeze = 48
         stages = [conv_stage(channels, channels, 1)] if extra_stage else []
         self.convolution = nn.Sequential(*stages, nn.Conv2d(channels, squeeze, 1), nn.ReLU())
         self.dense = nn.Sequential(nn.Linear(squeeze * spatial**2, width), nn.ReLU())
-        self.side = mlp(side, width) if side else None
-        self.join = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU()) if side else None
+        self.side = mlp(aux, width) if aux else None
+        self.join = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU()) if aux else None
 
-    def forward(self, features: Tensor, side: Tensor | None) -> Tensor:
-        """features [F, C, s, s], side [F, N] or None -> [F, width]."""
+    def forward(self, features: Tensor, aux_features: Tensor | None) -> Tensor:
+        """features [F, C, s, s], aux_features [F, N] or None -> [F, width]."""
         joined = self.dense(self.convolution(features).flatten(1))
         if self.side is None or self.join is None:
             return joined
-        return self.join(torch.cat([joined, self.side(side)], 1))
+        return self.join(torch.cat([joined, self.side(aux_features)], 1))
 
 
 class Encoder(nn.Module):
-    """Images (and side features) of B x M frames to codes of B subjects and raw parameters of their frames."""
+    """Siamese encoder: images, and auxiliary features, of B x M frames to codes of B subjects and raw frame outputs."""
 
     def __init__(
         self,
         input_size: int,  # px, side of the network's input
         channels: tuple[int, ...],
         width: int,
-        side_features: int,  # 0 for images alone (the paper)
+        aux: int,  # number of auxiliary features; 0 for images alone (the paper)
         identity_codes: int,
         frame_parameters: int,
     ) -> None:
@@ -61,9 +61,9 @@ class Encoder(nn.Module):
         stages = [conv_stage(a, b, 2) for a, b in zip((3, *channels), channels, strict=False)]
         self.tower = nn.Sequential(*stages)
         spatial = -(-input_size // 2 ** len(channels))
-        self.identity_head = Head(channels[-1], spatial, side_features, width, extra_stage=True)
-        self.frame_head = Head(channels[-1], spatial, side_features, width, extra_stage=False)
-        self.side_norm = nn.BatchNorm1d(side_features, affine=False, momentum=0.02) if side_features else None
+        self.identity_head = Head(channels[-1], spatial, aux, width, extra_stage=True)
+        self.frame_head = Head(channels[-1], spatial, aux, width, extra_stage=False)
+        self.side_norm = nn.BatchNorm1d(aux, affine=False, momentum=0.02) if aux else None
         self.identity_out = nn.Linear(width, identity_codes, bias=False)  # the next one would take it off again
         # Unit-variance codes: the learned basis carries the scale, so codes cannot drift to a biased mean.
         self.code_norm = nn.BatchNorm1d(identity_codes, affine=False, momentum=0.02)
@@ -79,24 +79,24 @@ class Encoder(nn.Module):
         self,
         images: Tensor,  # [B, M, 3, s, s] sRGB in [0, 1]
         mask: Tensor,  # [B, M] bool
-        side: Tensor | None,  # [B*M, N]
-        side_dropout: Tensor | None = None,  # [B*M, N], factors of 0 or 1 in training
+        aux_features: Tensor | None,  # [B*M, N]
+        aux_mask: Tensor | None = None,  # [B*M, N], factors of 0 or 1 in training
     ) -> tuple[Tensor, Tensor]:  # [B, identity_codes], [B, M, frame_parameters]
         """Codes shared by a subject's frames (alpha then beta), and each frame's raw parameters."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            return self._forward(images, mask, side, side_dropout)
+            return self._forward(images, mask, aux_features, aux_mask)
 
     def _forward(
-        self, images: Tensor, mask: Tensor, side: Tensor | None, side_dropout: Tensor | None
+        self, images: Tensor, mask: Tensor, aux_features: Tensor | None, aux_mask: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         subjects, frames = mask.shape
         stacked = ((images.flatten(0, 1) - 0.45) * 3).contiguous(memory_format=torch.channels_last)
         features = self.tower(stacked)
-        if self.side_norm is not None and side is not None:
-            normed = self.side_norm(side).clamp(-4, 4)
-            side = normed if side_dropout is None else normed * side_dropout
-        pooled = masked_mean(self.identity_head(features, side).unflatten(0, (subjects, frames)), mask)
+        if self.side_norm is not None and aux_features is not None:
+            normed = self.side_norm(aux_features).clamp(-4, 4)
+            aux_features = normed if aux_mask is None else normed * aux_mask
+        pooled = masked_mean(self.identity_head(features, aux_features).unflatten(0, (subjects, frames)), mask)
         codes = self.code_norm(self.identity_out(pooled).float())
         shared = codes[:, None].expand(-1, frames, -1).flatten(0, 1)
-        mixed = self.frame_mix(torch.cat([self.frame_head(features, side), shared], 1))
+        mixed = self.frame_mix(torch.cat([self.frame_head(features, aux_features), shared], 1))
         return codes, self.frame_out(mixed).float().unflatten(0, (subjects, frames))

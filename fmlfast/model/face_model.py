@@ -1,7 +1,6 @@
 """The learned face model: identity on the deformation graph, expressions on the mesh, reflectance per vertex."""
 
 import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -11,7 +10,7 @@ from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.deform import deform, skin_displacements
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.shading import sh_basis
-from fmlfast.model.gp_basis import by_effect, smooth_fields
+from fmlfast.model.gp_basis import smooth_fields, sort_modes_by_face_motion
 from fmlfast.optim import LowRankAdam
 from fmlfast.template.face_template import FaceTemplate
 
@@ -24,9 +23,7 @@ class FaceModel(nn.Module):
     `smooth_basis` writes theta_s as coefficients times smooth, nearly symmetric fields (fewer degrees of freedom, and
     what is seen on one cheek is known of the other); without it theta_s is free, as in the paper. `complement_rank` is
     how many expression directions identity may not use: None for all (the paper), 0 for none.
-    `residual_expressions` > 0 learns that many expressions more, on the graph, which a frame adds to t:
-    t_f = t + OC_e(theta_e) epsilon_f; the paper has none, its successors do (Learning Complete 3D Morphable Face Models
-    from Images and Videos). The reflectance basis is stored padded, see `pad_columns`; `backend` is passed to every
+    The reflectance basis is stored padded, see `pad_columns`; `backend` is passed to every
     operation, and in training `decoder` keeps factors of that basis' gradient; neither is part of a checkpoint.
     `light_complement` takes from theta_r what light can do, colour and shading of the whole face, as the complement
     takes from identity what expressions do, and gives r_bar the colour that the template's face has on average.
@@ -34,10 +31,8 @@ class FaceModel(nn.Module):
 
     complement: Tensor  # [3G, r], Q
     smooth: Tensor  # [min(SMOOTH_FIELDS, 3G), 3G] mm
-    expression_span: Tensor | None  # [3G, r], complement of residual expressions
     light_span: Tensor | None  # [3, V, 9] what harmonics of light make of the template's colours, by channel
     light_share: Tensor | None  # [3, 9, V] gives how much of each is in other colours
-    residual_basis: nn.Parameter | None  # [Ke, SMOOTH_FIELDS or 3G], theta_e
 
     def __init__(
         self,
@@ -47,7 +42,6 @@ class FaceModel(nn.Module):
         complement_rank: int | None,
         smooth_basis: bool,
         light_complement: bool,
-        residual_expressions: int = 0,
     ) -> None:
         super().__init__()
         self.num_vertices = len(template.vertices)
@@ -56,7 +50,9 @@ class FaceModel(nn.Module):
         self.backend: Backend | None = None
         self.decoder: LowRankAdam | None = None
         self.register_buffer("complement", template.complement_basis(complement_rank), persistent=False)
-        self.register_buffer("smooth", by_effect(smooth_fields(template.nodes, SMOOTH_FIELDS), template))
+        self.register_buffer(
+            "smooth", sort_modes_by_face_motion(smooth_fields(template.nodes, SMOOTH_FIELDS), template)
+        )
         self.smooth_basis = smooth_basis
         if smooth_basis:
             initial = torch.randn(identity_dim, len(self.smooth)) * (0.085 / len(self.smooth) ** 0.5)
@@ -68,25 +64,6 @@ class FaceModel(nn.Module):
         span, share = _light_directions(template) if light_complement else (None, None)
         self.register_buffer("light_span", span, persistent=False)
         self.register_buffer("light_share", share, persistent=False)
-        self._add_residual_expressions(residual_expressions)
-
-    def _add_residual_expressions(self, count: int) -> None:
-        span = self.template.complement_basis(None) if count else None
-        self.register_buffer("expression_span", span, persistent=False)
-        identities, fields = self.identity_basis.shape
-        taken = identities if span is None or self.smooth_basis else identities + span.shape[1]
-        if count and count > fields - taken:
-            raise ValueError(
-                f"{count} residual expressions do not fit: of {fields} fields on the graph {taken} are taken; "
-                "ask for fewer, or for a smaller identity_dim"
-            )
-        # Only their directions count, so this says how fast they turn.
-        self.residual_basis = nn.Parameter(torch.randn(count, fields) * 0.1) if count else None
-
-    @property
-    def graph_bases(self) -> list[nn.Parameter]:
-        """The learned bases of displacements: of identity and, where there are any, of residual expressions."""
-        return [self.identity_basis] if self.residual_basis is None else [self.identity_basis, self.residual_basis]
 
     @exact
     def displacements(
@@ -106,30 +83,6 @@ class FaceModel(nn.Module):
             field = field + alpha[:, learned:] @ self.smooth[: alpha.shape[1] - learned]
         return rearrange(field, "b (g c) -> b g c", c=3)
 
-    @exact
-    def residual(
-        self,
-        epsilon: Tensor,  # [B, M, Ke]
-    ) -> Tensor | None:  # [B, M, G, 3] mm
-        """Node displacements of residual expressions, each 1 mm (root mean square) at 1; None where there are none.
-
-        They are orthogonal to the learned identity basis, a constant here, so that no frame can change who it shows,
-        and to all fixed expressions, so that a movement which has a name keeps it. Smooth fields beside that basis are
-        not taken out: they can do nearly all that the graph can.
-        """
-        if self.residual_basis is None or self.expression_span is None:
-            return None
-        identity = F.normalize(self._on_graph(self.identity_basis.detach()), dim=1)
-        taken = torch.cat([self.expression_span.T, identity]).double()
-        fields = self._on_graph(self.residual_basis).double()
-        # Least squares, damped as the taken may depend on each other; in float64 less than 1e-6 of them is left.
-        gram = taken @ taken.T
-        gram.diagonal().add_(1e-12 * len(gram))
-        share = torch.linalg.solve_ex(gram, taken @ fields.T)[0]  # looking at errors waits for a GPU
-        fields = fields - share.T @ taken
-        fields = fields / (fields.square().sum(1, keepdim=True) / self.num_nodes).sqrt()
-        return (epsilon @ fields.to(epsilon.dtype)).unflatten(-1, (self.num_nodes, 3))
-
     def neutral(
         self,
         displacements: Tensor,  # [B, G, 3] mm
@@ -146,16 +99,9 @@ class FaceModel(nn.Module):
         rotation: Tensor | None = None,  # [B, M, 3, 3]
         translation: Tensor | None = None,  # [B, M, 3] mm
         template: FaceTemplate | None = None,
-        residual: Tensor | None = None,  # [B, M, G, 3] mm
     ) -> Tensor:  # [B, M, V, 3] mm
         """Geometry with expression, in the model frame or, given both, posed by rotation and translation."""
         mesh = self._mesh(template)
-        if residual is not None:  # frames that differ on the graph are subjects of one frame each
-            own = (displacements[:, None] + residual).flatten(0, 1)
-            pose = None, None
-            if rotation is not None and translation is not None:
-                pose = rotation.flatten(0, 1)[:, None], translation.flatten(0, 1)[:, None]
-            return self.geometry(own, delta.flatten(0, 1)[:, None], *pose, template).view(*delta.shape[:2], -1, 3)
         return deform(
             mesh.vertices,
             displacements,
@@ -181,7 +127,7 @@ class FaceModel(nn.Module):
         return self._without_light(flat.view(len(beta), self.num_vertices, 3))
 
     @property
-    def mean_reflectance(self) -> Tensor:  # [V, 3] linear RGB
+    def base_reflectance(self) -> Tensor:  # [V, 3] linear RGB
         """Reflectance of codes that are 0."""
         mean, face = self.reflectance_mean.view(-1, 3), self.template.regions["face"]
         return mean if self.light_span is None else mean * ((face @ self.template.colors) / (face @ mean))
@@ -191,7 +137,7 @@ class FaceModel(nn.Module):
             return reflectance
         deviation = reflectance - self.reflectance_mean.view(-1, 3)
         planes = self.light_span @ (self.light_share @ deviation.permute(2, 1, 0))  # [3, V, B]
-        return self.mean_reflectance + deviation - planes.permute(2, 1, 0)
+        return self.base_reflectance + deviation - planes.permute(2, 1, 0)
 
     def _on_graph(self, coefficients: Tensor) -> Tensor:
         """Displacement fields [N, 3G] from what is learned of them."""

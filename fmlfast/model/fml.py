@@ -22,7 +22,7 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.config import ModelConfig, load_template
 from fmlfast.model.encoder import Encoder
 from fmlfast.model.face_model import FaceModel
-from fmlfast.model.landmark_fit import ShapeFit, ShapeStart, Sightings
+from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
 from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, Alignment, align_to_front, fit_pose, to_rays
 from fmlfast.model.lighting import light_from_image
 from fmlfast.model.shape_prior import learn_shape_prior
@@ -36,16 +36,16 @@ PLAIN_DEPTH_WIDTH = 2.2 * CROP_HALF_WIDTH  # mm that an unaligned crop spans at 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the network sees of F = B*M frames, and where its answers start from."""
+    """The encoder's inputs of F = B*M frames, and the closed-form fit that its outputs are relative to."""
 
     inputs: Tensor  # [B, M, 3, s, s] sRGB in [0, 1]
     mask: Tensor  # [B, M] bool
-    side: Tensor | None  # [F, N] aligned landmarks, starting pose and shape
-    shown: Tensor | None  # [F, N] 0 where a side feature is hidden, 1 else
     Ks: Tensor  # [F, 3, 3] px
     size: int  # px, side of the frames
-    alignment: Alignment
-    start: ShapeStart | None
+    aux_features: Tensor | None = None  # [F, N] aligned landmarks, starting pose and shape; None for the paper's inputs
+    aux_mask: Tensor | None = None  # [F, N] 0 where an auxiliary feature is hidden, 1 else
+    alignment: Alignment | None = None
+    start: InitialFit | None = None
 
 
 class FML(nn.Module):
@@ -68,20 +68,20 @@ class FML(nn.Module):
             config.complement_rank,
             config.smooth_basis,
             config.light_complement,
-            config.residual_expressions,
         )
         self.num_expressions = len(self.template.expressions)
         codes = config.identity_dim + config.reflectance_dim
-        if config.shape_init and not config.pose_init:
-            raise ValueError("shape_init starts from the pose of pose_init; switch both on, or shape_init off")
+        aligned = config.inputs == "aligned"
+        if config.shape_init and not aligned:
+            raise ValueError("shape_init needs the pose of aligned inputs; choose these, or switch shape_init off")
         self.shape_fit, started = None, 0
         if config.shape_init:
-            self.shape_fit = ShapeFit(self.template, min(START_FIELDS, len(self.face.smooth)))
+            self.shape_fit = LandmarkFit(self.template, min(START_FIELDS, len(self.face.smooth)))
             self.shape_fit.set_fields(self.face.smooth)
             started = self.shape_fit.count + self.num_expressions
-        side = 2 * len(LANDMARKS_66) * config.landmark_input + 13 * config.pose_init + started
-        of_frames = 33 + self.num_expressions + config.residual_expressions
-        self.encoder = Encoder(config.input_size, config.channels, config.width, side, codes, of_frames)
+        aux = (2 * len(LANDMARKS_66) + 13 if aligned else 0) + started
+        of_frames = 33 + self.num_expressions
+        self.encoder = Encoder(config.input_size, config.channels, config.width, aux, codes, of_frames)
         # Mean and square root of the covariance of codes over training subjects: the prior that refinement uses.
         self.register_buffer("code_mean", torch.zeros(codes))
         self.register_buffer("code_factor", torch.eye(codes))
@@ -116,7 +116,7 @@ class FML(nn.Module):
             self.shape_fit.set_fields(self.face.smooth)
         return found
 
-    def learn_shape_prior(self, people: Sequence[Sightings]) -> None:
+    def learn_shape_prior(self, people: Sequence[LandmarkObservations]) -> None:
         """Lets smooth fields vary as people do, and shape start from their usual expression; before any training.
 
         Raises ValueError where the config has no shape_init.
@@ -140,33 +140,33 @@ class FML(nn.Module):
         self,
         frames: Frames,
         noise: Tensor | None = None,  # [B, M, 68, 2] px
-        keep: Tensor | None = None,  # [B, M, 68] bool
+        landmark_mask: Tensor | None = None,  # [B, M, 68] bool
     ) -> Observation:
-        """What the network sees of `frames`, which no learned number changes. In training `noise` moves the landmarks
-        that it sees, and it sees those of `keep` only."""
+        """Prepares the encoder's inputs; no learned parameter of the encoder is used.
+
+        In training `noise` moves the landmarks and those without `landmark_mask` are hidden from the encoder.
+        """
         size = frames.images.shape[-1]
-        seen = Sightings.of(frames, noise, keep)
-        landmarks, Ks = seen.landmarks, seen.Ks
-        alignment = align_to_front(landmarks, self.landmark_points)
-        start = None
-        if self.config.pose_init:
-            start = ShapeStart(*fit_pose(landmarks, Ks, self.landmark_points))
-            if self.shape_fit is not None:
-                start = self.shape_fit(seen, start)
-        side = self._side_features(landmarks, Ks, alignment, start)
-        inputs = self._network_input(frames.images, alignment)
-        shown = None
-        if side is not None and keep is not None and self.config.landmark_input:
-            used = constant(LANDMARKS_66, torch.int64, keep.device)
-            points = keep[:, :, used].flatten(0, 1).float().repeat_interleave(2, 1)
-            shown = F.pad(points, (0, side.shape[1] - points.shape[1]), value=1.0)
-        return Observation(inputs, frames.mask, side, shown, Ks, size, alignment, start)
+        if self.config.inputs == "paper":
+            return Observation(self._resized(frames.images), frames.mask, frames.Ks.flatten(0, 1), size)
+        seen = LandmarkObservations.of(frames, noise, landmark_mask)
+        alignment = align_to_front(seen.landmarks, self.landmark_points)
+        start = InitialFit(*fit_pose(seen.landmarks, seen.Ks, self.landmark_points))
+        if self.shape_fit is not None:
+            start = self.shape_fit(seen, start)
+        aux_features, aux_mask = _aux_features(seen, alignment, start), None
+        if landmark_mask is not None:
+            used = constant(LANDMARKS_66, torch.int64, landmark_mask.device)
+            points = landmark_mask[:, :, used].flatten(0, 1).float().repeat_interleave(2, 1)
+            aux_mask = F.pad(points, (0, aux_features.shape[1] - points.shape[1]), value=1.0)
+        crop = self._aligned_crop(frames.images, alignment)
+        return Observation(crop, frames.mask, seen.Ks, size, aux_features, aux_mask, alignment, start)
 
     @exact  # the network has an autocast of its own
     def codes(self, seen: Observation, encoder: nn.Module | None = None) -> Codes:
-        """Codes from what the network sees; `encoder` may be a data-parallel wrapper of the model's."""
-        codes, raw = (encoder or self.encoder)(seen.inputs, seen.mask, seen.side, seen.shown)
-        return self._codes(codes, raw, seen.Ks, seen.size, seen.alignment, seen.start)
+        """Codes from the encoder's inputs; `encoder` may be a data-parallel wrapper of the model's."""
+        subjects, frames = (encoder or self.encoder)(seen.inputs, seen.mask, seen.aux_features, seen.aux_mask)
+        return self._codes(subjects, frames, seen)
 
     def vertex_weights(
         self,
@@ -197,87 +197,60 @@ class FML(nn.Module):
 
     def geometry(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
         """Geometry with expression in the model frame, [B, M, V, 3] mm."""
-        residual = self.face.residual(codes.residual)
-        return self.face.geometry(self.displacements(codes), codes.expression, template=template, residual=residual)
+        return self.face.geometry(self.displacements(codes), codes.expression, template=template)
 
     def camera_vertices(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
         """Geometry with expression in the camera frame, [B, M, V, 3] mm."""
-        displacements, residual = self.displacements(codes), self.face.residual(codes.residual)
         pose = codes.rotation, codes.translation
-        return self.face.geometry(displacements, codes.expression, *pose, template, residual)
+        return self.face.geometry(self.displacements(codes), codes.expression, *pose, template)
 
     def reflectance(self, codes: Codes) -> Tensor:
         """Per-vertex reflectance, [B, V, 3] linear RGB."""
         return self.face.reflectance(codes.reflectance)
 
-    def _network_input(self, images: Tensor, alignment: Alignment) -> Tensor:
-        """[B, M, 3, S, S] -> [B, M, 3, s, s], cut out along the alignment if the config says so."""
-        flat, size, target = images.flatten(0, 1), images.shape[-1], self.config.input_size
-        if self.config.aligned_crop:
-            theta = torch.cat([alignment.matrix * (2 / size), (alignment.offset * (2 / size) - 1)[..., None]], 2)
-            grid = F.affine_grid(theta, [len(flat), 3, target, target], align_corners=False)
-            flat = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
-        elif size != target:
-            flat = F.interpolate(flat, size=(target, target), mode="bilinear", antialias=True)
+    def _resized(self, images: Tensor) -> Tensor:
+        """The plain crop, [B, M, 3, S, S] -> [B, M, 3, s, s]."""
+        target = self.config.input_size
+        if images.shape[-1] == target:
+            return images
+        flat = F.interpolate(images.flatten(0, 1), size=(target, target), mode="bilinear", antialias=True)
         return flat.unflatten(0, images.shape[:2])
 
-    def _side_features(
-        self, landmarks: Tensor, Ks: Tensor, alignment: Alignment, start: ShapeStart | None
-    ) -> Tensor | None:
-        """Aligned landmarks, the starting pose as the aligned crop shows it, and the starting shape, [F, N]."""
-        parts = [alignment.to_crop(landmarks).flatten(1)] if self.config.landmark_input else []
-        if start is not None:
-            rotation, translation = start.rotation, start.translation
-            unroll = rotation_about_view(-alignment.roll)
-            scale = alignment.scale / Ks[:, 0, 0]  # rays in half a crop: how close the camera is
-            center = to_rays(alignment.offset[:, None], Ks)[:, 0]
-            shift = (translation[:, :2] / translation[:, 2:] - center) / scale[:, None]
-            depth = torch.stack([translation[:, 2] * scale / CROP_HALF_WIDTH, scale * 4], 1).log()
-            turned = (unroll @ rotation @ constant(FRONTAL, rotation.dtype, rotation.device)).flatten(1)
-            parts.append(torch.cat([turned, (unroll[:, :2, :2] @ shift[..., None])[..., 0], depth], 1))
-        if start is not None and start.smooth is not None and start.expression is not None:
-            frames = len(landmarks) // len(start.smooth)
-            parts += [start.smooth.repeat_interleave(frames, 0), start.expression]
-        return torch.cat(parts, 1) if parts else None
+    def _aligned_crop(self, images: Tensor, alignment: Alignment) -> Tensor:
+        """The face turned upright at one size and place, [B, M, 3, S, S] -> [B, M, 3, s, s]."""
+        flat, size, target = images.flatten(0, 1), images.shape[-1], self.config.input_size
+        theta = torch.cat([alignment.matrix * (2 / size), (alignment.offset * (2 / size) - 1)[..., None]], 2)
+        grid = F.affine_grid(theta, [len(flat), 3, target, target], align_corners=False)
+        flat = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
+        return flat.unflatten(0, images.shape[:2])
 
     def _codes(
         self,
-        codes: Tensor,
-        raw: Tensor,
-        Ks: Tensor,
-        size: int,
-        alignment: Alignment,
-        start: ShapeStart | None,
+        codes: Tensor,  # [B, K + Kr]
+        raw: Tensor,  # [B, M, 33 + E]
+        seen: Observation,
     ) -> Codes:
-        flat = raw.flatten(0, 1)
-        turn, shift, light, delta, epsilon = flat.split(
-            [3, 3, 27, self.num_expressions, self.config.residual_expressions], 1
-        )
-        residual = rotation_from_axis_angle(0.5 * turn)
-        frontal = constant(FRONTAL, flat.dtype, flat.device)
-        focal = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1]], 1)
-        roll = rotation_about_view(alignment.roll)
-        if start is not None:
-            rotation, place = start.rotation, start.translation
+        """Outputs of the encoder to codes: relative to the closed-form fit where there is one."""
+        flat, start, Ks = raw.flatten(0, 1), seen.start, seen.Ks
+        turn, shift, light, delta = flat.split([3, 3, 27, self.num_expressions], 1)
+        turned = rotation_from_axis_angle(0.5 * turn)
+        if start is not None and seen.alignment is not None:
+            roll, rotation, place = rotation_about_view(seen.alignment.roll), start.rotation, start.translation
             depth = place[:, 2] * torch.exp(0.1 * shift[:, 2])
             center, scale = place[:, :2] / place[:, 2:], 20.0 / place[:, 2:]
-        elif self.config.aligned_crop:
-            rotation = roll @ frontal
-            depth = CROP_HALF_WIDTH * focal[:, 0] / alignment.scale * torch.exp(0.2 * shift[:, 2])
-            center, scale = to_rays(alignment.offset[:, None], Ks)[:, 0], 20.0 / depth[:, None]
         else:
-            roll, rotation = torch.eye(3, device=flat.device).expand_as(residual), frontal
-            depth = PLAIN_DEPTH_WIDTH * focal[:, 0] / size * torch.exp(0.2 * shift[:, 2])
-            center, scale = (size / 2 - Ks[:, :2, 2]) / focal, 20.0 / depth[:, None]
-        rotation = roll @ residual @ roll.transpose(1, 2) @ rotation
+            focal = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1]], 1)
+            frontal = constant(FRONTAL, flat.dtype, flat.device)
+            roll, rotation = torch.eye(3, device=flat.device).expand_as(turned), frontal
+            depth = PLAIN_DEPTH_WIDTH * focal[:, 0] / seen.size * torch.exp(0.2 * shift[:, 2])
+            center, scale = (seen.size / 2 - Ks[:, :2, 2]) / focal, 20.0 / depth[:, None]
+        rotation = roll @ turned @ roll.transpose(1, 2) @ rotation
         ray = center + (roll[:, :2, :2] @ shift[:, :2, None])[..., 0] * scale
         translation = torch.cat([ray, torch.ones_like(ray[:, :1])], 1) * depth[:, None]
         sh = light.unflatten(1, (9, 3)) + torch.eye(9, 1, device=flat.device) * 0.75
         alpha, beta = codes.split([self.config.identity_dim, self.config.reflectance_dim], 1)
         began = None if start is None else start.expression
-        if self.config.signed_expressions:
-            delta = 0.3 * delta if began is None else began + 0.3 * delta
-        elif began is None:
+        if began is None:
             # Small at the start and never dead: an expression begins near 0.03 with a slope of 0.08.
             delta = F.softplus(3 * delta - 2.5) / 3
         else:
@@ -292,7 +265,6 @@ class FML(nn.Module):
             translation=translation.unflatten(0, shape),
             sh=sh.unflatten(0, shape),
             expression=delta.unflatten(0, shape),
-            residual=epsilon.unflatten(0, shape),
         )
 
     def save(self, folder: str | Path, **extra: Any) -> None:
@@ -321,9 +293,8 @@ class FML(nn.Module):
                 raise ValueError(f"{folder} is not a finished run: {name} is missing; train with train.py first")
         try:
             stored = json.loads((folder / "config.json").read_text())
-            fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored["model"].items()}
-            config, fingerprint = ModelConfig(**fields), stored["template"]["fingerprint"]
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            config, fingerprint = ModelConfig.from_json(stored["model"]), stored["template"]["fingerprint"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder / 'config.json'} cannot be read ({error}); copy it anew") from error
         template = load_template(config)
         if template.fingerprint != fingerprint:
@@ -337,3 +308,20 @@ class FML(nn.Module):
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{folder / 'model.safetensors'} does not hold this model: {error}") from error
         return model.eval().to(device)
+
+
+def _aux_features(seen: LandmarkObservations, alignment: Alignment, start: InitialFit) -> Tensor:
+    """Aligned landmarks, the starting pose as the aligned crop shows it, and the starting shape, [F, N]."""
+    landmarks, Ks, rotation, translation = seen.landmarks, seen.Ks, start.rotation, start.translation
+    unroll = rotation_about_view(-alignment.roll)
+    scale = alignment.scale / Ks[:, 0, 0]  # rays in half a crop: how close the camera is
+    center = to_rays(alignment.offset[:, None], Ks)[:, 0]
+    shift = (translation[:, :2] / translation[:, 2:] - center) / scale[:, None]
+    depth = torch.stack([translation[:, 2] * scale / CROP_HALF_WIDTH, scale * 4], 1).log()
+    turned = (unroll @ rotation @ constant(FRONTAL, rotation.dtype, rotation.device)).flatten(1)
+    pose = torch.cat([turned, (unroll[:, :2, :2] @ shift[..., None])[..., 0], depth], 1)
+    parts = [alignment.to_crop(landmarks).flatten(1), pose]
+    if start.smooth is not None and start.expression is not None:
+        frames = len(landmarks) // len(start.smooth)
+        parts += [start.smooth.repeat_interleave(frames, 0), start.expression]
+    return torch.cat(parts, 1)

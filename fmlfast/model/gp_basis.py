@@ -44,7 +44,7 @@ def smooth_fields(
     return torch.cat(fields)[strongest].float()
 
 
-def by_effect(
+def sort_modes_by_face_motion(
     fields: Tensor,  # [N, 3G] mm
     template: "FaceTemplate",
 ) -> Tensor:  # [N, 3G] mm

@@ -22,7 +22,7 @@ _STILL = 1e-4  # keeps the pose of a frame without landmarks where it is
 
 
 @dataclass(frozen=True)
-class ShapeStart:
+class InitialFit:
     """Where the network's answers start from: F = B*M frames of B subjects."""
 
     rotation: Tensor  # [F, 3, 3]
@@ -31,7 +31,7 @@ class ShapeStart:
     expression: Tensor | None = None  # [F, E], at least 0
 
 
-class Sightings(NamedTuple):
+class LandmarkObservations(NamedTuple):
     """Landmarks of F = B*M frames of B subjects, a subject's frames in a row."""
 
     landmarks: Tensor  # [F, 66, 2] px
@@ -44,17 +44,17 @@ class Sightings(NamedTuple):
         cls,
         frames: Frames,
         noise: Tensor | None = None,  # [B, M, 68, 2] px
-        keep: Tensor | None = None,  # [B, M, 68] bool
-    ) -> "Sightings":
-        """The landmarks of frames, moved by `noise`; those without `keep` do not count."""
+        landmark_mask: Tensor | None = None,  # [B, M, 68] bool
+    ) -> "LandmarkObservations":
+        """The landmarks of frames, moved by `noise`; those without `landmark_mask` do not count."""
         used = constant(LANDMARKS_66, torch.int64, frames.landmarks.device)
         landmarks = (frames.landmarks if noise is None else frames.landmarks + noise)[:, :, used].flatten(0, 1)
-        counts = frames.mask[..., None] if keep is None else keep[:, :, used] & frames.mask[..., None]
+        counts = frames.mask[..., None] if landmark_mask is None else landmark_mask[:, :, used] & frames.mask[..., None]
         confidence = (frames.confidence[:, :, used] * counts).flatten(0, 1)
         return cls(landmarks, confidence, frames.Ks.flatten(0, 1), len(frames.mask))
 
 
-class ShapeFit(nn.Module):
+class LandmarkFit(nn.Module):
     """Gauss-Newton on the 66 landmarks of all frames of a subject, jointly, with Gaussian priors.
 
     Unknowns are coefficients of smooth fields (standard normal), and of each frame pose and expressions (around
@@ -100,18 +100,18 @@ class ShapeFit(nn.Module):
 
     def forward(
         self,
-        seen: Sightings,
-        start: ShapeStart,  # its pose only
-    ) -> ShapeStart:
+        seen: LandmarkObservations,
+        start: InitialFit,  # its pose only
+    ) -> InitialFit:
         """The best fit after a few steps from the template's pose."""
         return self.fit(seen, start)[0]
 
     @torch.no_grad()
     def fit(
         self,
-        seen: Sightings,
-        start: ShapeStart,  # its pose only
-    ) -> tuple[ShapeStart, Tensor]:  # and [B, N, N]
+        seen: LandmarkObservations,
+        start: InitialFit,  # its pose only
+    ) -> tuple[InitialFit, Tensor]:  # and [B, N, N]
         """As `forward`, with the precision of the smooth fields' coefficients that the last step found."""
         landmarks, confidence, Ks, subjects = seen
         rays, rotation, translation = to_rays(landmarks, Ks), start.rotation, start.translation
@@ -158,7 +158,7 @@ class ShapeFit(nn.Module):
             smooth = smooth + step
             rotation, translation = step_pose(rotation, translation, change[:, :6])
             expression = (expression + change[:, 6:]).clamp(min=0.0)
-        return ShapeStart(rotation, translation, smooth, expression), hessian
+        return InitialFit(rotation, translation, smooth, expression), hessian
 
     def _slide(self, rays: Tensor) -> Tensor:
         """Which of the points stand for the 66 landmarks seen at `rays` [F, P, 2]: [F, 66]."""

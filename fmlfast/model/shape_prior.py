@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fmlfast.ibug68 import LANDMARKS_66
-from fmlfast.model.gp_basis import by_effect
-from fmlfast.model.landmark_fit import ShapeFit, ShapeStart, Sightings
+from fmlfast.model.gp_basis import sort_modes_by_face_motion
+from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
 from fmlfast.model.landmark_pose import fit_pose
 from fmlfast.template.face_template import FaceTemplate
 
@@ -19,22 +19,22 @@ _FEW = 32  # people that the prior before counts as
 def learn_shape_prior(
     template: FaceTemplate,
     smooth: Tensor,  # [N, 3G] mm
-    people: Sequence[Sightings],
+    people: Sequence[LandmarkObservations],
 ) -> tuple[Tensor, Tensor]:  # [N, 3G] mm, [E]
     """Displacement fields whose standard normal coefficients vary as `people` do, and their mean expression.
 
-    Expectation maximisation: everybody is fitted (`ShapeFit`), and the covariance of the coefficients over people, what
-    each fit leaves open included, makes the next round's fields. The mean shape stays the template's: what pose and
-    expressions cannot explain would pile up in it. Whoever has broken landmarks is left out.
+    Expectation maximisation (EM): everybody is fitted (`LandmarkFit`), and the covariance of the coefficients over
+    people, the posterior covariance of each fit included, makes the next round's fields. The mean shape stays the
+    template's: what pose and expressions cannot explain would pile up in it. Whoever has broken landmarks is left out.
     """
     points = template.landmarks(template.vertices)[list(LANDMARKS_66)]
-    fit = ShapeFit(template, len(smooth)).to(smooth.device)
+    fit = LandmarkFit(template, len(smooth)).to(smooth.device)
     factor = unit = torch.eye(len(smooth), dtype=torch.float64, device=smooth.device)  # of the covariance
     for _ in range(_ROUNDS):
         fit.set_fields((factor.T @ smooth.double()).float())
         moments, expressions, subjects = _FEW * unit, [], _FEW
         for seen in people:
-            start = ShapeStart(*fit_pose(seen.landmarks, seen.Ks, points))
+            start = InitialFit(*fit_pose(seen.landmarks, seen.Ks, points))
             found, precision = fit.fit(seen, start)
             assert found.smooth is not None and found.expression is not None
             whole = precision.isfinite().all(2).all(1)  # landmarks of the others are broken
@@ -46,4 +46,4 @@ def learn_shape_prior(
             subjects += len(known)
         factor = torch.linalg.cholesky(moments / subjects)
         fit.usual = torch.cat([torch.zeros_like(fit.usual).expand(_FEW, -1), *expressions]).mean(0)
-    return by_effect((factor.T @ smooth.double()).float(), template), fit.usual
+    return sort_modes_by_face_motion((factor.T @ smooth.double()).float(), template), fit.usual

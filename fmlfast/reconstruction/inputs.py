@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 from fmlfast.data.face_detector import Face
 from fmlfast.data.video.clips import Detector
 from fmlfast.data.video.decode import VIDEO_SUFFIXES, Video
-from fmlfast.data.video.tracking import flaw
+from fmlfast.data.video.tracking import rejection_reason
 
 MIN_SIDE = 64  # pixels; a face in less has too little to fit and the detector no longer finds it
 FILM_DIAGONAL = math.hypot(36.0, 24.0)  # mm
@@ -187,11 +187,11 @@ def read_video(path: Path, detector: Detector, face: int | None, frames: int) ->
                 passed[f"with {len(faces)} faces, choose one with --face N"] += 1
                 continue
             found = faces[face or 0] if len(faces) > 1 else faces[0]
-            reason = flaw(image, found, MIN_FACE, MAX_DOUBT, MIN_SHARPNESS)[0]
+            reason = rejection_reason(image, found, MIN_FACE, MAX_DOUBT, MIN_SHARPNESS)[0]
             key = len(faces) > 1, looks[number]
             if reason:
                 passed[f"with a face that is {reason}"] += 1
-            elif key not in best or found.doubt < best[key].face.doubt:
+            elif key not in best or found.detector_disagreement < best[key].face.detector_disagreement:
                 best[key] = Photo(path.stem, image, found, frame.time)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

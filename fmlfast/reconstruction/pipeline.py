@@ -126,7 +126,6 @@ class Reconstruction:
                 "t": codes.translation[0, i].tolist(),
                 "sh": codes.sh[0, i].tolist(),
                 "expression": dict(zip(template.expression_names, codes.expression[0, i].tolist(), strict=True)),
-                "residual": codes.residual[0, i].tolist(),
                 "landmarks": self.landmarks[i].tolist(),
                 "landmark_error": float(self.landmark_errors[i]),
                 "landmark_error_before_refinement": float(self.network_landmark_errors[i]),

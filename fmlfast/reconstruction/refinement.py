@@ -19,7 +19,7 @@ REFINEMENT = LossWeights(photometric=30.0, expression=0.2)
 PRIOR, SMOOTH = 0.05, 0.0025  # weights of the whitened codes and of the smooth fields' coefficients
 
 # How far an early step of Adam moves each unknown, in its own unit.
-_RATES = {"code": 0.1, "smooth": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02, "residual": 0.05}
+_RATES = {"code": 0.1, "smooth": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02}
 _BETAS = (0.9, 0.99)
 _LAST_RATE = 0.1  # of the first, which steps fall to linearly
 
@@ -87,7 +87,7 @@ def refine_measured(
             found = unknowns.codes(values)
             terms = [
                 *objective(model, frames, found, weights, float(photometric)).values(),
-                unknowns.surprise(values, prior, smooth),
+                unknowns.prior_loss(values, prior, smooth),
             ]
             loss = torch.stack(terms).sum(0)
             (gradient,) = torch.autograd.grad(loss.sum(), values)
@@ -157,15 +157,14 @@ class _Unknowns:
         whitened = torch.linalg.lstsq(model.code_factor.T, code.T).solution.T
         still = torch.zeros_like(codes.translation)
         parts = {"code": whitened, "smooth": smooth, "turn": still, "shift": still}
-        parts |= {"sh": codes.sh, "expression": codes.expression, "residual": codes.residual}
+        parts |= {"sh": codes.sh, "expression": codes.expression}
         self.shapes = {name: part.shape for name, part in parts.items()}
         self.sizes = [part[0].numel() for part in parts.values()]
         self.values = torch.cat([part.flatten(1) / _RATES[name] for name, part in parts.items()], 1)  # [B, N]
-        least = 0.0 if not model.config.signed_expressions else -torch.inf
-        floors = [least if name == "expression" else -torch.inf for name in parts]
+        floors = [0.0 if name == "expression" else -torch.inf for name in parts]
         self.lower = torch.cat([self.values.new_full((n,), f) for n, f in zip(self.sizes, floors, strict=True)])  # [N]
 
-    def surprise(self, values: Tensor, prior: float, smooth: float) -> Tensor:  # [B, N] -> [B]
+    def prior_loss(self, values: Tensor, prior: float, smooth: float) -> Tensor:  # [B, N] -> [B]
         """How far identity and reflectance are from what is expected of people."""
         parts = self._parts(values)
         return prior * parts["code"].square().mean(1) + smooth * parts["smooth"].square().sum(1)
@@ -183,7 +182,6 @@ class _Unknowns:
             translation=self.start.translation * depth.exp() + torch.cat([10 * across, torch.zeros_like(depth)], -1),
             sh=parts["sh"],
             expression=parts["expression"],
-            residual=parts["residual"],
         )
 
     def _parts(self, values: Tensor) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from fmlfast.ibug68 import NUM_JAW
 from fmlfast.template.assets import load_assets
 from fmlfast.template.graph import largest_weights, node_edges, skinning_matrix
 from fmlfast.template.jaw_line import select_contour
-from fmlfast.template.subdivision import loop_step, refine_points
+from fmlfast.template.subdivision import loop_step, subdivide_points
 
 SINGULAR_FLOOR = 1e-6  # relative; directions of the expressions below it are numerical noise
 
@@ -74,7 +74,7 @@ class FaceTemplate:
         template = FaceTemplate.from_arrays(Path(path).resolve().name, read_folder(path, unit, num_nodes))
         try:
             for _ in range(level):
-                template = template.refined()
+                template = template.subdivided()
         except ValueError as error:
             raise ValueError(f"{Path(path) / NEUTRAL}: {error}") from error
         return template
@@ -199,14 +199,14 @@ class FaceTemplate:
             raise ValueError(f"rank must lie between 0 and {full}, the number of independent expressions; got {rank}")
         return u[:, :rank].float().contiguous()
 
-    def refined(self) -> "FaceTemplate":
+    def subdivided(self) -> "FaceTemplate":
         """The same template one Loop subdivision finer."""
         step = loop_step(len(self.vertices), self.triangles)
         skinning = skinning_matrix(self.skin_indices, self.skin_weights, len(self.node_vertices))
         indices, weights = largest_weights(torch.sparse.mm(step.matrix, skinning), self.skin_indices.shape[1])
         count = len(self.triangles)
-        landmarks = refine_points(count, self.landmark_triangles, self.landmark_barycentrics)
-        jaw = refine_points(count, self.jaw_triangles, self.jaw_barycentrics)
+        landmarks = subdivide_points(count, self.landmark_triangles, self.landmark_barycentrics)
+        jaw = subdivide_points(count, self.jaw_triangles, self.jaw_barycentrics)
         return replace(
             self,
             level=self.level + 1,
@@ -228,7 +228,7 @@ class FaceTemplate:
 
 @cache
 def _default(level: int) -> FaceTemplate:
-    return FaceTemplate.from_arrays("makehuman-face", load_assets()) if level == 0 else _default(level - 1).refined()
+    return FaceTemplate.from_arrays("makehuman-face", load_assets()) if level == 0 else _default(level - 1).subdivided()
 
 
 def _apply(matrix: Tensor, values: Tensor) -> Tensor:

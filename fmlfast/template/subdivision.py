@@ -79,7 +79,7 @@ def loop_step(num_vertices: int, triangles: Tensor) -> LoopStep:
     return LoopStep(matrix, torch.cat([torch.stack(child, 1) for child in children]))
 
 
-def refine_points(num_triangles: int, triangle: Tensor, barycentrics: Tensor) -> tuple[Tensor, Tensor]:
+def subdivide_points(num_triangles: int, triangle: Tensor, barycentrics: Tensor) -> tuple[Tensor, Tensor]:
     """Carries surface points through one step: the same parametric position, given in the child triangle.
 
     Args:

@@ -7,12 +7,12 @@ import torch
 from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset
 from fmlfast.model.fml import FML
-from fmlfast.model.landmark_fit import Sightings
+from fmlfast.model.landmark_fit import LandmarkObservations
 
 
 def fit_shape_prior(model: FML, clips: ClipDataset, most: int = 960) -> None:
     """How people vary and what faces usually do, from the landmarks of clips, for the start of shape."""
-    model.learn_shape_prior([Sightings.of(frames) for frames in _some(clips, most)])
+    model.learn_shape_prior([LandmarkObservations.of(frames) for frames in _some(clips, most)])
 
 
 @torch.no_grad()

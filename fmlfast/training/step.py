@@ -72,7 +72,7 @@ class TrainingStep:
         self.model, self.weights, self.augmentation, self.rates = model, weights, augmentation, rates
         self.clip_gradient, self.world = clip_gradient, world
         self.encoder = world.wrap(model.encoder)
-        groups = [list(model.encoder.parameters()), face.graph_bases, [face.reflectance_mean]]
+        groups = [list(model.encoder.parameters()), [face.identity_basis], [face.reflectance_mean]]
 
         def rate() -> Tensor:  # a graph reads it anew at each replay
             return torch.zeros((), device=device)
@@ -103,9 +103,9 @@ class TrainingStep:
 
     def _step(self, batch: Batch, photometric: bool, detach_geometry: bool) -> dict[str, Tensor]:
         with record_function("fmlfast::augment"):
-            frames, noise, keep = augment(batch, self.augmentation)
+            frames, noise, landmark_mask = augment(batch, self.augmentation)
         with record_function("fmlfast::encode"):
-            codes = self.model.codes(self.model.observe(frames, noise, keep), self.encoder)
+            codes = self.model.codes(self.model.observe(frames, noise, landmark_mask), self.encoder)
         # Cut at the codes: the decoder's share of their gradient comes with its step, in one pass over the basis.
         cut = Codes(**{k: v.detach().requires_grad_(k != "reflectance") for k, v in vars(codes).items()})
         fit_light = self.model.config.light_fit
@@ -119,7 +119,7 @@ class TrainingStep:
             torch.stack(list(terms.values())).sum().backward()
         with record_function("fmlfast::optimiser"):
             face = self.model.face
-            self.world.average_gradients([*face.graph_bases, face.reflectance_mean])
+            self.world.average_gradients([face.identity_basis, face.reflectance_mean])
             if photometric:
                 self._step_decoder(cut.reflectance)
         with record_function("fmlfast::gradients"):

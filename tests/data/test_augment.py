@@ -105,19 +105,19 @@ def test_draws_have_their_distributions() -> None:
 def test_augmentation_of_a_batch(frames: Frames) -> None:
     batch = Batch(packed(frames), draw(1, [3, 4], 4))
     nothing = AugmentConfig(mirror=False, tint=0, jitter=0, drop=0)
-    same, noise, keep = augment(batch, nothing)
+    same, noise, landmark_mask = augment(batch, nothing)
     torch.testing.assert_close(same.images, frames.images)
-    assert noise is None and keep is None
+    assert noise is None and landmark_mask is None
 
     torch.manual_seed(0)
-    changed, noise, keep = augment(batch, AugmentConfig(roll=0.1, scale=0.1, shift=0.05))
+    changed, noise, landmark_mask = augment(batch, AugmentConfig(roll=0.1, scale=0.1, shift=0.05))
     state = torch.random.get_rng_state()
     again, *_ = augment(batch, AugmentConfig(roll=0.1, scale=0.1, shift=0.05))
     assert torch.equal(changed.images, again.images)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert noise is not None and noise.shape == (2, 4, 68, 2)
     assert abs(noise.std() - 0.005 * 64) < 0.03
-    assert keep is not None and keep.dtype == torch.bool and 0.75 < keep.float().mean() < 0.98
+    assert landmark_mask is not None and landmark_mask.dtype == torch.bool and 0.75 < landmark_mask.float().mean() < 0.98
     assert changed.images.dtype == torch.float32 and changed.images.is_contiguous()
     assert changed.images.min() >= 0 and changed.images.max() <= 1
     assert not torch.allclose(changed.landmarks, frames.landmarks, atol=1)

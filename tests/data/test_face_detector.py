@@ -121,7 +121,7 @@ def test_the_points_are_where_they_belong(photo: np.ndarray) -> None:
     assert x1 - x0 < y1 - y0 == face.size
     np.testing.assert_allclose(face.rotation @ face.rotation.T, np.eye(3), atol=1e-2)
     np.testing.assert_allclose(face.rotation, np.diag([1, -1, -1]), atol=0.2)
-    assert face.doubt < 0.008
+    assert face.detector_disagreement < 0.008
     assert face.confidence[INNER].min() > 0.5
     assert face.confidence[JAW].max() <= 0.5
 
@@ -132,7 +132,7 @@ def test_a_hidden_mouth_is_doubtful(photo: np.ndarray) -> None:
     x0, x1 = int(clear.box[0]), int(clear.box[2])
     hidden[int(clear.landmarks[33, 1]) : int(clear.box[3]), x0:x1] = (40, 90, 160)
     (face,) = detect_faces(hidden)
-    assert face.doubt > 1.5 * clear.doubt
+    assert face.detector_disagreement > 1.5 * clear.detector_disagreement
     assert face.confidence[48:].mean() < clear.confidence[48:].mean() - 0.1
 
 

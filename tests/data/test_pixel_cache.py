@@ -10,7 +10,7 @@ import pytest
 
 from fmlfast.data.frames import resize_clip
 from fmlfast.data.loader import ClipDataset
-from fmlfast.data.pixel_cache import decode_shards, open_decoded
+from fmlfast.data.pixel_cache import cache_shards, open_cached
 from fmlfast.data.shards import ShardWriter, list_clips, read_clip
 
 ARRAYS = ("images", "landmarks", "confidence", "Ks", "crop_to_source", "times")
@@ -86,10 +86,10 @@ def test_stale_and_damaged_files_are_made_anew(folder: Path, damage: str) -> Non
                 "index": whole[:-8] + b"x" * 8,
             }[damage]
         )
-    assert open_decoded(shard, 33) is None
+    assert open_cached(shard, 33) is None
     clips = ClipDataset(folder, "train", 33, 10**9)
     assert np.array_equal(clips[3].images, resize_clip(read_clip(list_clips(folder, "train")[3]), 33).images)
-    assert open_decoded(shard, 33) is not None
+    assert open_cached(shard, 33) is not None
     if damage != "shard changed":
         assert files(folder) == before
 
@@ -120,7 +120,7 @@ def decode_all(folder: Path) -> None:
     shards = [
         (path, [r for r in list_clips(folder, "train") if r.shard == path]) for path in sorted(folder.glob("*.tar"))
     ]
-    decode_shards(shards, 33)
+    cache_shards(shards, 33)
 
 
 def test_two_processes_at_once(folder: Path) -> None:

@@ -15,9 +15,10 @@ from fmlfast.camera import project
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import list_clips, read_clip, read_meta, read_truth, write_meta
 from fmlfast.evaluation import protocol as module
-from fmlfast.evaluation.methods import Estimate, estimates, mean_face
-from fmlfast.evaluation.protocol import evaluate, evaluate_run, evaluation_template, measure
-from fmlfast.evaluation.table import METRICS, Tally
+from fmlfast.evaluation.methods import Estimate, default_methods, mean_face
+from fmlfast.evaluation.protocol import evaluate, evaluation_template, measure
+from fmlfast.evaluation.run import evaluate_run
+from fmlfast.evaluation.table import METRICS, ErrorTable
 from fmlfast.ibug68 import LANDMARKS_66
 from fmlfast.model.fml import FML
 from fmlfast.model.landmark_pose import fit_pose
@@ -214,10 +215,10 @@ def test_some_frames_of_a_clip_can_be_left_out(synthetic_folder: Path) -> None:
 
 def test_contenders_are_compared_with_clips_as_they_are_stored(synthetic_folder: Path) -> None:
     def blind(model: FML, frames: Frames, *rest: Any) -> Iterator[tuple[str, Estimate]]:
-        return estimates(model, replace(frames, images=torch.zeros_like(frames.images)), *rest)
+        return default_methods(model, replace(frames, images=torch.zeros_like(frames.images)), *rest)
 
     seen = measure(small_model(), synthetic_folder, refine_steps=0)
-    unseen = measure(small_model(), synthetic_folder, refine_steps=0, contenders=blind)
+    unseen = measure(small_model(), synthetic_folder, refine_steps=0, methods=blind)
     assert (
         unseen.table["mean_face"]["photometric"] > 1.5 * seen.table["mean_face"]["photometric"]
     )  # black is not stored
@@ -257,7 +258,7 @@ def test_the_mean_face_is_posed_by_its_landmarks(synthetic_folder: Path) -> None
 
 
 def test_people_count_once_however_many_clips_they_have() -> None:
-    tally = Tally(2)
+    tally = ErrorTable(2)
     errors = {"vertex_mm": torch.tensor([1.0, 3.0, 5.0])}
     distances = torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 6.0]])
     tally.add("mean_face", ["a", "a", "b"], errors, distances.sum(0))

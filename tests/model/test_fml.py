@@ -52,11 +52,9 @@ def test_alpha_and_beta_reach_the_frame_branch(model: FML, frames: Frames) -> No
 @pytest.mark.parametrize(
     "change",
     [
-        {"aligned_crop": False, "landmark_input": False, "pose_init": False, "shape_init": False},
-        {"pose_init": False, "shape_init": False},
-        {"landmark_input": False},
+        {"inputs": "paper", "shape_init": False},
         {"shape_init": False},
-        {"aligned_crop": False, "signed_expressions": True, "visibility": "backface"},
+        {"visibility": "backface"},
     ],
 )
 def test_every_input_setting_trains(change: dict, frames: Frames) -> None:

@@ -14,7 +14,7 @@ from fmlfast.kernels.shading import shade_sh
 from fmlfast.metrics import vertex_error
 from fmlfast.model.fml import FML
 from fmlfast.model.gp_basis import smooth_fields
-from fmlfast.model.landmark_fit import ShapeFit, ShapeStart, Sightings
+from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
 from fmlfast.model.landmark_pose import fit_pose
 from fmlfast.model.lighting import fit_light
 from fmlfast.template.face_template import FaceTemplate
@@ -44,20 +44,20 @@ def seen(vertices: Tensor, turn: float = 0.0) -> tuple[Tensor, Tensor]:
     return project(TEMPLATE.slide_landmarks(camera, Ks), Ks)[:, USED], Ks
 
 
-def fitted(landmarks: Tensor, Ks: Tensor, subjects: int, confidence: Tensor | None = None) -> ShapeStart:
+def fitted(landmarks: Tensor, Ks: Tensor, subjects: int, confidence: Tensor | None = None) -> InitialFit:
     points = TEMPLATE.landmarks(TEMPLATE.vertices)[USED]
     confidence = torch.ones(len(landmarks), 66) if confidence is None else confidence
-    start = ShapeStart(*fit_pose(landmarks, Ks, points))
-    return shape_fit()(Sightings(landmarks, confidence, Ks, subjects), start)
+    start = InitialFit(*fit_pose(landmarks, Ks, points))
+    return shape_fit()(LandmarkObservations(landmarks, confidence, Ks, subjects), start)
 
 
-def shape_fit() -> ShapeFit:
-    fit = ShapeFit(TEMPLATE, 60)
+def shape_fit() -> LandmarkFit:
+    fit = LandmarkFit(TEMPLATE, 60)
     fit.set_fields(FIELDS)
     return fit
 
 
-def errors(start: ShapeStart, truth: Tensor) -> Tensor:
+def errors(start: InitialFit, truth: Tensor) -> Tensor:
     assert start.smooth is not None and start.expression is not None
     return vertex_error(geometry(start.smooth, start.expression), truth, FACE)
 
@@ -115,7 +115,8 @@ def test_a_broken_frame_spoils_nobody_else(truth: Tensor) -> None:
         spoiled = landmarks.clone()
         spoiled[0, 40] = broken
         start, whole = (
-            fit(Sightings(marks, torch.ones(8, 66), Ks, 2), ShapeStart(*pose)) for marks in (spoiled, landmarks)
+            fit(LandmarkObservations(marks, torch.ones(8, 66), Ks, 2), InitialFit(*pose))
+            for marks in (spoiled, landmarks)
         )
         assert start.smooth is not None and start.expression is not None
         assert whole.smooth is not None and whole.expression is not None
@@ -142,8 +143,8 @@ def test_wild_landmarks_keep_the_face_before_the_camera() -> None:
 
 def test_the_network_starts_there() -> None:
     model = FML(SMALL)
-    with pytest.raises(ValueError, match="pose_init"):
-        FML(replace(SMALL, pose_init=False))
+    with pytest.raises(ValueError, match="aligned"):
+        FML(replace(SMALL, inputs="paper"))
     assert model.shape_fit is not None and model.shape_fit.fields.shape[2] == 80
 
 

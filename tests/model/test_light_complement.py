@@ -24,7 +24,7 @@ def shown(model: FML, rows: Tensor) -> Tensor:
     basis[: len(rows)] = rows.flatten(1)
     with torch.no_grad():
         model.face.reflectance_basis.copy_(pad_columns(basis))
-        return model.face.reflectance(torch.eye(len(rows), SMALL.reflectance_dim)) - model.face.mean_reflectance
+        return model.face.reflectance(torch.eye(len(rows), SMALL.reflectance_dim)) - model.face.base_reflectance
 
 
 def test_a_basis_cannot_do_what_light_does(model: FML) -> None:
@@ -49,12 +49,12 @@ def test_it_can_do_the_rest(model: FML) -> None:
 
 def test_the_average_colour_of_the_mean_face_is_the_templates(model: FML) -> None:
     face, colors = model.template.regions["face"], model.template.colors
-    before = model.face.mean_reflectance.detach().clone()
+    before = model.face.base_reflectance.detach().clone()
     torch.testing.assert_close(before, colors, atol=1e-6, rtol=1e-5)
     spots = 0.05 * torch.randn(colors.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         model.face.reflectance_mean.copy_(((colors + spots) * torch.tensor([2.0, 1.5, 0.7])).flatten())
-        mean = model.face.mean_reflectance
+        mean = model.face.base_reflectance
         alone = model.face.reflectance(torch.zeros(1, SMALL.reflectance_dim))[0]
     torch.testing.assert_close(face @ mean, face @ colors, atol=0, rtol=1e-5)
     torch.testing.assert_close(alone, mean, atol=1e-6, rtol=1e-5)

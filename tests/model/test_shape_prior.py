@@ -12,8 +12,8 @@ from fmlfast.data.loader import ClipDataset
 from fmlfast.kernels.deform import skin_displacements
 from fmlfast.metrics import vertex_error
 from fmlfast.model.fml import FML
-from fmlfast.model.gp_basis import by_effect
-from fmlfast.model.landmark_fit import ShapeFit, ShapeStart, Sightings
+from fmlfast.model.gp_basis import sort_modes_by_face_motion
+from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
 from fmlfast.model.landmark_pose import fit_pose
 from fmlfast.model.shape_prior import learn_shape_prior
 from fmlfast.training.priors import _some
@@ -24,7 +24,7 @@ JAW = TEMPLATE.expression_names.index("jawOpen")
 PEOPLE, FRAMES, WAYS = 96, 2, 6  # the crowd varies in so many ways, each twice as much as expected
 
 
-def crowd(seed: int, people: int = PEOPLE) -> tuple[Tensor, Sightings]:
+def crowd(seed: int, people: int = PEOPLE) -> tuple[Tensor, LandmarkObservations]:
     """Faces [F, V, 3] with mouths half open, and noisy landmarks of them."""
     generator = torch.Generator().manual_seed(seed)
     smooth = torch.zeros(people, len(FIELDS))
@@ -34,17 +34,17 @@ def crowd(seed: int, people: int = PEOPLE) -> tuple[Tensor, Sightings]:
     faces = geometry(smooth, expression)
     landmarks, Ks = seen(faces)
     landmarks = landmarks + 0.4 * torch.randn(landmarks.shape, generator=generator)
-    return faces, Sightings(landmarks, torch.ones(len(faces), 66), Ks, people)
+    return faces, LandmarkObservations(landmarks, torch.ones(len(faces), 66), Ks, people)
 
 
-def start(people: Sightings, fields: Tensor, usual: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def start(people: LandmarkObservations, fields: Tensor, usual: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Shapes in terms of FIELDS [B, 60] and expressions."""
-    fit = ShapeFit(TEMPLATE, len(fields))
+    fit = LandmarkFit(TEMPLATE, len(fields))
     fit.set_fields(fields)
     if usual is not None:
         fit.usual = usual
     pose = fit_pose(people.landmarks, people.Ks, TEMPLATE.landmarks(TEMPLATE.vertices)[USED])
-    found = fit(people, ShapeStart(*pose))
+    found = fit(people, InitialFit(*pose))
     assert found.smooth is not None and found.expression is not None
     return torch.linalg.lstsq(FIELDS.T, (found.smooth @ fields).T).solution.T, found.expression
 
@@ -80,13 +80,13 @@ def test_broken_landmarks_are_left_out() -> None:
 
 def test_padding_does_not_count(frames: Frames) -> None:
     frames = replace(frames, mask=frames.mask & (torch.arange(4) < 3))
-    seen = Sightings.of(frames)
+    seen = LandmarkObservations.of(frames)
     assert seen.subjects == len(frames.mask) and seen.landmarks.shape == (frames.mask.numel(), 66, 2)
     assert ((seen.confidence > 0).any(1) == frames.mask.flatten()).all()
 
 
 def test_by_effect_turns_fields_without_changing_what_they_draw() -> None:
-    turned = by_effect(FIELDS, TEMPLATE)
+    turned = sort_modes_by_face_motion(FIELDS, TEMPLATE)
     kernel = FIELDS.T @ FIELDS
     torch.testing.assert_close(turned.T @ turned, kernel, atol=1e-4 * float(kernel.max()), rtol=0)
     moved = skin_displacements(turned.view(60, -1, 3), TEMPLATE.skin_indices, TEMPLATE.skin_weights)
@@ -99,7 +99,7 @@ def test_by_effect_turns_fields_without_changing_what_they_draw() -> None:
 def test_a_model_keeps_what_it_learned(tmp_path: Path, frames: Frames) -> None:
     model = FML(SMALL).eval()
     plain = model.observe(frames).start
-    model.learn_shape_prior([Sightings.of(frames)])
+    model.learn_shape_prior([LandmarkObservations.of(frames)])
     learned = model.observe(frames).start
     model.save(tmp_path)
     again = FML.load(tmp_path).observe(frames).start
@@ -108,7 +108,7 @@ def test_a_model_keeps_what_it_learned(tmp_path: Path, frames: Frames) -> None:
     torch.testing.assert_close(again.smooth, learned.smooth, atol=1e-5, rtol=0)
     assert (learned.smooth - plain.smooth).abs().max() > 0.01
     with pytest.raises(ValueError, match="shape_init"):
-        FML(replace(SMALL, shape_init=False)).learn_shape_prior([Sightings.of(frames)])
+        FML(replace(SMALL, shape_init=False)).learn_shape_prior([LandmarkObservations.of(frames)])
 
 
 def test_clips_are_drawn_from_all(synthetic_folder: Path) -> None:

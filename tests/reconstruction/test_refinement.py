@@ -48,7 +48,6 @@ def disturbed(codes: Codes) -> Codes:
         translation=codes.translation * (1 + 0.02 * draw["translation"]),
         sh=codes.sh + 0.05 * draw["sh"],
         expression=(codes.expression + 0.05 * draw["expression"]).clamp(min=0),
-        residual=codes.residual,
     )
 
 

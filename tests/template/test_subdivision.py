@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.template.subdivision import LoopStep, loop_step, refine_points
+from fmlfast.template.subdivision import LoopStep, loop_step, subdivide_points
 
 
 def grid(rows: int, columns: int) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ def test_points_are_carried_exactly() -> None:
     where = (points[triangles[triangle]] * weights[..., None]).sum(1)
     for _ in range(3):
         step = loop_step(len(points), triangles)
-        triangle, weights = refine_points(len(triangles), triangle, weights)
+        triangle, weights = subdivide_points(len(triangles), triangle, weights)
         points, triangles = midpoints(step, triangles, points), step.triangles
         assert weights.min() >= -1e-5 and torch.allclose(weights.sum(1), torch.ones(500))
         assert torch.allclose((points[triangles[triangle]] * weights[..., None]).sum(1), where, atol=1e-4)

@@ -75,10 +75,9 @@ def batch(synthetic_folder: Path) -> Batch:
 
 CONFIGS = {
     "default": SMALL,
-    "backface": replace(SMALL, visibility="backface", signed_expressions=True),
-    "aligned": replace(SMALL, landmark_input=False, pose_init=False, shape_init=False),
-    "plain": replace(SMALL, aligned_crop=False, landmark_input=False, pose_init=False, shape_init=False),
-    "residual": replace(SMALL, residual_expressions=5),
+    "backface": replace(SMALL, visibility="backface"),
+    "pose": replace(SMALL, shape_init=False),
+    "paper": replace(SMALL, inputs="paper", shape_init=False),
 }
 
 

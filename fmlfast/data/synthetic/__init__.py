@@ -1,1 +1,1 @@
-"""Generated people, filmed by the renderer, with ground truth."""
+"""Generated people, rendered, with ground truth."""

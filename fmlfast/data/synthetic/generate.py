@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
-from fmlfast.data.synthetic.scene import Filmed, Studio
+from fmlfast.data.synthetic.scene import LabelledClip, SceneGenerator
 from fmlfast.data.shards import ShardWriter, TruthWriter, write_meta
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.version import __version__
@@ -45,7 +45,7 @@ class SyntheticConfig:
     size: int = 128
     """Side of a frame, pixels."""
     level: int = 1
-    """Subdivision level of the meshes that are filmed, 0 to 2."""
+    """Subdivision level of the meshes that are rendered, 0 to 2."""
     supersample: float = 1.5
     """Samples along each side of a pixel."""
     workers: int = os.cpu_count() or 1
@@ -68,18 +68,18 @@ class SyntheticConfig:
 
 
 @cache
-def _studio(level: int, size: int, supersample: float) -> Studio:
-    return Studio(level, size, supersample)
+def _scene_generator(level: int, size: int, supersample: float) -> SceneGenerator:
+    return SceneGenerator(level, size, supersample)
 
 
-def film_person(config: SyntheticConfig, split: str, person: int) -> Filmed:
+def render_person(config: SyntheticConfig, split: str, person: int) -> LabelledClip:
     """The clip of one person of a split, with its truth."""
     rng = np.random.default_rng([config.seed, SPLITS.index(split), person])
-    return _studio(config.level, config.size, config.supersample).film(rng, f"{split}-{person:05d}", config.frames)
+    return _scene_generator(config.level, config.size, config.supersample).render_clip(rng, f"{split}-{person:05d}", config.frames)
 
 
-def _film_job(job: tuple[SyntheticConfig, str, int]) -> Filmed:
-    return film_person(*job)
+def _film_job(job: tuple[SyntheticConfig, str, int]) -> LabelledClip:
+    return render_person(*job)
 
 
 def _one_thread() -> None:
@@ -102,7 +102,7 @@ def _single_threaded_children() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _film_all(config: SyntheticConfig, split: str, count: int, pool: ProcessPoolExecutor) -> Iterator[Filmed]:
+def _render_all(config: SyntheticConfig, split: str, count: int, pool: ProcessPoolExecutor) -> Iterator[LabelledClip]:
     """The clips of a split, in order."""
     return pool.map(_film_job, ((config, split, person) for person in range(count)), chunksize=4)
 
@@ -133,9 +133,9 @@ def generate(config: SyntheticConfig) -> None:
             if count == 0:
                 continue
             with ShardWriter(folder, split) as clips, TruthWriter(folder, split) as truths:
-                for filmed in _film_all(config, split, count, pool):
-                    clips.add(filmed.clip)
-                    truths.add(filmed.clip.key, filmed.truth)
+                for labelled in _render_all(config, split, count, pool):
+                    clips.add(labelled.clip)
+                    truths.add(labelled.clip.key, labelled.truth)
                     progress.update()
 
 

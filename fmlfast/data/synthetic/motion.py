@@ -47,7 +47,7 @@ _SIDES = ("Left", "Right")
 
 
 @dataclass(frozen=True)
-class Track:
+class HeadMotion:
     """M moments of one clip."""
 
     times: NDArray[np.float32]  # [M] seconds, ascending
@@ -157,11 +157,11 @@ def _expression(
     return np.where(rows < 0.01, 0.0, rows)
 
 
-def random_track(rng: np.random.Generator, frames: int, expression_names: tuple[str, ...]) -> Track:
+def random_head_motion(rng: np.random.Generator, frames: int, expression_names: tuple[str, ...]) -> HeadMotion:
     """A clip of two to six seconds, seen at `frames` moments spread over it."""
     duration = rng.uniform(2.0, 6.0)
     times = (np.arange(frames) + rng.uniform(0.1, 0.9, frames)) * duration / frames
     angles = _pose(rng, times)
     expression = _expression(rng, times, angles, expression_names)
     drift = np.stack([_wave(rng, times, 0.3) for _ in range(3)], axis=-1)
-    return Track(times.astype(np.float32), expression.astype(np.float32), angles, drift)
+    return HeadMotion(times.astype(np.float32), expression.astype(np.float32), angles, drift)

@@ -1,4 +1,4 @@
-"""One clip of one synthetic person: put the scene together, film it, and keep the ground truth."""
+"""One clip of one synthetic person: builds the scene, renders it, and keeps the ground truth."""
 
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,7 @@ from fmlfast.data.synthetic.ambient_occlusion import ambient_occlusion, ever_vis
 from fmlfast.data.synthetic.mesh_parts import Carrier, Part
 from fmlfast.data.synthetic.people import PeopleSampler, Person
 from fmlfast.data.shards import Clip
-from fmlfast.data.synthetic.motion import Track, random_track, rotation_from_angles
+from fmlfast.data.synthetic.motion import HeadMotion, random_head_motion, rotation_from_angles
 from fmlfast.renderer import render, shade_sh, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
 
@@ -35,15 +35,15 @@ _PIVOT = np.array([0.0, -110.0, -92.0])  # where head and shoulders turn against
 
 
 @dataclass(frozen=True)
-class Filmed:
+class LabelledClip:
     """A clip and what is true about it."""
 
     clip: Clip
     truth: dict[str, NDArray[np.float32]]
 
 
-class Studio:
-    """Films people. Everything that depends on the template alone is computed once."""
+class SceneGenerator:
+    """Renders clips of people. Everything that depends on the template alone is computed once."""
 
     def __init__(self, level: int, size: int, supersample: float) -> None:
         """level: of the template's mesh. size: of the crops, pixels. supersample: samples a side of a pixel."""
@@ -65,18 +65,18 @@ class Studio:
         self._carrier = Carrier(base.vertices.numpy(), fixed)
         self._gloss = self._gloss_map()
 
-    def film(self, rng: np.random.Generator, key: str, frames: int) -> Filmed:
-        """Draws a person, a look, a light and a track from `rng`, and films `frames` moments."""
+    def render_clip(self, rng: np.random.Generator, key: str, frames: int) -> LabelledClip:
+        """Draws a person, a look, a light and a motion from `rng`, and renders `frames` moments."""
         person = self._people.sample(rng)
-        track = random_track(rng, frames, self.template.expression_names)
+        motion = random_head_motion(rng, frames, self.template.expression_names)
         look = self._appearance.sample(rng, person)
-        parts = self._dress(rng, person, look, frames)
+        parts = self._build_scene(rng, person, look, frames)
         luminance = float(look.skin @ LUMINANCE)
         sh = random_light(rng, exposure=1.2 * np.exp(rng.normal(0.0, 0.22)) * (luminance / 0.25) ** -0.45)
-        rotation, translation, K = self._place(rng, track)
+        rotation, translation, K = self._place(rng, motion)
 
         neutral = torch.from_numpy(person.vertices)  # [V0, 3]
-        expression = torch.from_numpy(track.expression)  # [M, E]
+        expression = torch.from_numpy(motion.expression)  # [M, E]
         shapes = self.template.subdivide(neutral) + torch.einsum("me,evc->mvc", expression, self.template.expressions)
         turn = torch.from_numpy(rotation.astype(np.float32))
         shift = torch.from_numpy(translation.astype(np.float32))
@@ -85,12 +85,12 @@ class Studio:
         marks, marks_uv = self._landmarks(face, K)
         noisy, crops = self._detect(rng, marks, marks_uv, float(K[0, 0]))
         Ks = torch.from_numpy(np.stack([K_to_crop(K, crop, self.size) for crop in crops]))
-        others = self._carry(parts, person, track, rotation, translation)
-        images, depth = self._shoot(rng, face, others, parts, look, sh, Ks, track)
+        others = self._carry(parts, person, motion, rotation, translation)
+        images, depth = self._render(rng, face, others, parts, look, sh, Ks, motion)
 
         in_crop = np.stack([points_to_crop(points, crop, self.size) for points, crop in zip(noisy, crops, strict=True)])
         exact = project(marks, Ks).numpy()
-        confidence = self._confidence(marks, exact, depth, track)
+        confidence = self._confidence(marks, exact, depth, motion)
         clip = Clip(
             key=key,
             subject=key,
@@ -100,31 +100,31 @@ class Studio:
             confidence=confidence,
             Ks=Ks.numpy(),
             crop_to_source=np.stack([crop_to_source(crop, self.size) for crop in crops]),
-            times=track.times,
+            times=motion.times,
         )
         truth = {
             "vertices": person.vertices,
-            "expression": track.expression,
+            "expression": motion.expression,
             "rotation": turn.numpy(),
             "translation": shift.numpy(),
             "sh": np.repeat(sh[None], frames, axis=0),
             "landmarks": exact,
             "reflectance": look.colors[: len(person.vertices)],
         }
-        return Filmed(clip, truth)
+        return LabelledClip(clip, truth)
 
-    def _place(self, rng: np.random.Generator, track: Track) -> tuple[Array, Array, Array]:
+    def _place(self, rng: np.random.Generator, motion: HeadMotion) -> tuple[Array, Array, Array]:
         """Rotations [M, 3, 3], translations [M, 3] and the source's K [3, 3]; the source's size is imagined."""
         relative = np.exp(rng.uniform(np.log(1.2), np.log(4.0)))  # focal length over crop width
-        depth = relative * _CROP_MM * (1.0 + rng.uniform(0.0, 0.06) * track.drift[:, 2])
+        depth = relative * _CROP_MM * (1.0 + rng.uniform(0.0, 0.06) * motion.drift[:, 2])
         middle = np.clip(rng.normal(0.0, [0.28, 0.16]), -0.6, 0.6)  # of the face off the principal point, crop widths
-        wander = middle + rng.uniform(0.0, 0.12, 2) * track.drift[:, :2]
+        wander = middle + rng.uniform(0.0, 0.12, 2) * motion.drift[:, :2]
         translation = np.concatenate([wander / relative * depth[:, None], depth[:, None]], axis=1)
         focal = relative * _SOURCE_SIDE
         K = np.array([[focal, 0.0, 640.0], [0.0, focal, 360.0], [0.0, 0.0, 1.0]])
-        return rotation_from_angles(track.angles), translation, K
+        return rotation_from_angles(motion.angles), translation, K
 
-    def _dress(self, rng: np.random.Generator, person: Person, look: Look, frames: int) -> list[Part]:
+    def _build_scene(self, rng: np.random.Generator, person: Person, look: Look, frames: int) -> list[Part]:
         """Everything but the face, around the mean face."""
         age = (person.age - 20.0) / 55.0
         style = hair.random_style(rng, age, person.gender > 0.5)
@@ -146,12 +146,12 @@ class Studio:
         return parts
 
     def _carry(
-        self, parts: list[Part], person: Person, track: Track, rotation: Array, translation: Array
+        self, parts: list[Part], person: Person, motion: HeadMotion, rotation: Array, translation: Array
     ) -> torch.Tensor:
         """The parts' vertices [M, N, 3] in camera space: fitted to the person, shoulders lagging behind the head."""
         points = self._carrier.carry(np.concatenate([part.vertices for part in parts]), person.vertices)
         share = np.concatenate([part.body for part in parts])[:, None]
-        angles = 0.85 * track.angles.mean(axis=0) * [0.55, 0.2, 0.15]
+        angles = 0.85 * motion.angles.mean(axis=0) * [0.55, 0.2, 0.15]
         trunk = rotation_from_angles(angles)
         anchor = rotation @ _PIVOT + translation  # [M, 3]
         with_head = np.einsum("mij,nj->mni", rotation, points) + translation[:, None]
@@ -193,7 +193,7 @@ class Studio:
             crops.append(Crop(x0 + shift[0], y0 + shift[1], grown))
         return noisy, crops
 
-    def _shoot(
+    def _render(
         self,
         rng: np.random.Generator,
         face: torch.Tensor,  # [M, V, 3]
@@ -202,7 +202,7 @@ class Studio:
         look: Look,
         sh: Array,  # [9, 3]
         Ks: torch.Tensor,  # [M, 3, 3]
-        track: Track,
+        motion: HeadMotion,
     ) -> tuple[NDArray[np.uint8], Array]:
         """sRGB images [M, S, S, 3], and depth [M, D, D] at the resolution of drawing."""
         frames, size = len(face), self.size
@@ -230,7 +230,7 @@ class Studio:
         drawn = layers.movedim(1, -1).numpy()
         canvas = random_backdrop(rng, size + size // 2) * rng.uniform(0.5, 1.2)
         views = []
-        for x, y in np.clip(size // 4 * (1.0 + track.drift[:, :2]), 0, size // 2).astype(int):
+        for x, y in np.clip(size // 4 * (1.0 + motion.drift[:, :2]), 0, size // 2).astype(int):
             views.append(canvas[y : y + size, x : x + size])
         image = drawn[..., :3] + (1.0 - drawn[..., 3:]) * np.stack(views)
         if rng.random() < 0.5:
@@ -254,10 +254,10 @@ class Studio:
         eyes = self.template.regions["eyes"][:, None]
         return strength * (oil * self._gloss * cosine**12 + 0.08 * eyes * cosine**60)
 
-    def _confidence(self, marks: torch.Tensor, uv: Array, depth: Array, track: Track) -> Array:
+    def _confidence(self, marks: torch.Tensor, uv: Array, depth: Array, motion: HeadMotion) -> Array:
         """[M, 68]: 1 for inner points; jaw points less, on the far side least; hidden points a third of that."""
         confidence = np.ones(uv.shape[:2], np.float32)
-        away = np.linspace(-1.0, 1.0, NUM_JAW)[None] * np.sin(np.radians(track.angles[:, :1]))  # > 0: turned away
+        away = np.linspace(-1.0, 1.0, NUM_JAW)[None] * np.sin(np.radians(motion.angles[:, :1]))  # > 0: turned away
         confidence[:, :NUM_JAW] = np.clip(0.6 - 0.8 * away, 0.2, 0.6)
         side = depth.shape[1]
         column, row = np.clip((uv * side / self.size).astype(int), 0, side - 1).transpose(2, 0, 1)

@@ -12,7 +12,7 @@ import numpy as np
 from fmlfast.data.crop import K_to_crop, assumed_K, crop_image, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.face_detector import Face
 from fmlfast.data.shards import Clip
-from fmlfast.data.video.tracking import Track, Tracker, flaw, pick_diverse
+from fmlfast.data.video.tracking import FaceTrack, Tracker, rejection_reason, pick_diverse
 from fmlfast.data.video.decode import CutDetector, Video
 
 _SOFT = 0.4  # of the track's median sharpness: a frame below it is blurred by motion, compared with its neighbours
@@ -117,7 +117,7 @@ class _Shot:
     K: np.ndarray  # [3, 3]
     crop_to_source: np.ndarray  # [2, 3]
     rotation: np.ndarray  # [3, 3]
-    doubt: float
+    detector_disagreement: float
     sharpness: float
 
 
@@ -125,7 +125,7 @@ class _Shot:
 class _Window:
     """A stretch of a track that becomes one clip at most."""
 
-    track: Track
+    track: FaceTrack
     start: float
     end: float
     looked_at: int = 0
@@ -138,7 +138,7 @@ def prepare_video(source: Source, rules: Rules, detector: Detector) -> tuple[Sou
     record = SourceRecord(source.name)
     video = Video(source.path)
     done: list[tuple[_Window, ClipRecord, Clip | None]] = []
-    mains: dict[int, Track] = {}  # scene -> the person seen largest and longest
+    mains: dict[int, FaceTrack] = {}  # scene -> the person seen largest and longest
     try:
         for window in _windows(video, rules, detector, record):
             done.append((window, *_finish(window, f"{source.key}-{len(done):03d}", source.name, rules)))
@@ -182,15 +182,15 @@ def _windows(video: Video, rules: Rules, detector: Detector, record: SourceRecor
             window = active.setdefault(track.number, _Window(track, frame.time, frame.time))
             window.end = frame.time
             window.looked_at += 1
-            reason, value = flaw(image, face, rules.min_face, rules.max_doubt, rules.min_sharpness)
+            reason, value = rejection_reason(image, face, rules.min_face, rules.max_doubt, rules.min_sharpness)
             if reason:
                 window.rejected[reason] += 1
             else:
-                window.shots.append(_shoot(image, face, frame.time, value, rules.size))
+                window.shots.append(_render(image, face, frame.time, value, rules.size))
     yield from active.values()
 
 
-def _shoot(image: np.ndarray, face: Face, time: float, sharpness: float, size: int) -> _Shot:
+def _render(image: np.ndarray, face: Face, time: float, sharpness: float, size: int) -> _Shot:
     crop = face_crop(face.landmarks)
     return _Shot(
         time=time,
@@ -200,7 +200,7 @@ def _shoot(image: np.ndarray, face: Face, time: float, sharpness: float, size: i
         K=K_to_crop(assumed_K(image.shape[1], image.shape[0]), crop, size),
         crop_to_source=crop_to_source(crop, size),
         rotation=face.rotation,
-        doubt=face.doubt,
+        detector_disagreement=face.detector_disagreement,
         sharpness=sharpness,
     )
 
@@ -215,7 +215,7 @@ def _finish(window: _Window, key: str, name: str, rules: Rules) -> tuple[ClipRec
     if len(shots) < rules.min_frames:
         record.why_not = f"{count(len(shots), 'usable frame')}, {rules.min_frames} needed"
         return record, None
-    rotations, doubts = np.stack([shot.rotation for shot in shots]), np.array([shot.doubt for shot in shots])
+    rotations, doubts = np.stack([shot.rotation for shot in shots]), np.array([shot.detector_disagreement for shot in shots])
     times = np.array([shot.time for shot in shots])
     kept = [shots[index] for index in pick_diverse(rotations, times, doubts, rules.frames_per_clip)]
     record.key, record.kept = clip_key(name, key), len(kept)

@@ -16,7 +16,7 @@ _TIME_WEIGHT = 0.02  # radians a second, at most 5 s: among equal poses, frames 
 
 
 @dataclass
-class Track:
+class FaceTrack:
     """One face followed through one scene."""
 
     number: int  # in order of appearance in the video
@@ -30,11 +30,11 @@ class Tracker:
     """Tells which faces of successive frames are the same, by the distance of their landmarks."""
 
     def __init__(self) -> None:
-        self.active: list[Track] = []
+        self.active: list[FaceTrack] = []
         self._count = 0
         self._scene = 0
 
-    def update(self, time: float, faces: list[Face]) -> list[Track]:
+    def update(self, time: float, faces: list[Face]) -> list[FaceTrack]:
         """The track of each face, in the order of `faces`; a track not seen for 0.6 s is ended first."""
         self.active = [track for track in self.active if time - track.time <= _PATIENCE]
         pairs = sorted(
@@ -44,13 +44,13 @@ class Tracker:
             if (distance := _distance(face, track.face)) < _NEAR
         )
         tracks = {track.number: track for track in self.active}
-        assigned: dict[int, Track] = {}
+        assigned: dict[int, FaceTrack] = {}
         for _, index, number in pairs:  # the nearest pair first
             if index not in assigned and number in tracks:
                 assigned[index] = tracks.pop(number)
         for index, face in enumerate(faces):
             if index not in assigned:
-                assigned[index] = Track(self._count, self._scene, face, time)
+                assigned[index] = FaceTrack(self._count, self._scene, face, time)
                 self.active.append(assigned[index])
                 self._count += 1
             track = assigned[index]
@@ -78,7 +78,7 @@ def sharpness(image: np.ndarray, landmarks: np.ndarray) -> float:
     return float(laplacian.var() / max(inside.var(), 1.0))
 
 
-def flaw(image: np.ndarray, face: Face, min_face: float, max_doubt: float, min_sharpness: float) -> tuple[str, float]:
+def rejection_reason(image: np.ndarray, face: Face, min_face: float, max_doubt: float, min_sharpness: float) -> tuple[str, float]:
     """Why a frame is not worth keeping ("" when it is), and its sharpness (0 when not looked at).
 
     image: [H, W, 3] uint8. Reasons: "small", "cut off", "unsure", "blurred".
@@ -89,7 +89,7 @@ def flaw(image: np.ndarray, face: Face, min_face: float, max_doubt: float, min_s
         return "small", 0.0
     if outside[INNER].any() or outside.sum() > 4:
         return "cut off", 0.0
-    if face.doubt > max_doubt:
+    if face.detector_disagreement > max_doubt:
         return "unsure", 0.0
     value = sharpness(image, face.landmarks)
     return ("blurred" if value < min_sharpness else ""), value

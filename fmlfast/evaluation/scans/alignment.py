@@ -35,7 +35,7 @@ class MeshToScan:
 
 
 @dataclass(frozen=True)
-class Refined:
+class Registration:
     """Where refinement ended."""
 
     alignment: MeshToScan
@@ -60,7 +60,7 @@ def align_landmarks(mesh_landmarks: ArrayLike, scan_landmarks: ArrayLike) -> Mes
     return MeshToScan(float(found.scale[0]), found.rotation[0].numpy(), found.translation[0].numpy())
 
 
-def refine_alignment(mesh: ClosestPoint, scan: Points, start: MeshToScan) -> Refined:
+def register_robust(mesh: ClosestPoint, scan: Points, start: MeshToScan) -> Registration:
     """Moves, turns and scales a mesh onto scan points [P, 3], from a start that is nearly right.
 
     Minimises the sum of Tukey's robust function of the distances from scan points to their closest points on the mesh,
@@ -93,8 +93,8 @@ def refine_alignment(mesh: ClosestPoint, scan: Points, start: MeshToScan) -> Ref
                 break
             damping *= 10
         if not moved:
-            return Refined(current, iteration, True)
-    return Refined(current, MAX_ITERATIONS, False)
+            return Registration(current, iteration, True)
+    return Registration(current, MAX_ITERATIONS, False)
 
 
 def _design(

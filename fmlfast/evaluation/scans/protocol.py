@@ -1,7 +1,6 @@
 """Scan-to-mesh errors in the manner of the NoW challenge: align by landmarks, refine, measure in millimetres."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from fmlfast.common.atomic import atomic_path
-from fmlfast.evaluation.scans.alignment import MeshToScan, align_landmarks, refine_alignment
+from fmlfast.evaluation.scans.alignment import MeshToScan, align_landmarks, register_robust
 from fmlfast.evaluation.scans.closest_point import ClosestPoint
 from fmlfast.evaluation.scans.datasets import Person, Scan, ScanFile, read_scans
 from fmlfast.evaluation.scans.face_regions import face_parts
-from fmlfast.evaluation.scans.table import ScanTally, draw_curves
+from fmlfast.evaluation.scans.table import ScanErrors, ScanErrorTable, draw_curves
 from fmlfast.evaluation.table import MEAN_FACE, rounded
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.pipeline import Reconstruction, reconstruct
@@ -24,36 +23,6 @@ LANDMARK_MISFIT = 0.17  # of the landmarks' radius; faces miss each other by up 
 MIN_POINTS = 10
 DISC = 1.4  # NoW's face: this many times the mean of the outer eyes' distance and the nose's length
 DISC_LANDMARKS = (36, 39, 42, 45, 33)
-
-
-@dataclass(frozen=True)
-class ScanErrors:
-    """Distances from N scan points to a mesh after alignment."""
-
-    distances: NDArray[np.float64]  # [N] in the scan's unit
-    nearest: NDArray[np.int64]  # [N] the mesh vertex next to each point's closest point
-    alignment: MeshToScan
-    converged: bool  # whether the alignment came to rest
-
-    @property
-    def median(self) -> float:
-        """Median distance."""
-        return float(np.median(self.distances))
-
-    @property
-    def mean(self) -> float:
-        """Mean distance."""
-        return float(self.distances.mean())
-
-    @property
-    def std(self) -> float:
-        """Standard deviation of the distances."""
-        return float(self.distances.std())
-
-    def curve(self, thresholds: ArrayLike) -> NDArray[np.float64]:
-        """Share of the points [K] that lie no farther from the mesh than each of K thresholds."""
-        order = np.sort(self.distances)
-        return np.searchsorted(order, np.asarray(thresholds, float), side="right") / len(order)
 
 
 def scan_to_mesh(
@@ -67,7 +36,7 @@ def scan_to_mesh(
     """Measures any mesh against any scan: the distance of every scan point to the closest point of the mesh.
 
     The mesh is first brought onto the scan by the similarity of their K >= 3 landmarks, then by
-    `refine_alignment`. Only the points that are `measured` (all where None) count in either;
+    `register_robust`. Only the points that are `measured` (all where None) count in either;
     `face_disc` gives those that NoW measures. Distances are in the scan's unit, whatever the mesh's is, and exact.
 
     Raises ValueError for malformed arrays, no points to measure, and landmarks that do not fit each other.
@@ -124,7 +93,7 @@ def evaluate_scans(run: str | Path, folder: str | Path, *, refine: int, layout: 
     people = read_scans(folder, layout)
     for file in (file for person in people for file in person.scans):  # what is wrong is said before the work
         _check_scan(file, template)
-    tally, failed = ScanTally(), {}
+    tally, failed = ScanErrorTable(), {}
     longest = max(len(person.photos) for person in people)
     for person in people:
         failed |= _measure_person(tally, person, run, refine, f"frames_{longest}")
@@ -141,7 +110,7 @@ def evaluate_scans(run: str | Path, folder: str | Path, *, refine: int, layout: 
 
 
 def _measure(points: NDArray[np.float64], mesh: ClosestPoint, start: MeshToScan) -> ScanErrors:
-    refined = refine_alignment(mesh, points, start)
+    refined = register_robust(mesh, points, start)
     closest = mesh(refined.alignment.undo(points))
     corners = mesh.corners[closest.triangle]  # [N, 3, 3]
     corner = np.linalg.norm(corners - closest.point[:, None], axis=2).argmin(1)
@@ -183,7 +152,7 @@ def _landmarks(template: FaceTemplate, vertices: Tensor, scan: Scan) -> NDArray[
     return template.landmarks(vertices)[list(scan.numbers)].double().numpy()
 
 
-def _measure_person(tally: ScanTally, person: Person, run: Path, refine: int, jointly: str) -> dict[str, str]:
+def _measure_person(tally: ScanErrorTable, person: Person, run: Path, refine: int, jointly: str) -> dict[str, str]:
     """Adds all errors of one person; returns the photos that failed and why."""
     alone: dict[int, Reconstruction] = {}
     failed: dict[str, str] = {}

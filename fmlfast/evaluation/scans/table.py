@@ -1,23 +1,52 @@
 """The table and the picture of a scan evaluation."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.extras import require
+from fmlfast.evaluation.scans.alignment import MeshToScan
 from fmlfast.evaluation.scans.face_regions import FACE_PARTS
 from fmlfast.evaluation.table import MEAN_FACE, row_name
-
-if TYPE_CHECKING:
-    from fmlfast.evaluation.scans.protocol import ScanErrors
 
 CURVE = np.round(np.arange(0.0, 7.01, 0.1), 1)  # mm, as NoW draws it
 
 
-class ScanTally:
+@dataclass(frozen=True)
+class ScanErrors:
+    """Distances from N scan points to a mesh after alignment."""
+
+    distances: NDArray[np.float64]  # [N] in the scan's unit
+    nearest: NDArray[np.int64]  # [N] the mesh vertex next to each point's closest point
+    alignment: MeshToScan
+    converged: bool  # whether the alignment came to rest
+
+    @property
+    def median(self) -> float:
+        """Median distance."""
+        return float(np.median(self.distances))
+
+    @property
+    def mean(self) -> float:
+        """Mean distance."""
+        return float(self.distances.mean())
+
+    @property
+    def std(self) -> float:
+        """Standard deviation of the distances."""
+        return float(self.distances.std())
+
+    def curve(self, thresholds: ArrayLike) -> NDArray[np.float64]:
+        """Share of the points [K] that lie no farther from the mesh than each of K thresholds."""
+        order = np.sort(self.distances)
+        return np.searchsorted(order, np.asarray(thresholds, float), side="right") / len(order)
+
+
+class ScanErrorTable:
     """Collects distances of scan points by row and kind ("posed" or "neutral")."""
 
     def __init__(self) -> None:
@@ -31,7 +60,7 @@ class ScanTally:
         row: str,
         kind: str,
         person: str,
-        errors: "ScanErrors",
+        errors: ScanErrors,
         parts: NDArray[np.int64],  # [N]
         times: int = 1,
     ) -> None:

@@ -10,9 +10,9 @@ import torch
 from fmlfast.camera import project
 from fmlfast.data.contact_sheet import SheetConfig, contact_sheet
 from fmlfast.data.shards import Clip, TruthWriter, list_clips, read_clip, read_meta, read_truth
-from fmlfast.data.synthetic.generate import SPLITS, SyntheticConfig, film_person, generate
-from fmlfast.data.synthetic.motion import PITCH_LIMIT, ROLL_LIMIT, YAW_LIMIT, random_track, rotation_from_angles
-from fmlfast.data.synthetic.scene import Filmed
+from fmlfast.data.synthetic.generate import SPLITS, SyntheticConfig, render_person, generate
+from fmlfast.data.synthetic.motion import PITCH_LIMIT, ROLL_LIMIT, YAW_LIMIT, random_head_motion, rotation_from_angles
+from fmlfast.data.synthetic.scene import LabelledClip
 from fmlfast.ibug68 import NUM_JAW
 from fmlfast.renderer import sh_basis, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
@@ -29,15 +29,15 @@ def template() -> FaceTemplate:
 
 
 @pytest.fixture(scope="module")
-def films() -> list[Filmed]:
-    return [film_person(SMALL, "test", person) for person in range(24)]
+def films() -> list[LabelledClip]:
+    return [render_person(SMALL, "test", person) for person in range(24)]
 
 
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".tar"}
 
 
-def camera_vertices(film: Filmed, template: FaceTemplate) -> torch.Tensor:
+def camera_vertices(film: LabelledClip, template: FaceTemplate) -> torch.Tensor:
     """[M, V, 3] from nothing but the truth, by the formula that models use."""
     truth = {name: torch.from_numpy(array) for name, array in film.truth.items()}
     posed = template.subdivide(truth["vertices"]) + torch.einsum(
@@ -55,7 +55,7 @@ def test_clips_depend_on_the_seed_alone(tmp_path: Path) -> None:
         truth = read_truth(tmp_path / "data", split)
         assert len(refs) == count == len(truth)
         for person, ref in enumerate(refs):
-            clip, film = read_clip(ref), film_person(SMALL, split, person)
+            clip, film = read_clip(ref), render_person(SMALL, split, person)
             np.testing.assert_array_equal(clip.landmarks, film.clip.landmarks)
             assert np.abs(clip.images.astype(int) - film.clip.images).mean() < 6.0  # only JPEG lies between
             for name, array in film.truth.items():
@@ -70,7 +70,7 @@ def test_clips_depend_on_the_seed_alone(tmp_path: Path) -> None:
 
 
 def test_no_person_is_in_two_splits() -> None:
-    people = [film_person(replace(SMALL, frames=1), split, person) for split in SPLITS for person in range(3)]
+    people = [render_person(replace(SMALL, frames=1), split, person) for split in SPLITS for person in range(3)]
     keys = {film.clip.key for film in people}
     assert len(keys) == 9 == len({film.clip.subject for film in people})
     for index, film in enumerate(people):
@@ -79,7 +79,7 @@ def test_no_person_is_in_two_splits() -> None:
             assert np.abs(film.truth["reflectance"] - other.truth["reflectance"]).mean() > 0.01
 
 
-def test_truth_reprojects_onto_its_landmarks(films: list[Filmed], template: FaceTemplate) -> None:
+def test_truth_reprojects_onto_its_landmarks(films: list[LabelledClip], template: FaceTemplate) -> None:
     for film in films:
         Ks = torch.from_numpy(film.clip.Ks)
         vertices = camera_vertices(film, template)
@@ -90,7 +90,7 @@ def test_truth_reprojects_onto_its_landmarks(films: list[Filmed], template: Face
         assert np.mean(np.abs(jaw - film.truth["landmarks"][:, :NUM_JAW]).max(axis=-1) < 2e-3) > 0.97
 
 
-def test_crops_frame_the_face_and_map_to_a_source(films: list[Filmed]) -> None:
+def test_crops_frame_the_face_and_map_to_a_source(films: list[LabelledClip]) -> None:
     for film in films:
         clip, truth = film.clip, film.truth
         span = np.ptp(truth["landmarks"], axis=1).max(axis=-1) / clip.images.shape[1]
@@ -106,7 +106,7 @@ def test_crops_frame_the_face_and_map_to_a_source(films: list[Filmed]) -> None:
     assert min(focal) < 1.8 and max(focal) > 3.0
 
 
-def test_detected_landmarks_are_off_as_a_detector_is(films: list[Filmed]) -> None:
+def test_detected_landmarks_are_off_as_a_detector_is(films: list[LabelledClip]) -> None:
     inner, jaw = [], []
     for film in films:
         depth = film.truth["translation"][:, 2]
@@ -118,7 +118,7 @@ def test_detected_landmarks_are_off_as_a_detector_is(films: list[Filmed]) -> Non
     assert 1.4 * np.mean(inner) < np.mean(jaw) < 0.055
 
 
-def test_confidence_is_lower_on_the_far_jaw_and_under_occluders(films: list[Filmed]) -> None:
+def test_confidence_is_lower_on_the_far_jaw_and_under_occluders(films: list[LabelledClip]) -> None:
     for film in films:
         assert (film.clip.confidence[:, :NUM_JAW] < film.clip.confidence[:, NUM_JAW:].max()).all()
     inner = np.concatenate([film.clip.confidence[:, NUM_JAW:] for film in films])
@@ -134,7 +134,7 @@ def test_confidence_is_lower_on_the_far_jaw_and_under_occluders(films: list[Film
         assert far.max() < 0.5 and far.mean() < near.mean()
 
 
-def test_light_of_the_truth_shades_without_negatives(films: list[Filmed], template: FaceTemplate) -> None:
+def test_light_of_the_truth_shades_without_negatives(films: list[LabelledClip], template: FaceTemplate) -> None:
     for film in films:
         normals = vertex_normals(camera_vertices(film, template), template.triangles)
         shading = sh_basis(normals) @ torch.from_numpy(film.truth["sh"])
@@ -144,7 +144,7 @@ def test_light_of_the_truth_shades_without_negatives(films: list[Filmed], templa
         assert 0.02 < picture[facing].mean() < 0.8
 
 
-def test_pictures_are_the_shaded_face(films: list[Filmed], template: FaceTemplate) -> None:
+def test_pictures_are_the_shaded_face(films: list[LabelledClip], template: FaceTemplate) -> None:
     """The image at a visible vertex is its reflectance times its light, up to gloss, blur, noise and what hides it."""
     errors = []
     skin = template.regions["face"] > 0.95
@@ -162,7 +162,7 @@ def test_pictures_are_the_shaded_face(films: list[Filmed], template: FaceTemplat
     assert np.median(errors) < 0.04
 
 
-def test_pictures_are_sane(films: list[Filmed]) -> None:
+def test_pictures_are_sane(films: list[LabelledClip]) -> None:
     images = np.stack([film.clip.images for film in films]).astype(float) / 255.0  # [P, M, S, S, 3]
     means = images.mean(axis=(1, 2, 3, 4))
     assert 0.2 < means.mean() < 0.65 and means.std() > 0.05
@@ -175,7 +175,7 @@ def test_pictures_are_sane(films: list[Filmed]) -> None:
 
 def test_tracks_keep_to_their_limits_and_are_smooth(template: FaceTemplate) -> None:
     names = template.expression_names
-    tracks = [random_track(np.random.default_rng([2, seed]), 4, names) for seed in range(400)]
+    tracks = [random_head_motion(np.random.default_rng([2, seed]), 4, names) for seed in range(400)]
     angles = np.concatenate([track.angles for track in tracks])
     assert (np.abs(angles) <= [YAW_LIMIT, PITCH_LIMIT, ROLL_LIMIT]).all()
     assert (angles.std(axis=0) > [15.0, 6.0, 4.0]).all()
@@ -189,7 +189,7 @@ def test_tracks_keep_to_their_limits_and_are_smooth(template: FaceTemplate) -> N
     assert (np.minimum(column["eyeLookUpLeft"], column["eyeLookDownLeft"]) == 0.0).all()
     for track in tracks:
         assert (np.diff(track.times) > 0.0).all() and track.times[-1] < 6.0
-    dense = random_track(np.random.default_rng(6), 400, names)  # a few seconds at 400 moments
+    dense = random_head_motion(np.random.default_rng(6), 400, names)  # a few seconds at 400 moments
     assert np.abs(np.diff(dense.angles, axis=0)).max() < 5.0
     still = [index for index, name in enumerate(names) if not name.startswith(("eyeBlink", "eyeWide"))]
     assert np.abs(np.diff(dense.expression[:, still], axis=0)).max() < 0.25
@@ -255,5 +255,5 @@ def test_contact_sheet() -> None:
     sheet = contact_sheet(SheetConfig(columns=2, rows=1, size=40, level=0, supersample=1, seed=4))
     assert sheet.shape == (40, 80, 3) and sheet.dtype == np.uint8
     assert sheet.std() > 10.0
-    clip: Clip = film_person(replace(SMALL, frames=1, size=40, supersample=1, seed=4), "val", 1).clip
+    clip: Clip = render_person(replace(SMALL, frames=1, size=40, supersample=1, seed=4), "val", 1).clip
     np.testing.assert_array_equal(sheet[:, 40:], clip.images[0])

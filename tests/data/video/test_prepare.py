@@ -323,7 +323,7 @@ def test_a_folder_made_otherwise_is_left_alone(tmp_path: Path, detector: SquareD
     with pytest.raises(ValueError, match="made in another way"):
         prepare(configure(out, path, size=96))
     assert snapshot(out) == before
-    (out / "report.json").write_text('{"sources": {"x": {"surprise": 1}}}')
+    (out / "report.json").write_text('{"sources": {"x": {"prior_loss": 1}}}')
     with pytest.raises(ValueError, match="damaged"):
         prepare(configure(out, path))
     (out / "meta.json").write_text('{"generator": "synthetic", "settings": {}}')

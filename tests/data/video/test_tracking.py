@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from fmlfast.data.face_detector import Face
-from fmlfast.data.video.tracking import Tracker, flaw, pick_diverse, sharpness
+from fmlfast.data.video.tracking import Tracker, rejection_reason, pick_diverse, sharpness
 
 FRONTAL = np.diag([1, -1, -1]).astype(np.float32)
 
@@ -98,15 +98,15 @@ def test_every_flaw_has_its_name() -> None:
     image = textured(np.random.default_rng(1), 400)
     good = make_face(200, 200, 220)
     limits = {"min_face": 200, "max_doubt": 0.015, "min_sharpness": 0.02}
-    reason, value = flaw(image, good, **limits)
+    reason, value = rejection_reason(image, good, **limits)
     assert reason == ""
     assert value == sharpness(image, good.landmarks) > 0.02
-    assert flaw(image, make_face(200, 200, 199), **limits)[0] == "small"
-    assert flaw(image, make_face(60, 200, 220), **limits)[0] == "cut off"
-    assert flaw(image, make_face(200, 330, 220), **limits)[0] == "cut off"
-    assert flaw(image, make_face(200, 200, 220, doubt=0.016), **limits)[0] == "unsure"
+    assert rejection_reason(image, make_face(200, 200, 199), **limits)[0] == "small"
+    assert rejection_reason(image, make_face(60, 200, 220), **limits)[0] == "cut off"
+    assert rejection_reason(image, make_face(200, 330, 220), **limits)[0] == "cut off"
+    assert rejection_reason(image, make_face(200, 200, 220, doubt=0.016), **limits)[0] == "unsure"
     soft = np.array(Image.fromarray(image).filter(ImageFilter.GaussianBlur(9)))
-    assert flaw(soft, good, **limits)[0] == "blurred"
+    assert rejection_reason(soft, good, **limits)[0] == "blurred"
 
 
 def test_the_most_different_poses_are_picked() -> None:

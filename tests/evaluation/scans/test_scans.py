@@ -11,7 +11,7 @@ from PIL import Image
 
 from fmlfast.data.synthetic.people import PeopleSampler
 from fmlfast.evaluation.scans import protocol as scans
-from fmlfast.evaluation.scans.alignment import MeshToScan, align_landmarks, refine_alignment
+from fmlfast.evaluation.scans.alignment import MeshToScan, align_landmarks, register_robust
 from fmlfast.evaluation.scans.datasets import NOW_POINTS, Scan, read_scans
 from fmlfast.evaluation.scans.face_regions import FACE_PARTS, OUTSIDE, face_parts
 from fmlfast.evaluation.scans.protocol import evaluate_scans, face_disc, scan_to_mesh
@@ -148,8 +148,8 @@ def test_landmarks_are_checked(mesh, scan, message):
 def test_refinement_ends_where_it_would_not_move():
     mesh = closest_point.ClosestPoint(VERTICES, TRIANGLES)
     scan = MOVE.apply(samples(1500))
-    first = refine_alignment(mesh, scan, align_landmarks(LANDMARKS, wobble(MOVE.apply(LANDMARKS))))
-    again = refine_alignment(mesh, scan, first.alignment)
+    first = register_robust(mesh, scan, align_landmarks(LANDMARKS, wobble(MOVE.apply(LANDMARKS))))
+    again = register_robust(mesh, scan, first.alignment)
     assert first.converged and again.converged and again.iterations <= 2
     np.testing.assert_allclose(again.alignment.translation, first.alignment.translation, atol=1e-4)
 

@@ -1,0 +1,56 @@
+"""Evaluates a run folder on prepared clips, with ground truth or without, and keeps the table in it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fmlfast.common.atomic import atomic_path
+from fmlfast.evaluation.protocol import has_truth, measure
+from fmlfast.evaluation.real_clips import measure_real
+from fmlfast.evaluation.table import row_name
+from fmlfast.model.fml import FML
+from fmlfast.visualization.panels import error_map, save_image
+
+
+def evaluate_run(
+    run: str | Path,
+    data: str | Path,
+    split: str = "test",
+    *,
+    refine_steps: int = 50,
+    clips: int | None = None,
+    device: torch.device | str | None = None,
+) -> dict[str, Any]:
+    """Evaluates the model of a run folder on prepared clips and writes the table into it, evaluation.json; with ground
+    truth also error_map.png. A table of other clips stays, as evaluation-DATA-SPLIT.json. Returns the table, which for
+    real clips is that of `measure_real`. Where no `device` is given it is a GPU if there is one.
+    """
+    run = Path(run)
+    model = FML.load(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if has_truth(data, split):
+        result = measure(model, data, split, refine_steps=refine_steps, clips=clips)
+        named = {row_name(row): values for row, values in result.vertex_errors.items()}
+        save_image(run / "error_map.png", error_map(result.template, named))
+        table = result.table
+    else:
+        table = measure_real(model, data, split, refine_steps=refine_steps, clips=clips)
+    table = {"data": Path(data).resolve().name} | table
+    stored = run / "evaluation.json"
+    _keep_other(stored, table)
+    with atomic_path(stored) as path:
+        path.write_text(json.dumps(table, indent=2) + "\n")
+    return table
+
+
+def _keep_other(stored: Path, table: dict[str, Any]) -> None:
+    """Moves the table of other clips out of the way, to a name that says which."""
+    if stored.exists():
+        try:
+            old = json.loads(stored.read_text())
+        except ValueError:
+            old = {}
+        name = f"evaluation-{old.get('data', 'unknown')}-{old.get('split', 'unknown')}.json"
+        if name != f"evaluation-{table['data']}-{table['split']}.json":
+            stored.replace(stored.with_name(name))
