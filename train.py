@@ -285,7 +285,7 @@ def preview_frames(config: Config) -> Frames:
     """Up to four clips to look at, of the validation split where there is one."""
     split = "val" if "val" in list_splits(config.data) else "train"
     clips = ClipDataset(config.data, split, config.model.image_size, 0)
-    return Frames.from_clips([clips[i] for i in range(min(4, len(clips)))], clips.size)
+    return Frames.whole([clips[i] for i in range(min(4, len(clips)))])
 
 
 @torch.no_grad()

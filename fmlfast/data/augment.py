@@ -1,4 +1,5 @@
-"""Augmentation of a batch on its device: mirror, colour, roll, scale and shift, with landmarks and cameras following.
+"""Augmentation of a batch on its device: mirror and colour, with landmarks and cameras following; and the random numbers
+of it, where a clip's depend on the seed and its place in the run and on nothing else.
 
 All randomness comes with the batch (`Draws`): nothing waits for a GPU or draws there, and a CUDA graph can hold it.
 """
@@ -6,7 +7,6 @@ All randomness comes with the batch (`Draws`): nothing waits for a GPU or draws 
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fmlfast.common.tensors import constant
@@ -29,7 +29,6 @@ class Draws(TensorBatch):
 
     mirror: Tensor  # [B] bool, true half of the time
     tint: Tensor  # [B, M, 3] normal: one number a frame, and 0.6 times one a channel
-    similarity: Tensor  # [B, M, 4] standard normal: roll, scale (one number for all frames of a subject), shift x, y
     noise: Tensor  # [B, M, 68, 2] standard normal
     hide: Tensor  # [B, M, 68] at least 0; below p for a share p of the landmarks, more in some frames than in others
 
@@ -57,15 +56,13 @@ def draw(seed: int, slots: Sequence[int], frames: int) -> Draws:
     for row, slot in enumerate(slots):
         rng = np.random.Generator(np.random.Philox(key=np.array([seed, slot], np.uint64)))
         rng.standard_normal(out=shared[row], dtype=np.float32)
-        rng.standard_normal(out=normal[row], dtype=np.float32)
+        rng.standard_normal(out=normal[row], dtype=np.float32)  # columns 4 to 7 are spare, so that runs repeat
         rng.random(out=uniform[row], dtype=np.float32)
-    normal[..., 5] = shared[:, 1:]
     # Hidden where u < p * 2 * u_frame, that is where u / (2 * u_frame) < p.
     hide = uniform[..., 1:] / np.maximum(2 * uniform[..., :1], np.finfo(np.float32).tiny)
     return Draws(
         mirror=torch.from_numpy(shared[:, 0] < 0),
         tint=torch.from_numpy(normal[..., :1] + 0.6 * normal[..., 1:4]),
-        similarity=torch.from_numpy(normal[..., 4:8].copy()),
         noise=torch.from_numpy(normal[..., 8:].copy()).unflatten(-1, (NUM_LANDMARKS, 2)),
         hide=torch.from_numpy(hide),
     )
@@ -79,12 +76,6 @@ class AugmentConfig:
     """Mirror half of the clips."""
     tint: float = 0.1
     """Spread of exposure and colour."""
-    roll: float = 0.0
-    """Spread of in-plane rotation, radians; useless with aligned crops, which remove it."""
-    scale: float = 0.0
-    """Spread of the size, in logarithms."""
-    shift: float = 0.0
-    """Spread of the position, in shares of the image's side."""
     jitter: float = 0.005
     """Noise on the landmarks that the network sees, in shares of the image's side."""
     drop: float = 0.1
@@ -98,9 +89,6 @@ def augment(batch: Batch, config: AugmentConfig) -> tuple[Frames, Tensor | None,
     if config.mirror:
         frames = mirror(frames, draws.mirror)
     frames = tint(frames, draws.tint * config.tint) if config.tint else frames.unpacked()
-    if config.roll or config.scale or config.shift:
-        turn, scale, shift = draws.similarity.split([1, 1, 2], -1)
-        frames = warp(frames, turn[..., 0] * config.roll, torch.exp(scale[..., 0] * config.scale), shift * config.shift)
     noise = draws.noise * (config.jitter * frames.images.shape[-1]) if config.jitter else None
     landmark_mask = draws.hide >= config.drop if config.drop else None
     return frames, noise, landmark_mask
@@ -139,42 +127,3 @@ def tint(
     if frames.images.is_floating_point():
         return replace(frames, images=(frames.images * factor).clamp_(0, 1))
     return replace(frames, images=frames.images.float().mul_(factor / 255).clamp_(max=1))
-
-
-def warp(
-    frames: Frames,
-    angle: Tensor,  # [B, M] radians
-    factor: Tensor,  # [B, M], greater than 0
-    shift: Tensor,  # [B, M, 2] shares of the side
-) -> Frames:
-    """Float images rolled, scaled and shifted.
-
-    The scale goes into the focal length. The camera's K stays upper triangular: it cannot hold a roll, so the warp
-    keeps the principal point's image as the turning centre.
-    """
-    size = frames.images.shape[-1]
-    angle, factor, offset = angle.flatten(), factor.flatten(), shift.flatten(0, 1) * size
-    cos, sin = torch.cos(angle), torch.sin(angle)
-    rotation = torch.stack([torch.stack([cos, -sin], 1), torch.stack([sin, cos], 1)], 1)
-    matrix, inverse = rotation * factor[:, None, None], rotation.transpose(1, 2) / factor[:, None, None]
-    Ks = frames.Ks.flatten(0, 1).clone()
-    center = Ks[:, :2, 2].clone()
-    # out = matrix (in - center) + center + offset; grid_sample wants the inverse in [-1, 1] coordinates.
-    half = size / 2
-    move = (inverse @ (half - center - offset)[..., None])[..., 0] + center
-    theta = torch.cat([inverse, ((move - half) / half)[..., None]], 2)
-    pictures = frames.unpacked().images.flatten(0, 1)
-    grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
-    pictures = F.grid_sample(pictures, grid, padding_mode="reflection", align_corners=False)
-    landmarks = (frames.landmarks.flatten(0, 1) - center[:, None]) @ matrix.transpose(1, 2)
-    Ks[:, 0, 0] *= factor
-    Ks[:, 1, 1] *= factor
-    Ks[:, :2, 2] += offset
-    shape = frames.mask.shape
-    return Frames(
-        images=pictures.unflatten(0, shape),
-        landmarks=(landmarks + (center + offset)[:, None]).unflatten(0, shape),
-        confidence=frames.confidence,
-        Ks=Ks.unflatten(0, shape),
-        mask=frames.mask,
-    )

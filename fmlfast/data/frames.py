@@ -51,9 +51,13 @@ class Frames(TensorBatch):
         no clips."""
         if not clips:
             raise ValueError("no clips given; at least one is needed to make a batch")
+        return cls.whole([ClipTensors.of(resize_clip(clip, size)) for clip in clips], frames)
+
+    @classmethod
+    def whole(cls, clips: "Sequence[ClipTensors]", frames: int | None = None) -> "Frames":
+        """All frames of each clip, at most `frames` (default: those of the longest), with float images."""
         count = frames or max(len(clip.images) for clip in clips)
-        tensors = [ClipTensors.of(resize_clip(clip, size)) for clip in clips]
-        return cls.stack(tensors, [range(min(count, len(t.images))) for t in tensors], count).unpacked()
+        return cls.stack(clips, [range(min(count, len(clip.images))) for clip in clips], count).unpacked()
 
     @classmethod
     def stack(cls, clips: "Sequence[ClipTensors]", chosen: Sequence[Sequence[int]], frames: int) -> "Frames":

@@ -11,11 +11,11 @@ from fmlfast.data.tar_files import shard_paths
 from fmlfast.data.pixel_cache import CachedShard, cache_shards, open_cached, stored_bytes
 from fmlfast.data.augment import Batch, draw
 from fmlfast.data.prefetch import PackedBatch
-from fmlfast.data.shards import Clip, ClipRef, list_clips, list_splits, read_clip
+from fmlfast.data.shards import ClipRef, list_clips, list_splits, read_clip
 from fmlfast.data.frames import ClipTensors, Frames, resize_clip
 
 
-class ClipDataset(Dataset[Clip]):
+class ClipDataset(Dataset[ClipTensors]):
     """The clips of a split, resized to `size` px.
 
     Shards are kept decoded on disk (`fmlfast.data.pixel_cache`), as many as go into `decoded_bytes`; they are made here if
@@ -47,17 +47,13 @@ class ClipDataset(Dataset[Clip]):
     def __len__(self) -> int:
         return len(self._places)
 
-    def __getitem__(self, index: int) -> Clip:
+    def __getitem__(self, index: int) -> ClipTensors:
+        """Pixels and labels of a clip; of a decoded one, nothing is read before it is used."""
         place = self._places[index]
-        return self._decode(place) if isinstance(place, ClipRef) else place[0].clip(place[1])
-
-    def tensors(self, index: int) -> ClipTensors:
-        """What training needs of a clip; of a decoded one, nothing is read before it is used."""
-        place = self._places[index]
-        return ClipTensors.of(self._decode(place)) if isinstance(place, ClipRef) else place[0].tensors(place[1])
-
-    def _decode(self, ref: ClipRef) -> Clip:
-        return resize_clip(read_clip(ref), self.size)
+        if isinstance(place, ClipRef):
+            return ClipTensors.of(resize_clip(read_clip(place), self.size))
+        shard, clip = place
+        return shard[clip]
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
@@ -101,7 +97,7 @@ class _Steps(Dataset[PackedBatch | Exception]):
 
     def batch(self, picked: list[tuple[int, int]]) -> Batch:
         slots = [slot for _, slot in picked]
-        clips = [self.clips.tensors(index) for index, _ in picked]
+        clips = [self.clips[index] for index, _ in picked]
         chosen = [self._choose(len(clip.images), slot) for clip, slot in zip(clips, slots, strict=True)]
         return Batch(Frames.stack(clips, chosen, self.frames), draw(self.seed, slots, self.frames))
 

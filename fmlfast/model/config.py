@@ -45,7 +45,7 @@ class ModelConfig:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "ModelConfig":
-        """The config as a checkpoint's config.json holds it, also one of before `inputs` took the place of three switches.
+        """The config as a checkpoint holds it, also one of before `inputs` took the place of three switches.
 
         Raises ValueError for settings that this version does not know.
         """

@@ -38,4 +38,4 @@ def _some(clips: ClipDataset, most: int, batch: int = 32) -> Iterator[Frames]:
     """So many clips at most, drawn from all of them as neighbours often show one person, in batches."""
     drawn = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0))[:most]
     for some in drawn.split(batch):
-        yield Frames.from_clips([clips[i] for i in some.tolist()], clips.size)
+        yield Frames.whole([clips[i] for i in some.tolist()])

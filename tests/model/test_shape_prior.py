@@ -113,7 +113,7 @@ def test_a_model_keeps_what_it_learned(tmp_path: Path, frames: Frames) -> None:
 
 def test_clips_are_drawn_from_all(synthetic_folder: Path) -> None:
     clips = ClipDataset(synthetic_folder, "train", SMALL.image_size, 0)
-    every = Frames.from_clips([clips[i] for i in range(len(clips))], clips.size).images
+    every = Frames.whole([clips[i] for i in range(len(clips))]).images
     for most, sizes in ((4, [3, 1]), (99, [3, len(clips) - 3])):
         batches = [frames.images for frames in _some(clips, most, batch=3)]
         assert [len(images) for images in batches] == sizes

@@ -87,7 +87,7 @@ def test_a_step_waits_for_nothing(
     batch: Batch, config: ModelConfig, no_copies: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     torch.manual_seed(0)
-    model, whole = FML(config).train(), AugmentConfig(roll=0.1, scale=0.1, shift=0.1)
+    model, whole = FML(config).train(), AugmentConfig()
     step = TrainingStep(model, LossWeights(), whole, Rates(), 1.0, True, False, World.start("cpu"))
     for phase in PHASES:
         step(batch, phase)  # makes what is made once
