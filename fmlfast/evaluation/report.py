@@ -2,6 +2,7 @@
 
 import base64
 import html
+import io
 import json
 import os
 import platform
@@ -13,9 +14,9 @@ from typing import Any
 
 import torch
 
-from fmlfast.chart import line_chart
 from fmlfast.common.atomic import atomic_path
 from fmlfast.evaluation.table import MEAN_FACE, METRICS, row_name
+from fmlfast.visualization.curves import training_curves
 
 LABELS = {
     "vertex_mm": ("geometry", "mm"),
@@ -48,13 +49,6 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 .results .first { font-weight: 600; }
 figure { margin: 18px 0; }
 img { max-width: 100%; display: block; }
-.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(310px, 1fr)); gap: 18px 26px; }
-svg { width: 100%; height: auto; display: block; }
-svg text { font: 11px system-ui, sans-serif; fill: var(--soft); }
-svg .title { font-weight: 600; font-size: 12px; fill: var(--ink); }
-svg .grid { stroke: var(--line); }
-svg .raw { fill: none; stroke: var(--accent); opacity: .22; }
-svg .smooth { fill: none; stroke: var(--accent); stroke-width: 1.7; stroke-linejoin: round; }
 .settings { columns: 3 290px; column-gap: 32px; font-size: 13px; }
 .settings section { break-inside: avoid-column; margin-bottom: 16px; }
 .settings h3 { font-size: 13px; margin: 0 0 4px; }
@@ -180,13 +174,15 @@ def _previews(folder: Path) -> str:
 
 
 def _curves(history: list[dict[str, float]]) -> str:
-    names = dict.fromkeys(name for record in history for name in record if name != "step")
-    ordered = sorted(names, key=lambda name: (name != "loss", name == "frames_per_second"))
-    charts = []
-    for name in ordered:
-        records = [record for record in history if name in record]
-        charts.append(line_chart(name.replace("_", " "), [r["step"] for r in records], [r[name] for r in records]))
-    return f'<h2>Training</h2><div class="curves">{"".join(charts)}</div>' if any(charts) else ""
+    try:
+        figure = training_curves(history)
+    except ImportError as error:  # a run is reported all the same
+        return f"<h2>Training</h2><p>No curves: {html.escape(str(error))}.</p>"
+    if figure is None:
+        return ""
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=150)
+    return f"<h2>Training</h2>{_embedded(picture.getvalue(), 'Training, by step.')}"
 
 
 def _settings(config: dict[str, Any]) -> str:
@@ -222,8 +218,11 @@ def _machine() -> str:
 def _figure(path: Path, caption: str) -> str:
     if not path.is_file():
         return ""
-    data = base64.b64encode(path.read_bytes()).decode()
-    text = html.escape(caption)
+    return _embedded(path.read_bytes(), caption)
+
+
+def _embedded(png: bytes, caption: str) -> str:
+    data, text = base64.b64encode(png).decode(), html.escape(caption)
     return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
 
 

