@@ -154,7 +154,7 @@ def train(config: Config) -> None:
         raise ValueError(f"{config.run} already holds a run; continue it with --resume or choose another --run")
     with World.start(config.device) as world:
         choose_backend(config.backend, torch.empty(0, device=world.device))  # before the work, not after it
-        world.share(config.batch)
+        world.require_equal_shares(config.batch)
         if config.profile and world.size > 1:
             raise ValueError("profile looks at one process; start it without torchrun")
         if world.device.type == "cpu":

@@ -1,4 +1,4 @@
-"""Training with several processes: one a GPU, or several on the CPU, started by torchrun on one machine or more.
+"""Training with several processes, one a GPU, started by torchrun on one machine or more.
 
 Every process has the same model and computes the mean loss of its equal share of each batch. The batch's loss is then
 the mean over processes, and so are its gradients: those of the network through DistributedDataParallel, those of the
@@ -17,8 +17,6 @@ from typing import Any, Self, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from fmlfast.optim import LowRankAdam
@@ -42,6 +40,9 @@ class World:
         device: this process's own.
     """
 
+    synchronised: Callable[[nn.Module], nn.Module] = staticmethod(nn.SyncBatchNorm.convert_sync_batchnorm)
+    """Lets BatchNorm layers normalise by the batch of all processes; torch's way has kernels for GPUs only."""
+
     def __init__(self, rank: int, size: int, device: torch.device, store: dist.Store | None = None) -> None:
         self.rank, self.size, self.device = rank, size, device
         self._store = store
@@ -49,7 +50,7 @@ class World:
 
     @classmethod
     def start(cls, device: str) -> "World":
-        """Joins the processes that torchrun started, on the CPU with gloo, on "cuda" with NCCL and a GPU each.
+        """Joins the processes that torchrun started, on "cuda" with NCCL and a GPU each.
 
         Raises:
             ValueError: torchrun's environment is incomplete, or a process has no GPU of its own.
@@ -61,6 +62,10 @@ class World:
                 torch.cuda.set_device(chosen)  # events and synchronisation are the current GPU's
             return cls(0, 1, chosen)
         rank = _environment("RANK")
+        if chosen.type == "cpu" and cls.synchronised == nn.SyncBatchNorm.convert_sync_batchnorm:
+            raise ValueError(
+                "several processes need a GPU each; on a CPU start one without torchrun, which uses all cores"
+            )
         if chosen.type == "cuda":
             local, found = _environment("LOCAL_RANK"), torch.cuda.device_count()
             if chosen.index is not None:
@@ -104,14 +109,10 @@ class World:
         """Whether this process is the one that writes, logs and evaluates."""
         return self.rank == 0
 
-    def share(self, batch: int) -> int:
-        """How many of a batch's subjects are this process's.
-
-        Raises ValueError where they cannot be shared equally, as the loss would then be no mean over processes.
-        """
+    def require_equal_shares(self, batch: int) -> None:
+        """Raises ValueError where a batch cannot be shared equally: its loss would then be no mean over processes."""
         if batch % self.size:
             raise ValueError(f"batch {batch} does not divide among {self.size} processes; choose a multiple")
-        return batch // self.size
 
     def wrap(self, encoder: nn.Module) -> nn.Module:
         """A twin of `encoder` to train with: the same parameters and buffers, but BatchNorm normalises by all
@@ -124,13 +125,8 @@ class World:
             return encoder
         shared: dict[int, Any] = {id(tensor): tensor for tensor in (*encoder.parameters(), *encoder.buffers())}
         twin = copy.deepcopy(encoder, shared).train()
-        if self.device.type == "cuda":
-            twin, devices = nn.SyncBatchNorm.convert_sync_batchnorm(twin), [self.device]
-        else:
-            devices = None
-            for module in twin.modules():
-                if isinstance(module, _BatchNorm):
-                    module.__class__ = _SynchronisedBatchNorm  # torch's has no kernels for the CPU
+        twin = self.synchronised(twin)
+        devices = [self.device] if self.device.type == "cuda" else None
         wrapped = DistributedDataParallel(twin, devices, gradient_as_bucket_view=True)
         wrapped.broadcast_buffers = False  # running statistics are the same everywhere; torch renames the argument
         return wrapped
@@ -219,62 +215,3 @@ def _environment(name: str, default: int | None = None) -> int:
     if value is None:
         raise ValueError(f"WORLD_SIZE is set but {name} is not; start several processes with torchrun")
     return int(value)
-
-
-class _SynchronisedBatchNorm(_BatchNorm):
-    """BatchNorm in training, normalising by all processes' batch."""
-
-    def forward(self, input: Tensor) -> Tensor:  # [N, C, ...]
-        return _Normalise.apply(input, self.weight, self.bias, self)
-
-
-class _Normalise(torch.autograd.Function):
-    """(x - mean) / sqrt(variance + eps) * weight + bias over all processes; two small exchanges."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,  # [N, C, ...]
-        weight: Tensor | None,  # [C]
-        bias: Tensor | None,  # [C]
-        norm: _BatchNorm,
-    ) -> Tensor:
-        others, channels = _channelwise(x)
-        variance, mean = (m.double() for m in torch.var_mean(x, others, correction=0))
-        # In float64 the difference below loses nothing that float32 could tell.
-        sums = torch.stack([torch.ones_like(mean), mean, variance + mean.square()]) * (x.numel() / len(mean))
-        dist.all_reduce(sums)
-        count, mean, square = sums[0, 0], sums[1] / sums[0], sums[2] / sums[0]
-        variance = (square - mean.square()).clamp_min(0)
-        if norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None:
-            unbiased = variance * count / (count - 1)
-            norm.running_mean.lerp_(mean.to(x.dtype), norm.momentum)
-            norm.running_var.lerp_(unbiased.to(x.dtype), norm.momentum)
-        if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked.add_(1)
-        inverse = (variance + norm.eps).rsqrt().to(x.dtype)
-        mean = mean.to(x.dtype)
-        ctx.save_for_backward(x, weight, mean, inverse, count.to(x.dtype))
-        scale = inverse if weight is None else inverse * weight
-        shifted = (x - mean.view(channels)) * scale.view(channels)
-        return shifted if bias is None else shifted + bias.view(channels)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:  # [N, C, ...]
-        x, weight, mean, inverse, count = ctx.saved_tensors
-        others, channels = _channelwise(x)
-        normed = (x - mean.view(channels)) * inverse.view(channels)
-        own = torch.stack([upstream.sum(others), (upstream * normed).sum(others)])
-        sums = own.clone()
-        dist.all_reduce(sums)  # the losses of other processes depend on this one's x through mean and variance
-        along, turn = (sums / count).view(2, *channels)
-        scale = inverse if weight is None else inverse * weight
-        gradient = (upstream - along - normed * turn) * scale.view(channels)
-        return gradient, own[1] if ctx.needs_input_grad[1] else None, own[0] if ctx.needs_input_grad[2] else None, None
-
-
-def _channelwise(x: Tensor) -> tuple[list[int], tuple[int, ...]]:
-    """All dimensions of [N, C, ...] but the second, and the shape in which [C] multiplies it."""
-    others = [0, *range(2, x.dim())]
-    return others, (-1, *[1] * (x.dim() - 2))

@@ -22,6 +22,7 @@ from fmlfast.optim import LowRankAdam
 from fmlfast.training.distributed import World
 from fmlfast.training.step import Rates
 from tests.helpers.small_model import SMALL
+from tests.helpers.sync_batch_norm import synchronised
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -41,7 +42,7 @@ def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def own(world: World, rows: Tensor) -> Tensor:
     """This process's share of a batch's rows."""
-    share = world.share(len(rows))
+    share = len(rows) // world.size
     return rows[share * world.rank : share * (world.rank + 1)]
 
 
@@ -79,7 +80,7 @@ def encoding(world: World) -> dict[str, Tensor]:
     mask, target = torch.rand(4, 3, generator=g) < 0.8, torch.randn(4, 3, generator=g)
     mask[:, 0] = True
     torch.manual_seed(1)
-    plain = Encoder(16, (4, 6), 8, side_features=5, identity_codes=3, frame_parameters=2)
+    plain = Encoder(16, (4, 6), 8, aux=5, identity_codes=3, frame_parameters=2)
     names = list(plain.state_dict())
     images, side, mask, target = (own(world, t) for t in (images, side, mask, target))
     wrapped = world.wrap(plain)
@@ -214,7 +215,8 @@ def test_alone_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
     done = []
     with World.start("cpu") as world:
         assert (world.rank, world.size, world.device.type, world.main) == (0, 1, "cpu", True)
-        assert world.share(3) == 3 and world.wrap(encoder) is encoder
+        world.require_equal_shares(3)
+        assert world.wrap(encoder) is encoder
         world.once(lambda: done.append(1))
         world.broadcast(encoder)
         world.barrier()
@@ -223,7 +225,7 @@ def test_alone_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bad_input_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="batch 3 does not divide among 2 processes"):
-        World(0, 2, torch.device("cpu")).share(3)
+        World(0, 2, torch.device("cpu")).require_equal_shares(3)
     with pytest.raises(ValueError, match="^factors "):
         World(0, 2, torch.device("cpu")).gather_factors(LowRankAdam(nn.Parameter(torch.zeros(2, 3))))
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -332,4 +334,5 @@ def test_a_batch_that_cannot_be_shared_stops_all_with_a_clear_error(runs: tuple[
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    World.synchronised = staticmethod(synchronised)
     {"pieces": run_pieces, "training": run_training}[sys.argv[1]](Path(sys.argv[2]))

@@ -11,7 +11,10 @@ from fmlfast.visualization.curves import moving_mean, training_curves
 
 def history(**named: list[float]) -> list[dict[str, float]]:
     """Rows of a log."""
-    return [{"step": step, **dict(zip(named, row, strict=True))} for step, row in enumerate(zip(*named.values()))]
+    return [
+        {"step": step, **dict(zip(named, row, strict=True))}
+        for step, row in enumerate(zip(*named.values(), strict=True))
+    ]
 
 
 def test_a_panel_a_quantity_the_loss_first() -> None:
