@@ -1,10 +1,12 @@
 """Adam for the basis of a linear decoder whose gradient is never written out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from fmlfast.kernels.blendshape import linear_decode
 from fmlfast.kernels.common.backend import Backend
@@ -39,14 +41,15 @@ class LowRankAdam(torch.optim.Optimizer):
     pass, cut the graph at the codes:
 
         codes = encoder(x)
-        loss(decoder.decode(codes.detach(), mean), target).backward()
-        codes.backward(decoder.step(codes_gradient=True))
+        with decoder.cut(codes) as (leaf,):
+            loss(decoder.decode(leaf, mean), target).backward()
 
     Data-parallel processes exchange factors, N (K + D) numbers each, instead of the K D of a gradient. Then every
     process makes the same step, bit for bit:
 
         codes, upstream = decoder.factors()
-        decoder.set_factors(all_gather(codes) / processes, all_gather(upstream))  # before clip_grad_norm_ and step
+        own = slice(rank * len(codes), (rank + 1) * len(codes))
+        decoder.set_factors(all_gather(codes) / processes, all_gather(upstream), own)  # before clip_grad_norm_ and step
 
     Learning rate schedulers and `state_dict` work as with torch.optim.Adam, whose state of the basis can be loaded;
     states hold tensors only. Nothing waits for the GPU.
@@ -87,6 +90,7 @@ class LowRankAdam(torch.optim.Optimizer):
         self.moments = moments or basis.dtype
         self.backend: Backend | None = backend
         self._factors: list[tuple[Tensor, Tensor]] = []
+        self._own = slice(None)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Raises ValueError for a second parameter: every decoder has an optimiser of its own."""
@@ -117,6 +121,33 @@ class LowRankAdam(torch.optim.Optimizer):
             out.register_hook(lambda upstream: self._factors.append((kept, upstream.detach().contiguous())))
         return out
 
+    @contextmanager
+    def cut(
+        self,
+        codes: Tensor,  # [N, K]
+        *others: Tensor,
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Cuts the graph at `codes` and `others`, so that `step` makes the codes' gradient in its one pass.
+
+        Yields leaves in place of them, the one of `codes` for `decode`. Within, compute the loss of the leaves and run
+        `backward`; then exchange and clip factors, if at all. At the end the basis makes its step, and the gradients of
+        codes and others flow on to where these came from. A loss without the basis leaves it alone.
+        """
+        leaves = codes.detach(), *(other.detach().requires_grad_() for other in others)
+        yield leaves
+        with record_function("fmlfast::optimiser"):
+            gradient = self.step(codes_gradient=True) if self._factors else None
+        ends = [(codes, None if gradient is None else gradient[self._own])]
+        ends += [(other, leaf.grad) for other, leaf in zip(others, leaves[1:], strict=True)]
+        with record_function("fmlfast::gradients"):
+            known = [(end, gradient) for end, gradient in ends if gradient is not None]
+            torch.autograd.backward([end for end, _ in known], [gradient for _, gradient in known])
+
+    @property
+    def has_factors(self) -> bool:
+        """Whether gradients flowed through the result of `decode` since `zero_grad`."""
+        return bool(self._factors)
+
     def factors(self) -> tuple[Tensor, Tensor]:  # [R, K], [R, D]
         """Codes and gradients of their outputs since `zero_grad`; the basis' gradient is codes^T upstream.
 
@@ -133,15 +164,16 @@ class LowRankAdam(torch.optim.Optimizer):
         self,
         codes: Tensor,  # [R, K]
         upstream: Tensor,  # [R, D], D <= S
+        own: slice = slice(None),
     ) -> None:
-        """Replaces the factors, as by those of all processes or scaled ones; R may be any.
+        """Replaces the factors, as by those of all processes, of which `own` rows are this one's; R may be any.
 
         Raises ValueError naming the argument of a wrong shape, type or device.
         """
         like = ("basis", self.basis)
         check_tensor("codes", codes, ("R", len(self.basis)), (self.basis.dtype,), like, contiguous=False)
         check_tensor("upstream", upstream, (len(codes), "D"), (self.basis.dtype,), like, contiguous=False)
-        self._factors = [(codes.detach(), upstream.detach().contiguous())]
+        self._factors, self._own = [(codes.detach(), upstream.detach().contiguous())], own
 
     def squared_norm(self) -> Tensor:  # []
         """Sum of squares of the basis' gradient, sum((codes codes^T) * (upstream upstream^T)), without making it."""
@@ -177,7 +209,7 @@ class LowRankAdam(torch.optim.Optimizer):
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forgets the factors."""
         super().zero_grad(set_to_none)
-        self._factors = []
+        self._factors, self._own = [], slice(None)
 
     @torch.no_grad()
     def step(self, codes_gradient: bool = False) -> Tensor | None:  # pyright: ignore[reportIncompatibleMethodOverride]

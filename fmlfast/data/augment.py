@@ -4,24 +4,17 @@ of it, where a clip's depend on the seed and its place in the run and on nothing
 All randomness comes with the batch (`Draws`): nothing waits for a GPU or draws there, and a CUDA graph can hold it.
 """
 
-from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
-
-from fmlfast.common.tensors import constant
-from fmlfast.ibug68 import MIRROR
-from fmlfast.data.frames import Frames
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fmlfast.ibug68 import NUM_LANDMARKS
+from fmlfast.common.tensors import TensorBatch, constant
 from fmlfast.data.frames import Frames
-from fmlfast.common.tensors import TensorBatch
+from fmlfast.ibug68 import MIRROR, NUM_LANDMARKS
+
 
 @dataclass
 class Draws(TensorBatch):

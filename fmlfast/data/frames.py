@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from fmlfast.color import srgb_to_linear
-from fmlfast.data.shards import Clip
 from fmlfast.common.tensors import TensorBatch
+from fmlfast.data.shards import Clip
 
 
 @dataclass

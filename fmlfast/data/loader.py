@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from fmlfast.data.tar_files import shard_paths
-from fmlfast.data.pixel_cache import CachedShard, cache_shards, open_cached, stored_bytes
 from fmlfast.data.augment import Batch, draw
+from fmlfast.data.frames import ClipTensors, Frames, resize_clip
+from fmlfast.data.pixel_cache import CachedShard, cache_shards, open_cached, stored_bytes
 from fmlfast.data.prefetch import PackedBatch
 from fmlfast.data.shards import ClipRef, list_clips, list_splits, read_clip
-from fmlfast.data.frames import ClipTensors, Frames, resize_clip
+from fmlfast.data.tar_files import shard_paths
 
 
 class ClipDataset(Dataset[ClipTensors]):

@@ -155,18 +155,17 @@ class World:
         """Gives every process the factors of all, in the order of ranks, so that all take the same step, bit for bit.
 
         N (K + D) numbers a process are exchanged, instead of the K D of a gradient. Call it before clipping. Codes
-        are scaled to the mean over processes, upstream is not: rows N rank to N (rank + 1) of what
-        `step(codes_gradient=True)` returns are the gradient of this process's own loss.
-
-        Raises ValueError where the decoder has no factors yet.
+        are scaled to the mean over processes, upstream is not, as the codes' gradient is that of a process's own loss.
+        Nothing happens alone, or before the decoder has factors, which is so in all processes or in none.
         """
-        if self.size == 1:
+        if self.size == 1 or not decoder.has_factors:
             return
         own = torch.cat(decoder.factors(), 1)
         gathered = own.new_empty(self.size * len(own), own.shape[1])
         dist.all_gather(list(gathered.chunk(self.size)), own)
         codes, upstream = gathered.tensor_split([len(decoder.basis)], 1)
-        decoder.set_factors(codes / self.size, upstream)
+        rows = len(own)
+        decoder.set_factors(codes / self.size, upstream, slice(rows * self.rank, rows * (self.rank + 1)))
 
     def mean(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """Means of 0-dim tensors over processes, in one exchange."""

@@ -102,30 +102,27 @@ class TrainingStep:
         return self.run(batch, phase.photometric > 0, phase.detach_geometry)
 
     def _step(self, batch: Batch, photometric: bool, detach_geometry: bool) -> dict[str, Tensor]:
+        model, face, weights = self.model, self.model.face, self.weights
         with record_function("fmlfast::augment"):
             frames, noise, landmark_mask = augment(batch, self.augmentation)
         with record_function("fmlfast::encode"):
-            codes = self.model.codes(self.model.observe(frames, noise, landmark_mask), self.encoder)
-        # Cut at the codes: the decoder's share of their gradient comes with its step, in one pass over the basis.
-        cut = Codes(**{k: v.detach().requires_grad_(k != "reflectance") for k, v in vars(codes).items()})
-        fit_light = self.model.config.light_fit
-        losses = objective(self.model, frames, cut, self.weights, float(photometric), detach_geometry, fit_light)
-        terms = {name: value.mean() for name, value in losses.items()}
-        if photometric:
-            terms["photometric"] = terms["photometric"] * self.photometric
-        for optimizer in self.optimizers.values():
-            optimizer.zero_grad()
-        with record_function("fmlfast::gradients"):
-            torch.stack(list(terms.values())).sum().backward()
-        with record_function("fmlfast::optimiser"):
-            face = self.model.face
-            self.world.average_gradients([face.identity_basis, face.reflectance_mean])
+            codes = model.codes(model.observe(frames, noise, landmark_mask), self.encoder)
+        self.adam.zero_grad()
+        self.decoder.zero_grad()
+        names = [name for name in vars(codes) if name != "reflectance"]
+        with self.decoder.cut(codes.reflectance, *(getattr(codes, name) for name in names)) as (reflectance, *others):
+            leaves = Codes(reflectance=reflectance, **dict(zip(names, others, strict=True)))
+            fit_light = model.config.light_fit
+            losses = objective(model, frames, leaves, weights, float(photometric), detach_geometry, fit_light)
+            terms = {name: value.mean() for name, value in losses.items()}
             if photometric:
-                self._step_decoder(cut.reflectance)
-        with record_function("fmlfast::gradients"):
-            ends = [(c, e.grad) for c, e in zip(vars(codes).values(), vars(cut).values(), strict=True)]
-            wanted = [(code, gradient) for code, gradient in ends if gradient is not None]
-            torch.autograd.backward([code for code, _ in wanted], [gradient for _, gradient in wanted])
+                terms["photometric"] = terms["photometric"] * self.photometric
+            with record_function("fmlfast::gradients"):
+                torch.stack(list(terms.values())).sum().backward()
+            with record_function("fmlfast::optimiser"):
+                self.world.average_gradients([face.identity_basis, face.reflectance_mean])
+                self.world.gather_factors(self.decoder)
+                self.decoder.clip_grad_norm_(self.clip_gradient, [face.reflectance_mean])
         with record_function("fmlfast::optimiser"):
             for group in self.adam.param_groups[:2]:
                 torch.nn.utils.clip_grad_norm_(group["params"], self.clip_gradient)
@@ -133,12 +130,3 @@ class TrainingStep:
             with torch.no_grad():  # a cost that lets go of outliers lets colours drift where it never sees the truth
                 face.reflectance_mean.clamp_(0.0, 1.0)
         return {name: value.detach() for name, value in terms.items()}
-
-    def _step_decoder(self, codes: Tensor) -> None:
-        """Steps the reflectance basis; `codes` [B, K] of this process get their gradient."""
-        self.world.gather_factors(self.decoder)
-        self.decoder.clip_grad_norm_(self.clip_gradient, [self.model.face.reflectance_mean])
-        gradient = self.decoder.step(codes_gradient=True)
-        assert gradient is not None
-        own = len(codes) * self.world.rank
-        codes.grad = gradient[own : own + len(codes)]

@@ -86,7 +86,9 @@ def test_augmentation_of_a_batch(frames: Frames) -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
     assert noise is not None and noise.shape == (2, 4, 68, 2)
     assert abs(noise.std() - 0.005 * 64) < 0.03
-    assert landmark_mask is not None and landmark_mask.dtype == torch.bool and 0.75 < landmark_mask.float().mean() < 0.98
+    assert (
+        landmark_mask is not None and landmark_mask.dtype == torch.bool and 0.75 < landmark_mask.float().mean() < 0.98
+    )
     assert changed.images.dtype == torch.float32 and changed.images.is_contiguous()
     assert changed.images.min() >= 0 and changed.images.max() <= 1
     assert not torch.allclose(changed.landmarks, frames.landmarks, atol=1)

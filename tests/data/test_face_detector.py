@@ -2,17 +2,16 @@
 
 import hashlib
 import os
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
-from tests.helpers.real_media import landmarker, real_media
 
 from fmlfast.data import detector_model
 from fmlfast.data.face_detector import FaceDetector, detect_faces
 from fmlfast.ibug68 import INNER, JAW, MIRROR
+from tests.helpers.real_media import landmarker, real_media
 
 # ---------------------------------------------------------------------------------------------------- the model's file
 

@@ -90,7 +90,9 @@ def test_stale_and_damaged_files_are_made_anew(folder: Path, damage: str) -> Non
         )
     assert open_cached(shard, 33) is None
     clips = ClipDataset(folder, "train", 33, 10**9)
-    assert torch.equal(clips[3].images, ClipTensors.of(resize_clip(read_clip(list_clips(folder, "train")[3]), 33)).images)
+    assert torch.equal(
+        clips[3].images, ClipTensors.of(resize_clip(read_clip(list_clips(folder, "train")[3]), 33)).images
+    )
     assert open_cached(shard, 33) is not None
     if damage != "shard changed":
         assert files(folder) == before

@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmlfast.data.synthetic.random_light import sphere_directions
 from fmlfast.data.synthetic.motion import PITCH_LIMIT, YAW_LIMIT, rotation_from_angles
+from fmlfast.data.synthetic.random_light import sphere_directions
 from fmlfast.renderer import rasterize, vertex_normals, vertex_visibility
 from fmlfast.template.face_template import FaceTemplate
 

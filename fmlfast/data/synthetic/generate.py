@@ -19,8 +19,8 @@ import torch
 from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
-from fmlfast.data.synthetic.scene import LabelledClip, SceneGenerator
 from fmlfast.data.shards import ShardWriter, TruthWriter, write_meta
+from fmlfast.data.synthetic.scene import LabelledClip, SceneGenerator
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.version import __version__
 
@@ -75,7 +75,9 @@ def _scene_generator(level: int, size: int, supersample: float) -> SceneGenerato
 def render_person(config: SyntheticConfig, split: str, person: int) -> LabelledClip:
     """The clip of one person of a split, with its truth."""
     rng = np.random.default_rng([config.seed, SPLITS.index(split), person])
-    return _scene_generator(config.level, config.size, config.supersample).render_clip(rng, f"{split}-{person:05d}", config.frames)
+    return _scene_generator(config.level, config.size, config.supersample).render_clip(
+        rng, f"{split}-{person:05d}", config.frames
+    )
 
 
 def _film_job(job: tuple[SyntheticConfig, str, int]) -> LabelledClip:

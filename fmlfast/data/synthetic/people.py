@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from fmlfast.template.assets import load_assets
 
 Array = NDArray[np.float32]

@@ -9,19 +9,18 @@ from torch.nn.functional import interpolate, normalize
 
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
-from fmlfast.ibug68 import NUM_JAW
-from fmlfast.data.synthetic import hair
-from fmlfast.data.synthetic import head as heads
-from fmlfast.data.synthetic import props
-from fmlfast.data.synthetic.skin import FaceAppearance, Look
-from fmlfast.data.synthetic.background import blur, random_backdrop, sensor_noise
 from fmlfast.data.crop import Crop, K_to_crop, crop_to_source, face_crop, points_to_crop
-from fmlfast.data.synthetic.random_light import LUMINANCE, random_light
-from fmlfast.data.synthetic.ambient_occlusion import ambient_occlusion, ever_visible
-from fmlfast.data.synthetic.mesh_parts import Carrier, Part
-from fmlfast.data.synthetic.people import PeopleSampler, Person
 from fmlfast.data.shards import Clip
+from fmlfast.data.synthetic import hair, props
+from fmlfast.data.synthetic import head as heads
+from fmlfast.data.synthetic.ambient_occlusion import ambient_occlusion, ever_visible
+from fmlfast.data.synthetic.background import blur, random_backdrop, sensor_noise
+from fmlfast.data.synthetic.mesh_parts import Carrier, Part
 from fmlfast.data.synthetic.motion import HeadMotion, random_head_motion, rotation_from_angles
+from fmlfast.data.synthetic.people import PeopleSampler, Person
+from fmlfast.data.synthetic.random_light import LUMINANCE, random_light
+from fmlfast.data.synthetic.skin import FaceAppearance, Look
+from fmlfast.ibug68 import NUM_JAW
 from fmlfast.renderer import render, shade_sh, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
 

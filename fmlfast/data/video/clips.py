@@ -12,8 +12,8 @@ import numpy as np
 from fmlfast.data.crop import K_to_crop, assumed_K, crop_image, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.face_detector import Face
 from fmlfast.data.shards import Clip
-from fmlfast.data.video.tracking import FaceTrack, Tracker, rejection_reason, pick_diverse
 from fmlfast.data.video.decode import CutDetector, Video
+from fmlfast.data.video.tracking import FaceTrack, Tracker, pick_diverse, rejection_reason
 
 _SOFT = 0.4  # of the track's median sharpness: a frame below it is blurred by motion, compared with its neighbours
 
@@ -215,7 +215,10 @@ def _finish(window: _Window, key: str, name: str, rules: Rules) -> tuple[ClipRec
     if len(shots) < rules.min_frames:
         record.why_not = f"{count(len(shots), 'usable frame')}, {rules.min_frames} needed"
         return record, None
-    rotations, doubts = np.stack([shot.rotation for shot in shots]), np.array([shot.detector_disagreement for shot in shots])
+    rotations, doubts = (
+        np.stack([shot.rotation for shot in shots]),
+        np.array([shot.detector_disagreement for shot in shots]),
+    )
     times = np.array([shot.time for shot in shots])
     kept = [shots[index] for index in pick_diverse(rotations, times, doubts, rules.frames_per_clip)]
     record.key, record.kept = clip_key(name, key), len(kept)

@@ -21,14 +21,14 @@ from typing import Annotated, Any
 from tqdm import tqdm
 from tyro.conf import Positional, arg
 
-from fmlfast.version import __version__
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.extras import require
 from fmlfast.data.detector_model import face_landmarker_file
 from fmlfast.data.face_detector import FaceDetector
-from fmlfast.data.video.clips import Rules, Source, SourceRecord, count, prepare_video
 from fmlfast.data.shards import Clip, ShardWriter, list_clips, list_splits, read_meta, write_meta
+from fmlfast.data.video.clips import Rules, Source, SourceRecord, count, prepare_video
 from fmlfast.data.video.decode import VIDEO_SUFFIXES
+from fmlfast.version import __version__
 
 GENERATOR = "prepare"
 _CLIPS_A_SHARD = 256

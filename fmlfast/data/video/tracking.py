@@ -78,7 +78,9 @@ def sharpness(image: np.ndarray, landmarks: np.ndarray) -> float:
     return float(laplacian.var() / max(inside.var(), 1.0))
 
 
-def rejection_reason(image: np.ndarray, face: Face, min_face: float, max_doubt: float, min_sharpness: float) -> tuple[str, float]:
+def rejection_reason(
+    image: np.ndarray, face: Face, min_face: float, max_doubt: float, min_sharpness: float
+) -> tuple[str, float]:
     """Why a frame is not worth keeping ("" when it is), and its sharpness (0 when not looked at).
 
     image: [H, W, 3] uint8. Reasons: "small", "cut off", "unsure", "blurred".

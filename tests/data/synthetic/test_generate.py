@@ -10,7 +10,7 @@ import torch
 from fmlfast.camera import project
 from fmlfast.data.contact_sheet import SheetConfig, contact_sheet
 from fmlfast.data.shards import Clip, TruthWriter, list_clips, read_clip, read_meta, read_truth
-from fmlfast.data.synthetic.generate import SPLITS, SyntheticConfig, render_person, generate
+from fmlfast.data.synthetic.generate import SPLITS, SyntheticConfig, generate, render_person
 from fmlfast.data.synthetic.motion import PITCH_LIMIT, ROLL_LIMIT, YAW_LIMIT, random_head_motion, rotation_from_angles
 from fmlfast.data.synthetic.scene import LabelledClip
 from fmlfast.ibug68 import NUM_JAW

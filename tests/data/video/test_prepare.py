@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
-from tests.data.video.test_tracking import make_face, textured, turn
-from tests.data.video.test_decode import smooth, write_video
 
 from fmlfast.data.face_detector import Face
 from fmlfast.data.shards import Clip, list_clips, read_clip, read_meta
 from fmlfast.data.video import prepare as module
 from fmlfast.data.video.clips import Rules, Source, SourceRecord
 from fmlfast.data.video.prepare import PrepareConfig, PrepareReport, prepare
+from tests.data.video.test_decode import smooth, write_video
+from tests.data.video.test_tracking import make_face, textured, turn
 
 HEIGHT, WIDTH = 120, 200
 RED, BLUE = (1.0, 0.25, 0.25), (0.25, 0.25, 1.0)

@@ -5,12 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tests.helpers.real_media import landmarker, real_media
-from tests.data.video.test_decode import write_video
 
 from fmlfast.data.shards import list_clips, read_clip
 from fmlfast.data.video.decode import Video
 from fmlfast.data.video.prepare import PrepareConfig, prepare
+from tests.data.video.test_decode import write_video
+from tests.helpers.real_media import landmarker, real_media
 
 
 def test_real_videos_in_two_processes(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from fmlfast.data.face_detector import Face
-from fmlfast.data.video.tracking import Tracker, rejection_reason, pick_diverse, sharpness
+from fmlfast.data.video.tracking import Tracker, pick_diverse, rejection_reason, sharpness
 
 FRONTAL = np.diag([1, -1, -1]).astype(np.float32)
 
