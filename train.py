@@ -262,7 +262,7 @@ def phase(step: int, config: Config) -> Phase:
 
 def profile(config: Config, step: TrainingStep, batches: Iterable[Batch]) -> None:
     """Times the stages of the steps that see all terms, beside what they have to move."""
-    from benchmarks.floors import step_floors  # beside this file in the repository, no part of the package
+    from benchmarks.training.floors import step_floors  # beside this file in the repository, no part of the package
 
     full = Phase(rate=1.0, photometric=1.0, detach_geometry=False)
     source = iter(batches)

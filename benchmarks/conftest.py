@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import end_to_end
-from benchmarks.measure import LastInspector
-from benchmarks.rows import Row, cpu_name, provenance, write_rows
-from benchmarks.timing import Deadline, copy_bandwidth
+from benchmarks.harness.measure import LastInspector
+from benchmarks.harness.rows import Row, cpu_name, provenance, write_rows
+from benchmarks.harness.timing import Deadline, copy_bandwidth
+from benchmarks.training import steps
 
 rows_key: pytest.StashKey[list[Row]] = pytest.StashKey()
 
@@ -76,7 +76,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
     @cache
     def folder() -> Path:
         path = tmp_path_factory.mktemp("clips") / "synthetic"
-        end_to_end.make_clips(path)
+        steps.make_clips(path)
         return path
 
     return folder

@@ -7,11 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import benchmarks.report
-from benchmarks.case import Bench, Cost, Inputs, Outputs
-from benchmarks.end_to_end import StepCase, training_step
-from benchmarks.losses import where_we_lose
-from benchmarks.measure import (
+from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.measure import (
     COMPILE_SECONDS,
     Inspector,
     Job,
@@ -22,12 +19,15 @@ from benchmarks.measure import (
     measure_gpu,
     timed,
 )
-from benchmarks.peers import Difference
-from benchmarks.providers import Provider, providers
-from benchmarks.rows import OUT_OF_TIME, Row, merge, provenance, read_rows, write_rows
+from benchmarks.harness.providers import Difference, Provider, providers
+from benchmarks.harness.rows import OUT_OF_TIME, Row, merge, provenance, read_rows, write_rows
+from benchmarks.harness.timing import Deadline, Timing, cache_bytes, count_launches, summarize
+from benchmarks.peers import all_peers
+from benchmarks.report.comparison import where_we_lose
+from benchmarks.report.page import write_report
+from benchmarks.report.table import amount
 from benchmarks.run import cpu_suite
-from benchmarks.table import amount
-from benchmarks.timing import Deadline, Timing, cache_bytes, count_launches, summarize
+from benchmarks.training.steps import StepCase, training_step
 from fmlfast.kernels.blendshape import linear_decode
 from fmlfast.kernels.common.backend import Backend
 
@@ -60,8 +60,9 @@ def test_a_right_provider_has_a_small_error_and_repeats(direction: str):
 
 
 def test_the_kernels_are_measured_where_they_run():
-    assert [p.name for p in providers(BENCH, "cpu")][:3] == ["triton", "torch", "compile"]  # in the interpreter
-    triton = providers(BENCH, "cpu")[0]
+    found = providers(BENCH, "cpu", all_peers())
+    assert [p.name for p in found][:3] == ["triton", "torch", "compile"]  # in the interpreter
+    triton = found[0]
     assert row_of(triton, "forward").note == row_of(triton, "backward").note == ""
 
 
@@ -106,7 +107,7 @@ def test_a_missing_library_is_a_row_and_is_not_run():
 
     assert row_of(Provider("peer", never, "not installed")).note == "not installed"
     raster = replace(BENCH, op="rasterize")
-    assert {"pytorch3d", "nvdiffrast", "drtk"} <= {p.name for p in providers(raster, "cpu")}
+    assert {"pytorch3d", "nvdiffrast", "drtk"} <= {p.name for p in providers(raster, "cpu", all_peers())}
 
 
 def test_what_does_not_repeat_is_seen():
@@ -138,7 +139,7 @@ def test_calls_do_the_job_on_copies_that_do_not_fit_the_cache(monkeypatch: pytes
         return run(inputs, "torch")
 
     size = sum(x.nbytes for x in inspector.inputs.values())
-    monkeypatch.setattr("benchmarks.measure.cache_bytes", lambda device: 2 * size)
+    monkeypatch.setattr("benchmarks.harness.measure.cache_bytes", lambda device: 2 * size)
     calls = inspector.calls(Job(BENCH, Provider("torch", watched), "forward"))
     for call in calls:
         call()
@@ -161,7 +162,7 @@ def test_sizes_of_training_come_first_then_compilation_and_large_sweeps_last():
         replace(BENCH, shape="training"),
         replace(BENCH, shape="elsewhere", suites=frozenset({"gpu"})),
     ]
-    found = jobs(cases, "cpu")
+    found = jobs(cases, "cpu", all_peers())
     plain = [job for job in found if not job.bench.sweep]
     assert found[: len(plain)] == plain and {job.bench.shape for job in plain} == {"training"}
     assert [job.provider.name for job in plain][-2:] == ["compile", "compile"]
@@ -265,7 +266,7 @@ def test_where_we_lose_is_said():
 def test_the_report_has_every_provider_and_says_what_is_not_measured(tmp_path: Path):
     pytest.importorskip("matplotlib")
     write_rows(tmp_path / "cpu.csv", ROWS)
-    text = benchmarks.report.write_report(tmp_path, tmp_path / "docs").read_text()
+    text = write_report(tmp_path, tmp_path / "docs").read_text()
     gpu, cpu = text.split("## CPU")
     assert "| `decode` | forward | not measured | not measured | not measured | not measured | not measured |" in gpu
     assert " ms" not in gpu.split("## GPU")[1]
@@ -275,7 +276,7 @@ def test_the_report_has_every_provider_and_says_what_is_not_measured(tmp_path: P
     assert (tmp_path / "docs" / "images" / "bench-cpu-image.png").stat().st_size > 5000
     assert "images/bench-cpu-image.png" in cpu
     write_rows(tmp_path / "cuda.csv", [replace(ROWS[0], provider="triton", device="H100", driver="580")])
-    assert "H100, driver 580" in benchmarks.report.write_report(tmp_path, tmp_path / "docs").read_text()
+    assert "H100, driver 580" in write_report(tmp_path, tmp_path / "docs").read_text()
 
 
 def test_numbers_keep_what_counts():

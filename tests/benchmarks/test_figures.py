@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.experiments import figures
-from benchmarks.experiments.figures_faces import EXAMPLE_QUANTILES, camera_frame, error_faces, mono_multi, quantiles
-from benchmarks.experiments.figures_pass import ALONE, Pass, at_quantile, run_pass
-from benchmarks.experiments.figures_store import MOST_BYTES, NAMES, Figure, section, store
-from benchmarks.experiments.figures_walks import STEPS, walk, walks
-from benchmarks.experiments.spaces import Space, identity_space, ordered, reflectance_space
+from benchmarks.paper import figures
+from benchmarks.paper.figures_faces import EXAMPLE_QUANTILES, camera_frame, error_faces, mono_multi, quantiles
+from benchmarks.paper.figures_pass import ALONE, Pass, at_quantile, run_pass
+from benchmarks.paper.figures_store import MOST_BYTES, NAMES, Figure, section, store
+from benchmarks.paper.figures_walks import STEPS, walk, walks
+from benchmarks.paper.spaces import Space, identity_space, ordered, reflectance_space
 from fmlfast import metrics
 from fmlfast.camera import project
 from fmlfast.data.shards import list_clips, read_clip, read_truth

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.floors import matmul_rate, network_flops, stage_bytes, step_floors
+from benchmarks.training.floors import matmul_rate, network_flops, stage_bytes, step_floors
 from fmlfast.model.fml import FML
 
 
@@ -33,8 +33,8 @@ def test_bytes_of_the_optimiser_and_of_the_geometry(model: FML):
 
 
 def test_floors_have_the_rows_of_a_profile(model: FML, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("benchmarks.floors.copy_bandwidth", lambda device: 1e9)
-    monkeypatch.setattr("benchmarks.floors.matmul_rate", lambda device, dtype: 1e10)
+    monkeypatch.setattr("benchmarks.training.floors.copy_bandwidth", lambda device: 1e9)
+    monkeypatch.setattr("benchmarks.training.floors.matmul_rate", lambda device, dtype: 1e10)
     floors = step_floors(model, 2, 3)
     assert floors["shading"] == pytest.approx(stage_bytes(model, 2, 3)["shading"] / 1e3)
     assert floors["encode"] == pytest.approx(6 * network_flops(model) / 1e4)

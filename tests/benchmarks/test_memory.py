@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.memory import LiveMemory
+from benchmarks.training.memory import LiveMemory
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,7 +55,8 @@ def test_account_of_a_step(tmp_path: Path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     environment.pop("TRITON_INTERPRET", None)
     out = tmp_path / "memory.md"
-    command = [sys.executable, "-m", "benchmarks.memory", "--preset", "cpu", "--device", "cpu", "--out", str(out)]
+    command = [sys.executable, "-m", "benchmarks.training.memory", "--preset", "cpu", "--device", "cpu"]
+    command += ["--out", str(out)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     table = out.read_text().split("highest moment")[0]

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 import train as training
-from benchmarks.experiments import pose, report, runner, studies
-from benchmarks.experiments.disentangling import explained_share, transfer_errors, variance_ratio, within_mm
-from benchmarks.experiments.disturbances import DISTURBANCES, bias, contrast, focal, noise, occlusion, side_light
-from benchmarks.experiments.frames import first_frames
-from benchmarks.experiments.rows import Row, add_row, read_rows
-from benchmarks.experiments.runner import Job, Plan, plan_jobs, run_studies
-from benchmarks.experiments.spaces import Space, best_fit, identity_space, pca
-from benchmarks.experiments.study import Case, Changes, Measured, Study, base_config, changed
-from benchmarks.experiments.summary import Number, number, ratio, verdict
+from benchmarks.paper import pose, report, runner, studies
+from benchmarks.paper.disentangling import explained_share, transfer_errors, variance_ratio, within_mm
+from benchmarks.paper.disturbances import DISTURBANCES, bias, contrast, focal, noise, occlusion, side_light
+from benchmarks.paper.frames import first_frames
+from benchmarks.paper.rows import Row, add_row, read_rows
+from benchmarks.paper.runner import Job, Plan, plan_jobs, run_studies
+from benchmarks.paper.spaces import Space, best_fit, identity_space, pca
+from benchmarks.paper.study import Case, Changes, Measured, Study, base_config, changed
+from benchmarks.paper.summary import Number, number, ratio, verdict
 from fmlfast import metrics
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import read_meta

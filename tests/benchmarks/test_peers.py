@@ -14,12 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.case import Bench, Inputs, Outputs
-from benchmarks.measure import gradients, leaves, upstream
+from benchmarks.harness.case import Bench, Inputs, Outputs
+from benchmarks.harness.measure import gradients, leaves, upstream
+from benchmarks.harness.providers import distance
+from benchmarks.harness.scenes import Scene, sphere_of
 from benchmarks.ops import antialias, interpolate, normals, rasterize, render
-from benchmarks.peers import _common, distance, drtk, nvdiffrast, pytorch3d, pytorch3d_tuned
+from benchmarks.peers import common, drtk, nvdiffrast, pytorch3d, pytorch3d_tuned
 from benchmarks.peers.pytorch3d import Bins
-from benchmarks.scenes import Scene, sphere_of
 from fmlfast.camera import look_at, to_camera
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.renderer import render as draw_ours
@@ -393,12 +394,12 @@ def test_why_a_library_cannot_be_used(tmp_path: Any, monkeypatch: pytest.MonkeyP
     (tmp_path / "old_peer.py").write_text("raise ImportError('undefined symbol: x')\n")
     (tmp_path / "sound_peer.py").write_text("")
     monkeypatch.syspath_prepend(tmp_path)
-    assert _common.missing("peer_that_is_not_there.torch") == "not installed"
-    assert _common.missing("broken_peer") == "needs module_that_is_not_there"
-    assert _common.missing("old_peer") == "does not load: undefined symbol: x"
-    assert _common.missing("sound_peer") == ""
+    assert common.missing("peer_that_is_not_there.torch") == "not installed"
+    assert common.missing("broken_peer") == "needs module_that_is_not_there"
+    assert common.missing("old_peer") == "does not load: undefined symbol: x"
+    assert common.missing("sound_peer") == ""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert _common.missing("sound_peer", gpu=True) == "needs a GPU"
+    assert common.missing("sound_peer", gpu=True) == "needs a GPU"
 
 
 def test_distance():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.loader import measure
+from benchmarks.training.loader import measure
 from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset, training_batches
 from fmlfast.data.shards import list_clips
