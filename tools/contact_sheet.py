@@ -1,4 +1,4 @@
-"""A sheet of synthetic people, one frame each: `python -m fmlfast.data.contact_sheet --help`."""
+"""Draws docs/images/synthetic.png, synthetic people in rows and columns: python tools/contact_sheet.py --help."""
 
 import sys
 from dataclasses import dataclass
