@@ -88,7 +88,7 @@ def step_floors(
     frames: int,
     moment_bytes: int = FLOAT,
 ) -> dict[str, float]:
-    """Microseconds that each stage takes at least on the model's device, for `fmlfast.profiling.profile_steps`.
+    """Microseconds that each stage takes at least on the model's device, for `profile_step.profile_steps`.
 
     Bytes at the bandwidth of copying, and the network's arithmetic at the rate of matrix products in its precision,
     both measured now. Twice as much arithmetic is needed backward. Landmarks have no floor worth a row.

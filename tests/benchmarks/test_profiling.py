@@ -10,10 +10,13 @@ import pytest
 import torch
 from torch.profiler import record_function
 
+from benchmarks.training.profile_step import Options, profile_steps, profile_training
+from benchmarks.training.trace import stage_times
 from fmlfast.data.frames import Frames
 from fmlfast.losses import LossWeights, objective
 from fmlfast.model.fml import FML
-from fmlfast.profiling import profile_steps, stage_times
+from tests.helpers.small_model import SMALL
+from train import PRESETS, Config
 
 
 def span(kind: str, name: str, start: float, end: float, thread: int = 1, **args: object) -> dict[str, Any]:
@@ -176,6 +179,21 @@ def test_real_step_on_a_gpu(tmp_path: Path):
     assert set(found) >= {"encode", "encode, backward", "optimiser", "other", "idle"}
     assert min(found["encode"], found["encode, backward"], found["optimiser"]) > 0
     assert found["other"] < 0.1 * (found["encode"] + found["encode, backward"])
+
+
+def test_profiling_writes_a_table_of_stages_and_trains_nothing(synthetic_folder: Path, tmp_path: Path) -> None:
+    config = Config(run=tmp_path / "run", data=synthetic_folder, model=SMALL, batch=2, evaluate=False, device="cpu")
+    table = profile_training(config, 2).read_text()
+    for stage in ("augment", "encode", "geometry", "photometric", "photometric, backward", "optimiser"):
+        assert f"{stage} " in table, stage
+    names = {path.relative_to(config.run).as_posix() for path in config.run.rglob("*")}
+    assert names == {"profile", *(f"profile/{name}" for name in ("stages.md", "stages.csv", "trace.json"))}
+
+
+def test_the_command_line_names_preset_run_and_data() -> None:
+    config = Options("cpu", Path("runs/mine"), data=Path("clips"), device="cpu").config
+    assert (config.run, config.data, config.device) == (Path("runs/mine"), Path("clips"), "cpu")
+    assert config.model == PRESETS["cpu"].model and Options("paper").config.data == PRESETS["paper"].data
 
 
 def test_bad_input(tmp_path: Path):

@@ -1,17 +1,8 @@
-"""Where the time of a training step goes, stage by stage, backward pass included, beside the floor of each stage."""
+"""Divides a trace of torch's profiler among the stages of a training step, backward pass included."""
 
-import csv
-import json
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
-
-import torch
-from torch.profiler import ProfilerActivity, profile, schedule
-
-from fmlfast.common.atomic import atomic_path
 
 PREFIX = "fmlfast::"
 """What `record_function` ranges around a stage's forward code begin with."""
@@ -40,64 +31,6 @@ class StageTime:
     def ratio(self) -> float | None:
         """How many times its floor the stage takes."""
         return self.microseconds / self.floor if self.floor else None
-
-
-def profile_steps(
-    step: Callable[[], object],
-    steps: int,
-    folder: str | Path,
-    floors: Mapping[str, float] | None = None,
-    warmup: int = 3,
-) -> list[StageTime]:
-    """Runs steps under torch's profiler and writes trace.json, stages.csv and stages.md into `folder`.
-
-    Stages are marked in the forward code by `record_function("fmlfast::<stage>")`. What the backward pass does is
-    counted for the stage of the forward operation that it belongs to, as "<stage>, backward". The rows make up the
-    whole step, in the order in which a step comes to them, "other" and "idle" last.
-
-    With a GPU the time is that of its kernels and copies, without one the time of the calling thread, innermost
-    operation by innermost operation. Profiling costs time itself: stages.md gives the step's time with and without it.
-
-    Args:
-        step: one training step; not the replay of a CUDA graph, whose kernels do not tell where they come from.
-        steps: how many are measured, at least 1.
-        folder: is made where it is missing; files of an earlier profile are replaced.
-        floors: microseconds that a stage takes at least, by the name of its row.
-        warmup: steps before, at least 1, in which memory is allocated and kernels are compiled.
-
-    Raises:
-        ValueError: steps or warmup below 1, or steps in which nothing ran.
-    """
-    if steps < 1 or warmup < 1:
-        raise ValueError(f"steps and warmup must be at least 1, not {steps} and {warmup}")
-    folder = Path(folder)
-    for _ in range(warmup):
-        step()
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-    synchronize()
-    began = time.perf_counter()
-    for _ in range(steps):
-        step()
-    synchronize()
-    plain = (time.perf_counter() - began) / steps * 1e6
-
-    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * torch.cuda.is_available()
-    with profile(activities=activities, schedule=schedule(wait=0, warmup=1, active=steps, repeat=1)) as profiler:
-        for i in range(1 + steps):
-            step()
-            if i in (0, steps):  # what was launched before the first and by the last measured step is finished with it
-                synchronize()
-            profiler.step()
-    with atomic_path(folder / "trace.json") as path:
-        profiler.export_chrome_trace(str(path))
-    rows = stage_times(json.loads((folder / "trace.json").read_text())["traceEvents"], floors or {})
-    with atomic_path(folder / "stages.csv") as path, path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("stage", "microseconds", "share", "floor", "ratio"))
-        writer.writerows((r.stage, r.microseconds, r.share, r.floor, r.ratio) for r in rows)
-    with atomic_path(folder / "stages.md") as path:
-        path.write_text(_markdown(rows, steps, plain))
-    return rows
 
 
 def stage_times(
@@ -262,21 +195,3 @@ def _length(spans: list[_Span]) -> float:
         total += max(0.0, span.end - max(span.start, reached))
         reached = max(reached, span.end)
     return total
-
-
-def _markdown(rows: list[StageTime], steps: int, plain: float) -> str:
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU"
-    total = sum(row.microseconds for row in rows)
-    lines = [
-        f"A training step on {device}, mean of {steps}: {total / 1e3:.3g} ms under the profiler, "
-        f"{plain / 1e3:.3g} ms without it.",
-        "",
-        "| stage | time, µs | share | floor, µs | ratio |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for row in rows:
-        floor = "" if row.floor is None else f"{row.floor:,.0f}"
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        lines.append(f"| {row.stage} | {row.microseconds:,.0f} | {row.share:.1%} | {floor} | {ratio} |")
-    lines.append(f"| **the step** | {total:,.0f} | 100.0% | | |")
-    return "\n".join(lines) + "\n"
