@@ -1,8 +1,7 @@
-"""The benchmark suite: what refuses a row, what a row says, how it is stored, and what is made of it."""
+"""What the suite refuses to time, how often it runs a provider, and what a row says."""
 
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -20,14 +19,9 @@ from benchmarks.harness.measure import (
     timed,
 )
 from benchmarks.harness.providers import Difference, Provider, providers
-from benchmarks.harness.rows import OUT_OF_TIME, Row, merge, provenance, read_rows, write_rows
+from benchmarks.harness.rows import OUT_OF_TIME, Row
 from benchmarks.harness.timing import Deadline, Timing, cache_bytes, count_launches, summarize
 from benchmarks.peers import all_peers
-from benchmarks.report.comparison import where_we_lose
-from benchmarks.report.page import write_report
-from benchmarks.report.table import amount
-from benchmarks.run import cpu_suite
-from benchmarks.training.steps import StepCase, training_step
 from fmlfast.kernels.blendshape import linear_decode
 from fmlfast.kernels.common.backend import Backend
 
@@ -219,80 +213,6 @@ def test_percentiles():
     assert cache_bytes("cpu") >= 1 << 18
 
 
-ROWS = [
-    Row("decode", "forward", "torch", "8 x 500", median_ms=1.5, bytes=1e9, copy_bandwidth_percent=40.0, max_error=1e-7),
-    Row("decode", "forward", "compile", "8 x 500", median_ms=1.0, repeatable=False, note=""),
-    Row("decode", "forward", "pytorch3d", "8 x 500", note="not installed"),
-    Row("decode", "backward", "torch", "8 x 500", note="wrong: error 2e-1, 1e-3 is allowed", max_error=0.2),
-    Row("decode", "backward", "compile", "8 x 500", note=OUT_OF_TIME),
-    *(
-        Row("raster", "forward", "torch", f"{x} px", "image", float(x), median_ms=x / 100, elements=float(x * x))
-        for x in (240, 512)
-    ),
-    Row("training step", "step", "torch", "cpu preset", median_ms=100.0, frames=32.0, repeatable=True),
-    Row("clip loader", "data", "JPEG, 2 workers", "8 x 4 frames", median_ms=10.0, frames=32.0),
-]
-
-
-def test_rows_survive_a_file(tmp_path: Path):
-    rows = [replace(row, **provenance("cpu")) for row in ROWS]
-    write_rows(tmp_path / "cpu.csv", rows)
-    assert read_rows(tmp_path / "cpu.csv") == rows
-    assert "1 thread" in rows[0].device and rows[0].torch == torch.__version__ and rows[0].commit
-    assert read_rows(tmp_path / "cuda.csv") == []
-    (tmp_path / "cpu.csv").write_text("op,time\nx,1\n")
-    with pytest.raises(ValueError, match="must have the columns op, direction"):
-        read_rows(tmp_path / "cpu.csv")
-
-
-def test_one_operation_replaces_its_own_rows():
-    new = [Row("raster", "forward", "torch", "240 px", median_ms=7.0)]
-    found = merge(ROWS, new, "raster")
-    assert [row.median_ms for row in found if row.op == "raster"] == [7.0]
-    assert len(found) == len(ROWS) - 2 + 1
-    assert merge(ROWS, new, None) == new
-
-
-def test_where_we_lose_is_said():
-    text = "\n".join(where_we_lose("torch", ROWS))
-    assert "| `decode` 8 x 500 | forward | compile | 1.5 | 1 | 1.5x |" in text
-    assert "1 of 1 take more than 1.5 times their floor; `decode` forward 2.5x." in text
-    assert "- `decode` backward, 8 x 500, by torch: wrong: error 2e-1" in text
-    assert "Two runs differ in their last bits: `decode` forward by compile." in text
-    assert "1 of 9 rows" in text
-    assert "No other provider is faster than compile" in where_we_lose("compile", ROWS)[0]
-
-
-def test_the_report_has_every_provider_and_says_what_is_not_measured(tmp_path: Path):
-    pytest.importorskip("matplotlib")
-    write_rows(tmp_path / "cpu.csv", ROWS)
-    text = write_report(tmp_path, tmp_path / "docs").read_text()
-    gpu, cpu = text.split("## CPU")
-    assert "| `decode` | forward | not measured | not measured | not measured | not measured | not measured |" in gpu
-    assert " ms" not in gpu.split("## GPU")[1]
-    assert "| `decode` 8 x 500 | forward | 1.5 | 1 (1.5x) | pytorch3d: not installed | 0.6 | 2.5x |" in cpu
-    assert "| `decode` 8 x 500 | backward | wrong | not measured: out of time | – | – | – |" in cpu
-    assert "| training step | cpu preset | torch | 100 | 320 | – | – | – |" in cpu
-    assert (tmp_path / "docs" / "images" / "bench-cpu-image.png").stat().st_size > 5000
-    assert "images/bench-cpu-image.png" in cpu
-    write_rows(tmp_path / "cuda.csv", [replace(ROWS[0], provider="triton", device="H100", driver="580")])
-    assert "H100, driver 580" in write_report(tmp_path, tmp_path / "docs").read_text()
-
-
-def test_numbers_keep_what_counts():
-    values = (0.0123456, 0.5, 1.5, 12.34, 1234.5, 1e-6, 3e9, 0.0, None)
-    assert [amount(v) for v in values] == ["0.0123", "0.5", "1.5", "12.3", "1,234", "1.00e-06", "3.00e+09", "0", "–"]
-
-
-def test_the_cpu_suite_leaves_a_row_for_all_it_skips(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    pytest.importorskip("pytest_benchmark")
-    status = cpu_suite(["--rows", str(tmp_path / "rows.csv")], only="deviation", seconds=0)
-    assert status == 0, capfd.readouterr()
-    rows = read_rows(tmp_path / "rows.csv")
-    assert rows and {row.op for row in rows} == {"deviation"} and {row.note for row in rows} == {OUT_OF_TIME}
-    assert {row.commit for row in rows} == {provenance("cpu")["commit"]}
-
-
 @pytest.mark.gpu
 def test_a_row_of_a_gpu():
     provider = Provider("triton", lambda inputs: run(inputs, "triton"))
@@ -308,15 +228,3 @@ def test_waits_for_a_gpu_are_counted():
     x = torch.ones(8, device="cuda")
     assert count_launches(lambda: x + 1) == (1, 0)
     assert count_launches(lambda: (x + 1).sum().item())[1] == 1
-
-
-def test_a_step_without_the_network_does_not_run_it(synthetic_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError("the network ran")
-
-    cases = (StepCase("cpu", "torch", network) for network in (False, True))
-    without, whole = (training_step(case, synthetic_folder, "cpu") for case in cases)
-    monkeypatch.setattr("fmlfast.model.encoder.Encoder.forward", refuse)
-    assert without()["photometric"] > 0
-    with pytest.raises(AssertionError, match="the network ran"):
-        whole()

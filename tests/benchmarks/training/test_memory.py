@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.training.memory import LiveMemory
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def test_live_bytes_of_known_tensors():
