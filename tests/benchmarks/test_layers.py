@@ -14,6 +14,12 @@ def module(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
+def rank(name: str) -> int:
+    """How high a module of benchmarks stands."""
+    layer = name.split(".")[1] if "." in name else LAYERS[0]
+    return LAYERS.index(layer) if layer in LAYERS else len(LAYERS)
+
+
 def imported(path: Path) -> Iterator[str]:
     """Modules and names that a file imports, inside functions too."""
     package = module(path) if path.name == "__init__.py" else module(path).rpartition(".")[0]
@@ -33,10 +39,7 @@ def test_benchmarks_import_lower_layers_only_and_in_no_circle() -> None:
     for name, path in files.items():
         targets = {t if t in files else t.rpartition(".")[0] for t in imported(path)} & files.keys() - {name}
         graph[name] = targets
-        ranks = [LAYERS.index(part) if part in LAYERS else len(LAYERS) for part in (n.split(".")[1] for n in targets)]
-        own = name.split(".")[1] if "." in name else ""
-        rank = LAYERS.index(own) if own in LAYERS else len(LAYERS)
-        upward += [f"{name} imports {t}" for t, r in zip(targets, ranks, strict=True) if r > rank]
+        upward += [f"{name} imports {target}" for target in targets if rank(target) > rank(name)]
     assert upward == []
     TopologicalSorter(graph).prepare()  # raises CycleError
 
