@@ -10,7 +10,7 @@ from benchmarks.harness.rows import RESULTS
 from fmlfast.common.atomic import atomic_path
 from fmlfast.evaluation.table import rounded
 
-FOLDER = RESULTS / "experiments"
+FOLDER = RESULTS / "paper"
 
 
 @dataclass(frozen=True)

@@ -230,3 +230,7 @@ def test_the_first_frame_of_each_person_is_found() -> None:
     people = ["b", "b", "a", "a", "a"]
     found = Evaluation({}, FaceTemplate.default(0), {}, {"frames_1": {"vertex_mm": values}}, people)
     assert first_frames(found, "frames_1", "vertex_mm").tolist() == [0.0, 2.0]
+
+
+def test_the_committed_rows_are_found() -> None:
+    assert all(read_rows(name) for name in studies.STUDIES)
