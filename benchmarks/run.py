@@ -64,7 +64,7 @@ def cpu_suite(options: list[str], only: str | None, seconds: float) -> int:
 
 
 def cpu_rows(only: str | None, seconds: float) -> list[Row]:
-    """The rows of the CPU suite, whose statistics become the ones to compare with, and of the loader."""
+    """Measures the CPU suite, whose statistics become those to compare with, and the loader."""
     RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "rows.csv"
@@ -74,7 +74,7 @@ def cpu_rows(only: str | None, seconds: float) -> list[Row]:
 
 
 def cuda_rows(only: str | None, seconds: float) -> list[Row]:
-    """All rows of a GPU."""
+    """Measures all rows of a GPU."""
     source, rows = provenance("cuda"), []
     for row in measure_cuda(only, Deadline(seconds)):
         rows.append(replace(row, **source))
@@ -84,7 +84,7 @@ def cuda_rows(only: str | None, seconds: float) -> list[Row]:
 
 
 def measure_cuda(only: str | None, deadline: Deadline) -> Iterator[Row]:
-    """Operations at the sizes of training, then whole steps, torch.compile, and sweeps, the largest last."""
+    """Measures operations at the sizes of training, then steps, torch.compile, and sweeps, the largest last."""
     bandwidth, inspector_of = copy_bandwidth("cuda"), LastInspector("cuda")
     todo = [job for job in jobs(all_cases(), "cuda", all_peers()) if only in (None, job.bench.op)]
     first = [job for job in todo if not job.bench.sweep and job.provider.name != "compile"]
@@ -108,7 +108,7 @@ def _training_rows(only: str | None, deadline: Deadline) -> Iterator[Row]:
 
 
 def _time_step(step: Call, row: Row) -> Row:
-    """A step as training sees it, the host's time included."""
+    """Times a step as training sees it, the host's time included."""
     timing = time_gpu([step], 2.0, ahead=False)
     launches, waits = count_launches(step)
     return replace(row, **vars(timing), launches=float(launches), host_syncs=float(waits), peak_mb=peak_mb(step))

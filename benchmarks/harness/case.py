@@ -1,4 +1,4 @@
-"""What is measured: an operation, its inputs, and what it must move."""
+"""Describes what is measured: an operation, its inputs, and what it must move."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ def largest_error(
     found: Outputs,
     expected: Outputs,  # in float64
 ) -> float:
-    """The largest error of any result, relative to its largest number, or the share that differs of whole numbers."""
+    """Returns the largest error relative to a result's largest number; of integers, the share that differs."""
     errors = []
     for a, b in zip(found, expected, strict=True):
         if not b.is_floating_point():

@@ -70,7 +70,7 @@ def jobs(cases: Sequence[Bench], device: str, libraries: Sequence[ModuleType]) -
 
 
 def convert(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Inputs with `function` applied to every floating-point tensor, also inside dataclasses and containers."""
+    """Applies `function` to every floating-point tensor of the inputs, also inside dataclasses and containers."""
     if isinstance(value, Tensor):
         return function(value) if value.is_floating_point() else value
     if isinstance(value, dict):
@@ -84,19 +84,19 @@ def convert(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 def leaves(bench: Bench, inputs: Inputs) -> Inputs:
-    """The inputs, those with gradients as fresh leaves."""
+    """Makes fresh leaves of the inputs that have gradients."""
     return inputs | {name: inputs[name].detach().clone().requires_grad_() for name in bench.differentiable}
 
 
 def upstream(outputs: Outputs) -> dict[int, Tensor]:
-    """A fixed random gradient for each output that can have one, finite output or not."""
+    """Draws a fixed random gradient for each output that can have one, finite output or not."""
     generator = torch.Generator().manual_seed(7)
     drawn = [torch.randn(out.shape, generator=generator) if out.requires_grad else None for out in outputs]
     return {i: x.to(outputs[i]) for i, x in enumerate(drawn) if x is not None}
 
 
 def gradients(outputs: Outputs, inputs: Inputs, bench: Bench, given: dict[int, Tensor]) -> Outputs:
-    """Gradients of `bench.differentiable` for the upstream gradients `given` by output; zeros where there is none."""
+    """Computes gradients of `bench.differentiable` from upstream ones `given` by output; zeros where there is none."""
     wanted = [inputs[name] for name in bench.differentiable]
     pairs = [(outputs[i], gradient) for i, gradient in given.items()]
     found = torch.autograd.grad(
@@ -115,7 +115,7 @@ class Inspector:
         self._truth: dict[tuple[str, int], Outputs] = {}
 
     def check(self, job: Job) -> tuple[float, bool]:
-        """A provider's largest error on these inputs, and whether two runs give the same bits."""
+        """Returns a provider's largest error on these inputs, and whether two runs give the same bits."""
         found, outputs = self._results(job.provider.run, self.inputs, job.direction)
         again, _ = self._results(job.provider.run, self.inputs, job.direction)
         same = all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(found, again, strict=True))
@@ -140,7 +140,7 @@ class Inspector:
         return gradients(outputs, inputs, self.bench, upstream(outputs)), len(outputs)
 
     def calls(self, job: Job) -> list[Call]:
-        """Calls that do the job on copies of the inputs which together do not fit the cache; indices are shared."""
+        """Makes calls of the job on copies of the inputs that together exceed the cache; indices are shared."""
         sizes: list[int] = []
 
         def size(tensor: Tensor) -> Tensor:
@@ -161,13 +161,13 @@ class Inspector:
 
 
 def failed(failure: Exception) -> str:
-    """The note of a row whose provider raised, without the paths of this machine."""
+    """Writes the note of a row whose provider raised, without this machine's paths."""
     text = re.sub(r"\S*/\S*", "", str(failure).partition("Command:")[0])
     return f"failed: {type(failure).__name__}: {' '.join(text.split())[:160]}"
 
 
 class LastInspector:
-    """The inspector of a case; only the last one is kept, and let go before the next one takes its memory."""
+    """Keeps the inspector of the last case only, and lets go of it before the next one takes its memory."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -181,7 +181,7 @@ class LastInspector:
 
 
 def inspect(job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Deadline) -> Row:
-    """The row of a job that is not timed yet. Its note is empty only where the results are right."""
+    """Checks a job and returns its row, not timed yet. Its note is empty only where the results are right."""
     if job.provider.missing:
         return job.row(job.provider.missing)
     compiles = job.provider.name == "compile"
@@ -205,7 +205,7 @@ def inspect(job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Dead
 
 
 def prepare(job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Deadline) -> tuple[Row, list[Call]]:
-    """The row of a job that is not timed yet, and the calls to time; none where the row's note says why not."""
+    """Checks a job; returns its row and the calls to time, none where the row's note says why."""
     row = inspect(job, inspector_of, deadline)
     if row.note:
         return row, []
@@ -216,7 +216,7 @@ def prepare(job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Dead
 
 
 def timed(row: Row, timing: Timing, job: Job, bandwidth: float) -> Row:
-    """The row with its times, and what they mean in bytes and operations a second."""
+    """Adds times to a row, and what they mean in bytes and operations a second."""
     bench, differs = job.bench, job.provider.differs
     cost = bench.forward if row.direction == "forward" else bench.backward
     row = replace(row, **vars(timing), note="" if differs is None else f"error is a mean square's: {differs.why}")
@@ -230,7 +230,7 @@ def timed(row: Row, timing: Timing, job: Job, bandwidth: float) -> Row:
 def measure_gpu(
     job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Deadline, bandwidth: float, budget: float
 ) -> Row:
-    """The whole row of a job, timed for about `budget` seconds on a GPU."""
+    """Checks a job and times it on a GPU for about `budget` seconds."""
     row, calls = prepare(job, inspector_of, deadline)
     if row.note:
         return row

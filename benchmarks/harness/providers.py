@@ -1,4 +1,4 @@
-"""Who computes an operation: the kernels, the torch reference, torch.compile of it, and other libraries."""
+"""Lists who computes an operation: the kernels, the torch reference, torch.compile of it, other libraries."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ class Difference:
 
 
 def distance(found: Outputs, expected: Outputs) -> float:
-    """The greatest root mean square of an output's error over that of its numbers, or share of integers that differ.
+    """Returns the greatest relative root-mean-square error of an output, or the share of integers that differ.
 
     Numbers that are infinite in either are left out: what is covered is what integers and colours say.
     """
@@ -69,7 +69,7 @@ def providers(bench: Bench, device: str, libraries: Sequence[ModuleType]) -> lis
 
 
 def compiled(bench: Bench) -> Callable[[Inputs], Outputs]:
-    """torch.compile of the reference, compiled at the first call."""
+    """Wraps the reference in torch.compile, which compiles at the first call."""
 
     def reference(inputs: Inputs) -> Outputs:
         return bench.run(inputs, "torch")

@@ -1,4 +1,4 @@
-"""One measurement with where it comes from, and the CSV files of them."""
+"""Stores measurements, each with where it comes from, in CSV files."""
 
 import csv
 import os
@@ -73,7 +73,7 @@ class Row:
 
 
 def provenance(device: str) -> dict[str, str]:
-    """Columns device, driver, torch, triton and commit of what is measured on `device` now."""
+    """Returns the columns device, driver, torch, triton and commit of what is measured on `device` now."""
     try:
         triton = version("triton")
     except PackageNotFoundError:
@@ -93,7 +93,7 @@ def provenance(device: str) -> dict[str, str]:
 
 
 def cpu_name() -> str:
-    """The CPU's model and number of cores, such as "AMD EPYC, 2 cores"."""
+    """Returns the CPU's model and number of cores, such as "AMD EPYC, 2 cores"."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
@@ -101,7 +101,7 @@ def cpu_name() -> str:
 
 
 def _output(*command: str) -> str:
-    """What a command prints, or nothing where it cannot run."""
+    """Returns what a command prints, or nothing where it cannot run."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
@@ -117,7 +117,7 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a CSV file; none where there is no file. Raises ValueError where its columns are not a row's."""
+    """Reads the rows of a CSV file; none where there is no file. Raises ValueError where columns are not a row's."""
     if not path.exists():
         return []
     with path.open(newline="") as file:
@@ -129,7 +129,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def merge(old: Iterable[Row], new: Iterable[Row], only: str | None) -> list[Row]:
-    """What a run leaves in the file: its own rows, and those of other operations where it ran `only` one."""
+    """Merges a run's rows with the stored ones of other operations, where it ran `only` one."""
     kept = [] if only is None else [row for row in old if row.op != only]
 
     def place(row: Row) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What benchmarks and tests draw: faces and spheres in front of cameras, and soups of triangles of one size."""
+"""Makes what benchmarks and tests draw: faces and spheres in front of cameras, and soups of triangles of one size."""
 
 import math
 from dataclasses import dataclass
@@ -31,15 +31,15 @@ class Random:
         self.generator = torch.Generator(device).manual_seed(seed)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Numbers from `low` to `high`."""
+        """Draws uniform numbers from `low` to `high`."""
         return torch.rand(shape, generator=self.generator, device=self.device) * (high - low) + low
 
     def normal(self, *shape: int, scale: float = 1.0) -> Tensor:
-        """Normal numbers around 0."""
+        """Draws normal numbers around 0."""
         return torch.randn(shape, generator=self.generator, device=self.device) * scale
 
     def rotations(self, count: int, angle: float = 0.4) -> Tensor:  # [count, 3, 3]
-        """Rotations by up to `angle` radians about each axis."""
+        """Draws rotations by up to `angle` radians about each axis."""
         a = self.uniform(count, 3, low=-angle, high=angle)
         generators = torch.zeros(count, 3, 3, device=self.device)
         for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
@@ -107,7 +107,10 @@ class Scene:
         return f"{self.subjects} x {self.frames}, {self.mesh.vertices:,} vertices, {self.image} px"
 
     def views(self, random: Random) -> Inputs:
-        """Meshes in random poses: vertices [F, V, 3] in camera space, triangles [T, 3], Ks [F, 3, 3], height, width."""
+        """Draws meshes in random poses.
+
+        Vertices [F, V, 3] in camera space, triangles [T, 3], Ks [F, 3, 3], height, width.
+        """
         points, triangles = self.mesh.on(random.device)
         vertices = points @ random.rotations(self.count).transpose(1, 2)
         vertices += random.uniform(self.count, 1, 3, low=-10.0, high=10.0)
@@ -117,18 +120,18 @@ class Scene:
 
 
 def camera(size: int, device: str) -> Tensor:  # [3, 3]
-    """Intrinsics of a square image."""
+    """Returns the intrinsics of a square image."""
     return torch.tensor([[FOCAL * size, 0, size / 2], [0, FOCAL * size, size / 2], [0, 0, 1]], device=device)
 
 
 def sphere_image(mesh: Mesh) -> int:
-    """Side of the image in which a sphere's visible triangles, half of them, are SPHERE_AREA large."""
+    """Returns the image's side for which a sphere's visible triangles, half of them, are SPHERE_AREA large."""
     disk = math.pi * (FOCAL * RADIUS / DISTANCE) ** 2  # shares of the image
     return max(1, round(math.sqrt(SPHERE_AREA * mesh.triangles / 2 / disk)))
 
 
 def soup(random: Random, frames: int, triangles: int, area: float, size: int) -> Inputs:
-    """Equilateral triangles of so many pixels, anywhere in the image, turned and tilted at random: as `Scene.views`."""
+    """Draws equilateral triangles of `area` pixels, anywhere, turned and tilted; returned as by `Scene.views`."""
     radius = math.sqrt(area * 4 / (3 * math.sqrt(3)))
     angle = random.uniform(frames, triangles, 1, high=2 * math.pi)
     angle = angle - torch.arange(3, device=random.device) * (2 * math.pi / 3)
@@ -147,7 +150,7 @@ def soup(random: Random, frames: int, triangles: int, area: float, size: int) ->
 
 
 def sphere(n: int, radius: float) -> tuple[Tensor, Tensor]:  # [24 n^2 + 2, 3] float64, [48 n^2, 3] int32
-    """A cube of 8 n^2 triangles a face, blown up, around 0; counter-clockwise seen from outside."""
+    """Blows up a cube of 8 n^2 triangles a face to a sphere around 0; counter-clockwise seen from outside."""
     i, j = torch.meshgrid(torch.arange(-n, n), torch.arange(-n, n), indexing="ij")
     i, j = i.reshape(-1), j.reshape(-1)
     quads = []
@@ -168,7 +171,7 @@ def sphere(n: int, radius: float) -> tuple[Tensor, Tensor]:  # [24 n^2 + 2, 3] f
 
 @cache
 def template(level: int, device: str) -> FaceTemplate:
-    """The shipped template on a device, once."""
+    """Loads the shipped template onto a device, once."""
     return FaceTemplate.default(level).to(device)
 
 

@@ -1,4 +1,4 @@
-"""How long calls take on a GPU, what they launch and hold, and how fast memory can be copied."""
+"""Times calls, counts what they launch and hold, and measures how fast memory is copied."""
 
 import itertools
 import math
@@ -26,14 +26,14 @@ class Timing:
 
 
 def summarize(seconds: Sequence[float]) -> Timing:
-    """Percentiles of measured times."""
+    """Returns percentiles of measured times."""
     ordered = torch.tensor(seconds, dtype=torch.float64) * 1e3
     low, middle, high = torch.quantile(ordered, torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)).tolist()
     return Timing(middle, low, high)
 
 
 def cache_bytes(device: str) -> int:
-    """Size of the last cache before memory: a GPU's L2, a CPU's L3; 32 MiB where a CPU does not say."""
+    """Returns the size of the last cache before memory: a GPU's L2, a CPU's L3; 32 MiB where a CPU does not say."""
     if torch.device(device).type != "cpu":
         return torch.cuda.get_device_properties(device).L2_cache_size
     sizes = [path.read_text().strip() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
@@ -41,7 +41,7 @@ def cache_bytes(device: str) -> int:
 
 
 def copy_bandwidth(device: str) -> float:
-    """Bytes a second, read and written together, of copying memory that no cache holds."""
+    """Measures the bytes a second, read and written together, of copying memory that no cache holds."""
     source = torch.ones(1 << (28 if device != "cpu" else 26), device=device)  # 1 GiB; 256 MiB
     target = torch.empty_like(source)
 
@@ -92,7 +92,7 @@ def time_gpu(calls: Sequence[Call], budget: float, ahead: bool = True) -> Timing
 
 
 def count_launches(call: Call) -> tuple[int, int]:
-    """How many kernels, copies, fills and graphs a call starts on the GPU, and how often the host waits for it."""
+    """Counts the kernels, copies, fills and graphs that a call starts, and how often the host waits."""
     from torch.profiler import ProfilerActivity, profile
 
     def names(traced: Call) -> list[str]:
@@ -110,7 +110,7 @@ def count_launches(call: Call) -> tuple[int, int]:
 
 
 def peak_mb(call: Call) -> float:
-    """Most GPU memory a call takes beyond what was taken before, 10^6 bytes."""
+    """Measures the most GPU memory a call takes beyond what was taken before, 10^6 bytes."""
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

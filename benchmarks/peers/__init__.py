@@ -1,4 +1,4 @@
-"""Other libraries that do what an operation of ours does, as providers of the benchmark suite.
+"""Wraps other libraries that do what an operation of ours does, as providers of the suite.
 
 Each module that wraps one has a NAME, `available()`, which is empty where the library can be used and otherwise says
 why not, and RUNS: by operation, a function of the inputs of the operation's case with the first results of its `run`,

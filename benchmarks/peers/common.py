@@ -1,4 +1,4 @@
-"""What the peers share: loading a library, and projection by one matrix product."""
+"""Helps the peers: loading a library, and projection by one matrix product."""
 
 import importlib
 
@@ -12,7 +12,7 @@ _constants = TensorCache()
 
 
 def missing(module: str, gpu: bool = False) -> str:
-    """Why `module` cannot be used here, or nothing."""
+    """Says why `module` cannot be used here, or nothing."""
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -24,14 +24,14 @@ def missing(module: str, gpu: bool = False) -> str:
 
 
 def indices(triangles: Tensor, dtype: torch.dtype) -> Tensor:  # [T, 3]
-    """The triangles in another integer type."""
+    """Converts the triangles to another integer type."""
     if triangles.dtype == dtype:
         return triangles
     return _constants.get(triangles, dtype, lambda: triangles.to(dtype))
 
 
 def transformed(points: Tensor, matrices: Tensor, inputs: Inputs) -> Tensor:  # [F, V, 3], [F, R, 4] -> [F, V, R]
-    """Points times affine matrices from camera space, after `viewmats` where there are any; in one product."""
+    """Multiplies points by affine matrices from camera space, after `viewmats` if any; in one product."""
     if "viewmats" in inputs:
         matrices = matrices @ inputs["viewmats"]
     points = points.expand(len(matrices), -1, -1)
@@ -44,6 +44,6 @@ def divided(points: Tensor) -> Tensor:  # [F, V, 3]
 
 
 def on_background(image: Tensor, covered: Tensor, inputs: Inputs) -> Tensor:  # [F, H, W, C], [F, H, W, 1]
-    """The image where something is seen, and the inputs' background, or 0, elsewhere."""
+    """Puts the image on the inputs' background, or 0, where nothing is seen."""
     background = inputs.get("background")
     return torch.where(covered, image, image.new_zeros(()) if background is None else background)

@@ -1,4 +1,4 @@
-"""Where others are faster, or the memory would allow more: found in the rows, and said plainly."""
+"""Compares providers: finds where others are faster, or the memory would allow more."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +12,7 @@ MARGIN = 1.05  # times the faster one's time: less is noise
 
 
 def where_we_lose(ours: str, rows: Sequence[Row]) -> list[str]:
-    """Paragraphs and tables: who is faster, what is far from its floor, what is wrong, and what is missing."""
+    """Lists who is faster, what is far from its floor, what is wrong, and what is missing."""
     parts = [_faster(ours, rows), _far(ours, rows)]
     wrong = [row for row in rows if row.note.startswith(("wrong", "failed"))]
     if wrong:
@@ -31,7 +31,7 @@ def _name(row: Row) -> str:
 
 
 def _faster(ours: str, rows: Sequence[Row]) -> str:
-    """Every size at which another provider takes less time than ours, the worst first."""
+    """Lists every size at which another provider takes less time than ours, the worst first."""
     found = []
     for mine in rows:
         if mine.provider != ours or mine.median_ms is None:
@@ -55,7 +55,7 @@ def _faster(ours: str, rows: Sequence[Row]) -> str:
 
 
 def _far(ours: str, rows: Sequence[Row]) -> str:
-    """What takes more than 1.5 times its floor at the sizes of training."""
+    """Lists what takes more than 1.5 times its floor at the sizes of training."""
     far = [
         (row.median_ms / floor, row)
         for row in rows

@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plots, made from the CSV files: python -m benchmarks.report."""
+"""Writes docs/benchmarks.md and its plots from the CSV files: python -m benchmarks.report."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +44,7 @@ def write_report(results: Path = RESULTS, docs: Path = DOCS) -> Path:
 
 
 def unmeasured(device: str, known: Sequence[Row]) -> list[str]:
-    """A section for a device that nobody has measured: what there would be, each cell "not measured"."""
+    """Writes the section of a device that nobody has measured: what there would be, each cell "not measured"."""
     header = ["operation", "", OURS[device], "torch", "compile", "other libraries", "floor"]
     ops = dict.fromkeys((row.op, row.direction) for row in known if not row.sweep and row.direction != "data")
     lines = [[f"`{op}`", direction, *[NOT_MEASURED] * (len(header) - 2)] for op, direction in ops]
@@ -52,7 +52,7 @@ def unmeasured(device: str, known: Sequence[Row]) -> list[str]:
 
 
 def section(device: str, rows: Sequence[Row], plots: dict[str, Path]) -> list[str]:
-    """All there is to say about a device."""
+    """Writes the section of a measured device."""
     ours = OURS[device]
     plain = [row for row in rows if not row.sweep and row.direction in ("forward", "backward")]
     whole = [row for row in rows if row.direction in ("step", "data")]
@@ -66,7 +66,7 @@ def section(device: str, rows: Sequence[Row], plots: dict[str, Path]) -> list[st
 
 
 def source(rows: Sequence[Row]) -> str:
-    """Where the numbers come from."""
+    """Says where the numbers come from: device, driver, versions, commit."""
     found = dict.fromkeys((row.device, row.driver, row.torch, row.triton, row.commit) for row in rows)
     lines = []
     for device, driver, torch, triton, commit in found:
@@ -76,7 +76,7 @@ def source(rows: Sequence[Row]) -> str:
 
 
 def glance(ours: str, rows: Sequence[Row]) -> str:
-    """Operations at the sizes of training, providers side by side: ms, and how many times as fast as the reference."""
+    """Tables operations at the sizes of training, providers side by side: ms, and speed over the reference's."""
     names = [name for name in OWN if any(row.provider == name for row in rows)]
     lines = []
     for key in dict.fromkeys((row.op, row.shape, row.dtype, row.direction) for row in rows):
@@ -102,7 +102,7 @@ def _cell(row: Row | None, base: float | None) -> str:
 
 
 def _others(rows: Sequence[Row], base: float | None) -> str:
-    """Each library's time, and for every reason the libraries that have none."""
+    """Lists each library's time, and for every reason the libraries that have none."""
     timed = [f"{row.provider} {_cell(row, base)}" for row in rows if row.median_ms is not None]
     reasons = dict.fromkeys(reason(row) for row in rows if row.median_ms is None)
     missing = [
@@ -113,7 +113,7 @@ def _others(rows: Sequence[Row], base: float | None) -> str:
 
 
 def whole_table(rows: Sequence[Row]) -> str:
-    """Steps, the loader and the generator, in frames a second."""
+    """Tables steps, the loader and the generator, in frames a second."""
     lines = []
     for row in rows:
         rate = row.frames / row.median_ms * 1e3 if row.frames and row.median_ms else None
@@ -125,7 +125,7 @@ def whole_table(rows: Sequence[Row]) -> str:
 
 
 def details(rows: Sequence[Row]) -> list[str]:
-    """One folded table an operation with everything that was measured."""
+    """Writes one folded table an operation with everything that was measured."""
     header = [
         "size",
         "",

@@ -1,4 +1,4 @@
-"""How the time of an element changes along each sweep."""
+"""Plots how the time of an element changes along each sweep."""
 
 import textwrap
 from collections.abc import Sequence
@@ -107,7 +107,7 @@ def _panel(panel: Any, rows: Sequence[Row], colors: dict[str, str]) -> dict[str,
 
 
 def _each(row: Row, milliseconds: float | None) -> float:
-    """Time of an element in ns, or of all in ms where there are none."""
+    """Returns the time of an element in ns, or of all in ms where there are none."""
     time = milliseconds or float("nan")
     return time * 1e6 / row.elements if row.elements else time
 

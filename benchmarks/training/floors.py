@@ -1,4 +1,4 @@
-"""What each stage of a training step moves or computes at least, and how long that takes at the device's own rates."""
+"""Computes the least time of each stage of a training step from its bytes and operations."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -19,7 +19,7 @@ def stage_bytes(
     frames: int,
     moment_bytes: int = FLOAT,
 ) -> dict[str, float]:
-    """Bytes that each stage of a step moves, by its row in the profile, each byte once.
+    """Counts the bytes that each stage of a step moves, by its row in the profile, each byte once.
 
     Args:
         model: names the sizes; anywhere.
@@ -56,7 +56,7 @@ def stage_bytes(
 
 
 def network_flops(model: FML) -> float:
-    """Additions and multiplications of the encoder's convolutions and products for one frame, forward."""
+    """Counts additions and multiplications of the encoder's convolutions and products for one frame, forward."""
     encoder, size = model.encoder, model.config.input_size
     training, device = encoder.training, model.code_mean.device
     features = encoder.side_norm.num_features if encoder.side_norm is not None else 0
@@ -71,7 +71,7 @@ def network_flops(model: FML) -> float:
 
 
 def matmul_rate(device: str, dtype: torch.dtype) -> float:
-    """Additions and multiplications a second of large square matrix products."""
+    """Measures additions and multiplications a second of large square matrix products."""
     size = 1024 if device == "cpu" else 8192
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
 
@@ -88,7 +88,7 @@ def step_floors(
     frames: int,
     moment_bytes: int = FLOAT,
 ) -> dict[str, float]:
-    """Microseconds that each stage takes at least on the model's device, for `profile_step.profile_steps`.
+    """Returns the microseconds that each stage takes at least on the model's device, for `profile_steps`.
 
     Bytes at the bandwidth of copying, and the network's arithmetic at the rate of matrix products in its precision,
     both measured now. Twice as much arithmetic is needed backward. Landmarks have no floor worth a row.

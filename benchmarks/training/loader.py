@@ -1,4 +1,4 @@
-"""How many frames a second reach a training step: from JPEG, from decoded clips, and augmented on the device."""
+"""Measures frames a second that reach a training step: from JPEG, decoded clips, and augmented on the device."""
 
 import itertools
 import os
@@ -26,7 +26,7 @@ CHUNK = 4  # batches a sample: workers deliver in bursts
 
 
 def measure(device: str, folder: Path | None = None, seconds: float = 1.0) -> Iterator[Row]:
-    """Rows of the loader, about `seconds` each: 8 clips of 4 frames a batch, by the wall clock.
+    """Measures the loader, about `seconds` a row: 8 clips of 4 frames a batch, by the wall clock.
 
     The clips are synthetic ones of 128 and 240 px, or up to 96 of the split "train" of `folder`, of the size they have.
     Everything is written to a scratch folder. Times with workers depend on how many cores are free.
@@ -42,13 +42,13 @@ def measure(device: str, folder: Path | None = None, seconds: float = 1.0) -> It
 
 
 def film(size: int) -> list[Clip]:
-    """Synthetic clips."""
+    """Renders synthetic clips."""
     config = SyntheticConfig(out=Path("unused"), size=size, frames=FRAMES)
     return [film_person(config, "train", person).clip for person in range(PEOPLE)]
 
 
 def write_clips(folder: Path, clips: Sequence[Clip]) -> Path:
-    """A data set of 96 clips: these, over and over."""
+    """Writes a data set of 96 clips: these, over and over."""
     with ShardWriter(folder, "train", clips_per_shard=CLIPS // 4) as writer:
         for number, clip in zip(range(CLIPS), itertools.cycle(clips), strict=False):
             writer.add(replace(clip, key=f"clip-{number:03d}"))
@@ -76,7 +76,7 @@ def _batches(clips: ClipDataset, workers: int = 0) -> Iterator[Batch]:
 
 
 def _time(batches: Iterable[object], device: str, seconds: float) -> dict[str, float]:
-    """Time a batch; the first chunk, in which processes and pages come up, does not count."""
+    """Measures the time of a batch; the first chunk, in which processes and pages come up, does not count."""
     source, samples, begin = iter(batches), [], time.perf_counter()
     while not samples or time.perf_counter() - begin < seconds:
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a training step holds in memory, line by line, written to docs/memory.md.
+"""Counts what a training step holds in memory, line by line, and writes docs/memory.md.
 
 python -m benchmarks.training.memory [--preset paper] [--device cpu|cuda] [--out FILE.md]
 
@@ -81,7 +81,7 @@ class LiveMemory(TorchDispatchMode):
             self.peak, self.peak_label, self.at_peak = self.live, self.label, list(self.blocks.values())
 
     def enter(self, label: str) -> None:
-        """What is made from now on belongs to `label`."""
+        """Gives what is made from now on to `label`."""
         self.label = label
         self._note()
 
@@ -220,7 +220,7 @@ def account(preset: str, device: str) -> Account:
 
 
 def random_batch(subjects: int, frames: int, size: int) -> Any:
-    """A batch as the loader makes it, of noise; landmarks are anywhere in the middle of the picture."""
+    """Makes a batch of noise as the loader would; landmarks are anywhere in the middle of the picture."""
     from fmlfast.data.augment import Batch, draw
     from fmlfast.data.frames import Frames
 
@@ -237,7 +237,7 @@ def random_batch(subjects: int, frames: int, size: int) -> Any:
 
 
 def markdown(found: Account, preset: str, device: str) -> str:
-    """The account as tables."""
+    """Writes the account as tables."""
     kind = f"Counted, and measured on {torch.cuda.get_device_name()}" if found.measured else "Counted, not measured"
     basis, moments = found.lasting[BASIS] / 1e6, found.lasting[MOMENTS] / 1e6
     lines = [
@@ -281,7 +281,7 @@ def _state(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def _tensors(value: Any) -> list[Tensor]:
-    """The tensors in a dataclass, mapping or sequence of such."""
+    """Collects the tensors in a dataclass, mapping or sequence of such."""
     if isinstance(value, Tensor):
         return [value]
     if isinstance(value, (list, tuple)):

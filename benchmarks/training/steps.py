@@ -1,4 +1,4 @@
-"""A whole training step, with and without the network, and the generator of synthetic clips."""
+"""Measures a whole training step, with and without the network, and the generator of synthetic clips."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -57,7 +57,7 @@ class StepCase:
 
 
 def step_cases(device: str) -> list[StepCase]:
-    """The CPU's preset by torch; on a GPU also the paper's by kernels, torch, and, last, torch.compile.
+    """Lists the CPU's preset by torch; on a GPU also the paper's by kernels, torch, and, last, torch.compile.
 
     On two cores compiling a step takes longer than `make bench` may.
     """
@@ -68,12 +68,12 @@ def step_cases(device: str) -> list[StepCase]:
 
 
 def make_clips(folder: Path) -> None:
-    """A few synthetic people to train on, four frames each."""
+    """Generates a few synthetic people to train on, four frames each."""
     generate(SyntheticConfig(out=folder, people=PEOPLE, val_people=0, test_people=0))
 
 
 def training_step(case: StepCase, folder: Path, device: str) -> Step:
-    """The step as a call without arguments: a fresh model, the same for every provider, and a batch on the device."""
+    """Makes the step as a call without arguments: a fresh model, equal for all providers, and a batch on the device."""
     config = PRESETS[case.preset]
     torch.manual_seed(0)
     model = FML(config.model).to(device).train()
@@ -115,7 +115,7 @@ def _without_network(model: FML, batch: Batch) -> None:
 
 
 def checked_step(case: StepCase, folder: Path, device: str) -> tuple[Row, Step]:
-    """The row of a step that is not timed yet, and the step. The note is empty only where the losses are right."""
+    """Checks a step; returns its row, not timed yet, and the step. The note is empty only where losses are right."""
     step = training_step(case, folder, device)
     found = second_losses(step)
     reference = training_step(replace(case, provider="torch"), folder, device)
@@ -130,7 +130,7 @@ def checked_step(case: StepCase, folder: Path, device: str) -> tuple[Row, Step]:
 
 
 def second_losses(step: Step) -> Tensor:
-    """The loss terms of a second step: they depend on the first one's gradients and optimisers."""
+    """Returns the loss terms of a second step: they depend on the first one's gradients and optimisers."""
     step()
     return torch.stack([value.double() for value in step().values()]).cpu()
 
@@ -138,7 +138,7 @@ def second_losses(step: Step) -> Tensor:
 def measure_step(
     case: StepCase, clips: Callable[[], Path], device: str, deadline: Deadline, time: Callable[[Step, Row], Row]
 ) -> Row:
-    """The whole row of a step, timed by `time` where its losses are right."""
+    """Measures a step, timed by `time` where its losses are right."""
     if deadline.passed(COMPILE_SHARE if case.provider == "compile" else 1.0):
         return case.row(OUT_OF_TIME)
     try:
@@ -150,7 +150,7 @@ def measure_step(
 
 
 def film_one(person: int) -> None:
-    """One synthetic clip of four frames, as the generator's processes make them: by one thread."""
+    """Renders a synthetic clip of four frames, as the generator's processes make them: by one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     film_person(SyntheticConfig(out=Path("unused")), "train", person)
@@ -158,14 +158,14 @@ def film_one(person: int) -> None:
 
 
 def generator_row() -> Row:
-    """The row of `film_one`."""
+    """Describes `film_one` as a row."""
     config = SyntheticConfig(out=Path("unused"))
     shape = f"{config.frames} frames of {config.size} px, one process"
     return Row("synthetic clips", "data", "fmlfast", shape, frames=float(config.frames))
 
 
 def data_rows(device: str) -> Iterator[Row]:
-    """The generator's row and the loader's, timed by the wall clock."""
+    """Measures the generator and the loader by the wall clock."""
     people = itertools.count()
     yield replace(generator_row(), **vars(time_cpu(lambda: film_one(next(people)), 5)))
     yield from loader.measure(device)

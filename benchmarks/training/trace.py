@@ -37,7 +37,7 @@ def stage_times(
     events: list[dict[str, Any]],
     floors: Mapping[str, float],
 ) -> list[StageTime]:
-    """The table of a Chrome trace of torch's profiler, from its "traceEvents".
+    """Makes the table from the "traceEvents" of a Chrome trace of torch's profiler.
 
     Raises ValueError where the trace holds no profiled steps.
     """
@@ -113,7 +113,7 @@ class _Timeline:
         }
 
     def host_times(self, begin: float, end: float) -> dict[str, float]:
-        """Time of the training thread in each stage."""
+        """Sums the time of the training thread in each stage."""
         found: dict[str, float] = {}
         for start, stop, stage in self.segments[self.thread]:
             length = min(stop, end) - max(start, begin)
@@ -122,7 +122,7 @@ class _Timeline:
         return found
 
     def stage_of_launch(self, span: _Span) -> str:
-        """The stage in which a kernel or copy was launched."""
+        """Finds the stage in which a kernel or copy was launched."""
         launch = self.launches.get(span.args.get("correlation"))
         if launch is None:
             return OTHER
@@ -189,7 +189,7 @@ def _of_backward(span: _Span) -> bool:
 
 
 def _length(spans: list[_Span]) -> float:
-    """Time covered by the spans, what overlaps counted once."""
+    """Sums the time covered by the spans, what overlaps counted once."""
     total, reached = 0.0, float("-inf")
     for span in sorted(spans, key=lambda span: span.start):
         total += max(0.0, span.end - max(span.start, reached))
