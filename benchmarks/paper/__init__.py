@@ -1,1 +1,1 @@
-"""Studies of what the method does and why, with ground truth: python -m benchmarks.paper --help."""
+"""Measures the paper's claims on clips with ground truth: python -m benchmarks.paper --help."""

@@ -1,4 +1,4 @@
-"""How many dimensions identity and reflectance need."""
+"""Measures how many dimensions identity and reflectance need."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ SIZES = (16, 32, 64, 128, 256, 500)
 
 
 def variants(base: Config) -> dict[str, Changes]:
-    """Identity of each size, reflectance in step."""
+    """Varies the size of identity, reflectance in step."""
     model = base.model
     found = {}
     for size in SIZES:
@@ -28,7 +28,7 @@ def variants(base: Config) -> dict[str, Changes]:
 
 
 def measure_model(model: FML, case: Case) -> Measured:
-    """The evaluation's table, and the least error that the identity space allows for held-out people."""
+    """Evaluates a model, and the least error that its identity space allows for held-out people."""
     template = evaluation_template(model.template.to("cpu"))
     errors = best_fit(
         identity_space(model), true_neutrals(case.data, "test", template, case.clips), template.regions["face"]

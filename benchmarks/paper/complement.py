@@ -1,4 +1,4 @@
-"""The orthogonal complement: how far identity drifts with expression, and what it costs."""
+"""Measures the orthogonal complement: how far identity drifts with expression, and what it costs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ BATCH = 20  # clips at once
 
 @torch.no_grad()
 def measure_model(model: FML, case: Case) -> Measured:
-    """Drift of frames and of halves of long clips, transfer of expressions, and the evaluation's table."""
+    """Measures drift of frames and of halves of long clips, transfer of expressions, and the evaluation's table."""
     table = Measured.of(measure(model, case.data, refine_steps=case.refine, clips=case.clips))
     template = evaluation_template(model.template.to("cpu"))
     inside = template.regions["face"] > 0
@@ -88,7 +88,7 @@ def measure_model(model: FML, case: Case) -> Measured:
 
 
 def _pieces(frames: Frames, pieces: int) -> Frames:
-    """Each clip of M frames as so many subjects of M / pieces frames, a person's pieces in a row."""
+    """Cuts each clip of M frames into subjects of M / pieces frames, a person's in a row."""
     return frames.map(lambda values: values.unflatten(1, (pieces, -1)).flatten(0, 1))
 
 
@@ -97,13 +97,13 @@ def _split(values: Tensor, people: int) -> Tensor:
 
 
 def _face_and_moves(model: FML, codes: Codes, template: FaceTemplate, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Neutral faces [N, V, 3] and what expressions move [N, M, V, 3]."""
+    """Returns neutral faces [N, V, 3] and what expressions move [N, M, V, 3]."""
     neutral = model.neutral(codes, template).cpu()[:, inside]
     return neutral, model.geometry(codes, template).cpu()[:, :, inside] - neutral[:, None]
 
 
 def variants(base: Config) -> dict[str, Changes]:
-    """Identity that may do all that expressions do, that may not do the strongest of it, and none of it."""
+    """Lets identity do all that expressions do, all but the strongest of it, and none of it."""
     # Smooth fields of a start from landmarks are not held by the complement, and would do what it forbids.
     return {name: {"model.complement_rank": rank, "model.shape_init": False} for name, rank in RANKS.items()}
 

@@ -1,4 +1,4 @@
-"""Curves as pictures."""
+"""Draws curves as pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How well identity and expression come apart: drift of identity with expression, and expression transfer."""
+"""Measures how well identity and expression come apart: drift of identity with expression, and expression transfer."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from fmlfast import metrics
 
 
 def variance_ratio(values: Tensor) -> float:
-    """Variance within people over variance of people's means.
+    """Divides the variance within people by the variance of people's means.
 
     values [N, M, D]: N people in M frames each, all directions counted alike. 0 where frames agree about each person;
     frames that know nothing of the person give M, as their means differ by 1/M of the variance only.
@@ -21,7 +21,7 @@ def variance_ratio(values: Tensor) -> float:
 
 
 def explained_share(values: Tensor, causes: Tensor) -> float:
-    """Share of the variance within people that a linear function of the causes explains, adjusted for its freedom.
+    """Returns the share of variance within people that is linear in the causes (adjusted R squared).
 
     values [N, M, D] and causes [N, M, E], of which only differences from the person's mean count. About 0 for causes
     that have nothing to do with the values (chance takes it below 0), 1 for those that decide them.
@@ -37,7 +37,7 @@ def explained_share(values: Tensor, causes: Tensor) -> float:
 
 
 def within_mm(neutral: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Neutral faces after alignment, [N, M, V, 3], and how far each person's lie from their mean: RMS mm, [N].
+    """Aligns neutral faces, [N, M, V, 3], and measures each person's distance from their mean: RMS mm, [N].
 
     neutral [N, M, V, 3] of N people in M frames; weights [V] is the region that is aligned and measured.
     """
@@ -56,7 +56,7 @@ def transfer_errors(
     weights: Tensor,  # [V]
     shift: int = 1,
 ) -> Tensor:  # [N]
-    """Mean distance in mm of each person wearing the expressions of the person `shift` places before, after alignment.
+    """Returns the mean error in mm of each person with the expressions of the one `shift` places before.
 
     Estimated neutral face and estimated moves of somebody else's expressions against the same sum of true ones. A shift
     of 0 is each person's own reconstruction.

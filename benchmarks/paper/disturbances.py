@@ -1,4 +1,4 @@
-"""Ways to make frames worse, each the same every time."""
+"""Makes frames worse in landmarks, image or focal length, the same way every time."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,26 +16,26 @@ Disturb = Callable[[Frames], Frames]
 
 
 def eye_distance(frames: Frames) -> Tensor:
-    """Between the outer corners of the eyes as detected, px, [B, M, 1, 1]."""
+    """Returns the distance between the outer corners of the eyes as detected, px, [B, M, 1, 1]."""
     left, right = (frames.landmarks[:, :, point] for point in OUTER_EYES)
     return (left - right).norm(dim=-1)[..., None, None]
 
 
 def noise(share: float, frames: Frames) -> Frames:
-    """Landmarks with normal noise whose standard deviation is a share of the eye distance."""
+    """Adds normal noise to landmarks, its standard deviation a share of the eye distance."""
     drawn = torch.randn(frames.landmarks.shape, generator=torch.Generator().manual_seed(0)).to(frames.landmarks)
     return replace(frames, landmarks=frames.landmarks + share * eye_distance(frames) * drawn)
 
 
 def bias(share: float, frames: Frames) -> Frames:
-    """Landmarks of a biased detector: each is off in a direction of its own, the same in all frames."""
+    """Moves landmarks as a biased detector does: each is off in a direction of its own, the same in all frames."""
     angle = 2 * torch.pi * torch.rand(68, generator=torch.Generator().manual_seed(0)).to(frames.landmarks)
     offset = torch.stack([angle.cos(), angle.sin()], -1)
     return replace(frames, landmarks=frames.landmarks + share * eye_distance(frames) * offset)
 
 
 def occlusion(share: float, frames: Frames) -> Frames:
-    """A grey square over a share of the box around the landmarks, anywhere in it; landmarks stay as they are."""
+    """Covers a share of the box around the landmarks by a grey square; landmarks stay."""
     low, high = frames.landmarks.amin(2), frames.landmarks.amax(2)  # [B, M, 2]
     side = (share * (high - low).prod(-1, keepdim=True)).sqrt()
     place = torch.rand(low.shape, generator=torch.Generator().manual_seed(0)).to(low)
@@ -47,18 +47,18 @@ def occlusion(share: float, frames: Frames) -> Frames:
 
 
 def light(factor: tuple[float, float, float], frames: Frames) -> Frames:
-    """Linear RGB times a factor."""
+    """Multiplies linear RGB by a factor."""
     return _relit(frames, frames.linear * torch.tensor(factor, device=frames.images.device)[:, None, None])
 
 
 def contrast(factor: float, frames: Frames) -> Frames:
-    """Linear RGB drawn away from its mean over the image."""
+    """Draws linear RGB away from its mean over the image."""
     mean = frames.linear.mean((-1, -2), keepdim=True)
     return _relit(frames, mean + factor * (frames.linear - mean))
 
 
 def side_light(strength: float, frames: Frames) -> Frames:
-    """Linear RGB with a ramp from 1 - strength to 1 + strength across the face, left to right."""
+    """Multiplies linear RGB by a ramp from 1 - strength to 1 + strength across the face, left to right."""
     low, high = frames.landmarks[..., 0].amin(2), frames.landmarks[..., 0].amax(2)  # [B, M]
     columns = torch.arange(frames.images.shape[-1], device=low.device) + 0.5
     across = ((columns - low[..., None]) / (high - low)[..., None]).clamp(0, 1)  # [B, M, S]
@@ -66,7 +66,7 @@ def side_light(strength: float, frames: Frames) -> Frames:
 
 
 def focal(factor: float, frames: Frames) -> Frames:
-    """Intrinsics with a wrong focal length."""
+    """Scales the focal length of the intrinsics."""
     return scale_focal(frames, frames.Ks.new_full(frames.Ks.shape[:1], factor))
 
 

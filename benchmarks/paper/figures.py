@@ -54,7 +54,7 @@ def draw_figures(options: Options) -> list[Path]:
 
 
 def source(options: Options, found: Pass, device: str) -> dict[str, Any]:
-    """Where figures come from: the run and its seed and steps, the clips, and what measured them."""
+    """Says where figures come from: the run and its seed and steps, the clips, and what measured them."""
     config = json.loads((options.run / "config.json").read_text())
     training = config.get("train", {})
     here, table = provenance(device), found.evaluation.table
@@ -75,7 +75,7 @@ def source(options: Options, found: Pass, device: str) -> dict[str, Any]:
 
 
 def cumulative(found: Pass) -> Figure:
-    """Which share of people, and of frames, is below an error, for every row of the table."""
+    """Draws the cumulative share of people, and of frames, below each error, for every row of the table."""
     matplotlib = require("matplotlib", "eval")
     matplotlib.use("Agg")
     plt = require("matplotlib.pyplot", "eval")

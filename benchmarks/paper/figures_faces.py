@@ -1,4 +1,4 @@
-"""Figures of faces: where the errors are, one frame against several, and examples chosen by quantile."""
+"""Draws figures of faces: where the errors are, one frame against several, and examples chosen by quantile."""
 
 from collections.abc import Sequence
 
@@ -23,7 +23,7 @@ WIDTH = 940  # px, at most, of the cells of a page
 
 
 def error_faces(found: Pass, size: int = 148) -> Figure:
-    """Distances drawn on the true faces of people at quantiles of the refined error, and their mean over all."""
+    """Draws distances on the true faces of people at quantiles of the refined error, and their mean."""
     people = _chosen(found, ERROR_QUANTILES)
     frames = [found.typical_frame(person, found.refined) for person in people.values()]
     distances = torch.stack([found.distances(row, frames) for row in found.rows], 1)  # [P, R, V]
@@ -62,7 +62,7 @@ def error_faces(found: Pass, size: int = 148) -> Figure:
 
 
 def mono_multi(found: Pass) -> Figure:
-    """Each frame alone against all frames together, of the person whose gain is the median."""
+    """Draws each frame alone against all frames together, of the person whose gain is the median."""
     alone, joint = (found.people_errors(row, "neutral_mm") for row in (ALONE, found.joint))
     gains = {person: alone[person] - joint[person] for person in alone}
     person = at_quantile(gains, 0.5)
@@ -107,7 +107,7 @@ def mono_multi(found: Pass) -> Figure:
 
 
 def quantiles(found: Pass, own: FaceTemplate, size: int = 164) -> Figure:
-    """Input, overlay, geometry, truth and distance of people from good to bad; `own` is the model's mesh."""
+    """Draws input, overlay, geometry, truth and distance of people from good to bad; `own` is the model's mesh."""
     people = _chosen(found, EXAMPLE_QUANTILES)
     frames = [found.typical_frame(person, found.refined) for person in people.values()]
     template, truth = found.template, found.truth
@@ -145,7 +145,7 @@ def quantiles(found: Pass, own: FaceTemplate, size: int = 164) -> Figure:
 
 
 def camera_frame(shapes: Tensor, rotation: Tensor, translation: Tensor, frames: Sequence[int]) -> Tensor:
-    """Some of shapes [F, V, 3] in the camera frame: [N, V, 3] mm."""
+    """Moves some of shapes [F, V, 3] to the camera frame: [N, V, 3] mm."""
     index = list(frames)
     return (shapes[index] @ rotation[index].mT + translation[index][:, None]).contiguous()
 

@@ -1,4 +1,4 @@
-"""One evaluation pass that keeps what figures need: every frame's errors, estimates and truth."""
+"""Evaluates a run once and keeps what figures need: every frame's errors, estimates and truth."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -139,7 +139,7 @@ def run_pass(model: FML, folder: Path, split: str, *, refine_steps: int, clips: 
 
 
 def at_quantile(errors: dict[str, float], share: float) -> str:
-    """The person whose error has the given share of the others' below it, 0 for the least, 1 for the largest."""
+    """Finds the person at a quantile of the errors, 0 for the least, 1 for the largest."""
     if not 0 <= share <= 1:
         raise ValueError(f"a quantile lies in 0..1, got {share}")
     ordered = sorted(errors, key=lambda person: (errors[person], person))

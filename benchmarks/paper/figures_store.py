@@ -1,4 +1,4 @@
-"""Figures on disk: each a PNG with its caption and numbers beside it in JSON, and their section of docs/results.md."""
+"""Stores figures: each a PNG, its caption and numbers in JSON, and their section of docs/results.md."""
 
 import json
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ def store(figure: Figure, folder: Path, source: dict[str, Any]) -> Path:
 
 
 def section(images: Path) -> str:
-    """The figures that are there, with captions and where they come from."""
+    """Writes the section of the stored figures, with captions and where they come from."""
     stored = {name: json.loads(path.read_text()) for name in NAMES if (path := images / f"{name}.json").exists()}
     parts = ["## Figures"]
     for name, note in stored.items():

@@ -1,4 +1,4 @@
-"""Latent walks: what the learned identities and reflectances vary in, mode by mode."""
+"""Draws latent walks: what the learned identities and reflectances vary in, mode by mode."""
 
 import torch
 from torch import Tensor
@@ -15,12 +15,12 @@ STEPS = (-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0)  # standard deviations
 
 
 def walk(space: Space, mode: int) -> Tensor:
-    """The mean plus each of STEPS standard deviations along a mode: [7, V, 3]."""
+    """Walks from the mean by each of STEPS standard deviations along a mode: [7, V, 3]."""
     return space.mean + torch.tensor(STEPS, dtype=space.mean.dtype)[:, None, None] * space.basis[mode]
 
 
 def walks(model: FML, size: int = 150, width: int = 120) -> Figure:
-    """Leading principal modes of identity and of reflectance under the codes' distribution over training people.
+    """Draws the leading principal modes of identity and of reflectance over training people.
 
     Modes are those of the evaluated region; cells are `size` px high and cut to `width`.
     """

@@ -1,4 +1,4 @@
-"""Frames in training times frames at test: the paper's claims that four beat one, both times."""
+"""Measures frames in training times frames at test: the paper's claims that four beat one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +19,12 @@ METRICS = ("vertex_mm", "neutral_mm")
 
 
 def variants(base: Config) -> dict[str, Changes]:
-    """The same number of frames a step, of more or fewer subjects."""
+    """Trains on the same number of frames a step, of more or fewer subjects."""
     return {name: {"frames": count, "batch": base.batch * base.frames // count} for name, count in TRAINING.items()}
 
 
 def measure_model(model: FML, case: Case) -> Measured:
-    """Errors on the first frame of long clips, from the first 1, 2, 4 and 8 frames; alone and refined."""
+    """Measures errors on the first frame of long clips, from 1, 2, 4 and 8 frames; alone and refined."""
     metrics: Table = {}
     spread: Table = {}
     for count in TEST:
@@ -39,7 +39,7 @@ def measure_model(model: FML, case: Case) -> Measured:
 
 
 def first_frames(found: Evaluation, row: str, metric: str) -> Tensor:
-    """A metric at the first frame of each person, [N]."""
+    """Picks a metric at the first frame of each person, [N]."""
     first = {person: index for index, person in reversed(list(enumerate(found.people)))}
     return found.frames[row][metric][torch.tensor([first[person] for person in dict.fromkeys(found.people)])]
 

@@ -1,4 +1,4 @@
-"""How closely the learned identities can fit people nobody trained on, against a model built from 3D scans."""
+"""Measures how closely learned identities fit unseen people, against a PCA of 3D scans."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,14 +27,14 @@ CURVE = "components"  # row of the learned space's size
 
 
 def true_neutrals(folder: Path, split: str, template: FaceTemplate, most: int | None) -> Tensor:
-    """True neutral faces [N, V, 3] mm of the first clips of a split on a level of the template."""
+    """Reads true neutral faces [N, V, 3] mm of the first clips of a split on a level of the template."""
     truth = read_truth(folder, split)
     base = [torch.from_numpy(truth[ref.key]["vertices"]).float() for ref in list_clips(folder, split)[:most]]
     return template.subdivide(torch.stack(base))
 
 
 def measure_model(model: FML, case: Case) -> Measured:
-    """Least errors in mm: row -> number of components -> mean over people."""
+    """Finds least errors in mm: row -> number of components -> mean over people."""
     template = evaluation_template(model.template.to("cpu"))
     inside = template.regions["face"] > 0
     face = template.regions["face"][inside]

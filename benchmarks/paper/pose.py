@@ -1,4 +1,4 @@
-"""Error by how far the head is turned."""
+"""Measures the error by how far the head is turned."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +20,7 @@ TESTS = {"mean_face": "mean face", "frames_1": "1 frame", "frames_4": "4 frames"
 
 
 def yaw_degrees(rotation: Tensor) -> Tensor:
-    """How far heads with rotations [F, 3, 3], model to camera, are turned sideways, 0..180 degrees, [F]."""
+    """Returns the absolute yaw of rotations [F, 3, 3], model to camera, 0..180 degrees, [F]."""
     ahead = rotation[..., 2]  # where the face looks, camera frame: (0, 0, -1) from the front
     return torch.rad2deg(torch.atan2(ahead[..., 0], -ahead[..., 2])).abs()
 

@@ -1,4 +1,4 @@
-"""Error of refinement by its steps and by its time, and with a focal length that is wrong."""
+"""Measures the error of test-time refinement by its steps and by its time."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -48,7 +48,7 @@ class BySteps:
 
 
 def timed(model: FML, frames: Frames, codes: Codes, steps: int) -> tuple[Codes, float]:
-    """Refined codes, and the seconds that it took until the last number was there."""
+    """Refines codes; returns them, and the seconds until the last number was there."""
     on_gpu = frames.mask.is_cuda
     for _ in range(1 + on_gpu * (steps > 0)):  # kernels are compiled by the first call
         begin = time.perf_counter()
@@ -59,12 +59,12 @@ def timed(model: FML, frames: Frames, codes: Codes, steps: int) -> tuple[Codes, 
 
 
 def row_of(steps: int) -> str:
-    """The name of a row of the results."""
+    """Names the row of a number of steps."""
     return f"steps {steps}"
 
 
 def measure_model(model: FML, case: Case) -> Measured:
-    """Errors and milliseconds a clip by the number of steps, in batches of the evaluation's size."""
+    """Measures errors and milliseconds a clip by the number of steps, in batches of the evaluation's size."""
     contenders = BySteps()
     found = Measured.of(measure(model, case.data, clips=min(case.clips or MOST, MOST), contenders=contenders))
     for steps, seconds in contenders.seconds.items():

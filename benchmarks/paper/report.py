@@ -1,4 +1,4 @@
-"""docs/results.md, written from the stored rows."""
+"""Writes docs/results.md from the stored rows."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ def write_report(results: Path, docs: Path) -> Path:
 
 
 def claims(sections: Sequence[str]) -> str:
-    """All verdicts, by budget and in the order of the studies."""
+    """Lists all verdicts, by budget and in the order of the studies."""
     found: dict[str, list[str]] = {}
     for text in sections:
         budget = ""
@@ -49,7 +49,7 @@ def claims(sections: Sequence[str]) -> str:
 
 
 def section(study: Study, rows: Sequence[Row], docs: Path) -> str:
-    """What a study found, budget by budget."""
+    """Writes what a study found, budget by budget."""
     parts = [f"## {study.title}", study.about]
     for budget, words in BUDGETS.items():
         some = [row for row in rows if row.budget == budget]

@@ -1,4 +1,4 @@
-"""How much worse the answers get where landmarks, images or the focal length are wrong."""
+"""Measures how much worse answers get where landmarks, images or the focal length are wrong."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -23,12 +23,12 @@ TESTS = ("frames_1", "frames_4", "frames_4_refined")
 def disturbed(
     disturb: Disturb, model: FML, frames: Frames, template: FaceTemplate, longest: int, refine_steps: int
 ) -> Iterator[tuple[str, Estimate]]:
-    """The evaluation's rows from disturbed frames."""
+    """Yields the evaluation's rows from disturbed frames."""
     return estimates(model, disturb(frames), template, longest, refine_steps)
 
 
 def measure_model(model: FML, case: Case) -> Measured:
-    """The evaluation's rows for each disturbance: `<row>: <disturbance>`; what they are compared with stays clean."""
+    """Evaluates under each disturbance, `<row>: <disturbance>`; what they are compared with stays clean."""
     clips = min(case.clips or MOST, MOST)
     found = Measured({})
     for name, disturb in {CLEAN: None, **DISTURBANCES}.items():

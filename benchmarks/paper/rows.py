@@ -1,4 +1,4 @@
-"""Measurements of trained models with where they come from, and the JSON files of them."""
+"""Stores measurements of trained models, with where they come from, in JSON files."""
 
 import json
 from collections.abc import Iterable
@@ -43,7 +43,7 @@ class Row:
 
 
 def read_rows(study: str, folder: Path = FOLDER) -> list[Row]:
-    """The rows of a study; none where there is no file. Raises ValueError where the file holds something else."""
+    """Reads a study's rows; none where there is no file. Raises ValueError where the file holds something else."""
     path = folder / f"{study}.json"
     if not path.exists():
         return []

@@ -61,7 +61,7 @@ class Job:
 
 
 def plan_jobs(studies: Sequence[Study], plan: Plan) -> list[Job]:
-    """What is still to be measured, on clips that are there."""
+    """Lists what is still to be measured, on clips that are there."""
     jobs, case = [], plan.case
     clips = read_meta(case.data)
     for study in studies:
@@ -80,7 +80,7 @@ def plan_jobs(studies: Sequence[Study], plan: Plan) -> list[Job]:
 
 
 def digest(*values: Any) -> str:
-    """Twelve hex digits that stand for the values."""
+    """Hashes the values to twelve hex digits."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -170,7 +170,7 @@ def measure_run(job: Job, plan: Plan) -> Row:
 
 
 def plan_for(budget: str, steps: int | None, people: int | None, **rest: Any) -> Plan:
-    """A plan on a budget's default run; steps and people replace that run's."""
+    """Makes a plan on a budget's default run; steps and people replace that run's."""
     given: dict[str, Iterable[Any] | int | None] = {"steps": steps, "people": people}
     return Plan(budget, replace(base_config(budget), **{k: v for k, v in given.items() if v is not None}), **rest)
 

@@ -1,4 +1,4 @@
-"""Linear shape spaces: the model's identities, PCA of scans, and how closely each can fit a shape."""
+"""Builds linear shape spaces (the model's identities, PCA of scans) and fits them to shapes."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Space:
 
 
 def identity_space(model: FML) -> Space:
-    """Neutral faces that the model answers with, on the evaluation mesh, around the mean code: of its learned basis,
+    """Builds the space of the model's neutral faces on the evaluation mesh, around the mean code: of its learned basis,
     orthogonal complement included, and of the smooth fields that a start from landmarks adds.
 
     The directions are ordered by how much training subjects vary along them: by the covariance of their learned codes,
@@ -41,7 +41,7 @@ def identity_space(model: FML) -> Space:
 
 
 def reflectance_space(model: FML) -> Space:
-    """Reflectances of the model on its own mesh, linear RGB, around the mean code and ordered in the same way."""
+    """Builds the space of reflectances on the model's mesh, linear RGB, around the mean code, ordered alike."""
     with torch.no_grad():
         colors = model.face.reflectance(spread_codes(model, slice(model.config.identity_dim, None))).cpu().double()
         still = model.face.mean_reflectance.cpu().double()
@@ -58,7 +58,7 @@ def spread_codes(model: FML, part: slice) -> Tensor:
 
 
 def field_space(template: FaceTemplate, fields: Tensor) -> Space:
-    """What displacement fields of the graph, [K, 3G] node-major, move."""
+    """Builds the space that displacement fields of the graph, [K, 3G] node-major, span."""
     moves = fields.view(len(fields), -1, 3).float()
     return Space(
         template.vertices.double(),
@@ -67,7 +67,7 @@ def field_space(template: FaceTemplate, fields: Tensor) -> Space:
 
 
 def pca(scans: Tensor, weights: Tensor, most: int, rounds: int = 3) -> Space:
-    """The scan-based model: principal components of scans [S, V, 3] after generalised Procrustes alignment.
+    """Computes principal components of scans [S, V, 3] after generalised Procrustes alignment: the scan-based model.
 
     weights [V] is the region that counts in alignment and variance; at most `most` components. The scans must be on one
     mesh. Vertices of weight 0 keep the mean.
@@ -86,7 +86,7 @@ def pca(scans: Tensor, weights: Tensor, most: int, rounds: int = 3) -> Space:
 
 
 def ordered(space: Space, weights: Tensor | None = None) -> Space:
-    """The same shapes with orthogonal directions, the one along which they move most first; weights [V] say where."""
+    """Orthogonalises the directions, the one that moves shapes most first; weights [V] say where."""
     flat = space.basis.flatten(1)
     moved = flat if weights is None else (space.basis * weights.double().sqrt()[:, None]).flatten(1)
     _, vectors = torch.linalg.eigh(moved @ moved.T)
@@ -94,7 +94,7 @@ def ordered(space: Space, weights: Tensor | None = None) -> Space:
 
 
 def best_fit(space: Space, shapes: Tensor, weights: Tensor, rounds: int = 200) -> Tensor:
-    """Mean distance in mm of the space's closest shape from each of shapes [N, V, 3] over the region weights [V]: [N].
+    """Fits the space to shapes [N, V, 3]; returns mean distances in mm over the region weights [V]: [N].
 
     Alternates the similarity that lays the fitted shape onto the true one (Umeyama) with least squares for the codes:
     both steps lower the squared distance, measured in the true shape's millimetres. No prior holds the codes. All sums

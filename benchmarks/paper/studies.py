@@ -1,4 +1,4 @@
-"""The studies by name, in the order of the report: the paper's claims first."""
+"""Lists the studies by name, in the order of the report: the paper's claims first."""
 
 from benchmarks.paper import (
     basis,

@@ -1,4 +1,4 @@
-"""What a study is: which settings it changes, what it measures of each trained model, and what it writes about it."""
+"""Defines a study: settings to change, what to measure of each trained model, what to write."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
@@ -78,14 +78,14 @@ class Study:
 
 
 def base_config(budget: str) -> Config:
-    """The default run of a budget: "cpu" or "gpu". Evaluation and pictures are left to the studies."""
+    """Returns the default run of a budget: "cpu" or "gpu". Evaluation and pictures are left to the studies."""
     preset, device = {"cpu": ("cpu", "cpu"), "gpu": ("base", "cuda")}[budget]
     quiet = {"evaluate": False, "tensorboard": False, "preview_every": PRESETS[preset].steps}
     return replace(PRESETS[preset], device=device, **quiet)
 
 
 def changed(config: T, changes: Changes) -> T:
-    """The settings with some fields, named with dots, changed. Raises ValueError for a field that is not there."""
+    """Changes some fields of the settings, named with dots. Raises ValueError for a field that is not there."""
     for name, value in changes.items():
         config = _changed(config, name.split("."), value)
     return config

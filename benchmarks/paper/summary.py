@@ -1,4 +1,4 @@
-"""From rows to what is written: means over seeds with their spread, tables, and verdicts computed from numbers."""
+"""Summarises rows: means over seeds with their spread, tables, and verdicts computed from numbers."""
 
 import math
 import statistics
@@ -36,12 +36,12 @@ class Number:
 
 
 def number(rows: Sequence[Row], variant: str, row: str, metric: str) -> Number | None:
-    """A metric of a variant; None where it was not measured."""
+    """Returns a metric of a variant; None where it was not measured."""
     return ratio(rows, variant, row, metric, over=None)
 
 
 def ratio(rows: Sequence[Row], variant: str, row: str, metric: str, over: str | None = MEAN_FACE) -> Number | None:
-    """A metric over the same metric of another row, the mean face's by default, seed by seed."""
+    """Divides a metric by that of another row, the mean face's by default, seed by seed."""
     values, people = {}, None
     for r in rows:
         below = 1.0 if over is None else r.metrics.get(over, {}).get(metric)
@@ -53,12 +53,12 @@ def ratio(rows: Sequence[Row], variant: str, row: str, metric: str, over: str | 
 
 
 def text(value: Number | None) -> str:
-    """The number, or a dash."""
+    """Formats the number, or a dash."""
     return "–" if value is None else str(value)
 
 
 def verdict(claim: str, less: Number | None, more: Number | None, unit: str = "") -> str:
-    """Whether `less` is below `more` by at least two standard errors of the difference, in words.
+    """Says whether `less` is below `more` by at least two standard errors of the difference.
 
     Differences are taken seed by seed where both have the same seeds, two at least; else errors over people add up.
     """
@@ -81,12 +81,12 @@ def verdict(claim: str, less: Number | None, more: Number | None, unit: str = ""
 
 
 def table(header: Sequence[str], lines: Sequence[tuple[str, Sequence[Number | None]]]) -> str:
-    """A Markdown table of numbers, a name before each line."""
+    """Writes a Markdown table of numbers, a name before each line."""
     return markdown(header, [(name, *map(text, numbers)) for name, numbers in lines])
 
 
 def conditions(rows: Sequence[Row]) -> str:
-    """Seeds, steps, machine, torch and commits of some rows, in a sentence."""
+    """Lists seeds, steps, machine, torch and commits of some rows in a sentence."""
 
     def listed(name: str) -> str:
         return ", ".join(sorted({str(getattr(row, name)) for row in rows}))

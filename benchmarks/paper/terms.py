@@ -1,4 +1,4 @@
-"""Each loss term left out, in training, in refinement, and in both."""
+"""Measures each loss term's worth by leaving it out, in training, in refinement, and in both."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -30,7 +30,7 @@ ALL = "all terms"
 
 
 def variants(base: Config) -> dict[str, Changes]:
-    """Training with all terms, and without each one."""
+    """Trains with all terms, and without each one."""
     without: dict[str, dict[str, float]] = {term: {f"loss.{term}": 0.0} for term in TERMS}
     without["landmarks"]["geometry_first"] = 0.0  # or nothing holds geometry while the image may not move it
     return {ALL: {}, **without}
@@ -39,7 +39,7 @@ def variants(base: Config) -> dict[str, Changes]:
 def refined_without(
     terms: Sequence[str], model: FML, frames: Frames, template: FaceTemplate, longest: int, refine_steps: int
 ) -> Iterator[tuple[str, Estimate]]:
-    """The evaluation's rows, and all frames refined without each of the terms: `without_<term>`."""
+    """Yields the evaluation's rows, and all frames refined without each term: `without_<term>`."""
     yield from estimates(model, frames, template, longest, refine_steps)
     frames = frames.to(model.face.reflectance_mean.device)
     codes = model.encode(frames)
@@ -49,7 +49,7 @@ def refined_without(
 
 
 def measure_model(model: FML, case: Case) -> Measured:
-    """The evaluation's rows, refined by all terms and without the one that training lacked (or each, if none)."""
+    """Evaluates a model refined by all terms, and without the one that training lacked (or each)."""
     contenders = partial(refined_without, tuple(TERMS) if case.variant == ALL else (case.variant,))
     found = measure(model, case.data, refine_steps=case.refine, clips=case.clips, contenders=contenders)
     return Measured.of(found)
