@@ -8,7 +8,6 @@ import gc
 import json
 import math
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +17,7 @@ import tyro
 from PIL import Image
 
 from fmlfast.common.atomic import atomic_path
-from fmlfast.data.augment import AugmentConfig, Batch
+from fmlfast.data.augment import AugmentConfig
 from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset, training_batches
 from fmlfast.data.prefetch import Prefetcher
@@ -30,7 +29,6 @@ from fmlfast.kernels.common.backend import choose_backend
 from fmlfast.losses import LossWeights
 from fmlfast.model.config import ModelConfig
 from fmlfast.model.fml import FML
-from fmlfast.profiling import profile_steps
 from fmlfast.training.allocator import keep_freed_memory
 from fmlfast.training.checkpoint import load_state, save_state
 from fmlfast.training.distributed import World
@@ -86,13 +84,11 @@ class Config:
     tensorboard: bool = True
     evaluate: bool = True
     """Evaluate on held-out people at the end and write the report."""
-    profile: int = 0
-    """Instead of training, profile this many steps: profile/stages.md and trace.json in the run folder."""
 
 
 # Where a run starts from, lies and runs, and how it is watched.
 RUNTIME_SETTINGS = {"run", "data", "people", "resume", "init", "device", "backend", "workers", "decoded_gb", "evaluate"}
-RUNTIME_SETTINGS |= {"tensorboard", "log_every", "preview_every", "checkpoint_every", "profile"}
+RUNTIME_SETTINGS |= {"tensorboard", "log_every", "preview_every", "checkpoint_every"}
 
 PRESETS = {
     "cpu": Config(
@@ -155,13 +151,11 @@ def train(config: Config) -> None:
     with World.start(config.device) as world:
         choose_backend(config.backend, torch.empty(0, device=world.device))  # before the work, not after it
         world.require_equal_shares(config.batch)
-        if config.profile and world.size > 1:
-            raise ValueError("profile looks at one process; start it without torchrun")
         if world.device.type == "cpu":
             keep_freed_memory()
         world.once(lambda: make_clips(config))
         train_model(config, world)
-        if world.main and not config.profile:
+        if world.main:
             if config.evaluate and "test" in list_splits(config.data):
                 gc.collect()  # recorded steps and optimisers refer to each other in circles
                 evaluate_run(config.run, config.data, "test", device=world.device)
@@ -185,30 +179,14 @@ def make_clips(config: Config) -> None:
 
 def train_model(config: Config, world: World) -> None:
     """The loop."""
-    torch.manual_seed(config.seed)
-    torch.backends.cudnn.deterministic = True  # or some of its convolutions add gradients in any order
-    clips = world.once(lambda: training_clips(config)) or training_clips(config)  # the others then find them decoded
-    model = FML(config.model) if config.init is None else _initialised(config)
-    check_template(config, model)
-    if config.model.shape_init and not (config.init or config.resume):
-        world.once(lambda: fit_shape_prior(model, clips))
-    model = model.to(world.device).train()
-    model.backend = config.backend
-    model.encoder.bf16 = config.bf16 and world.device.type == "cuda"
-    world.broadcast(model)
-    graph = not config.profile  # inside a graph stages cannot be told apart
-    step = TrainingStep(
-        model, config.loss, config.augment, config.rates, config.clip_gradient, config.lean_moments, graph, world
-    )
-    state = config.run / "state.safetensors"
+    clips, step = build_step(config, world)
+    model, state = step.model, config.run / "state.safetensors"
     start = load_state(state, model, step.optimizers, settings(config)) if config.resume else 0
-    steps = sys.maxsize if config.profile else config.steps
     part = (world.rank, world.size)
-    batches = training_batches(clips, config.batch, config.frames, steps, config.seed, start, config.workers, part)
+    batches = training_batches(
+        clips, config.batch, config.frames, config.steps, config.seed, start, config.workers, part
+    )
     batches = Prefetcher(batches, world.device)
-    if config.profile:
-        profile(config, step, batches)
-        return
     shown = preview_frames(config) if world.main else None
     log = Log(config.run, start, config.steps, config.tensorboard) if world.main else None
     watch = FiniteWatch(config.run, world.device)
@@ -240,6 +218,25 @@ def train_model(config: Config, world: World) -> None:
         save_state(state, model, step.optimizers, config.steps, settings(config))
 
 
+def build_step(config: Config, world: World, graph: bool = True) -> tuple[ClipDataset, TrainingStep]:
+    """Makes a fresh model and its training step, with the clips to train on; `graph`: recorded as CUDA graphs."""
+    torch.manual_seed(config.seed)
+    torch.backends.cudnn.deterministic = True  # or some of its convolutions add gradients in any order
+    clips = world.once(lambda: training_clips(config)) or training_clips(config)  # the others then find them decoded
+    model = FML(config.model) if config.init is None else _initialised(config)
+    check_template(config, model)
+    if config.model.shape_init and not (config.init or config.resume):
+        world.once(lambda: fit_shape_prior(model, clips))
+    model = model.to(world.device).train()
+    model.backend = config.backend
+    model.encoder.bf16 = config.bf16 and world.device.type == "cuda"
+    world.broadcast(model)
+    step = TrainingStep(
+        model, config.loss, config.augment, config.rates, config.clip_gradient, config.lean_moments, graph, world
+    )
+    return clips, step
+
+
 def settings(config: Config) -> dict[str, Any]:
     """What decides the outcome of a run, ready for JSON."""
     return json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in RUNTIME_SETTINGS}, default=str))
@@ -258,17 +255,6 @@ def phase(step: int, config: Config) -> Phase:
     if progress < config.geometry_first:
         return Phase(rate, float(step % 3 == 0), True)
     return Phase(rate, min(1.0, 0.05 + (progress - config.geometry_first) / max(config.ramp, 1e-9)), False)
-
-
-def profile(config: Config, step: TrainingStep, batches: Iterable[Batch]) -> None:
-    """Times the stages of the steps that see all terms, beside what they have to move."""
-    from benchmarks.floors import step_floors  # beside this file in the repository, no part of the package
-
-    full = Phase(rate=1.0, photometric=1.0, detach_geometry=False)
-    source = iter(batches)
-    floors = step_floors(step.model, config.batch, config.frames, 2 if config.lean_moments else 4)
-    profile_steps(lambda: step(next(source), full), config.profile, config.run / "profile", floors)
-    print((config.run / "profile" / "stages.md").read_text())
 
 
 def check_template(config: Config, model: FML) -> None:

@@ -1,0 +1,4 @@
+"""Measures speed, memory and the paper's claims.
+
+From low to high, a package imports only those before it: harness, ops, peers, compile, training, report, paper.
+"""

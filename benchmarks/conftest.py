@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import end_to_end
-from benchmarks.measure import LastInspector
-from benchmarks.rows import Row, cpu_name, provenance, write_rows
-from benchmarks.timing import Deadline, copy_bandwidth
+from benchmarks.harness.measure import LastInspector
+from benchmarks.harness.rows import Row, cpu_name, provenance, write_rows
+from benchmarks.harness.timing import Deadline, copy_bandwidth
+from benchmarks.training import steps
 
 rows_key: pytest.StashKey[list[Row]] = pytest.StashKey()
 
@@ -35,7 +35,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
-    """What a comparison needs to know of a machine, without its name."""
+    """Describes the machine as far as a comparison needs it, without its name."""
     return {"cpu": cpu_name(), "threads": torch.get_num_threads(), "torch": torch.__version__}
 
 
@@ -65,18 +65,18 @@ def deadline(request: pytest.FixtureRequest) -> Deadline:
 
 @pytest.fixture(scope="session")
 def bandwidth() -> Callable[[], float]:
-    """Bytes a second that a copy reaches, measured when it is first asked for."""
+    """Measures the bytes a second that a copy reaches, when it is first asked for."""
     return cache(lambda: copy_bandwidth("cpu"))
 
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
-    """A folder of a few synthetic people, made when it is first asked for."""
+    """Makes a folder of a few synthetic people when it is first asked for."""
 
     @cache
     def folder() -> Path:
         path = tmp_path_factory.mktemp("clips") / "synthetic"
-        end_to_end.make_clips(path)
+        steps.make_clips(path)
         return path
 
     return folder

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import end_to_end
-from benchmarks.measure import LastInspector, jobs, measure_gpu
+from benchmarks.harness.measure import LastInspector, jobs, measure_gpu
+from benchmarks.harness.rows import RESULTS, Row, merge, provenance, read_rows, write_rows
+from benchmarks.harness.timing import Call, Deadline, copy_bandwidth, count_launches, peak_mb, time_gpu
 from benchmarks.ops import all_cases
-from benchmarks.report import write_report
-from benchmarks.rows import RESULTS, Row, merge, provenance, read_rows, write_rows
-from benchmarks.timing import Call, Deadline, copy_bandwidth, count_launches, peak_mb, time_gpu
+from benchmarks.peers import all_peers
+from benchmarks.report.page import write_report
+from benchmarks.training import steps
 
 ROW_SECONDS = 0.25  # of timing for a row on a GPU
 
@@ -63,7 +64,7 @@ def cpu_suite(options: list[str], only: str | None, seconds: float) -> int:
 
 
 def cpu_rows(only: str | None, seconds: float) -> list[Row]:
-    """The rows of the CPU suite, whose statistics become the ones to compare with, and of the loader."""
+    """Measures the CPU suite, whose statistics become those to compare with, and the loader."""
     RESULTS.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "rows.csv"
@@ -73,7 +74,7 @@ def cpu_rows(only: str | None, seconds: float) -> list[Row]:
 
 
 def cuda_rows(only: str | None, seconds: float) -> list[Row]:
-    """All rows of a GPU."""
+    """Measures all rows of a GPU."""
     source, rows = provenance("cuda"), []
     for row in measure_cuda(only, Deadline(seconds)):
         rows.append(replace(row, **source))
@@ -83,31 +84,31 @@ def cuda_rows(only: str | None, seconds: float) -> list[Row]:
 
 
 def measure_cuda(only: str | None, deadline: Deadline) -> Iterator[Row]:
-    """Operations at the sizes of training, then whole steps, torch.compile, and sweeps, the largest last."""
+    """Measures operations at the sizes of training, then steps, torch.compile, and sweeps, the largest last."""
     bandwidth, inspector_of = copy_bandwidth("cuda"), LastInspector("cuda")
-    todo = [job for job in jobs(all_cases(), "cuda") if only in (None, job.bench.op)]
+    todo = [job for job in jobs(all_cases(), "cuda", all_peers()) if only in (None, job.bench.op)]
     first = [job for job in todo if not job.bench.sweep and job.provider.name != "compile"]
     for job in first:
         yield measure_gpu(job, inspector_of, deadline, bandwidth, ROW_SECONDS)
     inspector_of.last = None
     if only is None or not todo:
-        yield from _end_to_end(only, deadline)
+        yield from _training_rows(only, deadline)
     for job in todo[len(first) :]:
         yield measure_gpu(job, inspector_of, deadline, bandwidth, ROW_SECONDS)
 
 
-def _end_to_end(only: str | None, deadline: Deadline) -> Iterator[Row]:
+def _training_rows(only: str | None, deadline: Deadline) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "synthetic"
-        end_to_end.make_clips(folder)
-        for case in end_to_end.step_cases("cuda"):
+        steps.make_clips(folder)
+        for case in steps.step_cases("cuda"):
             if only in (None, case.op):
-                yield end_to_end.measure_step(case, lambda: folder, "cuda", deadline, _time_step)
-        yield from (row for row in end_to_end.data_rows("cuda") if only in (None, row.op))
+                yield steps.measure_step(case, lambda: folder, "cuda", deadline, _time_step)
+        yield from (row for row in steps.data_rows("cuda") if only in (None, row.op))
 
 
 def _time_step(step: Call, row: Row) -> Row:
-    """A step as training sees it, the host's time included."""
+    """Times a step as training sees it, the host's time included."""
     timing = time_gpu([step], 2.0, ahead=False)
     launches, waits = count_launches(step)
     return replace(row, **vars(timing), launches=float(launches), host_syncs=float(waits), peak_mb=peak_mb(step))

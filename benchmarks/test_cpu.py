@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks import end_to_end, loader
-from benchmarks.end_to_end import StepCase
-from benchmarks.measure import Job, LastInspector, jobs, prepare, timed
+from benchmarks.harness.measure import Job, LastInspector, jobs, prepare, timed
+from benchmarks.harness.rows import Row
+from benchmarks.harness.timing import Call, Deadline, Timing, summarize
 from benchmarks.ops import all_cases
-from benchmarks.rows import Row
-from benchmarks.timing import Call, Deadline, Timing, summarize
+from benchmarks.peers import all_peers
+from benchmarks.training import loader, steps
+from benchmarks.training.steps import StepCase
 
 Record = Callable[[Row], None]
 
@@ -24,10 +25,10 @@ Record = Callable[[Row], None]
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     only = metafunc.config.getoption("--only")
     if "job" in metafunc.fixturenames:
-        found = [job for job in jobs(all_cases(), "cpu") if only in (None, job.bench.op)]
+        found = [job for job in jobs(all_cases(), "cpu", all_peers()) if only in (None, job.bench.op)]
         metafunc.parametrize("job", found, ids=[job.name for job in found])
     if "case" in metafunc.fixturenames:
-        cases = [case for case in end_to_end.step_cases("cpu") if only in (None, case.op)]
+        cases = [case for case in steps.step_cases("cpu") if only in (None, case.op)]
         metafunc.parametrize("case", cases, ids=[case.name for case in cases])
 
 
@@ -56,16 +57,16 @@ def test_training_step(
     def time(step: Call, row: Row) -> Row:
         return replace(row, **vars(measured(benchmark, case.op, step)))
 
-    kept(end_to_end.measure_step(case, clips, "cpu", deadline, time), record)
+    kept(steps.measure_step(case, clips, "cpu", deadline, time), record)
 
 
 def test_generator(benchmark: BenchmarkFixture, record: Record, only: str | None) -> None:
     """Synthetic clips, each round another person."""
-    row = end_to_end.generator_row()
+    row = steps.generator_row()
     if only not in (None, row.op):
         pytest.skip("another operation was asked for")
     people = itertools.count()
-    timing = measured(benchmark, row.op, lambda: end_to_end.film_one(next(people)))
+    timing = measured(benchmark, row.op, lambda: steps.film_one(next(people)))
     record(replace(row, **vars(timing)))
 
 

@@ -17,7 +17,7 @@ class InStep:
     """How a training step of the preset "paper" uses a kernel: 8 subjects of 4 frames."""
 
     stage: str
-    """As in the table of `train.py --profile`."""
+    """As in the table of benchmarks.training.profile_step."""
     count: float
     """Elements, over all launches."""
     program: float

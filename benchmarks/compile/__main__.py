@@ -57,7 +57,7 @@ def row(case: Case, target: str, usage: Usage) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "compile_report.csv")
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "compile_report.csv")
     parser.add_argument("--static", type=Path, default=ROOT / "docs" / "static.md")
     # Those of sm_80 hardly differ from sm_90's, and NVIDIA's disassembler takes a while.
     parser.add_argument("--count", nargs="*", choices=TARGETS, default=["sm_90", "gfx942"], help="whose instructions")

@@ -38,8 +38,8 @@ WHY = {
 INTRO = """# A training step, counted without a GPU
 
 **Static: read off the machine code for sm_90, not measured.** Made by `python -m benchmarks.compile`; the counts of
-all kernels and targets are in [compile_report.csv](../benchmarks/compile_report.csv). Sizes are those of the preset
-"paper": 8 subjects of 4 frames, 55,525 vertices, 110,368 triangles, 240x240, 500 reflectance dimensions. The
+all kernels and targets are in [compile_report.csv](../benchmarks/results/compile_report.csv). Sizes are those of the
+preset "paper": 8 subjects of 4 frames, 55,525 vertices, 110,368 triangles, 240x240, 500 reflectance dimensions. The
 network, library products, copies and fills are not in it.
 
 - **Floor**: bytes that have to come from or go to memory, each once, at 3.0 TB/s, an H100's copy bandwidth.

@@ -3,7 +3,7 @@
 import importlib
 import pkgutil
 
-from benchmarks.case import Bench
+from benchmarks.harness.case import Bench
 
 
 def all_cases() -> list[Bench]:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.case import Bench, Inputs, Outputs
-from benchmarks.scenes import Scene, face, sphere_image, sphere_of
+from benchmarks.harness.case import Bench, Inputs, Outputs
+from benchmarks.harness.scenes import Scene, face, sphere_image, sphere_of
 from fmlfast.kernels.common.backend import Backend
 
 FLOAT = INT = 4

@@ -1,8 +1,8 @@
 """`antialias`: pixels at silhouettes."""
 
-from benchmarks.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.scenes import Random, Scene
 from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, error_of_most, measured
-from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.antialias import antialias
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import Fragments, rasterize

@@ -1,8 +1,8 @@
 """`linear_decode`: reflectance from codes."""
 
-from benchmarks.case import Bench, Cost, Inputs
+from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.scenes import Random, Scene
 from benchmarks.ops._sizes import DIMENSIONS, FLOAT, PAPER, SMALL, SUBJECTS, TINY, TRAINING, measured, runs
-from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.blendshape import linear_decode, pad_columns
 
 SWEPT = {"gpu": (16, 64, 256, 1024), "cpu": (16, 64, 256, 1024)}

@@ -2,7 +2,8 @@
 
 import torch
 
-from benchmarks.case import Bench, Cost, Inputs
+from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.scenes import DISTANCE, Random, Scene, template
 from benchmarks.ops._sizes import (
     EXPRESSIONS,
     FLOAT,
@@ -16,7 +17,6 @@ from benchmarks.ops._sizes import (
     measured,
     runs,
 )
-from benchmarks.scenes import DISTANCE, Random, Scene, template
 from fmlfast.kernels.deform import deform, skin_displacements
 
 GRAPHS = {"gpu": NODES, "cpu": NODES, "test": 20}

@@ -1,8 +1,8 @@
 """`deviation`: how far reflectance is from its mean."""
 
-from benchmarks.case import Bench, Cost, Inputs
+from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.scenes import Random, Scene
 from benchmarks.ops._sizes import FLOAT, TRAINING, measured, runs
-from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.deviation import deviation
 
 

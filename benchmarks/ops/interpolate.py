@@ -1,8 +1,8 @@
 """`interpolate`: colours of vertices over pixels."""
 
-from benchmarks.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.scenes import Random, Scene
 from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, measured
-from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.rasterize import Fragments, rasterize

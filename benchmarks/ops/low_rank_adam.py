@@ -5,10 +5,10 @@ benchmarks/peers/torch_adam.py does it with the gradient written out.
 
 import torch
 
-from benchmarks.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.scenes import Random, Scene
 from benchmarks.ops._sizes import DIMENSIONS, FLOAT, PAPER, SMALL, TRAINING, measured
 from benchmarks.ops.blendshape import padded, swept
-from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.blendshape import pad_columns
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.low_rank_adam import low_rank_adam_

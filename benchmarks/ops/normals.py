@@ -1,8 +1,8 @@
 """`vertex_normals`."""
 
-from benchmarks.case import Bench, Cost, Inputs
+from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.scenes import Random, Scene
 from benchmarks.ops._sizes import FLOAT, INT, PICTURES, VERTICES, measured, runs
-from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.normals import vertex_normals
 
 

@@ -1,8 +1,8 @@
 """`photometric` and `photometric_pixels`: a model's colours against images."""
 
-from benchmarks.case import Bench, Cost, Inputs
+from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.scenes import Random, Scene
 from benchmarks.ops._sizes import FLOAT, SUBJECTS, TRAINING, error_of_most, measured
-from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.photometric import photometric, photometric_pixels
 
 KIND = "geman"

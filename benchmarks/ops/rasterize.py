@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from benchmarks.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.scenes import Mesh, Random, Scene, soup
 from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, SUBJECTS, VERTICES, error_of_most, measured
-from benchmarks.scenes import Mesh, Random, Scene, soup
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.rasterize_torch import locate

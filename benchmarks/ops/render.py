@@ -2,10 +2,10 @@
 
 import torch
 
-from benchmarks.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.scenes import Random, Scene
 from benchmarks.ops import antialias, interpolate, rasterize
 from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, SUBJECTS, error_of_most, measured
-from benchmarks.scenes import Random, Scene
 from fmlfast.camera import to_camera
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.renderer import render

@@ -1,9 +1,9 @@
 """`shade_sh` and `shade_vertices`: colours of vertices under spherical harmonics light."""
 
-from benchmarks.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.scenes import Random, Scene
 from benchmarks.ops import normals
 from benchmarks.ops._sizes import FLOAT, FRAME, SUBJECTS, TINY, TRAINING, VERTICES, measured, runs
-from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.shading import shade_sh, shade_vertices

@@ -4,9 +4,9 @@ from functools import cache
 
 from torch import Tensor
 
-from benchmarks.case import Bench, Cost, Inputs
+from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.scenes import Mesh, Random, Scene
 from benchmarks.ops._sizes import FLOAT, SUBJECTS, TRAINING, measured, runs
-from benchmarks.scenes import Mesh, Random, Scene
 from fmlfast.kernels.sparsity import chromaticity, sparsity
 from fmlfast.template.graph import unique_edges
 

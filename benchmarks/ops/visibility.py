@@ -1,8 +1,8 @@
 """`vertex_visibility`: which vertices a camera sees."""
 
-from benchmarks.case import Bench, Cost, Inputs
+from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.scenes import Random, Scene
 from benchmarks.ops._sizes import FLOAT, FRAME, PICTURES, measured, runs
-from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.visibility import vertex_visibility

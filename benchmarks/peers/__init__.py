@@ -1,8 +1,8 @@
-"""Other libraries that do what an operation of ours does, as providers of the benchmark suite.
+"""Wraps other libraries that do what an operation of ours does, as providers of the suite.
 
-Each module has a NAME, `available()`, which is empty where the library can be used and otherwise says why not, and
-RUNS: by operation, a function of the inputs of the operation's case with the first results of its `run`, in our
-conventions.
+Each module that wraps one has a NAME, `available()`, which is empty where the library can be used and otherwise says
+why not, and RUNS: by operation, a function of the inputs of the operation's case with the first results of its `run`,
+in our conventions.
 DIFFERS, where there is one, says of an operation by how much and why results differ by design; where nothing is said,
 the case's own tolerance holds. docs/peers.md says how to build the libraries.
 
@@ -15,33 +15,13 @@ Left out: gsplat rasterizes Gaussians, which is none of our operations, and fuse
 ours. DRTK's vertex normals weigh triangles equally, ours by area.
 """
 
-from dataclasses import dataclass
-
-import torch
-
-from benchmarks.case import Outputs
+import importlib
+import pkgutil
+from types import ModuleType
 
 
-@dataclass(frozen=True)
-class Difference:
-    """By how much a library's results may differ from ours, measured by `distance`, and why."""
-
-    why: str
-    forward: float
-    backward: float
-
-
-def distance(found: Outputs, expected: Outputs) -> float:
-    """The greatest root mean square of an output's error over that of its numbers, or share of integers that differ.
-
-    Numbers that are infinite in either are left out: what is covered is what integers and colours say.
-    """
-    errors = [torch.zeros((), dtype=torch.float64)]
-    for a, b in zip(found, expected, strict=True):
-        if b.is_floating_point():
-            use = a.isfinite() & b.isfinite()
-            a, b = a[use].double(), b[use].double()
-            errors.append(((a - b).norm() / b.norm().clamp(min=1e-30)).cpu())
-        else:
-            errors.append((a != b).double().mean().cpu())
-    return float(torch.stack(errors).max())
+def all_peers() -> list[ModuleType]:
+    """Lists the modules that wrap another library, installed or not, by name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules = [importlib.import_module(f"{__name__}.{name}") for name in names]
+    return [module for module in modules if hasattr(module, "RUNS")]

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.case import Inputs, Outputs
-from benchmarks.peers import Difference
-from benchmarks.peers._common import indices, missing, on_background, transformed
+from benchmarks.harness.case import Inputs, Outputs
+from benchmarks.harness.providers import Difference
+from benchmarks.peers.common import indices, missing, on_background, transformed
 from fmlfast.camera import to_nvdiffrast
 from fmlfast.kernels.common.cache import TensorCache
 

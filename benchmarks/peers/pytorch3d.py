@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from benchmarks.case import Inputs, Outputs
-from benchmarks.peers import Difference
-from benchmarks.peers._common import divided, indices, missing, on_background, transformed
+from benchmarks.harness.case import Inputs, Outputs
+from benchmarks.harness.providers import Difference
+from benchmarks.peers.common import divided, indices, missing, on_background, transformed
 from fmlfast.kernels.common.cache import TensorCache
 
 NAME = "pytorch3d"

@@ -4,7 +4,7 @@ import time
 
 import torch
 
-from benchmarks.case import Inputs
+from benchmarks.harness.case import Inputs
 from benchmarks.peers import pytorch3d
 from benchmarks.peers.pytorch3d import Bins, draw, runs
 from fmlfast.kernels.common.cache import TensorCache

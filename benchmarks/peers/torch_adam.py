@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch.optim.adam import adam
 
-from benchmarks.case import Inputs, Outputs
+from benchmarks.harness.case import Inputs, Outputs
 from benchmarks.ops.low_rank_adam import BETAS, EPS, RATE, STEP
 
 NAME = "torch.optim.Adam"

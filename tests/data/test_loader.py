@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.loader import measure
 from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset, training_batches
 from fmlfast.data.shards import list_clips
@@ -92,11 +91,3 @@ def test_a_damaged_clip_is_named(synthetic_folder: Path, tmp_path: Path, workers
     with pytest.raises(ValueError, match="image 000 is damaged"):  # or when it would be decoded for good
         ClipDataset(folder, "train", 32, 10**9)
     assert not list(folder.glob("decoded/32px/*"))
-
-
-def test_the_benchmark_has_a_row_for_every_way(synthetic_folder: Path) -> None:
-    rows = list(measure("cpu", synthetic_folder, seconds=0.0))
-    ways = [row.provider for row in rows]
-    assert ways[0] == "JPEG" and ways[1] == "JPEG, 1 worker"
-    assert ways[-3:] == ["memory map", "memory map, on cpu", "memory map, augmented on cpu"]
-    assert all(row.shape == "8 x 4 frames of 64 px" and (row.median_ms or 0) > 0 for row in rows)

@@ -15,7 +15,7 @@ from benchmarks.compile._instructions import WIDTHS, Instruction, amd, count, sa
 from benchmarks.compile._static import markdown
 
 ROOT = Path(__file__).parents[2]
-REPORT = ROOT / "benchmarks" / "compile_report.csv"
+REPORT = ROOT / "benchmarks" / "results" / "compile_report.csv"
 
 
 def rows(path: Path) -> list[dict[str, str]]:

@@ -229,14 +229,6 @@ def test_nothing_to_resume(config: training.Config) -> None:
         load_state(path, torch.nn.Module(), {"adam": torch.optim.Adam(model.parameters())})
 
 
-def test_profiling_writes_a_table_of_stages_and_trains_nothing(config: training.Config) -> None:
-    training.train(replace(config, profile=2))
-    table = (config.run / "profile" / "stages.md").read_text()
-    for stage in ("augment", "encode", "geometry", "photometric", "photometric, backward", "optimiser"):
-        assert f"{stage} " in table, stage
-    assert not (config.run / "model.safetensors").exists()
-
-
 def test_help_names_the_presets() -> None:
     script = Path(training.__file__)
     text = subprocess.run([sys.executable, script, "--preset", "paper", "--help"], capture_output=True, text=True)

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from fmlfast.camera import project
-from fmlfast.data.contact_sheet import SheetConfig, contact_sheet
 from fmlfast.data.shards import Clip, TruthWriter, list_clips, read_clip, read_meta, read_truth
 from fmlfast.data.synthetic.generate import SPLITS, SyntheticConfig, generate, render_person
 from fmlfast.data.synthetic.motion import PITCH_LIMIT, ROLL_LIMIT, YAW_LIMIT, random_head_motion, rotation_from_angles
@@ -17,6 +16,7 @@ from fmlfast.ibug68 import NUM_JAW
 from fmlfast.renderer import sh_basis, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.jaw_line import select_contour
+from tools.contact_sheet import SheetConfig, contact_sheet
 
 SMALL = SyntheticConfig(
     out=Path("unused"), people=3, val_people=2, test_people=2, frames=3, size=72, level=0, supersample=2, workers=1

@@ -1,1 +1,0 @@
-"""Studies of what the method does and why, with ground truth: python -m benchmarks.experiments --help."""

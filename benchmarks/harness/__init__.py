@@ -1,0 +1,1 @@
+"""Checks an operation against float64 and times it: cases, scenes, providers, timing, rows."""
