@@ -85,6 +85,8 @@ def _absolute(text: str, count: int) -> int:
 
 
 Array = np.ndarray | Tensor
+MILLIMETRES = {"mm": 1.0, "cm": 10.0, "dm": 100.0, "m": 1000.0}
+"""Units of length that files may be in, and how many millimetres each has."""
 SUFFIXES = (".obj", ".ply", ".glb")
 
 

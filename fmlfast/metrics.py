@@ -51,12 +51,12 @@ def _pair(source: Tensor, target: Tensor, last: int) -> tuple[Tensor, Tensor]:
     return source, target
 
 
-def similarity_align(source: Tensor, target: Tensor, weights: Tensor) -> Similarity:
+def similarity_align(source: Tensor, target: Tensor, weights: Tensor, scaled: bool = True) -> Similarity:
     """The similarity that brings each source onto its target with the least weighted squared distance.
 
     source, target [N,V,3] any unit; weights [V] or [N,V], at least 0. Reflections are excluded. A source without
-    extent is moved only. Source: Umeyama, PAMI 13(4), 1991, eqs. 40-42. Raises ValueError for other shapes,
-    non-finite points and empty regions.
+    extent is moved only, and with `scaled` False none changes its size. Source: Umeyama, PAMI 13(4), 1991, eqs. 40-42.
+    Raises ValueError for other shapes, non-finite points and empty regions.
     """
     source, target = _pair(source, target, 3)
     w = _weights(weights, source.shape[:2])  # [N,V]
@@ -69,7 +69,8 @@ def similarity_align(source: Tensor, target: Tensor, weights: Tensor) -> Similar
     rotation = u @ (sign[..., None] * vh)
     variance = (weighted * s).sum((1, 2))
     extent = variance > 1e-24 * (1 + source_mean.square().sum(-1))  # rounding of a single point is no extent
-    scale = torch.where(extent, (singular * sign).sum(-1) / variance.clamp(min=1e-300), torch.ones_like(variance))
+    ratio = (singular * sign).sum(-1) / variance.clamp(min=1e-300)
+    scale = torch.where(extent, ratio, 1.0) if scaled else torch.ones_like(variance)
     translation = target_mean - scale[:, None] * (rotation @ source_mean[..., None])[..., 0]
     return Similarity(scale, rotation, translation)
 

@@ -4,7 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))  # before NumPy
+from fmlfast.common.child_processes import THREADS
+
+os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy
 
 import pytest
 import torch

@@ -1,7 +1,6 @@
 """Region masks and reference colours of the template's base mesh."""
 
 import numpy as np
-import torch
 from cut import BAG, EYEBALL, INNER_LID, SKIN, Cut
 from makehuman import MakeHuman
 from numpy.typing import NDArray
@@ -26,7 +25,7 @@ PUPIL_COLOR = np.array([0.01, 0.01, 0.01])
 
 def region_masks(raw: MakeHuman, cut: Cut, uv: Array, vertices: Array, landmarks: Array) -> dict[str, Array]:
     """Masks [V] in [0, 1] of the named regions, symmetric: MakeHuman's own for lips, ears and face."""
-    points, marks = torch.from_numpy(vertices).float(), torch.from_numpy(landmarks).float()
+    points, marks = vertices.astype(np.float32), landmarks.astype(np.float32)
     skin = (cut.part == SKIN).astype(np.float64)
 
     def texture(name: str) -> Array:
@@ -34,14 +33,14 @@ def region_masks(raw: MakeHuman, cut: Cut, uv: Array, vertices: Array, landmarks
         return 0.5 * (mask + mask[cut.mirror]) * skin
 
     ears = texture("mpfb_ears")
-    neck = neck_mask(points, marks).double().numpy() * skin
+    neck = neck_mask(points, marks) * skin
     polar = eye_angles(raw, cut)
-    face = smoothstep(torch.from_numpy(texture("mpfb_face")), 0.2, 0.7).numpy()
+    face = smoothstep(texture("mpfb_face"), 0.2, 0.7)
     masks = {
         "skin": skin,
         "lips": texture("mpfb_lips"),
         "lids": texture("mpfb_eyelids"),
-        "brows": brow_mask(points, marks).double().numpy() * skin,
+        "brows": brow_mask(points, marks) * skin,
         "eyes": (cut.part == EYEBALL).astype(np.float64),
         "iris": (polar <= IRIS_DEGREES).astype(np.float64),
         "pupil": (polar <= PUPIL_DEGREES).astype(np.float64),

@@ -16,13 +16,13 @@ from benchmarks.harness.rows import provenance
 from benchmarks.paper.rows import FOLDER, Row, add_row, read_rows
 from benchmarks.paper.study import LONG_CLIP, Case, Study, base_config, changed
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.child_processes import THREADS
 from fmlfast.data.shards import read_meta
 from fmlfast.data.synthetic.generate import SyntheticConfig, generate
 from fmlfast.model.fml import FML
 from train import Config, make_clips, settings, train
 
 DEFAULT = "default"
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 T = TypeVar("T")
 
 

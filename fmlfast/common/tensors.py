@@ -1,9 +1,9 @@
 """Helpers for tensors: batches of them, constants uploaded once, and full precision under autocast."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
 from functools import cache, wraps
-from typing import ParamSpec, Self, TypeVar
+from typing import ParamSpec, Self, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -51,6 +51,16 @@ class TensorBatch:
         found: list[Tensor] = []
         self.map(lambda tensor: (found.append(tensor), tensor)[1])
         return found
+
+    @classmethod
+    def of_tensors(cls, tensors: Iterable[Tensor]) -> Self:
+        """The batch that these are the `tensors` of."""
+        rest, kinds = iter(tensors), get_type_hints(cls)
+        values = {}
+        for field in fields(cls):  # type: ignore[arg-type]
+            kind = kinds[field.name]
+            values[field.name] = next(rest) if kind is Tensor else kind.of_tensors(rest)
+        return cls(**values)
 
     def to(self, device: torch.device | str) -> Self:
         """The same batch on another device."""

@@ -1,5 +1,4 @@
-"""Augmentation of a batch on its device: mirror and colour, with landmarks and cameras following; and the random numbers
-of it, where a clip's depend on the seed and its place in the run and on nothing else.
+"""Augments a batch on its device: mirror and colour, landmark noise and dropout, all by random numbers drawn before.
 
 All randomness comes with the batch (`Draws`): nothing waits for a GPU or draws there, and a CUDA graph can hold it.
 """

@@ -18,8 +18,10 @@ from fmlfast.data.tar_files import shard_paths
 class ClipDataset(Dataset[ClipTensors]):
     """The clips of a split, resized to `size` px.
 
-    Shards are kept decoded on disk (`fmlfast.data.pixel_cache`), as many as go into `decoded_bytes`; they are made here if
-    need be. Clips of the others are decoded each time. Raises ValueError for a split without clips or a damaged shard.
+    Shards are kept decoded on disk (`fmlfast.data.pixel_cache`), as many as go into `decoded_bytes`; they are made here
+    if need be. Clips of the others are decoded each time.
+
+    Raises ValueError for a split without clips or a damaged shard.
     """
 
     def __init__(self, folder: str | Path, split: str, size: int, decoded_bytes: int) -> None:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmlfast.data.augment import Batch, Draws
-from fmlfast.data.frames import Frames
+from fmlfast.data.augment import Batch
 
 _ALIGN = 16  # bytes; every dtype may begin there
 _AHEAD = 2  # batches beyond the one in use
@@ -39,7 +38,7 @@ class PackedBatch:
             size = dtype.itemsize * torch.Size(shape).numel()
             tensors.append(self.buffer[begin : begin + size].view(dtype).view(shape))
             begin += _padded(size)
-        return Batch(Frames(*tensors[:5]), Draws(*tensors[5:]))
+        return Batch.of_tensors(tensors)
 
 
 class Prefetcher:

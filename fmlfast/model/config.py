@@ -12,7 +12,7 @@ class ModelConfig:
 
     template: str = "default"
     """"default", or a folder for FaceTemplate.from_folder."""
-    template_unit: Literal["mm", "cm", "m"] = "mm"
+    template_unit: Literal["mm", "cm", "dm", "m"] = "mm"
     """Unit of that folder's files."""
     level: int = 2
     """Subdivision level of the mesh that is trained: 0, 1 or 2."""

@@ -1,18 +1,56 @@
-"""The focal length of photos that do not tell it: what perspective shows at the landmarks of one or several frames."""
+"""Focal lengths of photos: what their files tell, a guess, and what perspective shows at the landmarks."""
 
 import math
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from fmlfast.data.crop import assumed_K
 from fmlfast.data.frames import Frames
 from fmlfast.model.fml import FML
+from fmlfast.reconstruction.inputs import Photo
 from fmlfast.reconstruction.refinement import refine_measured
 
 _TRIED = (0.5, 0.7, 1.0, 1.4, 2.0)  # times the focal length that was assumed
 _STEPS = 30
 _PRIOR = 0.01  # cost of being off by a factor of e: a guess is mostly right within 1.4
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """Intrinsics of N photos, and how they came to be known."""
+
+    Ks: np.ndarray  # [N, 3, 3] float32, pixels
+    sources: tuple[str, ...]
+    """Where each focal length is from: "exif", the photo's file; "estimated", the face's perspective; "assumed", a
+    guess of 1.2 x the longer side."""
+
+    @classmethod
+    def of(cls, photos: Sequence[Photo]) -> "Cameras":
+        """What the files tell, and the guess for the others."""
+        Ks = np.stack([assumed_K(photo.image.shape[1], photo.image.shape[0]) for photo in photos]).astype(np.float32)
+        for K, photo in zip(Ks, photos, strict=True):
+            K[[0, 1], [0, 1]] = photo.focal or K[0, 0]
+        return cls(Ks, tuple("exif" if photo.focal else "assumed" for photo in photos))
+
+    def estimated(self, model: FML, frames: Frames, photos: Sequence[Photo]) -> tuple["Cameras", Frames]:
+        """The same with guesses corrected by `focal_factor`, and the photos' frames, of one subject, seen by these.
+
+        Photos of one size, upright or not, are taken for one camera's and share one correction.
+        """
+        factors = np.ones(len(photos), np.float32)
+        sizes = [tuple(sorted(photo.image.shape[:2])) for photo in photos]
+        guessed = [index for index, source in enumerate(self.sources) if source == "assumed"]
+        for size in {sizes[index] for index in guessed}:
+            own = [index for index in guessed if sizes[index] == size]
+            factors[own] = float(focal_factor(model, frames.only(own)))
+        Ks = self.Ks.copy()
+        Ks[:, :2, :2] *= factors[:, None, None]
+        sources = tuple("estimated" if source == "assumed" else source for source in self.sources)
+        return Cameras(Ks, sources), scale_focal(frames, torch.from_numpy(factors)[None].to(frames.Ks.device))
 
 
 @torch.no_grad()

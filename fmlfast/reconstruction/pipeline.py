@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fmlfast.camera import project
 from fmlfast.common.atomic import atomic_path
-from fmlfast.data.crop import K_to_crop, assumed_K, crop_image, crop_to_source, face_crop, points_to_crop
+from fmlfast.data.crop import K_to_crop, crop_image, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import Clip
@@ -26,7 +26,7 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
 from fmlfast.model.pretrained import default_checkpoint
-from fmlfast.reconstruction.focal_length import focal_factor, scale_focal
+from fmlfast.reconstruction.focal_length import Cameras
 from fmlfast.reconstruction.inputs import Photo, Picture, read_photos
 from fmlfast.reconstruction.refinement import refine as refine_codes
 from fmlfast.renderer import shade_vertices
@@ -66,8 +66,7 @@ class Reconstruction:
     Ks: np.ndarray
     """[N, 3, 3] intrinsics of the photos, pixels."""
     focal_sources: tuple[str, ...]
-    """Where each photo's focal length is from: "exif", its file; "estimated", the face's perspective; "assumed", a
-    guess of 1.2 x the longer side."""
+    """Where each photo's focal length is from: see `Cameras.sources`."""
     model: str
     """SHA-256 of the model.safetensors that the codes belong to."""
     codes: Codes
@@ -204,14 +203,10 @@ def reconstruct(
     digest = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
     with FaceDetector() as detector:
         photos = read_photos(images, detector, face, frames)
-    Ks = np.stack([assumed_K(photo.image.shape[1], photo.image.shape[0]) for photo in photos]).astype(np.float32)
-    for K, photo in zip(Ks, photos, strict=True):
-        K[[0, 1], [0, 1]] = photo.focal or K[0, 0]
-    seen = Frames.from_clips([_clip(photos, Ks, model.config.image_size)], model.config.image_size).to(device)
+    cameras, size = Cameras.of(photos), model.config.image_size
+    seen = Frames.from_clips([_clip(photos, cameras.Ks, size)], size).to(device)
     if refine > 0:
-        factors = _focal_factors(model, seen, photos)
-        Ks[:, :2, :2] *= factors[:, None, None]
-        seen = scale_focal(seen, torch.from_numpy(factors)[None].to(device))
+        cameras, seen = cameras.estimated(model, seen, photos)
     start = model.encode(seen)
     codes = refine_codes(model, seen, start, refine)
     errors = [_landmark_errors(model, seen, answer) for answer in (start, codes)]
@@ -229,8 +224,8 @@ def reconstruct(
         times=tuple(photo.time for photo in photos),
         landmark_errors=errors[1],
         network_landmark_errors=errors[0],
-        Ks=Ks,
-        focal_sources=tuple("exif" if photo.focal else "estimated" if refine > 0 else "assumed" for photo in photos),
+        Ks=cameras.Ks,
+        focal_sources=cameras.sources,
         model=digest,
         codes=codes,
         template=template,
@@ -271,16 +266,6 @@ def _clip(photos: Sequence[Photo], Ks: np.ndarray, size: int) -> Clip:
         times=np.array([photo.time or 0.0 for photo in photos], np.float32),
         focal_source="assumed",
     )
-
-
-def _focal_factors(model: FML, frames: Frames, photos: Sequence[Photo]) -> np.ndarray:
-    """By what to multiply the guessed focal length of each photo of one subject, [N] float32; 1 where it is told."""
-    factors = np.ones(len(photos), np.float32)
-    cameras = [None if photo.focal else tuple(sorted(photo.image.shape[:2])) for photo in photos]
-    for camera in set(cameras) - {None}:
-        own = [i for i, other in enumerate(cameras) if other == camera]
-        factors[own] = float(focal_factor(model, frames.only(own)))
-    return factors
 
 
 def _landmark_errors(model: FML, frames: Frames, codes: Codes) -> np.ndarray:

@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from fmlfast.color import srgb_to_linear
 from fmlfast.ibug68 import EYES_APART
-from fmlfast.mesh_io import Obj, read_obj
+from fmlfast.mesh_io import MILLIMETRES, Obj, read_obj
 from fmlfast.template.graph import build_graph, fit_expressions, skinning_matrix, unique_edges
 from fmlfast.template.jaw_line import jaw_strips
 from fmlfast.template.regions import brow_mask, face_mask, lip_mask, neck_mask
 
-MILLIMETRES = {"mm": 1.0, "cm": 10.0, "m": 1000.0}
 NEUTRAL, LANDMARKS, MOUTH_OPENER, OPENING = "neutral.obj", "landmarks.txt", "jawOpen", 0.35
 EYE_REACH, EAR_GAP = 25.0, 4.0  # mm
 ORIGIN = [36, 39, 42, 45, 30, 48, 54]
@@ -40,7 +39,7 @@ def read_folder(path: str | Path, unit: str = "mm", num_nodes: int = 521) -> dic
 
     Args:
         path: the folder.
-        unit: of the OBJ files: "mm", "cm" or "m".
+        unit: of the OBJ files: "mm", "cm", "dm" or "m".
         num_nodes: nodes of the deformation graph.
 
     Raises:
@@ -48,7 +47,7 @@ def read_folder(path: str | Path, unit: str = "mm", num_nodes: int = 521) -> dic
     """
     folder = Path(path)
     if unit not in MILLIMETRES:
-        raise ValueError(f"unknown unit {unit!r} for {folder}; use mm, cm or m")
+        raise ValueError(f"unknown unit {unit!r} for {folder}; use {', '.join(MILLIMETRES)}")
     for name in (NEUTRAL, LANDMARKS):
         if not (folder / name).is_file():
             raise ValueError(f"{folder / name} is missing; a template folder needs {NEUTRAL} and {LANDMARKS}")
@@ -102,7 +101,9 @@ def _check_head(marks: NDArray[np.float64], label: str) -> None:
     """Raises ValueError where the landmarks say that unit or axes are not what they should be."""
     apart = float(np.linalg.norm(marks[45] - marks[36]))
     if not EYES_APART[0] <= apart <= EYES_APART[1]:
-        raise ValueError(f"{label}: the outer eye corners are {apart:.3g} mm apart; name the files' unit: mm, cm or m")
+        raise ValueError(
+            f"{label}: the outer eye corners are {apart:.3g} mm apart; name the files' unit: {', '.join(MILLIMETRES)}"
+        )
     left, up, out = marks[45] - marks[36], marks[17:27].mean(0) - marks[8], marks[30] - marks[[36, 45]].mean(0)
     if min(left[0], up[1], out[2]) <= 0:
         raise ValueError(f"{label}: export with +x to the subject's left, +y up and +z out of the face")
@@ -156,7 +157,7 @@ def _read_landmarks(path: Path, neutral: Obj) -> tuple[NDArray[np.int64], NDArra
 def _guess_regions(
     triangles: NDArray[np.int64], vertices: NDArray[np.float64], marks: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
-    points, landmarks = torch.from_numpy(vertices).float(), torch.from_numpy(marks).float()
+    points, landmarks = vertices.astype(np.float32), marks.astype(np.float32)
     part = _parts(triangles, len(vertices))
     skin = part == np.bincount(part).argmax()
     eyes, bag = np.zeros(len(vertices)), np.zeros(len(vertices))
@@ -167,22 +168,22 @@ def _guess_regions(
     width, depth = np.abs(marks[[0, 16], 0]).mean(), marks[[0, 16], 2].mean()
     low = marks[[3, 13], 1].mean()
     ears = (np.abs(vertices[:, 0]) > width + EAR_GAP) & (vertices[:, 2] < depth) & (vertices[:, 1] > low) & skin
-    surface, ear = torch.from_numpy(skin).float(), torch.from_numpy(ears).float()
+    surface, ear = skin.astype(np.float32), ears.astype(np.float32)
     neck = neck_mask(points, landmarks) * surface
     masks = {
         "skin": surface,
         "lips": lip_mask(points, landmarks) * surface,
         "brows": brow_mask(points, landmarks) * surface,
-        "lids": torch.zeros(len(points)),
-        "eyes": torch.from_numpy(eyes),
-        "iris": torch.zeros(len(points)),
-        "pupil": torch.zeros(len(points)),
+        "lids": np.zeros(len(points)),
+        "eyes": eyes,
+        "iris": np.zeros(len(points)),
+        "pupil": np.zeros(len(points)),
         "ears": ear,
         "neck": neck,
-        "mouth_bag": torch.from_numpy(bag),
+        "mouth_bag": bag,
         "face": face_mask(points, landmarks, surface, ear, neck),
     }
-    return {name: mask.double().numpy() for name, mask in masks.items()}
+    return {name: mask.astype(np.float64) for name, mask in masks.items()}
 
 
 def _parts(triangles: NDArray[np.int64], count: int) -> NDArray[np.int64]:

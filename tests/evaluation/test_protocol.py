@@ -34,7 +34,7 @@ def table(synthetic_folder: Path) -> dict[str, Any]:
 
 
 def small_model() -> FML:
-    from conftest import SMALL
+    from tests.helpers.small_model import SMALL
 
     torch.manual_seed(0)
     return FML(SMALL).eval()

@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache
 from multiprocessing import get_context
@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.child_processes import single_threaded_children
 from fmlfast.data.shards import ShardWriter, TruthWriter, write_meta
 from fmlfast.data.synthetic.scene import LabelledClip, SceneGenerator
 from fmlfast.template.face_template import FaceTemplate
@@ -80,7 +81,7 @@ def render_person(config: SyntheticConfig, split: str, person: int) -> LabelledC
     )
 
 
-def _film_job(job: tuple[SyntheticConfig, str, int]) -> LabelledClip:
+def _render_job(job: tuple[SyntheticConfig, str, int]) -> LabelledClip:
     return render_person(*job)
 
 
@@ -88,25 +89,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)  # parallelism is over people, and sums keep their order
 
 
-@contextmanager
-def _single_threaded_children() -> Iterator[None]:
-    """Worker processes started inside load their BLAS with one thread; idle ones spin and take the others' cores."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-
-
 def _render_all(config: SyntheticConfig, split: str, count: int, pool: ProcessPoolExecutor) -> Iterator[LabelledClip]:
     """The clips of a split, in order."""
-    return pool.map(_film_job, ((config, split, person) for person in range(count)), chunksize=4)
+    return pool.map(_render_job, ((config, split, person) for person in range(count)), chunksize=4)
 
 
 def generate(config: SyntheticConfig) -> None:
@@ -126,7 +111,7 @@ def generate(config: SyntheticConfig) -> None:
         fingerprint = FaceTemplate.default(config.level).fingerprint
         meta = {"generator": GENERATOR, "version": __version__, "template": fingerprint, "settings": settings}
         write_meta(folder, meta | {"seed": config.seed})
-        stack.enter_context(_single_threaded_children())
+        stack.enter_context(single_threaded_children())
         # Also for one worker: BLAS with other numbers of threads would give other last bits.
         pool = ProcessPoolExecutor(config.workers, get_context("spawn"), _one_thread)
         stack.callback(pool.shutdown, cancel_futures=True)

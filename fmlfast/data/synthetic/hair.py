@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fmlfast.data.synthetic.head import DROP, SKULL, SKULL_CENTER, body_share, dome
-from fmlfast.data.synthetic.mesh_parts import Array, Part, grid_part, smooth_step, streaks
+from fmlfast.data.synthetic.mesh_parts import Array, Part, grid_part, streaks
+from fmlfast.template.regions import smoothstep
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def hair(rng: np.random.Generator, style: HairStyle, color: Array, skin: Array, 
     stand = style.side + (style.top - style.side) * np.clip(1.0 - q, 0.0, 1.0) ** 0.7
     stand = stand * (1.0 + 0.18 * streaks(rng, phi, q, 1, 5, 2.0)) + style.curl * streaks(rng, phi, q, 5, 14, 14.0)
     stand = stand * (1.0 + 0.25 * parting * np.sin(phi)) + 0.5 * streaks(rng, phi, q, 20, 50, 3.0)
-    hanging = smooth_step(smooth_end, 20.0, -15.0) * (turn > 45.0)  # these ends fall free, all others lie on the skin
-    tuck = smooth_step(t, 1.0, 0.8)
+    hanging = smoothstep(smooth_end, 20.0, -15.0) * (turn > 45.0)  # these ends fall free, all others lie on the skin
+    tuck = smoothstep(t, 1.0, 0.8)
     front_lift = 6.0 if fringe else -1.0
     stand = hanging * stand + (1.0 - hanging) * (tuck * np.maximum(stand, 1.0) + (1.0 - tuck) * front_lift)
     grid = dome(phi, q, stand)
@@ -83,8 +84,8 @@ def hair(rng: np.random.Generator, style: HairStyle, color: Array, skin: Array, 
 
     shine = rng.uniform(0.1, 0.5) * np.exp(-(((q - rng.uniform(0.35, 0.6)) / 0.16) ** 2))
     light = 0.30 * streaks(rng, phi, q, 18, 55, 3.0) + 0.15 * streaks(rng, phi, q, 3, 10, 4.0) + shine
-    light = light - 0.5 * smooth_step(q, 1.0, 2.2) * (turn > 80.0) - 0.35 * smooth_step(t, 0.75, 1.0) * (1.0 - hanging)
-    thin = 0.6 * smooth_step(t, 0.92, 1.0) * (1.0 - hanging) * (not fringe)
+    light = light - 0.5 * smoothstep(q, 1.0, 2.2) * (turn > 80.0) - 0.35 * smoothstep(t, 0.75, 1.0) * (1.0 - hanging)
+    thin = 0.6 * smoothstep(t, 0.92, 1.0) * (1.0 - hanging) * (not fringe)
     shades = color * np.exp(light)[..., None]
     shades = shades + thin[..., None] * (skin - shades)
     part = grid_part(grid, shades, 0.6 * body_share(grid[..., 1]))

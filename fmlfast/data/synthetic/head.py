@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fmlfast.data.synthetic.mesh_parts import Array, Part, distances, grid_part, grid_triangles, smooth_step, streaks
+from fmlfast.data.synthetic.mesh_parts import Array, Part, distances, grid_part, grid_triangles, streaks
+from fmlfast.template.regions import smoothstep
 
 SKULL_CENTER = np.array([0.0, 43.0, -90.0])  # of the skull
 SKULL = (71.0, 92.0, 94.0, 97.0)  # half width, height of the dome, depth to the front and to the back
@@ -32,7 +33,7 @@ _RINGS = np.array(
 
 
 def body_share(y: Array) -> Array:
-    return smooth_step(y, -100.0, -165.0)
+    return smoothstep(y, -100.0, -165.0)
 
 
 def ring(y: Array, phi: Array, grow: Array | float = 0.0) -> Array:
@@ -72,9 +73,9 @@ class Head:
 
     def part(self, face_colors: Array, skin: Array, bald: bool) -> Part:
         """The head as part of a scene: face_colors [>= V0, 3] go on over its edge and fade to the plain skin [3]."""
-        fade = smooth_step(self.distance, 3.0, 35.0)[:, None]
+        fade = smoothstep(self.distance, 3.0, 35.0)[:, None]
         y = self.vertices[:, 1:2]
-        shadow = 1.0 - 0.3 * smooth_step(y, -130.0, -100.0) * smooth_step(y, -60.0, -85.0)  # of the chin on the neck
+        shadow = 1.0 - 0.3 * smoothstep(y, -130.0, -100.0) * smoothstep(y, -60.0, -85.0)  # of the chin on the neck
         colors = (1.0 - fade) * face_colors[self.nearest] + fade * skin * shadow
         under_hair = (self.vertices[:, 1] > 50.0) & (not bald)
         triangles = self.triangles[~under_hair[self.triangles].all(axis=1)]
@@ -96,9 +97,9 @@ def make_head(face: Array, normals: Array, edge: NDArray[np.bool_], detail: int 
     nearest = away.argmin(axis=1)
     to_edge = away[:, edge].min(axis=1)
     height = ((points - face[nearest]) * normals[nearest]).sum(axis=1)  # over the skin
-    by_edge = smooth_step(to_edge, 26.0, 10.0)
+    by_edge = smoothstep(to_edge, 26.0, 10.0)
     sink = by_edge * (height + 1.0) + (1.0 - by_edge) * np.maximum(height + 5.0, 0.0)
-    sink = sink * smooth_step(away.min(axis=1), 30.0, 12.0)
+    sink = sink * smoothstep(away.min(axis=1), 30.0, 12.0)
     points = points - sink[:, None] * normals[nearest]
     triangles = grid_triangles(*grid.shape[:2])
     x, y, z = points.T
@@ -119,7 +120,7 @@ def clothes(rng: np.random.Generator, detail: int = 1) -> Part:
     start = start - (0.0 if high else rng.uniform(8.0, 55.0)) * front
     t = np.linspace(0.0, 1.0, 16 * detail)[:, None]
     y = start + (-335.0 - start) * t**1.6
-    loose = rng.uniform(3.0, 7.0) + 2.0 * streaks(rng, phi, 4 * t, 3, 9, 1.0) * smooth_step(t, 0.1, 0.5)
+    loose = rng.uniform(3.0, 7.0) + 2.0 * streaks(rng, phi, 4 * t, 3, 9, 1.0) * smoothstep(t, 0.1, 0.5)
     grid = ring(y, np.broadcast_to(phi, y.shape), loose)
     color = np.exp(rng.uniform(np.log(0.015), np.log(0.5))) * np.exp(rng.normal(0.0, 0.35, 3))
     pattern = 0.08 * streaks(rng, phi, 6 * t, 3, 12, 2.0)

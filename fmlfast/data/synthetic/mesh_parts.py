@@ -20,11 +20,6 @@ class Part:
     sheet: bool = False  # whether its inside can be seen
 
 
-def smooth_step(value: Array, low: float, high: float) -> Array:
-    t = np.clip((value - low) / (high - low), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
-
-
 def distances(a: Array, b: Array) -> Array:
     """[N, K] between points [N, 3] and [K, 3]."""
     square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * (a @ b.T)

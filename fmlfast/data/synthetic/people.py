@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from fmlfast.metrics import similarity_align
 from fmlfast.template.assets import load_assets
 
 Array = NDArray[np.float32]
@@ -127,9 +129,6 @@ def _dense_targets(assets: Mapping[str, NDArray], count: int, num_vertices: int)
 
 
 def align_rigid(points: NDArray, reference: NDArray, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Moves points [V, 3] onto a reference [V, 3] by rotation and translation, least weighted squares (Kabsch)."""
-    share = (weights / weights.sum())[:, None]
-    here, there = (share * points).sum(0), (share * reference).sum(0)
-    u, _, vt = np.linalg.svd((share * (points - here)).T @ (reference - there))
-    flip = np.diag([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    return (points - here) @ (u @ flip @ vt) + there
+    """Moves points [V, 3] onto a reference [V, 3] by rotation and translation, least weighted squares."""
+    source, target, w = (torch.from_numpy(np.asarray(x, np.float64)) for x in (points, reference, weights))
+    return similarity_align(source[None], target[None], w, scaled=False).apply(source[None])[0].numpy()

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fmlfast.data.synthetic.people import Person
 from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.regions import polyline_distance, smoothstep
 
 Array = NDArray[np.float32]
 
@@ -61,24 +62,6 @@ def smooth_basis(points: NDArray[np.floating], length: float, count: int, seed: 
     return (np.cos(points @ frequencies + phases) * (2.0 / count) ** 0.5).astype(np.float32)
 
 
-def polyline_distance(points: Array, line: NDArray[np.floating]) -> tuple[Array, Array]:
-    """Distance [V] of points [V, 3] to a polyline [N, 3], and where along it, [V] in 0..1 by segment."""
-    best, along = np.full(len(points), np.inf, np.float32), np.zeros(len(points), np.float32)
-    for index, (start, end) in enumerate(zip(line[:-1], line[1:], strict=True)):
-        span = end - start
-        position = np.clip((points - start) @ span / (span @ span), 0.0, 1.0)
-        distance = np.linalg.norm(points - start - position[:, None] * span, axis=1)
-        nearer = distance < best
-        best, along = np.where(nearer, distance, best), np.where(nearer, (index + position) / (len(line) - 1), along)
-    return best.astype(np.float32), along.astype(np.float32)
-
-
-def _step(value: NDArray[np.floating], low: float, high: float) -> NDArray[np.floating]:
-    """Smooth step from 0 at `low` to 1 at `high` (which may be the smaller one)."""
-    t = np.clip((value - low) / (high - low), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
-
-
 class FaceAppearance:
     """Draws looks for a template; what depends on the template alone is computed once."""
 
@@ -123,7 +106,9 @@ class FaceAppearance:
         self._cheeks = spot(cheeks[0], 19.0) + spot(cheeks[1], 19.0)
         self._blood = 0.8 * self._cheeks + 0.8 * spot(marks[30], 11.0) + 0.35 * spot(marks[8], 14.0) + 0.7 * self._ears
         self._blood += 0.4 * (spot(marks[31], 5.0) + spot(marks[35], 5.0))
-        self._freckled = self._cheeks + spot(marks[29], 16.0) + 0.12 * _step(points[:, 1], marks[33, 1], marks[19, 1])
+        self._freckled = (
+            self._cheeks + spot(marks[29], 16.0) + 0.12 * smoothstep(points[:, 1], marks[33, 1], marks[19, 1])
+        )
 
     def _place_beard(self, points: Array, marks: Array) -> None:
         """Beard masks by height over a line that runs from under the nose, over the mouth corners, to the ears."""
@@ -134,13 +119,15 @@ class FaceAppearance:
         line_x = [0.0, corner[1] + 6.0, corner[0], 0.6 * corner[0] + 0.4 * abs(jaw[0]), abs(jaw[0])]
         line_y = [nose[1] - 3.0, nose[1] - 4.0, 0.45 * nose[0] + 0.55 * nose[2], 0.75 * nose[0] + 0.25 * jaw[1], jaw[1]]
         under = np.interp(half, line_x, line_y) - points[:, 1]
-        neck = _step(points[:, 1], marks[8, 1] - 38.0, marks[8, 1] - 4.0)
-        lips = _step(self._mouth_distance, 0.8, 3.0) * (1.0 - self._lips)
-        self._beard = _step(under, -2.5, 4.0) * neck * lips * (1.0 - self._ears) * self._skin
+        neck = smoothstep(points[:, 1], marks[8, 1] - 38.0, marks[8, 1] - 4.0)
+        lips = smoothstep(self._mouth_distance, 0.8, 3.0) * (1.0 - self._lips)
+        self._beard = smoothstep(under, -2.5, 4.0) * neck * lips * (1.0 - self._ears) * self._skin
         corner_x = corner[0]
-        self._moustache = self._beard * _step(points[:, 1], marks[48, 1] - 3.0, marks[48, 1] + 3.0)
-        self._moustache *= _step(half, corner_x + 5.0, corner_x)
-        chin = _step(half, corner_x + 3.0, corner_x - 6.0) * _step(points[:, 1], marks[48, 1], marks[48, 1] - 5.0)
+        self._moustache = self._beard * smoothstep(points[:, 1], marks[48, 1] - 3.0, marks[48, 1] + 3.0)
+        self._moustache *= smoothstep(half, corner_x + 5.0, corner_x)
+        chin = smoothstep(half, corner_x + 3.0, corner_x - 6.0) * smoothstep(
+            points[:, 1], marks[48, 1], marks[48, 1] - 5.0
+        )
         self._goatee = np.maximum(self._moustache, self._beard * chin)
 
     def _place_age(self, points: Array, marks: Array) -> None:
@@ -170,11 +157,11 @@ class FaceAppearance:
             below = points[:, 1] < rim[:, 1].mean()
             sockets += np.exp(-((distance / 7.0) ** 2))
             bags += np.exp(-(((distance - 7.0) / 4.0) ** 2)) * below
-            lashes += np.exp(-((polyline_distance(points, rim[:4] if outer == 45 else rim[:4])[0] / 1.3) ** 2))
+            lashes += np.exp(-((polyline_distance(points, rim[:4])[0] / 1.3) ** 2))
         self._folds, self._crows, self._sockets, self._bags = folds, crows, sockets, bags
         self._lashes = lashes * self._skin
         brow = marks[17:27, 1].mean()
-        band = _step(points[:, 1], brow + 8.0, brow + 18.0) * _step(np.abs(points[:, 0]), 48.0, 25.0)
+        band = smoothstep(points[:, 1], brow + 8.0, brow + 18.0) * smoothstep(np.abs(points[:, 0]), 48.0, 25.0)
         self._forehead = band * (0.5 + 0.5 * np.cos(2.0 * np.pi * (points[:, 1] - brow) / 8.5)) ** 2
 
     def sample(self, rng: np.random.Generator, person: Person) -> Look:
@@ -203,7 +190,7 @@ class FaceAppearance:
         return basis @ rng.normal(size=(basis.shape[1], channels)).astype(np.float32)
 
     def _hair_color(self, rng: np.random.Generator, tone: float, age: float) -> NDArray[np.floating]:
-        light = _step(np.array(tone), 0.45, 0.95)
+        light = smoothstep(np.array(tone), 0.45, 0.95)
         share = {"black": 1.3 - light, "dark": 1.0, "brown": 0.9 * light, "light": 0.7 * light, "blond": 0.55 * light}
         share |= {"red": 0.15 * light, "grey": 6.0 * max(0.0, age - 0.6), "white": 5.0 * max(0.0, age - 0.72)}
         weights = np.array(list(share.values()))
@@ -221,7 +208,7 @@ class FaceAppearance:
         flush = flush * (1.0 + 0.35 * self._field(rng, self._middle)[:, 0])
         shade = shade + 0.5 * flush[:, None] * _BLOOD
         color = color * np.exp(shade)
-        if rng.random() < 0.3 * _step(np.array(tone), 0.4, 0.9):
+        if rng.random() < 0.3 * smoothstep(np.array(tone), 0.4, 0.9):
             chance = rng.uniform(0.1, 0.45) * np.clip(self._freckled, 0.0, 1.0)
             spots = (rng.random(len(color)) < chance) * rng.uniform(0.1, 0.45, len(color))
             color = color * (1.0 - spots[:, None] * self._skin[:, None] * np.array([0.55, 0.8, 1.0]))
@@ -280,7 +267,7 @@ class FaceAppearance:
         waves = 2 * np.pi / rng.uniform(2.0, 4.5, (6, 1))
         hairs = 1.0 + 0.11 * np.cos(waves * lean + rng.uniform(0.0, 6.0, (6, 1))).sum(axis=0)
         hairs = hairs + 0.15 * self._field(rng, self._brow_fine)[:, 0]
-        density = rng.uniform(0.5, 0.95) * hairs * _step(across / profile, 1.35, 0.55)
+        density = rng.uniform(0.5, 0.95) * hairs * smoothstep(across / profile, 1.35, 0.55)
         alpha = np.clip(density * self._skin[self._brow], 0.0, 0.97)[:, None]
         under = color[self._brow]
         ink = np.minimum(hair * rng.uniform(0.5, 1.0), 0.45 * under)

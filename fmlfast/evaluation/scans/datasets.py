@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 
 from fmlfast.evaluation.scans.readers import read_landmarks, read_points
 from fmlfast.ibug68 import EYES_APART
+from fmlfast.mesh_io import MILLIMETRES
 
-UNITS = {"mm": 1.0, "cm": 10.0, "dm": 100.0, "m": 1000.0}
 NOW_POINTS = (36, 39, 42, 45, 33, 48, 54)  # iBUG numbers of the 7 landmarks
 STEADY_POINTS = tuple(i for i in range(17, 68) if i not in (60, 64))  # of 68: the jaw line is no fixed point
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -70,7 +70,8 @@ class ScanFile:
         if not EYES_APART[0] <= apart <= EYES_APART[1]:
             raise ValueError(
                 f"{self.landmarks}: the outer eye corners are {apart:.4g} mm apart, but people have about 90; check "
-                f"the order of the landmarks, or state the unit ({', '.join(UNITS)}) in unit.txt in the set's folder"
+                f"the order of the landmarks, or state the unit in unit.txt in the set's folder: "
+                f"{', '.join(MILLIMETRES)}"
             )
         return scan
 
@@ -222,9 +223,9 @@ LAYOUTS: dict[str, Callable[[Path], list[Person]]] = {
 def _unit(root: Path, usual: str) -> float:
     stated = root / "unit.txt"
     name = stated.read_text().strip() if stated.is_file() else usual
-    if name not in UNITS:
-        raise ValueError(f"{stated}: unknown unit {name!r}; write one of {', '.join(UNITS)}")
-    return UNITS[name]
+    if name not in MILLIMETRES:
+        raise ValueError(f"{stated}: unknown unit {name!r}; write one of {', '.join(MILLIMETRES)}")
+    return MILLIMETRES[name]
 
 
 def _children(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """Parts of a face that errors are reported for: a partition of the template's face region by its landmarks."""
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.regions import polyline_distance
@@ -11,25 +11,27 @@ OUTSIDE = -1  # what lies beyond the face region
 _EYE_REACH, _NOSE_REACH, _MOUTH_REACH = 11.0, 13.0, 9.0  # mm around the landmarks' lines
 
 
-def face_parts(template: FaceTemplate) -> Tensor:
+def face_parts(template: FaceTemplate) -> NDArray[np.int64]:
     """The part of each vertex, [V] int64: an index of FACE_PARTS, or OUTSIDE where the face mask is below one half.
 
     Eyes, nose and mouth are what lies within 11, 13 and 9 mm of the lines through their landmarks, in this order;
     forehead is what lies above the brows' lower ends, chin what lies below the mouth between its corners, cheeks are
     the rest.
     """
-    points = template.vertices
-    marks = template.landmarks(points)  # [68, 3]
-    eyes = torch.minimum(
-        polyline_distance(points, marks[[36, 37, 38, 39, 40, 41, 36]]),
-        polyline_distance(points, marks[[42, 43, 44, 45, 46, 47, 42]]),
-    )
-    nose = torch.minimum(polyline_distance(points, marks[27:31]), polyline_distance(points, marks[31:36]))
-    mouth = polyline_distance(points, marks[[*range(48, 60), 48]])
+    points = template.vertices.numpy()
+    marks = template.landmarks(template.vertices).numpy()  # [68, 3]
+
+    def reach(*chain: int) -> NDArray[np.float32]:
+        """Distance [V] to the line through landmarks."""
+        return polyline_distance(points, marks[list(chain)])[0]
+
+    eyes = np.minimum(reach(*range(36, 42), 36), reach(*range(42, 48), 42))
+    nose = np.minimum(reach(*range(27, 31)), reach(*range(31, 36)))
+    mouth = reach(*range(48, 60), 48)
     lips = marks[48:60]
     corners = lips[[0, 6]]
-    inside = (points[:, :2] >= lips[:, :2].amin(0)).all(1) & (points[:, :2] <= lips[:, :2].amax(0)).all(1)
-    low = marks[17:27, 1].amin()
+    inside = (points[:, :2] >= lips[:, :2].min(0)).all(1) & (points[:, :2] <= lips[:, :2].max(0)).all(1)
+    low = marks[17:27, 1].min()
     below = (points[:, 1] < corners[:, 1].mean()) & (points[:, 0] > corners[0, 0]) & (points[:, 0] < corners[1, 0])
     tests = {
         "eyes": eyes < _EYE_REACH,
@@ -37,10 +39,10 @@ def face_parts(template: FaceTemplate) -> Tensor:
         "mouth": (mouth < _MOUTH_REACH) | inside,
         "forehead": points[:, 1] > low,
         "chin": below,
-        "cheeks": torch.ones(len(points), dtype=torch.bool),
+        "cheeks": np.ones(len(points), bool),
     }
-    part = torch.full((len(points),), OUTSIDE)
+    part = np.full(len(points), OUTSIDE)
     for name, test in tests.items():
-        free = (part == OUTSIDE) & (template.regions["face"] > 0.5)
+        free = (part == OUTSIDE) & (template.regions["face"].numpy() > 0.5)
         part[free & test] = FACE_PARTS.index(name)
     return part

@@ -194,7 +194,7 @@ class _Ruler:
 
     def __init__(self, template: FaceTemplate) -> None:
         self.template = template
-        self.parts = face_parts(template).numpy()
+        self.parts = face_parts(template)
         bag = template.regions["mouth_bag"] > 0.5
         hidden = bag[template.triangles.long()].all(1)  # what hangs behind the lips is no face
         self.triangles = template.triangles[~hidden].numpy()
