@@ -37,20 +37,10 @@ from torch import Tensor
 
 from .common.backend import Backend, choose_backend
 from .common.checks import check_intrinsics, check_seen, check_tensor, check_triangles
+from .common.fragments import Fragments
 from .common.gather import add_rows, gather_rows
-from .common.outlines import pairs_at_outlines
+from .common.outlines import FAR, MAX_STEPS, NEAR, TIE, pairs_at_outlines
 from .common.topology import topology
-from .rasterize import Fragments
-
-MAX_STEPS = 64
-"""Triangles that a walk may visit: half a pixel at the outline of a sphere 80 pixels large spans 16 of 0.8 pixels each,
-and 32 of 0.2. Fewer steps miss silhouettes far from p's centre first, which shrinks the mask."""
-NEAR = 1e-3
-"""mm; a vertex that is not further away counts as behind the camera."""
-FAR = float(1 << 20)
-"""Pixels; a vertex further from the origin of the image is too far for float32 to resolve its pixel."""
-TIE = 1e-4
-"""Pixels; a silhouette so little beyond the centre of q still ends before it, as q does not see the triangle."""
 
 
 def antialias(

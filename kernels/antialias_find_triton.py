@@ -12,10 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .antialias import FAR, MAX_STEPS, NEAR, TIE
 from .common.backend import lanes, on_device
+from .common.fragments import Fragments
+from .common.outlines import FAR, MAX_STEPS, NEAR, TIE
 from .common.topology import topology
-from .rasterize import Fragments
 
 PIXELS = 128
 """A program's."""

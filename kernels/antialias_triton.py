@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 from .antialias_find_triton import OPTIONS, PIXELS, crossing, edge_ends, find_silhouettes_triton, load_camera
 from .common.backend import lanes, on_device
 from .common.fixed_point import fixed_point_scale, from_fixed_point
+from .common.fragments import Fragments
 from .common.topology import topology
-from .rasterize import Fragments
 
 MAX_CHANNELS = 4
 """Channels held at once: with more, or with fewer warps, too few programs would fit on a processor."""

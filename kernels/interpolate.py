@@ -8,8 +8,8 @@ from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
 from .common.checks import check_seen, check_tensor, check_triangles
+from .common.fragments import Fragments
 from .common.gather import gather_rows
-from .rasterize import Fragments
 
 
 def interpolate(

@@ -37,7 +37,7 @@ def vertex_normals(
     if choose_backend(backend, vertices) == "triton":
         from .normals_triton import vertex_normals_triton  # not before: Triton is not on every platform
 
-        return vertex_normals_triton(vertices, triangles)
+        return vertex_normals_triton(vertices, triangles, TINY)
     return _Normals.apply(vertices, topology(triangles, vertices.shape[1]))
 
 

@@ -94,7 +94,7 @@ def photometric(
     if choose_backend(backend, vertices) == "triton":
         from .photometric_triton import photometric_triton  # not before: Triton is not on every platform
 
-        return photometric_triton(images, vertices, Ks, colors, weights, kind)
+        return photometric_triton(images, vertices, Ks, colors, weights, *KINDS[kind])
     Ks, images = Ks.detach(), images.detach()
     return _Photometric.apply(vertices, colors, images, Ks, weights, kind)
 
@@ -133,7 +133,7 @@ def photometric_pixels(
     if choose_backend(backend, rendered) == "triton":
         from .photometric_pixels_triton import photometric_pixels_triton
 
-        return photometric_pixels_triton(rendered, images, weights, kind)
+        return photometric_pixels_triton(rendered, images, weights, *KINDS[kind])
     difference = rendered - images.detach()
     if weights is not None:
         difference = difference.masked_fill((weights == 0)[..., None], 0.0)

@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
-from .photometric import KINDS
 
 
 @triton.jit
 def rho(squared, ALPHA: tl.constexpr, SCALE: tl.constexpr):
-    """Cost of a squared difference, and its derivative, by shape and scale as in KINDS."""
+    """Cost of a squared difference, and its derivative, by the shape and scale of its family."""
     if ALPHA == 2:
         cost = squared * (1 / SCALE)
         slope = tl.full(squared.shape, 1 / SCALE, tl.float32)
@@ -201,12 +200,6 @@ def scale_local(
     return out
 
 
-def constants_of(kind: str) -> dict[str, float]:
-    """The constants of `rho`."""
-    alpha, scale = KINDS[kind]
-    return {"ALPHA": alpha, "SCALE": scale}
-
-
 class _Photometric(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -216,7 +209,8 @@ class _Photometric(torch.autograd.Function):
         Ks: Tensor,  # [F, 3, 3]
         colors: Tensor,  # [F, V, 3]
         weights: Tensor | None,  # [F, V]
-        kind: str,
+        alpha: int,
+        scale: float,
         wanted: tuple[bool, bool],
     ) -> tuple[Tensor, Tensor]:
         frames, count, _ = vertices.shape
@@ -244,7 +238,8 @@ class _Photometric(torch.autograd.Function):
                 WEIGHTED=weights is not None,
                 VERTICES=wanted[0],
                 COLORS=wanted[1],
-                **constants_of(kind),
+                ALPHA=alpha,
+                SCALE=scale,
                 BLOCK=block,
                 num_warps=4,
             )
@@ -258,7 +253,7 @@ class _Photometric(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         out = scale_local(*ctx.saved_tensors, d_loss)
-        return None, out[0] if ctx.wanted[0] else None, None, out[-1] if ctx.wanted[1] else None, None, None, None
+        return None, out[0] if ctx.wanted[0] else None, None, out[-1] if ctx.wanted[1] else None, *(None,) * 4
 
 
 def photometric_triton(
@@ -267,9 +262,10 @@ def photometric_triton(
     Ks: Tensor,  # [F, 3, 3]
     colors: Tensor,  # [F, V, 3]
     weights: Tensor | None,  # [F, V]
-    kind: str,
+    alpha: int,
+    scale: float,
 ) -> tuple[Tensor, Tensor]:  # [F], [F, V, 3]
     """`photometric` on checked arguments."""
     graph = torch.is_grad_enabled()
     wanted = (graph and vertices.requires_grad, graph and colors.requires_grad)
-    return _Photometric.apply(images, vertices, Ks, colors, weights, kind, wanted)
+    return _Photometric.apply(images, vertices, Ks, colors, weights, alpha, scale, wanted)

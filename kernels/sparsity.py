@@ -85,7 +85,7 @@ def sparsity(
     if choose_backend(backend, reflectance) == "triton":
         from .sparsity_triton import sparsity_triton
 
-        return sparsity_triton(reflectance, chroma, known, edges, eta, p)
+        return sparsity_triton(reflectance, chroma, known, edges, eta, p, TINY)
     return _Sparsity.apply(reflectance, chroma.detach(), known, edges, eta, p)
 
 

@@ -56,7 +56,7 @@ def vertex_visibility(
     if choose_backend(backend, vertices) == "triton":
         from .visibility_triton import vertex_visibility_triton  # not before: Triton is not on every platform
 
-        return vertex_visibility_triton(vertices, normals, Ks, depth)
+        return vertex_visibility_triton(vertices, normals, Ks, depth, LIMIT, SLACK)
     with torch.no_grad():
         x, y, z = vertices.unbind(-1)
         nx, ny, nz = normals.unbind(-1)

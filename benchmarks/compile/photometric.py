@@ -2,9 +2,9 @@
 
 from benchmarks.compile import Case, InStep
 from benchmarks.compile._paper import VERTICES_OF_FRAMES
+from fmlfast.kernels.photometric import KINDS
 from fmlfast.kernels.photometric_pixels_triton import photometric_pixels_fwd_kernel
 from fmlfast.kernels.photometric_triton import (
-    constants_of,
     photometric_bwd_kernel,
     photometric_fwd_kernel,
     photometric_mean_kernel,
@@ -18,12 +18,17 @@ GRADIENTS = {
     "both": (28 + 36, {"VERTICES": True, "COLORS": True}),
 }
 
+
+def _constants(kind: str) -> dict[str, float]:
+    return dict(zip(("ALPHA", "SCALE"), KINDS[kind], strict=True))
+
+
 CASES = [
     *(
         Case(
             photometric_fwd_kernel,
             " ".join(["*fp32"] * (9 - list(constants.values()).count(None)) + ["i32"] * 4),
-            {"WEIGHTED": True, **constants, **constants_of(kind), "BLOCK": 128},
+            {"WEIGHTED": True, **constants, **_constants(kind), "BLOCK": 128},
             size,
             "vertex of a frame",
             f"{kind}, {gradients} gradients",
@@ -51,7 +56,7 @@ CASES = [
             {
                 "WEIGHTED": True,
                 "GRADIENT": True,
-                **constants_of(kind),
+                **_constants(kind),
                 "BLOCK": 1024 // tile,
                 "CHANNELS": tile,
             },

@@ -4,6 +4,7 @@ from typing import Any
 
 from benchmarks.compile import Case, InStep
 from benchmarks.compile._paper import FRAMES, RING, VERTICES_OF_FRAMES
+from fmlfast.kernels.normals import TINY
 from fmlfast.kernels.normals_triton import LANES
 from fmlfast.kernels.shading_triton import shade_bwd_kernel, shade_sh_fwd_kernel, shade_vertices_fwd_kernel
 
@@ -25,7 +26,7 @@ CASES = [
     Case(
         shade_vertices_fwd_kernel,
         "*fp32 *i32 *i32 *fp32 *fp32 *fp32 *fp32 *fp32 i32 i32",
-        _BLOCK,
+        {"TINY": TINY} | _BLOCK,
         15 + 28,
         _ELEMENT,
         step=InStep("shading", VERTICES_OF_FRAMES, LANES, (RING,)),
