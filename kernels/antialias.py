@@ -40,6 +40,7 @@ from .common.checks import check_intrinsics, check_seen, check_tensor, check_tri
 from .common.fragments import Fragments
 from .common.gather import add_rows, gather_rows
 from .common.outlines import FAR, MAX_STEPS, NEAR, TIE, pairs_at_outlines
+from .common.projection import camera_of, project
 from .common.topology import topology
 
 
@@ -192,8 +193,7 @@ def _project(points: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
     x, y, z = points.unbind(-1)
     seen = (z > NEAR) & (z < torch.inf)
     inverse = torch.where(seen, z, 1.0).reciprocal()
-    x, y = x * inverse, y * inverse
-    u, v = (Ks[..., i, 0] * x + Ks[..., i, 1] * y + Ks[..., i, 2] for i in (0, 1))
+    u, v = project(camera_of(Ks), x, y, inverse)
     seen = seen & (u.detach().abs() < FAR) & (v.detach().abs() < FAR)
     return torch.where(seen, u, torch.nan), torch.where(seen, v, torch.nan)
 

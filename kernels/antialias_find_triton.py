@@ -15,6 +15,7 @@ from torch import Tensor
 from .common.backend import lanes, on_device
 from .common.fragments import Fragments
 from .common.outlines import FAR, MAX_STEPS, NEAR, TIE
+from .common.projection_triton import load_camera, project
 from .common.topology import topology
 
 PIXELS = 128
@@ -59,15 +60,6 @@ def find_silhouettes_triton(
 
 
 @triton.jit
-def load_camera(
-    Ks_ptr,  # [F, 3, 3]
-    frame,
-):
-    K = Ks_ptr + frame * 9
-    return tl.load(K), tl.load(K + 1), tl.load(K + 2), tl.load(K + 3), tl.load(K + 4), tl.load(K + 5)
-
-
-@triton.jit
 def turned(
     points_ptr,  # [V, 3]
     vertex,
@@ -83,10 +75,7 @@ def turned(
     z = tl.load(point + 2, mask, other=1.0)
     seen = (z > _NEAR) & (z < float("inf"))
     inverse = tl.div_rn(1.0, tl.where(seen, z, 1.0))
-    x *= inverse
-    y *= inverse
-    u = camera[0] * x + camera[1] * y + camera[2]
-    v = camera[3] * x + camera[4] * y + camera[5]
+    u, v = project(camera, x, y, inverse, 1.0)
     seen &= (tl.abs(u) < _FAR) & (tl.abs(v) < _FAR)
     along = tl.where(seen, tl.where(down, v, u), float("nan")) * sign
     return along, tl.where(seen, tl.where(down, u, v), float("nan")), inverse

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
 from .common.checks import FLOATS, check_intrinsics, check_tensor
+from .common.projection import image_offset
 
 KINDS: dict[str, tuple[int, float]] = {
     "squared": (2, 1.0),
@@ -154,9 +155,10 @@ class _Photometric(torch.autograd.Function):
         frame = at // max(count, 1)
         places = 3 * at + torch.arange(3, device=at.device)[:, None]  # of the numbers of a vertex
         x, y, z = _pick(vertices, places)
-        fx, skew, cx, _, fy, cy = Ks[:, :2].flatten(1).T.index_select(1, frame)
+        fx, skew, cx, _, fy, cy = camera = Ks[:, :2].flatten(1).T.index_select(1, frame).unbind()
         inverse = 1 / z
-        u, v = (fx * x + skew * y) * inverse + cx, fy * y * inverse + cy
+        u, v = image_offset(camera, x, y)
+        u, v = u * inverse + cx, v * inverse + cy
         sampled, along_u, along_v = _sample_with_slopes(images, frame, u, v)
         difference = sampled - _pick(colors, places)
         cost, slope = _cost_and_slope(difference.square().sum(0), kind)

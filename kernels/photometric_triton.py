@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
+from .common.projection_triton import image_offset, load_camera
 
 
 @triton.jit
@@ -83,15 +84,12 @@ def photometric_fwd_kernel(
     red = tl.load(colors_ptr + at, mask=counted, other=0.0)
     green = tl.load(colors_ptr + at + 1, mask=counted, other=0.0)
     blue = tl.load(colors_ptr + at + 2, mask=counted, other=0.0)
-    camera = Ks_ptr + frame * 9
-    fx = tl.load(camera)
-    skew = tl.load(camera + 1)
-    fy = tl.load(camera + 4)
+    camera = load_camera(Ks_ptr, frame)
+    fx, skew, cx, _k10, fy, cy = camera
     inverse = 1.0 / z
-    from_axis_x = (fx * x + skew * y) * inverse
-    from_axis_y = fy * y * inverse
-    u = from_axis_x + tl.load(camera + 2) - 0.5  # in steps between pixel centres
-    v = from_axis_y + tl.load(camera + 5) - 0.5
+    from_axis_x, from_axis_y = image_offset(camera, x, y)
+    from_axis_x, from_axis_y = from_axis_x * inverse, from_axis_y * inverse
+    u, v = from_axis_x + cx - 0.5, from_axis_y + cy - 0.5  # in steps between pixel centres
     moves_x = (u > 0) & (u < W - 1)
     moves_y = (v > 0) & (v < H - 1)
     # Addresses take NaN for 0; the fraction a stays NaN, and so does all that is made of it.

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .common.backend import lanes, on_device
 from .common.fixed_point import fixed_point_scale, from_fixed_point
+from .common.projection_triton import load_camera
 from .rasterize_torch import DEGENERATE
 
 _DEGENERATE = tl.constexpr(DEGENERATE)
@@ -69,10 +70,9 @@ def rasterize_bwd_kernel(
     x2 = tl.load(vertices_ptr + at2, mask=covered, other=0) - x
     y2 = tl.load(vertices_ptr + at2 + 1, mask=covered, other=0) - y
     z2 = tl.load(vertices_ptr + at2 + 2, mask=covered, other=0) - z
-    k = Ks_ptr + frame * 9
-    k00, k01, k10, k11 = tl.load(k), tl.load(k + 1), tl.load(k + 3), tl.load(k + 4)
-    k02 = tl.load(k + 2) - ((place % width).to(tl.float32) + 0.5)
-    k12 = tl.load(k + 5) - ((place // width).to(tl.float32) + 0.5)
+    k00, k01, k02, k10, k11, k12 = load_camera(Ks_ptr, frame)
+    k02 -= (place % width).to(tl.float32) + 0.5
+    k12 -= (place // width).to(tl.float32) + 0.5
     qx, qy = k00 * x + k01 * y + k02 * z, k10 * x + k11 * y + k12 * z
     ax, ay = k00 * x1 + k01 * y1 + k02 * z1, k10 * x1 + k11 * y1 + k12 * z1
     bx, by = k00 * x2 + k01 * y2 + k02 * z2, k10 * x2 + k11 * y2 + k12 * z2

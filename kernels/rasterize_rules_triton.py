@@ -7,20 +7,20 @@ import torch
 import triton
 import triton.language as tl
 
+from .common.projection_triton import project
+
 EMPTY = tl.constexpr(torch.iinfo(torch.int64).max)
 _INFINITE = tl.constexpr(0x7F800000)  # bits of inf
 
 
 @triton.jit
-def project(corner, camera, near):
+def project_corner(corner, camera, near):
     """Homogeneous pixel coordinates of a corner, K X = (u, v, w) / scale; w = 1 in front, u = NaN if not finite."""
     x, y, z = corner
-    k00, k01, k02, k10, k11, k12 = camera
     front = z >= near
     scale = tl.div_rn(1.0, tl.where(front, z, near))
     w = tl.where(front, 1.0, z * scale)
-    x, y = x * scale, y * scale
-    u, v = k00 * x + k01 * y + k02 * w, k10 * x + k11 * y + k12 * w
+    u, v = project(camera, x, y, scale, w)
     return tl.where(tl.abs(u + v + z) < float("inf"), u, float("nan")), v, w, scale
 
 

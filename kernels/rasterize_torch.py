@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .common.gather import add_rows
+from .common.projection import camera_of, project
 
 _EMPTY = torch.iinfo(torch.int64).max
 _CHUNK = 1 << 17  # (frame, triangle) or (triangle, pixel) pairs held at once: bounds the memory to some 100 MB
@@ -142,9 +143,7 @@ def _to_screen(vertices: Tensor, Ks: Tensor, near: float) -> _Screen:
     front = z >= near
     scale = torch.where(front, z, near).reciprocal()
     w = torch.where(front, 1.0, z * scale)
-    x, y = x * scale, y * scale
-    k = Ks[:, :2, :, None].unbind(2)  # three columns, [F, 2, 1] each
-    u, v = (k[0] * x[:, None] + k[1] * y[:, None] + k[2] * w[:, None]).unbind(1)
+    u, v = project(camera_of(Ks[:, None]), x, y, scale, w)
     u = torch.where((u + v + z).isfinite(), u, torch.nan)
     return _Screen(u.reshape(-1), v.reshape(-1), w.reshape(-1), scale.reshape(-1), not bool(front.all()))
 

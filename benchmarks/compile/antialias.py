@@ -1,9 +1,10 @@
 """How the kernels of `antialias` are launched at full size: pictures of 3 colours and a mask."""
 
 from benchmarks.compile import Case
-from fmlfast.kernels.antialias import MAX_STEPS
 from fmlfast.kernels.antialias_find_triton import OPTIONS, PIXELS, antialias_find_kernel
-from fmlfast.kernels.antialias_triton import BLEND_OPTIONS, antialias_blend_kernel, antialias_bwd_kernel
+from fmlfast.kernels.antialias_grad_triton import antialias_bwd_kernel
+from fmlfast.kernels.antialias_triton import BLEND_OPTIONS, antialias_blend_kernel
+from fmlfast.kernels.common.outlines import MAX_STEPS
 
 _MESH = "*fp32 *i32 *fp32 *i32"  # vertices, triangles, Ks, codes
 _SIZES = "i32 i32 i32 i32"
