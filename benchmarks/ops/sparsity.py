@@ -7,8 +7,8 @@ from torch import Tensor
 from benchmarks.case import Bench, Cost, Inputs
 from benchmarks.ops._sizes import FLOAT, SUBJECTS, TRAINING, measured, runs
 from benchmarks.scenes import Mesh, Random, Scene
+from fmlfast.kernels.common.topology import unique_edges
 from fmlfast.kernels.sparsity import chromaticity, sparsity
-from fmlfast.template.graph import unique_edges
 
 EDGE = 16
 """Bytes of an edge, two int64."""

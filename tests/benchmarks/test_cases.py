@@ -12,7 +12,7 @@ from benchmarks.ops._sizes import error_of_most
 from benchmarks.peers import torch_adam, torch_adam_fused
 from benchmarks.scenes import Random, Scene, face, soup, sphere_image, sphere_of
 from fmlfast.kernels.common.backend import Backend
-from fmlfast.template.graph import unique_edges
+from fmlfast.kernels.common.topology import unique_edges
 
 OPS = {
     "antialias",

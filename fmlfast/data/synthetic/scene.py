@@ -11,6 +11,7 @@ from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
 from fmlfast.template.jaw_line import slide_landmarks
 from fmlfast.ibug68 import NUM_JAW
+from fmlfast.kernels.common.topology import mesh_edges
 from fmlfast.data.synthetic import hair
 from fmlfast.data.synthetic import head as heads
 from fmlfast.data.synthetic import props
@@ -269,10 +270,8 @@ class Studio:
 
 def _outer_edge(template: FaceTemplate) -> NDArray[np.bool_]:
     """Which vertices [V] lie on the mesh's outer rim: over the forehead, behind the ears, around the neck."""
-    triangles = template.triangles.long()
-    edges = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).sort(dim=1).values
-    unique, count = edges.unique(dim=0, return_counts=True)
+    edges = mesh_edges(template.triangles)
     rim = torch.zeros(len(template.vertices), dtype=torch.bool)
-    rim[unique[count == 1].flatten()] = True
+    rim[edges.ends[edges.triangles == 1].flatten()] = True
     rim &= (template.regions["eyes"] + template.regions["mouth_bag"] + template.regions["lips"]) < 0.5
     return rim.numpy()
