@@ -1,6 +1,7 @@
 """`deviation`: how far reflectance is from its mean."""
 
 from benchmarks.case import Bench, Cost, Inputs
+from benchmarks.compile import Case, InStep, sizes
 from benchmarks.ops._sizes import FLOAT, TRAINING, measured, runs
 from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.deviation import deviation
@@ -39,3 +40,28 @@ def case(scene: Scene) -> Bench:
 
 
 CASES = [case(scene) for scene in TRAINING]
+
+
+def compile_cases() -> list[Case]:
+    """Launches at 8 subjects."""
+    from fmlfast.kernels.deviation_triton import deviation_bwd_kernel, deviation_fwd_kernel
+
+    numbers = 3 * sizes.VERTICES_OF_SUBJECTS / sizes.SUBJECTS
+    return [
+        Case(
+            deviation_fwd_kernel,
+            "*fp32 *fp32 *fp32 i32 i32",
+            {"BLOCK": 512},
+            4 * 9,
+            "number of the mean",
+            step=InStep("regularisers", numbers, 512, (sizes.SUBJECTS,)),
+        ),
+        Case(
+            deviation_bwd_kernel,
+            "*fp32 *fp32 *fp32 *fp32 *fp32 i32 i32",
+            {"BLOCK": 512},
+            4 * 18,
+            "number of the mean",
+            step=InStep("regularisers, backward", numbers, 512, (sizes.SUBJECTS,)),
+        ),
+    ]

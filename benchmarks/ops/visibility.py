@@ -1,11 +1,12 @@
 """`vertex_visibility`: which vertices a camera sees."""
 
 from benchmarks.case import Bench, Cost, Inputs
+from benchmarks.compile import Case, InStep, sizes
 from benchmarks.ops._sizes import FLOAT, FRAME, PICTURES, measured, runs
 from benchmarks.scenes import Random, Scene
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.rasterize import rasterize
-from fmlfast.kernels.visibility import vertex_visibility
+from fmlfast.kernels.visibility import LIMIT, SLACK, vertex_visibility
 
 
 def forward_cost(frames: int, vertices: int, pixels: int) -> Cost:
@@ -41,3 +42,21 @@ def case(scene: Scene) -> Bench:
 
 
 CASES = [case(scene) for scene in (*PICTURES, FRAME)]
+
+
+def compile_cases() -> list[Case]:
+    """One launch at full size, about a pixel a vertex."""
+    from fmlfast.kernels.visibility_triton import LANES, vertex_visibility_fwd_kernel
+
+    return [
+        Case(
+            vertex_visibility_fwd_kernel,
+            "*fp32 *fp32 *fp32 *fp32 *i1 i32 i32 i32",
+            {"LIMIT": LIMIT, "SLACK": SLACK, "BLOCK": LANES},
+            24 + 1 + 4,
+            "vertex of a frame",
+            "a pixel a vertex",
+            options={"enable_fp_fusion": False},
+            step=InStep("visibility", sizes.VERTICES_OF_FRAMES, LANES),
+        )
+    ]
