@@ -2,6 +2,8 @@
 
 A corner is (x, y, z) in camera space, (u, v, w, scale) when projected and (u, v, w) around a pixel.
 """
+# Pyright does not know that functions of a kernel return something.
+# pyright: reportGeneralTypeIssues=false
 
 import torch
 import triton
