@@ -88,7 +88,7 @@ def find_silhouettes(
     fragments: Fragments,  # [F, H, W]
     max_steps: int = MAX_STEPS,
 ) -> Tensor:  # [F, 2, H, W]
-    """The silhouette edge between each pixel and its right ([:, 0]) and lower ([:, 1]) neighbour.
+    """Finds the silhouette edge between each pixel and its right ([:, 0]) and lower ([:, 1]) neighbour.
 
     Returns:
         [F, 2, H, W] int32: 2 (3 t + k) + side, for the edge opposite corner k of triangle t; side is 0 where the pixel
@@ -189,7 +189,7 @@ def _blend(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, codes
 
 
 def _project(points: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., 3] in camera space and [..., 3, 3] -> columns and rows [...] in pixels, NaN where they cannot be used."""
+    """Projects points [..., 3] with K [..., 3, 3] to columns and rows [...], NaN where they cannot be used."""
     x, y, z = points.unbind(-1)
     seen = (z > NEAR) & (z < torch.inf)
     inverse = torch.where(seen, z, 1.0).reciprocal()
@@ -204,7 +204,7 @@ def _center(pixels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _turned(x: Tensor, y: Tensor, down: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns and rows [...] as coordinates [...] along the direction from p to q and across it."""
+    """Turns columns and rows [...] into coordinates [...] along the direction from p to q and across it."""
     return torch.where(down == 1, y, x) * (1 - 2 * side), torch.where(down == 1, x, y)
 
 

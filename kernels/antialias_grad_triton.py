@@ -69,7 +69,7 @@ def antialias_bwd_kernel(
     MAX_ONLY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Gradients of the crossings, summed at the ends of their edges; with MAX_ONLY just how large they get."""
+    """Sums the gradients of the crossings at the ends of their edges; with MAX_ONLY just how large they get."""
     size = height * width
     blocks = tl.cdiv(size, BLOCK)
     program = tl.program_id(0).to(tl.int64)
@@ -133,7 +133,7 @@ def _to_point(
     to_v,
     mask,
 ):
-    """The gradient with respect to a vertex, from that of its projection."""
+    """Carries the gradient of a projection back to its vertex."""
     point = points_ptr + vertex.to(tl.int64) * 3
     x = tl.load(point, mask, other=0.0) * inverse
     y = tl.load(point + 1, mask, other=0.0) * inverse

@@ -97,7 +97,7 @@ def _shares(
     TRANSPOSED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """What pixels take from their neighbour and from themselves in the pair they form with it, and the neighbour."""
+    """Computes what pixels take from their neighbour and lose of themselves in a pair, and which neighbour it is."""
     stride = width if down else 1
     first = pixel - stride if back else pixel
     # Pairs that would reach over a border of the image have no edge.
@@ -137,7 +137,7 @@ def antialias_blend_kernel(
     CHANNELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """A changed pixel becomes (1 - w) itself + w its neighbour for each of its pairs; or the transpose of that map."""
+    """Blends pixels: (1 - w) itself + w its neighbour for each pair that changes it; or the transpose of that map."""
     size = height * width
     blocks = tl.cdiv(size, BLOCK)
     program = tl.program_id(0).to(tl.int64)

@@ -1,4 +1,4 @@
-"""Vertex normals."""
+"""Vertex normals, area-weighted over the triangles around each vertex."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def vertex_normals(
     triangles: Tensor,  # [T, 3]
     backend: Backend | None = None,
 ) -> Tensor:  # [F, V, 3]
-    """Unit normals, the area-weighted mean over the triangles around each vertex, with gradients to the vertices.
+    """Computes unit normals, area-weighted means over the triangles around each vertex, with gradients to the vertices.
 
     Args:
         vertices: [F, V, 3] float32 (or float64 with backend "torch"), contiguous, mm.

@@ -31,14 +31,14 @@ def _cross(ax, ay, az, bx, by, bz):
 
 @triton.jit
 def _ring_of(ring_start_ptr, vertex, mask):
-    """First entry and number of entries of each vertex's ring."""
+    """Loads first entry and number of entries of each vertex's ring."""
     start = tl.load(ring_start_ptr + vertex, mask, 0)
     return start.to(tl.int64), tl.load(ring_start_ptr + vertex + 1, mask, 0) - start
 
 
 @triton.jit
 def unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, TINY: tl.constexpr):
-    """Normals of vertices of the frame at points_ptr [V, 3], and the inverse lengths of their area vectors."""
+    """Computes normals of vertices of the frame at points_ptr [V, 3], and the inverse lengths of their area vectors."""
     ax, ay, az = load3(points_ptr + 3 * vertex, mask)
     start, count = _ring_of(ring_start_ptr, vertex, mask)
     x, y, z = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
@@ -59,7 +59,7 @@ def unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, TINY: tl.co
 
 @triton.jit
 def through_normalization(gx, gy, gz, nx, ny, nz, inverse):
-    """Gradient of the area vector from that of its direction."""
+    """Carries the gradient of a unit normal back to its area vector."""
     along = gx * nx + gy * ny + gz * nz
     return (gx - along * nx) * inverse, (gy - along * ny) * inverse, (gz - along * nz) * inverse
 
@@ -110,7 +110,10 @@ def area_vectors_bwd_kernel(
     vertices,
     BLOCK: tl.constexpr,
 ):
-    """d_a = sum of (b - c) x (G_a + G_b + G_c), as the area vector (b - a) x (c - a) counts at all three corners."""
+    """Gathers vertex gradients d_a = sum of (b - c) x (G_a + G_b + G_c).
+
+    The area vector (b - a) x (c - a) counts at all three corners.
+    """
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
     points_ptr = vertices_ptr + frame * vertices * 3
     areas_ptr = d_areas_ptr + frame * vertices * 3
@@ -133,7 +136,7 @@ def area_vectors_bwd_kernel(
 
 
 def gather_area_gradient(vertices: Tensor, mesh: Topology, d_areas: Tensor) -> Tensor:
-    """Gradient of the vertices [F, V, 3] from that of the area vectors [F, V, 3]."""
+    """Computes the gradient of the vertices [F, V, 3] from that of the area vectors [F, V, 3]."""
     frames, count, _ = vertices.shape
     d_vertices = torch.empty_like(vertices)
     block = lanes(LANES)

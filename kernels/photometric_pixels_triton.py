@@ -32,7 +32,7 @@ def photometric_pixels_fwd_kernel(
     BLOCK: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """A tile of pixels and all their channels; 8 C + 4 bytes a pixel are read and, with the gradient, 4 C written."""
+    """Compares a tile of pixels, all channels of each; reads 8 C + 4 bytes a pixel and writes 4 C with the gradient."""
     program = tl.program_id(0).to(tl.int64)
     frame = program // blocks
     pixel = (program % blocks) * BLOCK + tl.arange(0, BLOCK)

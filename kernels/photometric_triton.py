@@ -17,7 +17,7 @@ from .common.projection_triton import image_offset, load_camera
 
 @triton.jit
 def rho(squared, ALPHA: tl.constexpr, SCALE: tl.constexpr):
-    """Cost of a squared difference, and its derivative, by the shape and scale of its family."""
+    """Computes the robust cost of a squared difference, and its derivative, by the shape and scale of its family."""
     if ALPHA == 2:
         cost = squared * (1 / SCALE)
         slope = tl.full(squared.shape, 1 / SCALE, tl.float32)
@@ -34,7 +34,7 @@ def rho(squared, ALPHA: tl.constexpr, SCALE: tl.constexpr):
 
 @triton.jit
 def _bilinear(plane, row0, row1, column0, column1, a, b, mask):
-    """The blend of four pixels of one channel, and its derivatives with respect to column and row."""
+    """Samples one channel bilinearly, with derivatives with respect to column and row."""
     i00 = tl.load(plane + row0 + column0, mask=mask, other=0.0)
     i01 = tl.load(plane + row0 + column1, mask=mask, other=0.0)
     i10 = tl.load(plane + row1 + column0, mask=mask, other=0.0)
@@ -67,7 +67,10 @@ def photometric_fwd_kernel(
     SCALE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One vertex a lane. 28 bytes of it are read and 12 to 36 written, beside the images: 64 with both gradients."""
+    """Projects, samples and compares, one vertex a lane.
+
+    28 bytes of it are read and 12 to 36 written, beside the images: 64 with both gradients.
+    """
     program = tl.program_id(0).to(tl.int64)
     frame = program // blocks
     vertex = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
@@ -133,7 +136,7 @@ def photometric_mean_kernel(
     blocks,
     BLOCK: tl.constexpr,
 ):
-    """The second stage of the weighted mean, one program a frame."""
+    """Reduces the blocks' sums to the weighted mean, one program a frame."""
     frame = tl.program_id(0).to(tl.int64)
     cost = tl.zeros((BLOCK,), tl.float32)
     weight = tl.zeros((BLOCK,), tl.float32)
@@ -159,7 +162,7 @@ def photometric_bwd_kernel(
     blocks,
     BLOCK: tl.constexpr,
 ):
-    """Local derivatives to gradients; 8 bytes a number."""
+    """Scales local derivatives to gradients; 8 bytes a number."""
     program = tl.program_id(0).to(tl.int64)
     row = program // blocks
     frame = row % F
@@ -173,7 +176,7 @@ def photometric_bwd_kernel(
 def weighted_mean(
     partial: Tensor,  # [F, blocks, 2]
 ) -> tuple[Tensor, Tensor]:  # [F], [F]
-    """The loss, and the sum of the weights that it was divided by, from sums over blocks of cost and weight."""
+    """Divides the blocks' sums of cost and weight: the loss, and the sum of the weights, at least 1."""
     frames, blocks, _ = partial.shape
     loss, total = partial.new_empty(frames), partial.new_empty(frames)
     photometric_mean_kernel[(frames,)](partial, loss, total, blocks, BLOCK=1024, num_warps=4)
@@ -185,7 +188,7 @@ def scale_local(
     total: Tensor,  # [F]
     d_loss: Tensor,  # [F]
 ) -> Tensor:  # [P, F, ...]
-    """The gradients, from the derivatives of P quantities that the forward pass left."""
+    """Scales the derivatives of P quantities that the forward pass left to gradients."""
     out = torch.empty_like(local)
     parts, frames = local.shape[:2]
     count = local[0, 0].numel() if parts * frames else 0

@@ -45,7 +45,9 @@ def rasterize_bwd_kernel(
     MAX_ONLY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """With q_k = K X_k - p z_k the corners around the pixel, b_1 = q_2 x q_0 / S, b_2 = q_0 x q_1 / S and
+    """Differentiates barycentrics and depth.
+
+    With q_k = K X_k - p z_k the corners around the pixel, b_1 = q_2 x q_0 / S, b_2 = q_0 x q_1 / S and
     z = z_0 + b_1 (z_1 - z_0) + b_2 (z_2 - z_0), where S = (q_1 - q_0) x (q_2 - q_0), differentiated.
 
     Sums in fixed point: a first run with MAX_ONLY finds the largest part of a sum, the second adds them up. Each reads
@@ -109,7 +111,7 @@ def rasterize_bwd_kernel(
 
 @triton.jit
 def _largest(gradient):
-    """No less than the magnitudes of three numbers; inf where one is not finite."""
+    """Bounds the magnitudes of three numbers from above; inf where one is not finite."""
     x, y, z = gradient
     bound = tl.abs(x) + tl.abs(y) + tl.abs(z)
     return tl.where(bound < float("inf"), bound, float("inf"))
@@ -123,7 +125,7 @@ def gradient(
     barycentrics_grad: Tensor,  # [F, H, W, 3]
     depth_grad: Tensor,  # [F, H, W]
 ) -> Tensor:  # [F, V, 3]
-    """Gradient of the vertices; the same bits for a frame whatever the others are, and in every run."""
+    """Computes the gradient of the vertices; the same bits for a frame whatever the others are, and in every run."""
     frames, height, width = triangle_id.shape
     size = height * width
     block = min(lanes(128), max(128, triton.next_power_of_2(size)))

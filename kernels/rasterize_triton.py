@@ -217,7 +217,7 @@ def draw(
     cull_backfaces: bool,
     near: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # [F, H, W] int32, [F, H, W, 3], [F, H, W]
-    """Triangle ids, barycentrics and depth, as `rasterize` returns them."""
+    """Draws triangle ids, barycentrics and depth, as `rasterize` returns them."""
     frames = len(vertices)
     shape = frames, height, width
     triangle_id = torch.empty(shape, dtype=torch.int32, device=vertices.device)

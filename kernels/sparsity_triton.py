@@ -68,7 +68,7 @@ def sparsity_fwd_kernel(
     TINY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Half the cost of every edge at each of its ends, and the whole gradient of each end."""
+    """Sums half the cost of every edge at each of its ends, and the whole gradient of each end."""
     subject, _, v, inside = lanes_of_frame(vertices, BLOCK)
     at = subject * vertices + v
     r0 = tl.load(reflectance_ptr + 3 * at, mask=inside, other=0.0)

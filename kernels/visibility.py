@@ -1,4 +1,4 @@
-"""Which vertices a camera sees, from the z-buffer."""
+"""Vertex visibility, tested against the z-buffer."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Which pairs of pixels can lie at a silhouette: a quick look at all edges, so that `antialias` need not walk far.
+"""Candidates of the silhouette search: the pairs of pixels near outline edges, so that `antialias` need not walk far.
 
 A walk over the mesh ends at edges whose two triangles lie on the same side of them, or that have one triangle only.
 They are few. Each is found from signs of areas, with a margin for rounding, and marks the pairs of pixels it may cross.
@@ -44,7 +44,7 @@ def pairs_at_outlines(
     height: int,
     width: int,
 ) -> Tensor:  # [F, 2, H, W] bool
-    """All pairs of a pixel and its right ([:, 0]) or lower ([:, 1]) neighbour at which a walk may end, and some."""
+    """Marks pairs of a pixel and its right ([:, 0]) or lower ([:, 1]) neighbour, all where a walk may end and some."""
     _, frames, count = screen.shape
     edges = _edges.get(triangles, count, lambda: _edges_of(triangles.detach(), count))
     ends = [edges.ends[:, :0]]
@@ -80,7 +80,7 @@ def pairs_at_outlines(
 
 
 def _facing(planes: Tensor, corners: Tensor) -> Tensor:  # [2, V], [3, T] -> [T] int8
-    """Which way round triangles turn on the screen, 1 or -1, and 0 where that cannot be told."""
+    """Finds which way round triangles turn on the screen, 1 or -1, and 0 where that cannot be told."""
     (x0, x1, x2), (y0, y1, y2) = ([plane.index_select(0, corner) for corner in corners] for plane in planes)
     x1, x2, y1, y2 = x1 - x0, x2 - x0, y1 - y0, y2 - y0
     area = x1 * y2 - y1 * x2

@@ -15,7 +15,7 @@ def grouped(
     keys: Tensor,  # [N] int32 or int64, in [0, count)
     count: int,
 ) -> tuple[Tensor, Tensor]:  # [count + 1] int32, [N] int64
-    """Where each key stands: key k at order[start[k]] ... order[start[k + 1] - 1], in the order of the places."""
+    """Groups places by key: those of key k are order[start[k]] ... order[start[k + 1] - 1], ascending."""
     start = torch.nn.functional.pad(torch.bincount(keys, minlength=count).cumsum(0), (1, 0)).int()
     return start, torch.sort(keys, stable=True).indices
 
@@ -48,7 +48,7 @@ def unique_edges(
 
 
 def topology(triangles: Tensor, vertices: int) -> "Topology":
-    """The adjacency of a mesh, made once for a tensor of triangles and anew after it was changed in place.
+    """Returns the adjacency of a mesh, made once for a tensor of triangles and anew after it was changed in place.
 
     Args:
         triangles: [T, 3] int32 or int64, checked by `check_triangles`.
