@@ -37,20 +37,11 @@ from torch import Tensor
 
 from .common.backend import Backend, choose_backend
 from .common.checks import check_intrinsics, check_seen, check_tensor, check_triangles
+from .common.fragments import Fragments
 from .common.gather import add_rows, gather_rows
-from .common.outlines import pairs_at_outlines
+from .common.outlines import FAR, MAX_STEPS, NEAR, TIE, pairs_at_outlines
+from .common.projection import camera_of, project
 from .common.topology import topology
-from .rasterize import Fragments
-
-MAX_STEPS = 64
-"""Triangles that a walk may visit: half a pixel at the outline of a sphere 80 pixels large spans 16 of 0.8 pixels each,
-and 32 of 0.2. Fewer steps miss silhouettes far from p's centre first, which shrinks the mask."""
-NEAR = 1e-3
-"""mm; a vertex that is not further away counts as behind the camera."""
-FAR = float(1 << 20)
-"""Pixels; a vertex further from the origin of the image is too far for float32 to resolve its pixel."""
-TIE = 1e-4
-"""Pixels; a silhouette so little beyond the centre of q still ends before it, as q does not see the triangle."""
 
 
 def antialias(
@@ -97,7 +88,7 @@ def find_silhouettes(
     fragments: Fragments,  # [F, H, W]
     max_steps: int = MAX_STEPS,
 ) -> Tensor:  # [F, 2, H, W]
-    """The silhouette edge between each pixel and its right ([:, 0]) and lower ([:, 1]) neighbour.
+    """Finds the silhouette edge between each pixel and its right ([:, 0]) and lower ([:, 1]) neighbour.
 
     Returns:
         [F, 2, H, W] int32: 2 (3 t + k) + side, for the edge opposite corner k of triangle t; side is 0 where the pixel
@@ -198,12 +189,11 @@ def _blend(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, codes
 
 
 def _project(points: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., 3] in camera space and [..., 3, 3] -> columns and rows [...] in pixels, NaN where they cannot be used."""
+    """Projects points [..., 3] with K [..., 3, 3] to columns and rows [...], NaN where they cannot be used."""
     x, y, z = points.unbind(-1)
     seen = (z > NEAR) & (z < torch.inf)
     inverse = torch.where(seen, z, 1.0).reciprocal()
-    x, y = x * inverse, y * inverse
-    u, v = (Ks[..., i, 0] * x + Ks[..., i, 1] * y + Ks[..., i, 2] for i in (0, 1))
+    u, v = project(camera_of(Ks), x, y, inverse)
     seen = seen & (u.detach().abs() < FAR) & (v.detach().abs() < FAR)
     return torch.where(seen, u, torch.nan), torch.where(seen, v, torch.nan)
 
@@ -214,7 +204,7 @@ def _center(pixels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def _turned(x: Tensor, y: Tensor, down: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns and rows [...] as coordinates [...] along the direction from p to q and across it."""
+    """Turns columns and rows [...] into coordinates [...] along the direction from p to q and across it."""
     return torch.where(down == 1, y, x) * (1 - 2 * side), torch.where(down == 1, x, y)
 
 

@@ -1,4 +1,4 @@
-"""The walk of `antialias` to the silhouettes, by a kernel, and what the other kernels need to know about its results.
+"""Kernel of the silhouette search of `antialias`, and what the other kernels need to know about its results.
 
 A lane per pair of neighbouring pixels. It reads two ids and writes a code, 8 bytes a pair, and reads two depths and
 what it walks over, which stays in the L2 cache, where the ids differ. Launched without fused multiply-add, so that
@@ -12,10 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .antialias import FAR, MAX_STEPS, NEAR, TIE
 from .common.backend import lanes, on_device
+from .common.fragments import Fragments
+from .common.outlines import FAR, MAX_STEPS, NEAR, TIE
+from .common.projection_triton import load_camera, project
 from .common.topology import topology
-from .rasterize import Fragments
 
 PIXELS = 128
 """A program's."""
@@ -33,7 +34,7 @@ def find_silhouettes_triton(
     fragments: Fragments,  # [F, H, W]
     max_steps: int = MAX_STEPS,
 ) -> Tensor:  # [F, 2, H, W]
-    """`find_silhouettes` with Triton, bit by bit; Ks contiguous."""
+    """Finds silhouettes as `find_silhouettes` does, to the bit; Ks contiguous."""
     frames, height, width = fragments.triangle_id.shape
     mesh = topology(triangles, vertices.shape[1])
     codes = torch.empty(frames, 2, height, width, dtype=torch.int32, device=vertices.device)
@@ -59,15 +60,6 @@ def find_silhouettes_triton(
 
 
 @triton.jit
-def load_camera(
-    Ks_ptr,  # [F, 3, 3]
-    frame,
-):
-    K = Ks_ptr + frame * 9
-    return tl.load(K), tl.load(K + 1), tl.load(K + 2), tl.load(K + 3), tl.load(K + 4), tl.load(K + 5)
-
-
-@triton.jit
 def turned(
     points_ptr,  # [V, 3]
     vertex,
@@ -76,17 +68,14 @@ def turned(
     sign,
     mask,
 ):
-    """Coordinates of projected vertices along the direction from p to q and across it, NaN where not usable; 1 / z."""
+    """Projects vertices: coordinates along the direction from p to q and across it, NaN where not usable; 1 / z."""
     point = points_ptr + vertex.to(tl.int64) * 3
     x = tl.load(point, mask, other=0.0)
     y = tl.load(point + 1, mask, other=0.0)
     z = tl.load(point + 2, mask, other=1.0)
     seen = (z > _NEAR) & (z < float("inf"))
     inverse = tl.div_rn(1.0, tl.where(seen, z, 1.0))
-    x *= inverse
-    y *= inverse
-    u = camera[0] * x + camera[1] * y + camera[2]
-    v = camera[3] * x + camera[4] * y + camera[5]
+    u, v = project(camera, x, y, inverse, 1.0)
     seen &= (tl.abs(u) < _FAR) & (tl.abs(v) < _FAR)
     along = tl.where(seen, tl.where(down, v, u), float("nan")) * sign
     return along, tl.where(seen, tl.where(down, u, v), float("nan")), inverse
@@ -94,7 +83,7 @@ def turned(
 
 @triton.jit
 def center(p, width, down, sign):
-    """The centre of pixel p in the coordinates of `turned`."""
+    """Computes the centre of pixel p in the coordinates of `turned`."""
     row = p // width
     y = row.to(tl.float32) + 0.5
     x = (p - row * width).to(tl.float32) + 0.5
@@ -103,6 +92,7 @@ def center(p, width, down, sign):
 
 @triton.jit
 def crossing(a0, c0, a1, c1):
+    """Intersects an edge with the segment from p to q: the position along it."""
     return a0 - tl.div_rn(c0, c1 - c0) * (a1 - a0)
 
 
@@ -118,7 +108,7 @@ def edge_ends(
     sign,
     active,
 ):
-    """The ends of a silhouette edge, as (vertex, along, across, 1 / z) each, from the centre of p."""
+    """Projects the ends of a silhouette edge, as (vertex, along, across, 1 / z) each, from the centre of p."""
     corner = code >> 1
     triangle = corner // 3
     k = corner - triangle * 3

@@ -14,7 +14,7 @@ def linear_decode(
     mean: Tensor,  # [D]
     backend: Backend | None = None,
 ) -> Tensor:  # [N, D]
-    """mean + codes @ basis[:, :D], e.g. the reflectance r = r_bar + theta_r beta.
+    """Decodes codes linearly: mean + codes @ basis[:, :D], e.g. the reflectance r = r_bar + theta_r beta.
 
     Differentiable in all three. The basis lies row after row, a row a code, and is read once for a few codes.
 
@@ -47,7 +47,7 @@ def pad_columns(
     basis: Tensor,  # [K, D]
     multiple: int = 16,
 ) -> Tensor:  # [K, S]
-    """The basis with zero columns up to the next multiple, so that every row starts where wide loads may.
+    """Pads the basis with zero columns up to the next multiple, so that every row starts where wide loads may.
 
     Raises ValueError naming the argument of a wrong shape or value.
     """

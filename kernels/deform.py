@@ -53,7 +53,7 @@ def deform(
     translation: Tensor | None = None,  # [B, M, 3] mm
     backend: Backend | None = None,
 ) -> Tensor:  # [B, M, V, 3] mm
-    """Geometry v = v_bar + S t + E delta of M frames of each of B subjects (paper equation 1), posed as R v + t.
+    """Deforms and poses the template (paper equation 1): R (v_bar + S t + E delta) + t, of M frames of B subjects.
 
     Differentiable in all but the skinning.
 

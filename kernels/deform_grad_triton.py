@@ -31,7 +31,9 @@ def deform_bwd_kernel(
     vertices,  # V
     BLOCK: tl.constexpr,
 ):
-    """The gradient before the pose, R^T g, and its sum over a subject's frames; block sums for that of the pose.
+    """Carries the gradient back through the pose, R^T g, with its sum over a subject's frames.
+
+    Block sums are for the gradient of the pose.
 
     Floor for V=55,525 and 32 frames: 43 MB read and 27 MB written, 23 us at 3.0 TB/s.
     """
@@ -89,7 +91,7 @@ def skin_displacements_bwd_kernel(
     BLOCK_E: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """A program sums what reaches one node from its vertices, in their order, for BLOCK_C coordinates of subjects.
+    """Sums what reaches one node from its vertices, in their order, for BLOCK_C coordinates of subjects, in a program.
 
     With subjects innermost a vertex is one run of memory. Floor for V=55,525 and 8 subjects: 8 nodes read each vertex,
     43 MB from the L2 cache, 8 us at 5.5 TB/s.
@@ -119,7 +121,7 @@ def unpose(
     summed_needed: bool,
     pose_needed: bool,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
-    """Gradients before the pose [B, M, V, 3], summed over frames [V, B, 3], of the rotation and the translation."""
+    """Computes gradients before the pose [B, M, V, 3], summed over frames [V, B, 3], of rotation and translation."""
     subjects, frames, vertices, _ = grad.shape
     block = lanes(256)
     blocks = -(-vertices // block)
@@ -157,7 +159,7 @@ def unskin(
     skin_indices: Tensor,  # [V, SLOTS]
     skin_weights: Tensor,  # [V, SLOTS]
 ) -> Tensor:  # [B, G, 3]
-    """Gradient of the displacements."""
+    """Carries the gradient of the vertices back through linear skinning to the displacements of the nodes."""
     subjects = summed.shape[1]
     out = torch.empty(subjects, nodes, 3, dtype=torch.float32, device=summed.device)
     if out.numel() == 0:

@@ -11,7 +11,7 @@ def deviation(
     mean: Tensor,  # [V, 3]
     backend: Backend | None = None,
 ) -> Tensor:  # [B]
-    """Mean over vertices and channels of (values - mean)^2, with gradients to both.
+    """Computes the mean squared deviation over vertices and channels, (values - mean)^2, with gradients to both.
 
     Args:
         values: [B, V, 3] floating point, V >= 1, such as linear RGB.

@@ -1,4 +1,4 @@
-"""Attributes of the vertices, blended over the pixels."""
+"""Perspective-correct interpolation of vertex attributes over pixels."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
 from .common.checks import check_seen, check_tensor, check_triangles
+from .common.fragments import Fragments
 from .common.gather import gather_rows
-from .rasterize import Fragments
 
 
 def interpolate(
@@ -18,7 +18,7 @@ def interpolate(
     fragments: Fragments,  # [F, H, W]
     backend: Backend | None = None,
 ) -> Tensor:  # [F, H, W, C]
-    """Perspective-correct blend of vertex attributes at every pixel, a = b0 a0 + b1 a1 + b2 a2.
+    """Interpolates vertex attributes at every pixel, perspective-correct: a = b0 a0 + b1 a1 + b2 a2.
 
     Gradients go to the attributes and to the barycentrics of the fragments, and through these to the vertices that were
     rasterised. Their sums are the same on every run.
@@ -63,7 +63,7 @@ def interpolate_torch(
     triangle_id: Tensor,  # [F, H, W]
     barycentrics: Tensor,  # [F, H, W, 3]
 ) -> Tensor:  # [F, H, W, C]
-    """The reference of `interpolate`, for covered pixels only."""
+    """Interpolates in plain torch, at covered pixels only."""
     frames, height, width = triangle_id.shape
     _, vertices, channels = attributes.shape
     ids = triangle_id.reshape(-1)

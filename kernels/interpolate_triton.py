@@ -27,7 +27,7 @@ def interpolate_triton(
     triangle_id: Tensor,  # [F, H, W]
     barycentrics: Tensor,  # [F, H, W, 3] float32
 ) -> Tensor:  # [F, H, W, C]
-    """`interpolate_torch` by kernels."""
+    """Interpolates by kernels; arguments as in `interpolate_torch`."""
     return _Interpolate.apply(attributes, triangles, triangle_id, barycentrics)  # type: ignore[no-any-return]
 
 
@@ -108,7 +108,7 @@ def _launch(
 
 @triton.jit
 def _pixels(triangle_id_ptr, triangles, pixels, BLOCK: tl.constexpr):
-    """The program's frame and pixels: which exist, where they lie among all frames, which triangle they see if any."""
+    """Finds the program's frame and pixels: which exist, where among all frames, which triangle they see if any."""
     blocks = tl.cdiv(pixels, BLOCK)
     program = tl.program_id(0).to(tl.int64)
     frame = program // blocks
@@ -121,7 +121,7 @@ def _pixels(triangle_id_ptr, triangles, pixels, BLOCK: tl.constexpr):
 
 @triton.jit
 def _triples(ptr, at, hit):
-    """The three numbers of each row, 0 where there is no hit."""
+    """Loads the three numbers of each row, 0 where there is no hit."""
     first = tl.load(ptr + 3 * at, mask=hit, other=0)
     second = tl.load(ptr + 3 * at + 1, mask=hit, other=0)
     third = tl.load(ptr + 3 * at + 2, mask=hit, other=0)
@@ -142,7 +142,7 @@ def interpolate_fwd_kernel(
     BLOCK: tl.constexpr,
     CHANNEL_BLOCK: tl.constexpr,
 ):
-    """A lane per pixel and channel."""
+    """Interpolates, a lane per pixel and channel."""
     frame, exists, at, triangle, hit = _pixels(triangle_id_ptr, triangles, pixels, BLOCK)
     i0, i1, i2 = _triples(triangles_ptr, triangle, hit)
     b0, b1, b2 = _triples(barycentrics_ptr, at, hit)
@@ -170,7 +170,7 @@ def interpolate_peak_kernel(
     BLOCK: tl.constexpr,
     CHANNEL_BLOCK: tl.constexpr,
 ):
-    """What bounds the fixed-point sums of a frame; gradients of empty pixels, whatever they are, do not count."""
+    """Finds what bounds the fixed-point sums of a frame; gradients of empty pixels, whatever they are, do not count."""
     frame, _, at, _, hit = _pixels(triangle_id_ptr, triangles, pixels, BLOCK)
     b0, b1, b2 = _triples(barycentrics_ptr, at, hit)
     peak = tl.zeros([BLOCK, CHANNEL_BLOCK], tl.int32)
@@ -204,7 +204,7 @@ def interpolate_bwd_kernel(
     BLOCK: tl.constexpr,
     CHANNEL_BLOCK: tl.constexpr,
 ):
-    """A lane per pixel and channel; what needs no gradient is neither read nor written."""
+    """Adds up gradients, a lane per pixel and channel; what needs no gradient is neither read nor written."""
     frame, exists, at, triangle, hit = _pixels(triangle_id_ptr, triangles, pixels, BLOCK)
     i0, i1, i2 = _triples(triangles_ptr, triangle, hit)
     i0, i1, i2 = i0.to(tl.int64) * CHANNELS, i1.to(tl.int64) * CHANNELS, i2.to(tl.int64) * CHANNELS

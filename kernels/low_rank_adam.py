@@ -29,7 +29,7 @@ def low_rank_adam_(
     codes_gradient: bool = False,
     backend: Backend | None = None,
 ) -> Tensor | None:  # [N, K]
-    """One step of Adam, in place, with the gradient codes^T upstream that a decoder's basis has, never written out.
+    """Makes a step of Adam, in place, with the gradient codes^T upstream that a decoder's basis has, never written out.
 
     The basis and its moments are read and written once. Columns of the basis from D on are padding, whose moments are
     zero, and stay as they are. Two runs give the same bits.

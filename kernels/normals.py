@@ -1,4 +1,4 @@
-"""Vertex normals."""
+"""Vertex normals, area-weighted over the triangles around each vertex."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from .common.checks import check_tensor, check_triangles
 from .common.gather import sum_rows
 from .common.topology import Topology, topology
 
-TINY = 1e-20  # mm^4: normals of vertices with less (twice the area) squared around them are undefined
+TINY_AREA = 1e-20  # mm^4: normals of vertices with less (twice the area) squared around them are undefined
 
 
 def vertex_normals(
@@ -19,7 +19,7 @@ def vertex_normals(
     triangles: Tensor,  # [T, 3]
     backend: Backend | None = None,
 ) -> Tensor:  # [F, V, 3]
-    """Unit normals, the area-weighted mean over the triangles around each vertex, with gradients to the vertices.
+    """Computes unit normals, area-weighted means over the triangles around each vertex, with gradients to the vertices.
 
     Args:
         vertices: [F, V, 3] float32 (or float64 with backend "torch"), contiguous, mm.
@@ -37,7 +37,7 @@ def vertex_normals(
     if choose_backend(backend, vertices) == "triton":
         from .normals_triton import vertex_normals_triton  # not before: Triton is not on every platform
 
-        return vertex_normals_triton(vertices, triangles)
+        return vertex_normals_triton(vertices, triangles, TINY_AREA)
     return _Normals.apply(vertices, topology(triangles, vertices.shape[1]))
 
 
@@ -52,7 +52,7 @@ class _Normals(torch.autograd.Function):
         b -= a
         c -= a
         area = _sum(_cross(b, c), mesh.corners % len(a), mesh.ring_start)  # a triangle counts alike at its corners
-        inverse = torch.threshold(_dot(area, area), TINY, torch.inf).rsqrt_()  # 0 up to TINY
+        inverse = torch.threshold(_dot(area, area), TINY_AREA, torch.inf).rsqrt_()  # 0 up to TINY_AREA
         normals = area.mul_(inverse)
         ctx.mesh = mesh
         ctx.save_for_backward(b, c, normals, inverse)

@@ -18,24 +18,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
+from .common.lanes_triton import lanes_of_frame, load3, store3
 from .common.topology import Topology, topology
-from .normals import TINY
 
 LANES = 128
-_TINY = tl.constexpr(TINY)
-
-
-@triton.jit
-def load3(ptr, mask):
-    """The vectors at ptr, 0 where masked."""
-    return tl.load(ptr, mask, 0.0), tl.load(ptr + 1, mask, 0.0), tl.load(ptr + 2, mask, 0.0)
-
-
-@triton.jit
-def store3(ptr, x, y, z, mask):
-    tl.store(ptr, x, mask)
-    tl.store(ptr + 1, y, mask)
-    tl.store(ptr + 2, z, mask)
 
 
 @triton.jit
@@ -44,25 +30,15 @@ def _cross(ax, ay, az, bx, by, bz):
 
 
 @triton.jit
-def lanes_of_frame(vertices, BLOCK: tl.constexpr):
-    """The frame, the block in it and the vertices of this program, and which of its lanes have one."""
-    blocks = tl.cdiv(vertices, BLOCK)
-    program = tl.program_id(0)
-    block = program % blocks
-    vertex = block.to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    return (program // blocks).to(tl.int64), block, vertex, vertex < vertices
-
-
-@triton.jit
 def _ring_of(ring_start_ptr, vertex, mask):
-    """First entry and number of entries of each vertex's ring."""
+    """Loads first entry and number of entries of each vertex's ring."""
     start = tl.load(ring_start_ptr + vertex, mask, 0)
     return start.to(tl.int64), tl.load(ring_start_ptr + vertex + 1, mask, 0) - start
 
 
 @triton.jit
-def unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask):
-    """Normals of vertices of the frame at points_ptr [V, 3], and the inverse lengths of their area vectors."""
+def unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, TINY: tl.constexpr):
+    """Computes normals of vertices of the frame at points_ptr [V, 3], and the inverse lengths of their area vectors."""
     ax, ay, az = load3(points_ptr + 3 * vertex, mask)
     start, count = _ring_of(ring_start_ptr, vertex, mask)
     x, y, z = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
@@ -77,13 +53,13 @@ def unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask):
         y += tl.where(some, ty, 0.0)
         z += tl.where(some, tz, 0.0)
     square = x * x + y * y + z * z
-    inverse = tl.where(square > _TINY, tl.rsqrt(tl.maximum(square, _TINY)), 0.0)
+    inverse = tl.where(square > TINY, tl.rsqrt(tl.maximum(square, TINY)), 0.0)
     return x * inverse, y * inverse, z * inverse, inverse
 
 
 @triton.jit
 def through_normalization(gx, gy, gz, nx, ny, nz, inverse):
-    """Gradient of the area vector from that of its direction."""
+    """Carries the gradient of a unit normal back to its area vector."""
     along = gx * nx + gy * ny + gz * nz
     return (gx - along * nx) * inverse, (gy - along * ny) * inverse, (gz - along * nz) * inverse
 
@@ -96,11 +72,12 @@ def vertex_normals_fwd_kernel(
     normals_ptr,  # [F, V, 3] out
     inverse_ptr,  # [F, V] out, one over the length of the area vector, 0 where the normal is undefined
     vertices,
+    TINY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
     points_ptr = vertices_ptr + frame * vertices * 3
-    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask)
+    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, TINY)
     at = frame * vertices + vertex
     store3(normals_ptr + 3 * at, x, y, z, mask)
     tl.store(inverse_ptr + at, inverse, mask)
@@ -133,7 +110,10 @@ def area_vectors_bwd_kernel(
     vertices,
     BLOCK: tl.constexpr,
 ):
-    """d_a = sum of (b - c) x (G_a + G_b + G_c), as the area vector (b - a) x (c - a) counts at all three corners."""
+    """Gathers vertex gradients d_a = sum of (b - c) x (G_a + G_b + G_c).
+
+    The area vector (b - a) x (c - a) counts at all three corners.
+    """
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
     points_ptr = vertices_ptr + frame * vertices * 3
     areas_ptr = d_areas_ptr + frame * vertices * 3
@@ -156,7 +136,7 @@ def area_vectors_bwd_kernel(
 
 
 def gather_area_gradient(vertices: Tensor, mesh: Topology, d_areas: Tensor) -> Tensor:
-    """Gradient of the vertices [F, V, 3] from that of the area vectors [F, V, 3]."""
+    """Computes the gradient of the vertices [F, V, 3] from that of the area vectors [F, V, 3]."""
     frames, count, _ = vertices.shape
     d_vertices = torch.empty_like(vertices)
     block = lanes(LANES)
@@ -169,13 +149,13 @@ def gather_area_gradient(vertices: Tensor, mesh: Topology, d_areas: Tensor) -> T
 
 class _VertexNormals(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vertices: Tensor, mesh: Topology) -> Tensor:
+    def forward(ctx: Any, vertices: Tensor, mesh: Topology, tiny: float) -> Tensor:
         frames, count, _ = vertices.shape
         normals, inverse = torch.empty_like(vertices), vertices.new_empty(frames, count)
         block = lanes(LANES)
         with on_device(vertices):
             vertex_normals_fwd_kernel[(triton.cdiv(count, block) * frames,)](
-                vertices, mesh.ring_start, mesh.ring, normals, inverse, count, BLOCK=block, num_warps=4
+                vertices, mesh.ring_start, mesh.ring, normals, inverse, count, TINY=tiny, BLOCK=block, num_warps=4
             )
         ctx.save_for_backward(vertices, normals, inverse)
         ctx.mesh = mesh
@@ -183,7 +163,7 @@ class _VertexNormals(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         vertices, normals, inverse = ctx.saved_tensors
         d_areas = torch.empty_like(vertices)
         block = lanes(LANES)
@@ -191,9 +171,9 @@ class _VertexNormals(torch.autograd.Function):
             normalization_bwd_kernel[(triton.cdiv(inverse.numel(), block),)](
                 gradient.contiguous(), normals, inverse, d_areas, inverse.numel(), BLOCK=block, num_warps=4
             )
-        return gather_area_gradient(vertices, ctx.mesh, d_areas), None
+        return gather_area_gradient(vertices, ctx.mesh, d_areas), None, None
 
 
-def vertex_normals_triton(vertices: Tensor, triangles: Tensor) -> Tensor:
+def vertex_normals_triton(vertices: Tensor, triangles: Tensor, tiny: float) -> Tensor:
     """`vertex_normals` by Triton kernels; arguments are checked already."""
-    return _VertexNormals.apply(vertices, topology(triangles, vertices.shape[1]))
+    return _VertexNormals.apply(vertices, topology(triangles, vertices.shape[1]), tiny)

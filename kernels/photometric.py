@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
 from .common.checks import FLOATS, check_intrinsics, check_tensor
+from .common.projection import image_offset
 
 KINDS: dict[str, tuple[int, float]] = {
     "squared": (2, 1.0),
@@ -32,7 +33,7 @@ def sample_bilinear(
     images: Tensor,  # [F, C, H, W]
     uv: Tensor,  # [F, V, 2] px, pixel centres at +0.5
 ) -> Tensor:  # [F, V, C]
-    """Bilinear samples of an image at pixel positions; positions outside take the border's colour, NaN gives NaN.
+    """Samples images bilinearly at pixel positions; positions outside take the border's colour, NaN gives NaN.
 
     Both are float32 or float64. Raises ValueError naming the argument of a wrong shape, dtype or device.
     """
@@ -52,7 +53,7 @@ def photometric(
     kind: str = "squared",
     backend: Backend | None = None,
 ) -> tuple[Tensor, Tensor]:  # [F], [F, V, 3]
-    """Weighted mean over the vertices of rho(I(u_i) - c_i), and the image's colours I(u_i) at the vertices.
+    """Computes the weighted mean over vertices of rho(I(u_i) - c_i), and the image's colours I(u_i) at the vertices.
 
     u = (fx X + s Y) / Z + cx, v = fy Y / Z + cy. I is sampled bilinearly; positions beyond the outermost pixel centres
     take the border's colour and have no gradient. rho is one of KINDS, which has the sources: the squared norm d^2
@@ -94,7 +95,7 @@ def photometric(
     if choose_backend(backend, vertices) == "triton":
         from .photometric_triton import photometric_triton  # not before: Triton is not on every platform
 
-        return photometric_triton(images, vertices, Ks, colors, weights, kind)
+        return photometric_triton(images, vertices, Ks, colors, weights, *KINDS[kind])
     Ks, images = Ks.detach(), images.detach()
     return _Photometric.apply(vertices, colors, images, Ks, weights, kind)
 
@@ -106,7 +107,7 @@ def photometric_pixels(
     kind: str = "squared",
     backend: Backend | None = None,
 ) -> Tensor:  # [F]
-    """Weighted mean over the pixels of rho(rendered - images), with the rho and the weights of `photometric`.
+    """Computes the weighted mean over pixels of rho(rendered - images), with the rho and the weights of `photometric`.
 
     The gradient goes to the rendered pictures; images and weights are constants. A pixel of weight 0 adds exactly
     nothing, whatever the pictures hold there, NaN included.
@@ -133,7 +134,7 @@ def photometric_pixels(
     if choose_backend(backend, rendered) == "triton":
         from .photometric_pixels_triton import photometric_pixels_triton
 
-        return photometric_pixels_triton(rendered, images, weights, kind)
+        return photometric_pixels_triton(rendered, images, weights, *KINDS[kind])
     difference = rendered - images.detach()
     if weights is not None:
         difference = difference.masked_fill((weights == 0)[..., None], 0.0)
@@ -154,9 +155,10 @@ class _Photometric(torch.autograd.Function):
         frame = at // max(count, 1)
         places = 3 * at + torch.arange(3, device=at.device)[:, None]  # of the numbers of a vertex
         x, y, z = _pick(vertices, places)
-        fx, skew, cx, _, fy, cy = Ks[:, :2].flatten(1).T.index_select(1, frame)
+        fx, skew, cx, _, fy, cy = camera = Ks[:, :2].flatten(1).T.index_select(1, frame).unbind()
         inverse = 1 / z
-        u, v = (fx * x + skew * y) * inverse + cx, fy * y * inverse + cy
+        u, v = image_offset(camera, x, y)
+        u, v = u * inverse + cx, v * inverse + cy
         sampled, along_u, along_v = _sample_with_slopes(images, frame, u, v)
         difference = sampled - _pick(colors, places)
         cost, slope = _cost_and_slope(difference.square().sum(0), kind)
@@ -199,7 +201,7 @@ def _sample_with_slopes(
     u: Tensor,  # [N] px
     v: Tensor,  # [N] px
 ) -> tuple[Tensor, Tensor, Tensor]:  # [3, N] each
-    """Bilinear samples, and how they change with u and v: not at all beyond the outermost pixel centres."""
+    """Samples bilinearly, and finds how samples change with u and v: not at all beyond the outermost pixel centres."""
     channels, height, width = images.shape[1:]
     (left, right, across, free_u), (top, bottom, down, free_v) = _taps(u, width), _taps(v, height)
     line = channels * height * frame
@@ -243,7 +245,7 @@ def _unknown(
 
 
 def _cost_and_slope(squared: Tensor, kind: str) -> tuple[Tensor, Tensor | float]:
-    """The cost, and its derivative by the squared difference."""
+    """Computes the robust cost, and its derivative by the squared difference."""
     alpha, scale = KINDS[kind]
     if alpha == 2:
         return squared / scale, 1 / scale

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
-from .photometric_triton import constants_of, rho, scale_local, weighted_mean
+from .photometric_triton import rho, scale_local, weighted_mean
 
 
 @triton.jit
@@ -32,7 +32,7 @@ def photometric_pixels_fwd_kernel(
     BLOCK: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """A tile of pixels and all their channels; 8 C + 4 bytes a pixel are read and, with the gradient, 4 C written."""
+    """Compares a tile of pixels, all channels of each; reads 8 C + 4 bytes a pixel and writes 4 C with the gradient."""
     program = tl.program_id(0).to(tl.int64)
     frame = program // blocks
     pixel = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
@@ -60,7 +60,8 @@ class _PhotometricPixels(torch.autograd.Function):
         rendered: Tensor,  # [F, H, W, C]
         images: Tensor,  # [F, H, W, C]
         weights: Tensor | None,  # [F, H, W]
-        kind: str,
+        alpha: int,
+        scale: float,
         wanted: bool,
     ) -> Tensor:
         frames, height, width, channels = rendered.shape
@@ -81,7 +82,8 @@ class _PhotometricPixels(torch.autograd.Function):
                 blocks,
                 WEIGHTED=weights is not None,
                 GRADIENT=wanted,
-                **constants_of(kind),
+                ALPHA=alpha,
+                SCALE=scale,
                 BLOCK=block,
                 CHANNELS=tile,
                 num_warps=4,
@@ -93,15 +95,16 @@ class _PhotometricPixels(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
-        return scale_local(*ctx.saved_tensors, d_loss)[0], None, None, None, None
+        return scale_local(*ctx.saved_tensors, d_loss)[0], *(None,) * 5
 
 
 def photometric_pixels_triton(
     rendered: Tensor,  # [F, H, W, C]
     images: Tensor,  # [F, H, W, C]
     weights: Tensor | None,  # [F, H, W]
-    kind: str,
+    alpha: int,
+    scale: float,
 ) -> Tensor:  # [F]
     """`photometric_pixels` on checked arguments."""
     wanted = torch.is_grad_enabled() and rendered.requires_grad
-    return _PhotometricPixels.apply(rendered, images, weights, kind, wanted)
+    return _PhotometricPixels.apply(rendered, images, weights, alpha, scale, wanted)

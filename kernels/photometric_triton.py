@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
-from .photometric import KINDS
+from .common.projection_triton import image_offset, load_camera
 
 
 @triton.jit
 def rho(squared, ALPHA: tl.constexpr, SCALE: tl.constexpr):
-    """Cost of a squared difference, and its derivative, by shape and scale as in KINDS."""
+    """Computes the robust cost of a squared difference, and its derivative, by the shape and scale of its family."""
     if ALPHA == 2:
         cost = squared * (1 / SCALE)
         slope = tl.full(squared.shape, 1 / SCALE, tl.float32)
@@ -34,7 +34,7 @@ def rho(squared, ALPHA: tl.constexpr, SCALE: tl.constexpr):
 
 @triton.jit
 def _bilinear(plane, row0, row1, column0, column1, a, b, mask):
-    """The blend of four pixels of one channel, and its derivatives with respect to column and row."""
+    """Samples one channel bilinearly, with derivatives with respect to column and row."""
     i00 = tl.load(plane + row0 + column0, mask=mask, other=0.0)
     i01 = tl.load(plane + row0 + column1, mask=mask, other=0.0)
     i10 = tl.load(plane + row1 + column0, mask=mask, other=0.0)
@@ -67,7 +67,10 @@ def photometric_fwd_kernel(
     SCALE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One vertex a lane. 28 bytes of it are read and 12 to 36 written, beside the images: 64 with both gradients."""
+    """Projects, samples and compares, one vertex a lane.
+
+    28 bytes of it are read and 12 to 36 written, beside the images: 64 with both gradients.
+    """
     program = tl.program_id(0).to(tl.int64)
     frame = program // blocks
     vertex = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
@@ -84,15 +87,12 @@ def photometric_fwd_kernel(
     red = tl.load(colors_ptr + at, mask=counted, other=0.0)
     green = tl.load(colors_ptr + at + 1, mask=counted, other=0.0)
     blue = tl.load(colors_ptr + at + 2, mask=counted, other=0.0)
-    camera = Ks_ptr + frame * 9
-    fx = tl.load(camera)
-    skew = tl.load(camera + 1)
-    fy = tl.load(camera + 4)
+    camera = load_camera(Ks_ptr, frame)
+    fx, skew, cx, _k10, fy, cy = camera
     inverse = 1.0 / z
-    from_axis_x = (fx * x + skew * y) * inverse
-    from_axis_y = fy * y * inverse
-    u = from_axis_x + tl.load(camera + 2) - 0.5  # in steps between pixel centres
-    v = from_axis_y + tl.load(camera + 5) - 0.5
+    from_axis_x, from_axis_y = image_offset(camera, x, y)
+    from_axis_x, from_axis_y = from_axis_x * inverse, from_axis_y * inverse
+    u, v = from_axis_x + cx - 0.5, from_axis_y + cy - 0.5  # in steps between pixel centres
     moves_x = (u > 0) & (u < W - 1)
     moves_y = (v > 0) & (v < H - 1)
     # Addresses take NaN for 0; the fraction a stays NaN, and so does all that is made of it.
@@ -136,7 +136,7 @@ def photometric_mean_kernel(
     blocks,
     BLOCK: tl.constexpr,
 ):
-    """The second stage of the weighted mean, one program a frame."""
+    """Reduces the blocks' sums to the weighted mean, one program a frame."""
     frame = tl.program_id(0).to(tl.int64)
     cost = tl.zeros((BLOCK,), tl.float32)
     weight = tl.zeros((BLOCK,), tl.float32)
@@ -162,7 +162,7 @@ def photometric_bwd_kernel(
     blocks,
     BLOCK: tl.constexpr,
 ):
-    """Local derivatives to gradients; 8 bytes a number."""
+    """Scales local derivatives to gradients; 8 bytes a number."""
     program = tl.program_id(0).to(tl.int64)
     row = program // blocks
     frame = row % F
@@ -176,7 +176,7 @@ def photometric_bwd_kernel(
 def weighted_mean(
     partial: Tensor,  # [F, blocks, 2]
 ) -> tuple[Tensor, Tensor]:  # [F], [F]
-    """The loss, and the sum of the weights that it was divided by, from sums over blocks of cost and weight."""
+    """Divides the blocks' sums of cost and weight: the loss, and the sum of the weights, at least 1."""
     frames, blocks, _ = partial.shape
     loss, total = partial.new_empty(frames), partial.new_empty(frames)
     photometric_mean_kernel[(frames,)](partial, loss, total, blocks, BLOCK=1024, num_warps=4)
@@ -188,7 +188,7 @@ def scale_local(
     total: Tensor,  # [F]
     d_loss: Tensor,  # [F]
 ) -> Tensor:  # [P, F, ...]
-    """The gradients, from the derivatives of P quantities that the forward pass left."""
+    """Scales the derivatives of P quantities that the forward pass left to gradients."""
     out = torch.empty_like(local)
     parts, frames = local.shape[:2]
     count = local[0, 0].numel() if parts * frames else 0
@@ -201,12 +201,6 @@ def scale_local(
     return out
 
 
-def constants_of(kind: str) -> dict[str, float]:
-    """The constants of `rho`."""
-    alpha, scale = KINDS[kind]
-    return {"ALPHA": alpha, "SCALE": scale}
-
-
 class _Photometric(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -216,7 +210,8 @@ class _Photometric(torch.autograd.Function):
         Ks: Tensor,  # [F, 3, 3]
         colors: Tensor,  # [F, V, 3]
         weights: Tensor | None,  # [F, V]
-        kind: str,
+        alpha: int,
+        scale: float,
         wanted: tuple[bool, bool],
     ) -> tuple[Tensor, Tensor]:
         frames, count, _ = vertices.shape
@@ -244,7 +239,8 @@ class _Photometric(torch.autograd.Function):
                 WEIGHTED=weights is not None,
                 VERTICES=wanted[0],
                 COLORS=wanted[1],
-                **constants_of(kind),
+                ALPHA=alpha,
+                SCALE=scale,
                 BLOCK=block,
                 num_warps=4,
             )
@@ -258,7 +254,7 @@ class _Photometric(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         out = scale_local(*ctx.saved_tensors, d_loss)
-        return None, out[0] if ctx.wanted[0] else None, None, out[-1] if ctx.wanted[1] else None, None, None, None
+        return None, out[0] if ctx.wanted[0] else None, None, out[-1] if ctx.wanted[1] else None, *(None,) * 4
 
 
 def photometric_triton(
@@ -267,9 +263,10 @@ def photometric_triton(
     Ks: Tensor,  # [F, 3, 3]
     colors: Tensor,  # [F, V, 3]
     weights: Tensor | None,  # [F, V]
-    kind: str,
+    alpha: int,
+    scale: float,
 ) -> tuple[Tensor, Tensor]:  # [F], [F, V, 3]
     """`photometric` on checked arguments."""
     graph = torch.is_grad_enabled()
     wanted = (graph and vertices.requires_grad, graph and colors.requires_grad)
-    return _Photometric.apply(images, vertices, Ks, colors, weights, kind, wanted)
+    return _Photometric.apply(images, vertices, Ks, colors, weights, alpha, scale, wanted)

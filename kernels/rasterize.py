@@ -14,7 +14,6 @@ Rules, which every backend keeps to the bit:
 - The nearest triangle wins, of equal depths the one of lower index: the minimum of depth_bits << 32 | index.
 """
 
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -24,24 +23,10 @@ from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
 from .common.checks import check_intrinsics, check_size, check_tensor, check_triangles
+from .common.fragments import Fragments as Fragments
 
 _LARGEST = 1 << 15  # rows and columns: pixel centres and counts of pixels stay exact in 32 bits
 _MOST = (1 << 31) - (1 << 20)  # triangles, for the same reason
-
-
-@dataclass(frozen=True)
-class Fragments:
-    """What each pixel sees.
-
-    Attributes:
-        triangle_id: [F, H, W] int32, index of the visible triangle, -1 where there is none.
-        barycentrics: [F, H, W, 3] float32, perspective-correct weights of its three corners, 0 where there is none.
-        depth: [F, H, W] float32, camera z in mm, inf where there is none.
-    """
-
-    triangle_id: Tensor  # [F, H, W]
-    barycentrics: Tensor  # [F, H, W, 3]
-    depth: Tensor  # [F, H, W]
 
 
 def rasterize(

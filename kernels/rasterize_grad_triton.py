@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .common.backend import lanes, on_device
 from .common.fixed_point import fixed_point_scale, from_fixed_point
+from .common.projection_triton import load_camera
 from .rasterize_torch import DEGENERATE
 
 _DEGENERATE = tl.constexpr(DEGENERATE)
@@ -44,7 +45,9 @@ def rasterize_bwd_kernel(
     MAX_ONLY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """With q_k = K X_k - p z_k the corners around the pixel, b_1 = q_2 x q_0 / S, b_2 = q_0 x q_1 / S and
+    """Differentiates barycentrics and depth.
+
+    With q_k = K X_k - p z_k the corners around the pixel, b_1 = q_2 x q_0 / S, b_2 = q_0 x q_1 / S and
     z = z_0 + b_1 (z_1 - z_0) + b_2 (z_2 - z_0), where S = (q_1 - q_0) x (q_2 - q_0), differentiated.
 
     Sums in fixed point: a first run with MAX_ONLY finds the largest part of a sum, the second adds them up. Each reads
@@ -69,10 +72,9 @@ def rasterize_bwd_kernel(
     x2 = tl.load(vertices_ptr + at2, mask=covered, other=0) - x
     y2 = tl.load(vertices_ptr + at2 + 1, mask=covered, other=0) - y
     z2 = tl.load(vertices_ptr + at2 + 2, mask=covered, other=0) - z
-    k = Ks_ptr + frame * 9
-    k00, k01, k10, k11 = tl.load(k), tl.load(k + 1), tl.load(k + 3), tl.load(k + 4)
-    k02 = tl.load(k + 2) - ((place % width).to(tl.float32) + 0.5)
-    k12 = tl.load(k + 5) - ((place // width).to(tl.float32) + 0.5)
+    k00, k01, k02, k10, k11, k12 = load_camera(Ks_ptr, frame)
+    k02 -= (place % width).to(tl.float32) + 0.5
+    k12 -= (place // width).to(tl.float32) + 0.5
     qx, qy = k00 * x + k01 * y + k02 * z, k10 * x + k11 * y + k12 * z
     ax, ay = k00 * x1 + k01 * y1 + k02 * z1, k10 * x1 + k11 * y1 + k12 * z1
     bx, by = k00 * x2 + k01 * y2 + k02 * z2, k10 * x2 + k11 * y2 + k12 * z2
@@ -109,7 +111,7 @@ def rasterize_bwd_kernel(
 
 @triton.jit
 def _largest(gradient):
-    """No less than the magnitudes of three numbers; inf where one is not finite."""
+    """Bounds the magnitudes of three numbers from above; inf where one is not finite."""
     x, y, z = gradient
     bound = tl.abs(x) + tl.abs(y) + tl.abs(z)
     return tl.where(bound < float("inf"), bound, float("inf"))
@@ -123,7 +125,7 @@ def gradient(
     barycentrics_grad: Tensor,  # [F, H, W, 3]
     depth_grad: Tensor,  # [F, H, W]
 ) -> Tensor:  # [F, V, 3]
-    """Gradient of the vertices; the same bits for a frame whatever the others are, and in every run."""
+    """Computes the gradient of the vertices; the same bits for a frame whatever the others are, and in every run."""
     frames, height, width = triangle_id.shape
     size = height * width
     block = min(lanes(128), max(128, triton.next_power_of_2(size)))

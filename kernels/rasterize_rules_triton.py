@@ -2,31 +2,33 @@
 
 A corner is (x, y, z) in camera space, (u, v, w, scale) when projected and (u, v, w) around a pixel.
 """
+# Pyright does not know that functions of a kernel return something.
+# pyright: reportGeneralTypeIssues=false
 
 import torch
 import triton
 import triton.language as tl
+
+from .common.projection_triton import project
 
 EMPTY = tl.constexpr(torch.iinfo(torch.int64).max)
 _INFINITE = tl.constexpr(0x7F800000)  # bits of inf
 
 
 @triton.jit
-def project(corner, camera, near):
-    """Homogeneous pixel coordinates of a corner, K X = (u, v, w) / scale; w = 1 in front, u = NaN if not finite."""
+def project_corner(corner, camera, near):
+    """Projects a corner to homogeneous pixels, K X = (u, v, w) / scale; w = 1 in front, u NaN if not finite."""
     x, y, z = corner
-    k00, k01, k02, k10, k11, k12 = camera
     front = z >= near
     scale = tl.div_rn(1.0, tl.where(front, z, near))
     w = tl.where(front, 1.0, z * scale)
-    x, y = x * scale, y * scale
-    u, v = k00 * x + k01 * y + k02 * w, k10 * x + k11 * y + k12 * w
+    u, v = project(camera, x, y, scale, w)
     return tl.where(tl.abs(u + v + z) < float("inf"), u, float("nan")), v, w, scale
 
 
 @triton.jit
 def load_row(rows_ptr, row, mask):
-    """The four floats of rows of memory, by one load of 128 bits a lane; 0 where the mask is off."""
+    """Loads four floats of rows of memory, by one load of 128 bits a lane; 0 where the mask is off."""
     at = (rows_ptr + row.to(tl.int64) * 4)[:, None] + tl.arange(0, 4)[None, :]
     values = tl.load(at, mask=mask[:, None], other=0.0)
     even, odd = tl.split(tl.reshape(values, (row.shape[0], 2, 2)))
@@ -37,7 +39,7 @@ def load_row(rows_ptr, row, mask):
 
 @triton.jit
 def store_row(rows_ptr, row, values, mask):
-    """What `load_row` loads."""
+    """Stores what `load_row` loads."""
     u, v, w, scale = values
     joined = tl.reshape(tl.join(tl.join(u, w), tl.join(v, scale)), (row.shape[0], 4))
     tl.store((rows_ptr + row.to(tl.int64) * 4)[:, None] + tl.arange(0, 4)[None, :], joined, mask=mask[:, None])
@@ -45,7 +47,7 @@ def store_row(rows_ptr, row, values, mask):
 
 @triton.jit
 def load_triangle(projected_ptr, corners_ptr, first, mask):
-    """The three projected corners of triangles from their numbers, which count from row `first`."""
+    """Loads the three projected corners of triangles from their numbers, which count from row `first`."""
     a, b = tl.load(corners_ptr, mask=mask, other=0), tl.load(corners_ptr + 1, mask=mask, other=0)
     c = tl.load(corners_ptr + 2, mask=mask, other=0)
     return (
@@ -57,8 +59,9 @@ def load_triangle(projected_ptr, corners_ptr, first, mask):
 
 @triton.jit
 def window(a, b, c, height, width):
-    """First and last column and row whose centres the triangle may hold, whether it reaches through the near plane,
-    and whether it can be seen at all. One that reaches through the near plane may show up anywhere.
+    """Bounds the triangle's pixels: first and last column and row whose centres it may hold.
+
+    And whether it reaches through the near plane, where it may show up anywhere, and whether it can be seen at all.
     """
     u0, u1 = tl.minimum(tl.minimum(a[0], b[0]), c[0]), tl.maximum(tl.maximum(a[0], b[0]), c[0])
     v0, v1 = tl.minimum(tl.minimum(a[1], b[1]), c[1]), tl.maximum(tl.maximum(a[1], b[1]), c[1])
@@ -77,7 +80,7 @@ def window(a, b, c, height, width):
 
 @triton.jit
 def edge(p, q):
-    """The edge function, and what takes its place where it is 0: the pixel moves a little right and much less down."""
+    """Computes the edge function, and what replaces it at 0: the pixel moves a little right and much less down."""
     px, py, pw = p
     qx, qy, qw = q
     value, right, down = px * qy - py * qx, py * qw - qy * pw, qx * pw - px * qw
@@ -86,14 +89,14 @@ def edge(p, q):
 
 @triton.jit
 def around(corner, px, py):
-    """A projected corner, relative to the pixel's centre."""
+    """Shifts a projected corner to be relative to the pixel's centre."""
     u, v, w, _ = corner
     return u - px * w, v - py * w, w
 
 
 @triton.jit
 def hit_key(a, b, c, column, row, triangle, least, CULL: tl.constexpr):
-    """Whether the pixel's centre lies in the triangle, and depth_bits << 32 | triangle there.
+    """Tests whether the pixel's centre lies in the triangle, and packs depth_bits << 32 | triangle there.
 
     Column and row are whole numbers in float32, `least` holds the bits of the least depth.
     """
@@ -116,12 +119,13 @@ def hit_key(a, b, c, column, row, triangle, least, CULL: tl.constexpr):
 
 @triton.jit
 def same_sign(x, y, z):
-    """Whether three floats have the same sign bit."""
+    """Tests whether three floats have the same sign bit."""
     x, y, z = x.to(tl.int32, bitcast=True), y.to(tl.int32, bitcast=True), z.to(tl.int32, bitcast=True)
     return ((x ^ y) | (y ^ z)) >= 0
 
 
 @triton.jit
 def as_columns(corner):
+    """Adds an axis for pixels to the numbers of a corner."""
     u, v, w, scale = corner
     return u[:, None], v[:, None], w[:, None], scale[:, None]

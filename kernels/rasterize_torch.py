@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .common.gather import add_rows
+from .common.projection import camera_of, project
 
 _EMPTY = torch.iinfo(torch.int64).max
 _CHUNK = 1 << 17  # (frame, triangle) or (triangle, pixel) pairs held at once: bounds the memory to some 100 MB
@@ -24,7 +25,7 @@ def draw(
     cull_backfaces: bool,
     near: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # [F, H, W] int32, [F, H, W, 3], [F, H, W]
-    """Triangle ids, barycentrics and depth, as `rasterize` returns them."""
+    """Draws triangle ids, barycentrics and depth, as `rasterize` returns them."""
     frames = len(vertices)
     corners = triangles.long().T.contiguous()
     screen = _to_screen(vertices, Ks, near)
@@ -43,7 +44,7 @@ def gradient(
     barycentrics_grad: Tensor,  # [F, H, W, 3]
     depth_grad: Tensor,  # [F, H, W]
 ) -> Tensor:  # [F, V, 3]
-    """Gradient of the vertices: `locate` differentiated, a bounded number of pixels at a time."""
+    """Computes the gradient of the vertices: `locate` differentiated, a bounded number of pixels at a time."""
     total = torch.zeros_like(vertices).view(-1, 3)
     for pixel in (triangle_id >= 0).view(-1).nonzero().view(-1).split(_CHUNK):
         ids, corners, K, at = _gather(vertices, triangles, Ks, triangle_id, pixel)
@@ -62,7 +63,7 @@ def locate(
     Ks: Tensor,  # [F, 3, 3]
     triangle_id: Tensor,  # [F, H, W]
 ) -> tuple[Tensor, Tensor]:  # [F, H, W, 3], [F, H, W]
-    """Where the ray of each pixel's centre meets the plane of the triangle seen there: barycentrics and depth.
+    """Intersects each pixel's ray with the plane of the triangle seen there: barycentrics and depth.
 
     The same numbers as those of `rasterize` but for rounding, differentiable, in float32 or float64. Empty pixels, and
     triangles whose area is lost in rounding, have zero gradients.
@@ -93,7 +94,10 @@ def _locate(
     K: Tensor,  # [N, 2, 3] first rows of the intrinsics
     at: Tensor,  # [N, 2] pixels
 ) -> tuple[Tensor, Tensor]:  # [N, 3], [N]
-    """With q_k = K X_k - p z_k the corners around the pixel, sum_k b_k q_k = 0 and sum_k b_k = 1 (Cramer's rule)."""
+    """Solves for barycentrics and depth by Cramer's rule.
+
+    With q_k = K X_k - p z_k the corners around the pixel, sum_k b_k q_k = 0 and sum_k b_k = 1.
+    """
     A = torch.cat([K[..., :2], K[..., 2:] - at[..., None]], -1)
     origin, *sides = corners.unbind(1)
     sides = [side - origin for side in sides]  # in camera space, where the difference of close corners is exact
@@ -142,9 +146,7 @@ def _to_screen(vertices: Tensor, Ks: Tensor, near: float) -> _Screen:
     front = z >= near
     scale = torch.where(front, z, near).reciprocal()
     w = torch.where(front, 1.0, z * scale)
-    x, y = x * scale, y * scale
-    k = Ks[:, :2, :, None].unbind(2)  # three columns, [F, 2, 1] each
-    u, v = (k[0] * x[:, None] + k[1] * y[:, None] + k[2] * w[:, None]).unbind(1)
+    u, v = project(camera_of(Ks[:, None]), x, y, scale, w)
     u = torch.where((u + v + z).isfinite(), u, torch.nan)
     return _Screen(u.reshape(-1), v.reshape(-1), w.reshape(-1), scale.reshape(-1), not bool(front.all()))
 

@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .common.backend import interpreting, lanes, on_device
+from .common.projection_triton import load_camera
 from .rasterize_grad_triton import gradient as gradient
 from .rasterize_rules_triton import (
     EMPTY,
@@ -20,7 +21,7 @@ from .rasterize_rules_triton import (
     edge,
     hit_key,
     load_triangle,
-    project,
+    project_corner,
     store_row,
     window,
 )
@@ -47,12 +48,11 @@ def rasterize_project_kernel(
     frame = (tl.program_id(0) // blocks).to(tl.int64)
     vertex = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     mask = vertex < vertices
-    k = Ks_ptr + frame * 9
-    camera = tl.load(k), tl.load(k + 1), tl.load(k + 2), tl.load(k + 3), tl.load(k + 4), tl.load(k + 5)
+    camera = load_camera(Ks_ptr, frame)
     row = frame * vertices + vertex
     at = vertices_ptr + row * 3
     corner = tl.load(at, mask=mask), tl.load(at + 1, mask=mask), tl.load(at + 2, mask=mask)
-    store_row(projected_ptr, row, project(corner, camera, near), mask)
+    store_row(projected_ptr, row, project_corner(corner, camera, near), mask)
 
 
 @triton.jit
@@ -217,7 +217,7 @@ def draw(
     cull_backfaces: bool,
     near: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # [F, H, W] int32, [F, H, W, 3], [F, H, W]
-    """Triangle ids, barycentrics and depth, as `rasterize` returns them."""
+    """Draws triangle ids, barycentrics and depth, as `rasterize` returns them."""
     frames = len(vertices)
     shape = frames, height, width
     triangle_id = torch.empty(shape, dtype=torch.int32, device=vertices.device)

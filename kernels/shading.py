@@ -8,14 +8,14 @@ from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
 from .common.checks import check_tensor, check_triangles
-from .normals import vertex_normals
+from .normals import TINY_AREA, vertex_normals
 
 
 def sh_basis(normals: Tensor) -> Tensor:
-    """The nine terms 1, x, y, z, xy, xz, yz, x^2 - y^2, 3 z^2 - 1 of the first three bands, unnormalised.
+    """Evaluates the first three bands of spherical harmonics: 1, x, y, z, xy, xz, yz, x^2 - y^2, 3 z^2 - 1.
 
-    Ramamoorthi and Hanrahan, An Efficient Representation for Irradiance Environment Maps, 2001, with the constants left
-    to the coefficients.
+    Ramamoorthi and Hanrahan, An Efficient Representation for Irradiance Environment Maps, 2001, unnormalised: constants
+    are left to the coefficients.
 
     Args:
         normals: [..., 3] float32 or float64, unit, in the frame the light is described in.
@@ -37,7 +37,7 @@ def shade_sh(
     sh: Tensor,  # [F, 9, 3]
     backend: Backend | None = None,
 ) -> Tensor:  # [F, V, 3]
-    """Lambertian shading under spherical harmonics light: c_i = r_i sum_b gamma_b H_b(n_i) (FML, section 3.2).
+    """Shades vertices (Lambert) under spherical harmonics light: c_i = r_i sum_b gamma_b H_b(n_i) (FML, section 3.2).
 
     Args:
         reflectance: [R, V, 3] float32 (or float64 with backend "torch"), contiguous, linear RGB. R divides F, and frame
@@ -68,7 +68,7 @@ def shade_vertices(
     sh: Tensor,  # [F, 9, 3]
     backend: Backend | None = None,
 ) -> tuple[Tensor, Tensor]:  # [F, V, 3] twice
-    """`vertex_normals` and `shade_sh` in one pass: colours of the vertices of a mesh, and its normals.
+    """Computes `vertex_normals` and `shade_sh` in one pass: colours of the vertices of a mesh, and its normals.
 
     Args:
         vertices: [F, V, 3] float32 (or float64 with backend "torch"), contiguous, camera space, mm.
@@ -89,7 +89,7 @@ def shade_vertices(
     if choose_backend(backend, vertices) == "triton":
         from .shading_triton import shade_vertices_triton  # not before: Triton is not on every platform
 
-        return shade_vertices_triton(vertices, triangles, reflectance, sh)
+        return shade_vertices_triton(vertices, triangles, reflectance, sh, TINY_AREA)
     normals = vertex_normals(vertices, triangles, "torch")
     return shade_sh(reflectance, normals, sh, "torch"), normals
 
@@ -129,7 +129,7 @@ def _basis(normals: Tensor, dim: int) -> Tensor:
 
 
 def _through_basis(gradient: Tensor, normals: Tensor) -> Tensor:
-    """Gradient of the normals [F, 3, V] from that of their basis [F, 9, V]."""
+    """Carries the gradient of the basis [F, 9, V] back to the normals [F, 3, V]."""
     x, y, z = normals.unbind(1)
     _, gx, gy, gz, xy, xz, yz, squares, zz = gradient.unbind(1)
     return torch.stack(

@@ -18,16 +18,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
+from .common.lanes_triton import lanes_of_frame, load3, store3
 from .common.topology import Topology, topology
-from .normals_triton import (
-    LANES,
-    gather_area_gradient,
-    lanes_of_frame,
-    load3,
-    store3,
-    through_normalization,
-    unit_normals,
-)
+from .normals_triton import LANES, gather_area_gradient, through_normalization, unit_normals
 
 
 @triton.jit
@@ -100,11 +93,12 @@ def shade_vertices_fwd_kernel(
     inverse_ptr,  # [F, V] out, one over the length of the area vector, 0 where the normal is undefined
     vertices,
     frames_per_set,
+    TINY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
     points_ptr = vertices_ptr + frame * vertices * 3
-    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask)
+    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, TINY)
     at = frame * vertices + vertex
     store3(normals_ptr + 3 * at, x, y, z, mask)
     tl.store(inverse_ptr + at, inverse, mask)
@@ -222,7 +216,9 @@ class _ShadeSH(torch.autograd.Function):
 
 class _ShadeVertices(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, reflectance: Tensor, vertices: Tensor, sh: Tensor, mesh: Topology) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, reflectance: Tensor, vertices: Tensor, sh: Tensor, mesh: Topology, tiny: float
+    ) -> tuple[Tensor, Tensor]:
         frames, count, _ = vertices.shape
         colors, normals = torch.empty_like(vertices), torch.empty_like(vertices)
         inverse = vertices.new_empty(frames, count)
@@ -239,6 +235,7 @@ class _ShadeVertices(torch.autograd.Function):
                 inverse,
                 count,
                 frames // max(len(reflectance), 1),
+                TINY=tiny,
                 BLOCK=block,
                 num_warps=4,
             )
@@ -251,7 +248,7 @@ class _ShadeVertices(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, d_colors: Tensor | None, upstream: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         reflectance, vertices, sh, normals, inverse = ctx.saved_tensors
         if d_colors is None:
             d_colors = torch.zeros_like(normals)
@@ -259,7 +256,7 @@ class _ShadeVertices(torch.autograd.Function):
             d_colors, reflectance, normals, sh, upstream, inverse, ctx.needs_input_grad[:3]
         )
         d_vertices = None if d_areas is None else gather_area_gradient(vertices, ctx.mesh, d_areas)
-        return d_reflectance, d_vertices, d_sh, None
+        return d_reflectance, d_vertices, d_sh, None, None
 
 
 def shade_sh_triton(reflectance: Tensor, normals: Tensor, sh: Tensor) -> Tensor:
@@ -268,8 +265,8 @@ def shade_sh_triton(reflectance: Tensor, normals: Tensor, sh: Tensor) -> Tensor:
 
 
 def shade_vertices_triton(
-    vertices: Tensor, triangles: Tensor, reflectance: Tensor, sh: Tensor
+    vertices: Tensor, triangles: Tensor, reflectance: Tensor, sh: Tensor, tiny: float
 ) -> tuple[Tensor, Tensor]:
     """`shade_vertices` by Triton kernels; arguments are checked already."""
     mesh = topology(triangles, vertices.shape[1])
-    return _ShadeVertices.apply(reflectance, vertices, sh.contiguous(), mesh)
+    return _ShadeVertices.apply(reflectance, vertices, sh.contiguous(), mesh, tiny)

@@ -23,7 +23,9 @@ def chromaticity(
     weights: Tensor,  # [B, M, V]
     backend: Backend | None = None,
 ) -> tuple[Tensor, Tensor]:  # [B, V, 2], [B, V] bool
-    """r / (r + g + b) and g / (r + g + b) of the image at every vertex, over the frames that see it. No gradient.
+    """Computes the image's chromaticity at every vertex over the frames that see it. No gradient.
+
+    That is r / (r + g + b) and g / (r + g + b).
 
     Args:
         colors: [B, M, V, 3] floating point, linear RGB of M frames at the vertices.
@@ -57,7 +59,9 @@ def sparsity(
     p: float = 0.9,
     backend: Backend | None = None,
 ) -> Tensor:  # [B]
-    """mean_{(i,j)} w_ij (||r_i - r_j||^2 + 1e-6)^(p/2) with w_ij = exp(-eta ||h_i - h_j||), and a gradient to r.
+    """Computes the weighted l_p prior on differences of reflectance along edges, with a gradient to r.
+
+    It is mean_{(i,j)} w_ij (||r_i - r_j||^2 + 1e-6)^(p/2) with w_ij = exp(-eta ||h_i - h_j||).
 
     h is the chromaticity of the image, held constant; where either vertex was not seen, w_ij = 1.
 
@@ -85,7 +89,7 @@ def sparsity(
     if choose_backend(backend, reflectance) == "triton":
         from .sparsity_triton import sparsity_triton
 
-        return sparsity_triton(reflectance, chroma, known, edges, eta, p)
+        return sparsity_triton(reflectance, chroma, known, edges, eta, p, TINY)
     return _Sparsity.apply(reflectance, chroma.detach(), known, edges, eta, p)
 
 

@@ -17,9 +17,8 @@ from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
 from .common.cache import TensorCache
+from .common.lanes_triton import lanes_of_frame
 from .common.topology import grouped
-from .normals_triton import lanes_of_frame
-from .sparsity import TINY
 
 _lists = TensorCache()
 
@@ -69,7 +68,7 @@ def sparsity_fwd_kernel(
     TINY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Half the cost of every edge at each of its ends, and the whole gradient of each end."""
+    """Sums half the cost of every edge at each of its ends, and the whole gradient of each end."""
     subject, _, v, inside = lanes_of_frame(vertices, BLOCK)
     at = subject * vertices + v
     r0 = tl.load(reflectance_ptr + 3 * at, mask=inside, other=0.0)
@@ -129,8 +128,9 @@ def sparsity_triton(
     edges: Tensor,  # [N, 2]
     eta: float,
     p: float,
+    tiny: float,
 ) -> Tensor:  # [B]
-    return _Sparsity.apply(reflectance, chroma.detach(), known, edges, eta, p)
+    return _Sparsity.apply(reflectance, chroma.detach(), known, edges, eta, p, tiny)
 
 
 class _Sparsity(torch.autograd.Function):
@@ -138,7 +138,7 @@ class _Sparsity(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, reflectance: Tensor, chroma: Tensor, known: Tensor, edges: Tensor, eta: float, p: float
+        ctx: Any, reflectance: Tensor, chroma: Tensor, known: Tensor, edges: Tensor, eta: float, p: float, tiny: float
     ) -> Tensor:
         subjects, vertices, _ = reflectance.shape
         start, neighbor = _lists.get(edges, vertices, lambda: _neighbors(edges.detach(), vertices))
@@ -150,7 +150,7 @@ class _Sparsity(torch.autograd.Function):
             with on_device(reflectance):
                 sparsity_fwd_kernel[(blocks * subjects,)](
                     reflectance, chroma, known, start, neighbor, cost, gradient, vertices, eta, p / 2,
-                    TINY=TINY, BLOCK=block, num_warps=4,
+                    TINY=tiny, BLOCK=block, num_warps=4,
                 )  # fmt: skip
         ctx.save_for_backward(gradient)
         ctx.edges = len(edges)
@@ -158,9 +158,9 @@ class _Sparsity(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * (upstream / ctx.edges)[:, None, None], None, None, None, None, None
+        return gradient * (upstream / ctx.edges)[:, None, None], *(None,) * 6
 
 
 def _neighbors(edges: Tensor, vertices: int) -> tuple[Tensor, Tensor]:  # [V + 1] int32, [2N] int32

@@ -1,10 +1,11 @@
-"""Which vertices a camera sees, from the z-buffer."""
+"""Vertex visibility, tested against the z-buffer."""
 
 import torch
 from torch import Tensor
 
 from .common.backend import Backend, choose_backend
 from .common.checks import check_intrinsics, check_tensor
+from .common.projection import camera_of, image_offset
 
 LIMIT = 3.0  # pixels beyond which it does not matter how far the z-buffer lies in front of a vertex or behind it
 SLACK = 0.6  # pixels by which it may lie in front of a vertex on average
@@ -56,13 +57,15 @@ def vertex_visibility(
     if choose_backend(backend, vertices) == "triton":
         from .visibility_triton import vertex_visibility_triton  # not before: Triton is not on every platform
 
-        return vertex_visibility_triton(vertices, normals, Ks, depth)
+        return vertex_visibility_triton(vertices, normals, Ks, depth, LIMIT, SLACK)
     with torch.no_grad():
         x, y, z = vertices.unbind(-1)
         nx, ny, nz = normals.unbind(-1)
-        fx, skew, cx, fy, cy = (Ks[:, i, j, None] for i, j in ((0, 0), (0, 1), (0, 2), (1, 1), (1, 2)))
+        camera = camera_of(Ks[:, None])  # [F, 1] each
+        fx, _, cx, _, _, cy = camera
         offset = nx * x + ny * y + nz * z  # of the tangent plane, negative where it faces the camera
-        u, v = (fx * x + skew * y) / z + cx, fy * y / z + cy
+        u, v = image_offset(camera, x, y)
+        u, v = u / z + cx, v / z + cy
         candidate = (offset < 0) & (z > 0) & (z < torch.inf) & (u >= 0) & (u < width) & (v >= 0) & (v < height)
         at = candidate.view(-1).nonzero().view(-1)
         frame = at // count

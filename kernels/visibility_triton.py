@@ -13,12 +13,10 @@ import triton.language as tl
 from torch import Tensor
 
 from .common.backend import lanes, on_device
-from .normals_triton import lanes_of_frame, load3
-from .visibility import LIMIT, SLACK
+from .common.lanes_triton import lanes_of_frame, load3
+from .common.projection_triton import image_offset, load_camera
 
 LANES = 128
-_LIMIT = tl.constexpr(LIMIT)
-_SLACK = tl.constexpr(SLACK)
 
 
 @triton.jit
@@ -31,22 +29,23 @@ def vertex_visibility_fwd_kernel(
     vertices,
     height,
     width,
+    LIMIT: tl.constexpr,
+    SLACK: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
-    K_ptr = Ks_ptr + frame * 9
-    fx, skew, cx = tl.load(K_ptr), tl.load(K_ptr + 1), tl.load(K_ptr + 2)
-    fy, cy = tl.load(K_ptr + 4), tl.load(K_ptr + 5)
+    camera = load_camera(Ks_ptr, frame)
     at = frame * vertices + vertex
     x, y, z = load3(vertices_ptr + 3 * at, mask)
     nx, ny, nz = load3(normals_ptr + 3 * at, mask)
     offset = nx * x + ny * y + nz * z  # of the tangent plane, negative where it faces the camera
     mask &= (offset < 0) & (z > 0) & (z < float("inf"))
     depth_of_ray = tl.where(mask, z, 1.0)
-    u, v = tl.div_rn(fx * x + skew * y, depth_of_ray) + cx, tl.div_rn(fy * y, depth_of_ray) + cy
+    u, v = image_offset(camera, x, y)
+    u, v = tl.div_rn(u, depth_of_ray) + camera[2], tl.div_rn(v, depth_of_ray) + camera[5]
     mask &= (u >= 0) & (u < width) & (v >= 0) & (v < height)
-    pixel = z * tl.div_rn(1.0, fx)  # mm
-    limit = pixel * _LIMIT
+    pixel = z * tl.div_rn(1.0, camera[0])  # mm
+    limit = pixel * LIMIT
     u, v = u - 0.5, v - 0.5
     left, top = tl.floor(u), tl.floor(v)
     right_share, lower_share = u - left, v - top
@@ -62,10 +61,12 @@ def vertex_visibility_fwd_kernel(
         behind = z - tl.load(depth_ptr + address, inside, float("inf"))
         behind = tl.where(behind < -limit, -limit, tl.where(behind > limit, limit, behind))  # NaN stays
         total += weight * behind
-    tl.store(visible_ptr + at, mask & (total <= pixel * _SLACK), vertex < vertices)
+    tl.store(visible_ptr + at, mask & (total <= pixel * SLACK), vertex < vertices)
 
 
-def vertex_visibility_triton(vertices: Tensor, normals: Tensor, Ks: Tensor, depth: Tensor) -> Tensor:
+def vertex_visibility_triton(
+    vertices: Tensor, normals: Tensor, Ks: Tensor, depth: Tensor, limit: float, slack: float
+) -> Tensor:
     """`vertex_visibility` by a Triton kernel; arguments are checked already."""
     frames, count, _ = vertices.shape
     visible = torch.empty(frames, count, dtype=torch.bool, device=vertices.device)
@@ -79,6 +80,8 @@ def vertex_visibility_triton(vertices: Tensor, normals: Tensor, Ks: Tensor, dept
             visible,
             count,
             *depth.shape[1:],
+            LIMIT=limit,
+            SLACK=slack,
             BLOCK=block,
             num_warps=4,
             enable_fp_fusion=False,

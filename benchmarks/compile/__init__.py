@@ -3,53 +3,13 @@
 import re
 import subprocess
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from benchmarks.compile._instructions import Instruction, amd, sass
+from benchmarks.compile.instructions import Instruction, amd, sass
+from benchmarks.harness.compile_case import Case
 
 TARGETS = {"sm_80": ("cuda", 80, 32), "sm_90": ("cuda", 90, 32), "gfx942": ("hip", "gfx942", 64)}
-
-
-@dataclass(frozen=True)
-class InStep:
-    """How a training step of the preset "paper" uses a kernel: 8 subjects of 4 frames."""
-
-    stage: str
-    """As in the table of benchmarks.training.profile_step."""
-    count: float
-    """Elements, over all launches."""
-    program: float
-    """Elements of a program."""
-    passes: tuple[float, ...] = ()
-    """How often each loop of the machine code is passed, in the order in which they begin."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One way in which a kernel is launched at full size."""
-
-    kernel: Any
-    """The `triton.jit` function."""
-    types: str
-    """Types of the arguments that are no constexpr, in order, such as "*fp32 *i32 i32 fp32"."""
-    constexprs: dict[str, Any]
-    """Values of the constexpr arguments."""
-    bytes: float
-    """Bytes that an element must move at least."""
-    element: str
-    """What an element is: "vertex of a frame", "triangle of a frame", "pixel", ..."""
-    variant: str = ""
-    """Tells several cases of one kernel apart."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Launch options, such as num_warps and enable_fp_fusion."""
-    unaligned: tuple[str, ...] = ()
-    """Pointers not known to be multiples of 16 bytes."""
-    multiples: tuple[str, ...] = ()
-    """Sizes and strides that are multiples of 16, for which Triton compiles a kernel of its own with wider loads."""
-    step: InStep | None = None
-    """None where a training step does without."""
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,16 @@ python -m benchmarks.compile [--out FILE.csv] [--static FILE.md] [--count TARGET
 
 import argparse
 import csv
-import importlib
-import pkgutil
 from pathlib import Path
 
-import benchmarks.compile
-from benchmarks.compile import TARGETS, Case, Usage, compile_case
-from benchmarks.compile._instructions import WIDTHS, count
-from benchmarks.compile._static import markdown
+from benchmarks.compile import TARGETS, Usage, compile_case
+from benchmarks.compile.instructions import WIDTHS, count
+from benchmarks.compile.static import markdown
+from benchmarks.harness.compile_case import Case
+from benchmarks.ops import compile_cases
 from fmlfast.common.atomic import atomic_path
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-def all_cases() -> list[Case]:
-    """The cases of all operations, one module of this package each."""
-    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.compile.__path__) if not m.name.startswith("_"))
-    return [case for name in names for case in importlib.import_module(f"benchmarks.compile.{name}").CASES]
 
 
 def row(case: Case, target: str, usage: Usage) -> dict[str, object]:
@@ -64,7 +57,7 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = [
         row(case, target, compile_case(case, target, instructions=target in arguments.count))
-        for case in all_cases()
+        for case in compile_cases()
         for target in TARGETS
     ]
     with atomic_path(arguments.out) as path, path.open("w", newline="") as file:

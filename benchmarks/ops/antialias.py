@@ -1,10 +1,12 @@
 """`antialias`: pixels at silhouettes."""
 
 from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.compile_case import Case
 from benchmarks.harness.scenes import Random, Scene
-from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, error_of_most, measured
+from benchmarks.harness.sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, error_of_most, measured
 from fmlfast.kernels.antialias import antialias
 from fmlfast.kernels.common.backend import Backend
+from fmlfast.kernels.common.outlines import MAX_STEPS
 from fmlfast.kernels.rasterize import Fragments, rasterize
 
 CHANNELS = 4
@@ -60,3 +62,48 @@ def case(scene: Scene) -> Bench:
 
 
 CASES = [case(scene) for scene in (*PICTURES, FRAME, *IMAGES)]
+
+
+def compile_cases() -> list[Case]:
+    """Launches at full size, of pictures of 3 colours and a mask."""
+    from fmlfast.kernels.antialias_find_triton import OPTIONS, PIXELS, antialias_find_kernel
+    from fmlfast.kernels.antialias_grad_triton import antialias_bwd_kernel
+    from fmlfast.kernels.antialias_triton import BLEND_OPTIONS, antialias_blend_kernel
+
+    mesh = "*fp32 *i32 *fp32 *i32"  # vertices, triangles, Ks, codes
+    counts = "i32 i32 i32 i32"
+    return [
+        Case(
+            antialias_find_kernel,
+            "*i32 *fp32 *fp32 *i32 *i32 *fp32 *i32 i32 i32 i32 i32",
+            {"MAX_STEPS": MAX_STEPS, "BLOCK": PIXELS},
+            16,
+            "pixel",
+            options=OPTIONS,
+        ),
+        *(
+            Case(
+                antialias_blend_kernel,
+                f"*fp32 {mesh} *fp32 {counts}",
+                {"TRANSPOSED": transposed, "CHANNELS": channels, "BLOCK": PIXELS},
+                8 * channels + 8,
+                "pixel",
+                f"{'backward' if transposed else 'forward'}, {channels} channels",
+                BLEND_OPTIONS,
+            )
+            for transposed in (False, True)
+            for channels in (1, 4)
+        ),
+        *(
+            Case(
+                antialias_bwd_kernel,
+                f"*fp32 *fp32 {mesh} *fp32 *fp32 *i64 {counts}",
+                {"MAX_ONLY": max_only, "BLOCK": PIXELS},
+                8,
+                "pixel",
+                "largest" if max_only else "sums",
+                OPTIONS,
+            )
+            for max_only in (True, False)
+        ),
+    ]

@@ -1,8 +1,10 @@
 """`linear_decode`: reflectance from codes."""
 
+from benchmarks.harness import step_sizes as sizes
 from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.compile_case import Case, InStep
 from benchmarks.harness.scenes import Random, Scene
-from benchmarks.ops._sizes import DIMENSIONS, FLOAT, PAPER, SMALL, SUBJECTS, TINY, TRAINING, measured, runs
+from benchmarks.harness.sizes import DIMENSIONS, FLOAT, PAPER, SMALL, SUBJECTS, TINY, TRAINING, measured, runs
 from fmlfast.kernels.blendshape import linear_decode, pad_columns
 
 SWEPT = {"gpu": (16, 64, 256, 1024), "cpu": (16, 64, 256, 1024)}
@@ -70,3 +72,57 @@ CASES = [
     *(case(scene, DIMENSIONS[scene.suites]) for scene in SUBJECTS),
     *(case(scene, int(scene.x)) for training in (PAPER, SMALL) for scene in swept(training)),
 ]
+
+
+def compile_cases() -> list[Case]:
+    """Launches for few codes, as of a batch of subjects, and for 16 rows of the 32 frames' expressions."""
+    from fmlfast.kernels.blendshape_triton import (
+        SPLIT,
+        STRIPS,
+        TERMS,
+        linear_decode_bwd_kernel,
+        linear_decode_fwd_kernel,
+    )
+
+    per = "element of the basis"
+    return [
+        *(
+            Case(
+                kernel=linear_decode_fwd_kernel,
+                variant=f"{rows} rows, {basis[1:]}",
+                types=f"*fp32 *fp32 {basis} *fp32 i32 i32 i32 i32 i32",
+                constexprs={"BLOCK_N": rows, "TERMS": TERMS, "BLOCK_D": 256},
+                options={"num_warps": 2},
+                bytes=size,
+                element=per,
+                multiples=("basis_stride",),
+                step=InStep("geometry", sizes.BASIS, 500 * 256, (500 / TERMS,)) if (rows, size) == (8, 4) else None,
+            )
+            for rows, basis, size in ((8, "*fp32", 4), (8, "*bf16", 2), (16, "*fp32", 4))
+        ),
+        Case(
+            kernel=linear_decode_fwd_kernel,
+            variant="basis gradient",
+            types="*fp32 *fp32 *fp32 i32 i32 i32 i32 i32",
+            constexprs={"mean_ptr": None, "BLOCK_N": 16, "TERMS": TERMS, "BLOCK_D": 256},
+            options={"num_warps": 2},
+            bytes=4,
+            element=per,
+        ),
+        *(
+            Case(
+                kernel=linear_decode_bwd_kernel,
+                variant=f"{rows} rows, {basis[1:]}",
+                types=f"*fp32 *fp32 {basis} i32 i32 i32 i32",
+                constexprs={"SPLIT": SPLIT, "BLOCK_N": rows, "BLOCK_K": terms, "STRIPS": STRIPS, "BLOCK_D": 32},
+                options={"num_warps": 4},
+                bytes=size,
+                element=per,
+                # Of 16 rows for the 32 frames' expressions, the basis twice.
+                step=InStep("geometry, backward", sizes.EXPRESSION_BASIS, terms * SPLIT / 2, (SPLIT / 64,))
+                if rows == 16
+                else None,
+            )
+            for rows, terms, basis, size in ((8, 32, "*fp32", 4), (8, 32, "*bf16", 2), (16, 16, "*fp32", 4))
+        ),
+    ]

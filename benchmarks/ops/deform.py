@@ -2,9 +2,11 @@
 
 import torch
 
+from benchmarks.harness import step_sizes as sizes
 from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.compile_case import Case, InStep
 from benchmarks.harness.scenes import DISTANCE, Random, Scene, template
-from benchmarks.ops._sizes import (
+from benchmarks.harness.sizes import (
     EXPRESSIONS,
     FLOAT,
     INT,
@@ -139,3 +141,64 @@ CASES = [
     case(TINY, posed=False, template_gradients=True),
     *(case(scene) for scene in (*SUBJECTS, *VERTICES)),
 ]
+
+
+def compile_cases() -> list[Case]:
+    """Launches for 8 subjects of 4 frames and other shares of the two, and for skinning alone."""
+    from fmlfast.kernels.deform_grad_triton import deform_bwd_kernel, skin_displacements_bwd_kernel
+    from fmlfast.kernels.deform_triton import COEFFICIENTS, deform_fwd_kernel
+
+    forward = {"SLOTS": 8, "TERMS": COEFFICIENTS, "BLOCK_V": 64}
+    counts = " i32 i32 i32 i32"
+    gathers = InStep("geometry, backward", 8 * sizes.VERTICES_OF_SUBJECTS, 8 * sizes.ENTRIES, (sizes.ENTRY_PASSES,))
+    return [
+        *(
+            Case(
+                kernel=deform_fwd_kernel,
+                variant=f"{subjects} x {frames} frames, {expressions[1:]}",
+                types=f"*fp32 *fp32 *fp32 *i32 *fp32 {expressions} *fp32 *fp32" + counts,
+                constexprs=forward | {"BLOCK_B": subjects, "BLOCK_M": frames},
+                options={"num_warps": 2},
+                bytes=size,
+                element="vertex of 32 frames",
+                step=InStep("geometry", sizes.VERTICES_OF_FRAMES / 32, 64 / 2, (8, 13)) if subjects == 4 else None,
+            )
+            for subjects, frames, expressions, size in (
+                (4, 4, "*fp32", 51 * 12 + 32 * 12),
+                (8, 1, "*fp32", 51 * 12 + 32 * 12),
+                (8, 2, "*fp32", 51 * 12 + 32 * 12),
+                (1, 16, "*bf16", 51 * 6 + 32 * 12),
+            )
+        ),
+        Case(
+            kernel=deform_fwd_kernel,
+            variant="skinning alone",
+            types="*fp32 *fp32 *i32 *fp32 *fp32 *fp32" + counts,
+            constexprs={"mean_ptr": None, "pose_ptr": None} | forward | {"BLOCK_B": 8, "BLOCK_M": 1},
+            options={"num_warps": 2},
+            bytes=64 + 8 * 12,
+            element="vertex of 8 subjects",
+        ),
+        Case(
+            kernel=deform_bwd_kernel,
+            types="*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 *fp32 i32 i32 i32",
+            constexprs={"BLOCK": 256},
+            options={"num_warps": 2},
+            bytes=39,
+            element="vertex of a frame",
+            step=InStep("geometry, backward", sizes.VERTICES_OF_FRAMES, 256 * sizes.FRAMES, (sizes.FRAMES,)),
+        ),
+        *(
+            Case(
+                kernel=skin_displacements_bwd_kernel,
+                variant=variant,
+                types="*fp32 *fp32 *fp32 *i32 *i32 i32 i32",
+                constexprs={"SLOTS": 8, "BLOCK_E": entries, "BLOCK_C": columns},
+                options={"num_warps": 8},
+                bytes=12,
+                element="vertex of a subject",
+                step=gathers if columns == 32 else None,
+            )
+            for variant, entries, columns in (("8 subjects", 256, 32), ("1 subject", 1024, 4))
+        ),
+    ]

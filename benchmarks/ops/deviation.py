@@ -1,8 +1,10 @@
 """`deviation`: how far reflectance is from its mean."""
 
+from benchmarks.harness import step_sizes as sizes
 from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.compile_case import Case, InStep
 from benchmarks.harness.scenes import Random, Scene
-from benchmarks.ops._sizes import FLOAT, TRAINING, measured, runs
+from benchmarks.harness.sizes import FLOAT, TRAINING, measured, runs
 from fmlfast.kernels.deviation import deviation
 
 
@@ -39,3 +41,28 @@ def case(scene: Scene) -> Bench:
 
 
 CASES = [case(scene) for scene in TRAINING]
+
+
+def compile_cases() -> list[Case]:
+    """Launches at 8 subjects."""
+    from fmlfast.kernels.deviation_triton import deviation_bwd_kernel, deviation_fwd_kernel
+
+    numbers = 3 * sizes.VERTICES_OF_SUBJECTS / sizes.SUBJECTS
+    return [
+        Case(
+            deviation_fwd_kernel,
+            "*fp32 *fp32 *fp32 i32 i32",
+            {"BLOCK": 512},
+            4 * 9,
+            "number of the mean",
+            step=InStep("regularisers", numbers, 512, (sizes.SUBJECTS,)),
+        ),
+        Case(
+            deviation_bwd_kernel,
+            "*fp32 *fp32 *fp32 *fp32 *fp32 i32 i32",
+            {"BLOCK": 512},
+            4 * 18,
+            "number of the mean",
+            step=InStep("regularisers, backward", numbers, 512, (sizes.SUBJECTS,)),
+        ),
+    ]

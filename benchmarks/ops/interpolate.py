@@ -1,8 +1,9 @@
 """`interpolate`: colours of vertices over pixels."""
 
 from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.compile_case import Case
 from benchmarks.harness.scenes import Random, Scene
-from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, measured
+from benchmarks.harness.sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, measured
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.rasterize import Fragments, rasterize
@@ -57,3 +58,33 @@ def case(scene: Scene) -> Bench:
 
 
 CASES = [case(scene) for scene in (*PICTURES, FRAME, *IMAGES)]
+
+
+def compile_cases() -> list[Case]:
+    """Launches for one channel, for colours and for features."""
+    from fmlfast.kernels.interpolate_triton import (
+        interpolate_bwd_kernel,
+        interpolate_fwd_kernel,
+        interpolate_peak_kernel,
+    )
+
+    blocks = {1: (1, 512), 3: (4, 128), 64: (16, 32)}  # channels: channel block, pixels
+
+    def launch(kernel: object, types: str, size: int, channels: int, variant: str = "", **needs: bool) -> Case:
+        channel_block, block = blocks[channels]
+        constexprs = {"CHANNELS": channels, "BLOCK": block, "CHANNEL_BLOCK": channel_block} | needs
+        return Case(kernel, types, constexprs, size, "pixel", f"C={channels}{variant}", {"num_warps": 4})
+
+    def backward(channels: int, variant: str, attributes: bool, barycentrics: bool) -> Case:
+        types = "*fp32 *i32 *i32 *fp32 *fp32 *fp32 *i64 *fp32 i32 i32 i32"
+        size = 4 + 4 * channels + 12 * attributes + 12 * barycentrics
+        needs = {"TO_ATTRIBUTES": attributes, "TO_BARYCENTRICS": barycentrics}
+        return launch(interpolate_bwd_kernel, types, size, channels, variant, **needs)
+
+    return [
+        *(launch(interpolate_fwd_kernel, "*fp32 *i32 *i32 *fp32 *fp32 i32 i32 i32", 16 + 4 * c, c) for c in blocks),
+        *(launch(interpolate_peak_kernel, "*i32 *fp32 *fp32 *i32 i32 i32", 16 + 4 * c, c) for c in blocks),
+        *(backward(c, "", True, True) for c in blocks),
+        backward(3, " to attributes", True, False),
+        backward(3, " to barycentrics", False, True),
+    ]

@@ -5,9 +5,11 @@ benchmarks/peers/torch_adam.py does it with the gradient written out.
 
 import torch
 
+from benchmarks.harness import step_sizes as sizes
 from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.compile_case import Case, InStep
 from benchmarks.harness.scenes import Random, Scene
-from benchmarks.ops._sizes import DIMENSIONS, FLOAT, PAPER, SMALL, TRAINING, measured
+from benchmarks.harness.sizes import DIMENSIONS, FLOAT, PAPER, SMALL, TRAINING, measured
 from benchmarks.ops.blendshape import padded, swept
 from fmlfast.kernels.blendshape import pad_columns
 from fmlfast.kernels.common.backend import Backend
@@ -71,3 +73,33 @@ CASES = [
     *(case(scene, DIMENSIONS[scene.suites], bf16=True) for scene in TRAINING),
     *(case(scene, int(scene.x)) for training in (PAPER, SMALL) for scene in swept(training)),
 ]
+
+
+def compile_cases() -> list[Case]:
+    """Launches for few codes, with and without their gradient, by type of the moments."""
+    from fmlfast.kernels.low_rank_adam_triton import SPLIT, low_rank_adam_kernel
+
+    return [
+        Case(
+            kernel=low_rank_adam_kernel,
+            variant=f"{rows} rows{', codes too' if codes else ''}, {moments[1:]} moments",
+            types=f"*fp32 {moments} {moments} {'*fp32 ' * codes}*fp32 *fp32 *fp32 i32 i32 i32 i32 i32 fp32 fp32 fp32",
+            constexprs={"SPLIT": SPLIT, "BLOCK_N": rows, "BLOCK_K": terms, "BLOCK_D": 32}
+            | ({} if codes else {"partial_ptr": None}),
+            options={"num_warps": 4},
+            bytes=size,
+            element="element of the basis",
+            multiples=("code_stride", "basis_stride"),
+            step=InStep("optimiser", sizes.BASIS, terms * SPLIT, (SPLIT / 32,))
+            if (rows, codes, moments) == (8, True, "*fp32")
+            else None,
+        )
+        for rows, terms, codes, moments, size in (
+            (8, 16, False, "*fp32", 24),
+            (8, 16, False, "*bf16", 16),
+            (8, 16, True, "*fp32", 24),
+            (8, 16, True, "*bf16", 16),
+            (16, 8, True, "*fp32", 24),
+            (16, 8, True, "*bf16", 16),
+        )
+    ]

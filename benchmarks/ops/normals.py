@@ -1,9 +1,11 @@
 """`vertex_normals`."""
 
+from benchmarks.harness import step_sizes as sizes
 from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.compile_case import Case, InStep
 from benchmarks.harness.scenes import Random, Scene
-from benchmarks.ops._sizes import FLOAT, INT, PICTURES, VERTICES, measured, runs
-from fmlfast.kernels.normals import vertex_normals
+from benchmarks.harness.sizes import FLOAT, INT, PICTURES, VERTICES, measured, runs
+from fmlfast.kernels.normals import TINY_AREA, vertex_normals
 
 
 def forward_cost(frames: int, vertices: int, triangles: int) -> Cost:
@@ -41,3 +43,21 @@ def case(scene: Scene) -> Bench:
 
 
 CASES = [case(scene) for scene in (*PICTURES, *VERTICES)]
+
+
+def compile_cases() -> list[Case]:
+    """Launches at full size; bytes with positions and gradients of a frame in cache."""
+    from fmlfast.kernels.normals_triton import (
+        LANES,
+        area_vectors_bwd_kernel,
+        normalization_bwd_kernel,
+        vertex_normals_fwd_kernel,
+    )
+
+    block, per = {"BLOCK": LANES}, "vertex of a frame"
+    step = InStep("shading, backward", sizes.VERTICES_OF_FRAMES, LANES, (sizes.RING,))
+    return [
+        Case(vertex_normals_fwd_kernel, "*fp32 *i32 *i32 *fp32 *fp32 i32", {"TINY": TINY_AREA} | block, 12 + 16, per),
+        Case(normalization_bwd_kernel, "*fp32 *fp32 *fp32 *fp32 i32", block, 28 + 12, per),
+        Case(area_vectors_bwd_kernel, "*fp32 *i32 *i32 *fp32 *fp32 i32", block, 24 + 12, per, step=step),
+    ]

@@ -1,9 +1,11 @@
 """`photometric` and `photometric_pixels`: a model's colours against images."""
 
+from benchmarks.harness import step_sizes as sizes
 from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.compile_case import Case, InStep
 from benchmarks.harness.scenes import Random, Scene
-from benchmarks.ops._sizes import FLOAT, SUBJECTS, TRAINING, error_of_most, measured
-from fmlfast.kernels.photometric import photometric, photometric_pixels
+from benchmarks.harness.sizes import FLOAT, SUBJECTS, TRAINING, error_of_most, measured
+from fmlfast.kernels.photometric import KINDS, photometric, photometric_pixels
 
 KIND = "geman"
 """As in training."""
@@ -96,3 +98,71 @@ CASES = [
     *(pixels_case(scene) for scene in TRAINING),
     *(case(scene) for scene in SUBJECTS),
 ]
+
+
+def compile_cases() -> list[Case]:
+    """Launches at vertices, by kind and by which gradients are needed, and over pixels, by kind and channels."""
+    from fmlfast.kernels.photometric_pixels_triton import photometric_pixels_fwd_kernel
+    from fmlfast.kernels.photometric_triton import (
+        photometric_bwd_kernel,
+        photometric_fwd_kernel,
+        photometric_mean_kernel,
+    )
+
+    def rho(kind: str) -> dict[str, float]:
+        return dict(zip(("ALPHA", "SCALE"), KINDS[kind], strict=True))
+
+    options = {"num_warps": 4}
+    gradients = {
+        "no": (28 + 12, {"VERTICES": False, "COLORS": False, "d_vertices_ptr": None, "d_colors_ptr": None}),
+        "colour": (28 + 24, {"VERTICES": False, "COLORS": True, "d_vertices_ptr": None}),
+        "both": (28 + 36, {"VERTICES": True, "COLORS": True}),
+    }
+    return [
+        *(
+            Case(
+                photometric_fwd_kernel,
+                " ".join(["*fp32"] * (9 - list(constants.values()).count(None)) + ["i32"] * 4),
+                {"WEIGHTED": True, **constants, **rho(kind), "BLOCK": 128},
+                size,
+                "vertex of a frame",
+                f"{kind}, {needed} gradients",
+                options,
+                multiples=("H", "W"),
+                step=InStep("photometric", sizes.VERTICES_OF_FRAMES, 128)
+                if (kind, needed) == ("geman", "both")
+                else None,
+            )
+            for kind in ("squared", "charbonnier", "geman")
+            for needed, (size, constants) in gradients.items()
+        ),
+        Case(
+            photometric_mean_kernel, "*fp32 *fp32 *fp32 i32", {"BLOCK": 1024}, 8, "block of vertices", options=options
+        ),
+        Case(
+            photometric_bwd_kernel,
+            "*fp32 *fp32 *fp32 *fp32 i32 i32 i32",
+            {"BLOCK": 1024},
+            8,
+            "number",
+            options=options,
+            step=InStep("photometric, backward", 6 * sizes.VERTICES_OF_FRAMES, 1024),
+        ),
+        *(
+            Case(
+                photometric_pixels_fwd_kernel,
+                "*fp32 *fp32 *fp32 *fp32 *fp32 i32 i32 i32",
+                {"WEIGHTED": True, "GRADIENT": True, **rho(kind), "BLOCK": 1024 // tile, "CHANNELS": tile},
+                12 * channels + 4,
+                "pixel",
+                f"{kind}, {channels} channels",
+                options,
+            )
+            for kind, channels, tile in (
+                ("charbonnier", 1, 1),
+                ("charbonnier", 3, 4),
+                ("charbonnier", 64, 64),
+                ("geman", 3, 4),
+            )
+        ),
+    ]

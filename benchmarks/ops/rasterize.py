@@ -1,10 +1,13 @@
 """`rasterize`: what pixels see, and the gradient of where."""
 
+import math
 from collections.abc import Callable
 
+from benchmarks.harness import step_sizes as sizes
 from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.compile_case import Case, InStep
 from benchmarks.harness.scenes import Mesh, Random, Scene, soup
-from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, SUBJECTS, VERTICES, error_of_most, measured
+from benchmarks.harness.sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, SUBJECTS, VERTICES, error_of_most, measured
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.rasterize_torch import locate
@@ -18,6 +21,8 @@ SOUPS = {"gpu": (4, 1024, 1_000_000), "cpu": (1, 512, 50_000)}
 NO_MESH = Mesh("sphere", 0)  # a soup makes its own
 LAYERS = 8
 """Triangles over each pixel of a soup at most."""
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+"""Of the kernels that draw."""
 
 
 def forward_cost(frames: int, vertices: int, triangles: int, pixels: float, covered: float) -> Cost:
@@ -115,3 +120,86 @@ CASES = [
     *(case(scene) for scene in (*PICTURES, FRAME, *SUBJECTS, *IMAGES, *VERTICES)),
     *(soup_case(suite, area) for suite in SOUPS for area in AREAS),
 ]
+
+
+def compile_cases() -> list[Case]:
+    """Launches at full size. A face has two triangles for every vertex."""
+    from fmlfast.kernels.rasterize_triton import rasterize_project_kernel
+
+    project = Case(
+        rasterize_project_kernel,
+        "*fp32 *fp32 *fp32 i32 i32 fp32",
+        {"BLOCK": 128},
+        bytes=28,
+        element="vertex of a frame",
+        options=OPTIONS,
+        step=InStep("visibility", sizes.VERTICES_OF_FRAMES, 128),
+    )
+    ways = (("i32", False), ("i32", True), ("i64", False))
+    return [project, *(a for way in ways for a in _draw_cases(*way)), *_pixel_cases("i32"), *_pixel_cases("i64")]
+
+
+def _draw_cases(index: str, cull: bool) -> list[Case]:
+    from fmlfast.kernels.rasterize_triton import rasterize_micro_kernel, rasterize_tile_kernel
+
+    mesh, variant = f"*fp32 *{index}", f"{index}, {'one side' if cull else 'both sides'}"
+    keys = "*i64 *i32 *i64 *i64"
+    in_step, share = index == "i32" and not cull, sizes.LARGE / sizes.TILE_PROGRAMS
+    return [
+        Case(
+            rasterize_micro_kernel,
+            f"{keys} {mesh} i32 i32 i32 i32 i32 i32",
+            {"CULL": cull, "TILE": 4, "BLOCK": 128},
+            bytes=3 * (8 if index == "i64" else 4) / 32 + 8,
+            element="triangle of a frame, of 32 frames",
+            variant=variant,
+            options=OPTIONS | {"num_warps": 2},
+            unaligned=("counter_ptr",),
+            multiples=("begin", "triangles", "height", "width"),
+            step=InStep("visibility", sizes.TRIANGLES_OF_FRAMES, 128) if in_step else None,
+        ),
+        Case(
+            rasterize_tile_kernel,
+            f"{keys} {mesh} i32 i32 i32 fp32",
+            {"CULL": cull, "TILE": 4, "ITEMS": 16},
+            bytes=16 + 3 * (8 if index == "i64" else 4) + 48,
+            element="work item",
+            variant=variant,
+            options=OPTIONS,
+            unaligned=("counter_ptr",),
+            multiples=("height", "width"),
+            # A search in the queue, then the program's share of the items, 16 at a time.
+            step=InStep("visibility", sizes.LARGE, share, (math.log2(sizes.LARGE), share / 16)) if in_step else None,
+        ),
+    ]
+
+
+def _pixel_cases(index: str) -> list[Case]:
+    from fmlfast.kernels.rasterize_grad_triton import rasterize_bwd_kernel
+    from fmlfast.kernels.rasterize_triton import rasterize_resolve_kernel
+
+    return [
+        Case(
+            rasterize_resolve_kernel,
+            f"*i64 *fp32 *{index} *i32 *fp32 *fp32 i32 i32 i32 i32",
+            {"BLOCK": 128},
+            bytes=28,
+            element="pixel",
+            variant=index,
+            options=OPTIONS,
+            multiples=("size", "width"),
+            step=InStep("visibility", sizes.PIXELS_OF_FRAMES, 128) if index == "i32" else None,
+        ),
+        *(
+            Case(
+                rasterize_bwd_kernel,
+                f"*fp32 *{index} *fp32 *i32 *fp32 *fp32 *fp32 *fp32 *i64 i32 i32 i32 i32",
+                {"MAX_ONLY": max_only, "BLOCK": 128},
+                bytes=20,
+                element="pixel",
+                variant=f"{index}, {'largest' if max_only else 'sum'}",
+                options={"num_warps": 4},
+            )
+            for max_only in (True, False)
+        ),
+    ]

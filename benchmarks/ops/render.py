@@ -4,8 +4,8 @@ import torch
 
 from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
 from benchmarks.harness.scenes import Random, Scene
+from benchmarks.harness.sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, SUBJECTS, error_of_most, measured
 from benchmarks.ops import antialias, interpolate, rasterize
-from benchmarks.ops._sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, SUBJECTS, error_of_most, measured
 from fmlfast.camera import to_camera
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.renderer import render

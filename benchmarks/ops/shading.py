@@ -1,11 +1,15 @@
 """`shade_sh` and `shade_vertices`: colours of vertices under spherical harmonics light."""
 
+from typing import Any
+
+from benchmarks.harness import step_sizes as sizes
 from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
+from benchmarks.harness.compile_case import Case, InStep
 from benchmarks.harness.scenes import Random, Scene
+from benchmarks.harness.sizes import FLOAT, FRAME, SUBJECTS, TINY, TRAINING, VERTICES, measured, runs
 from benchmarks.ops import normals
-from benchmarks.ops._sizes import FLOAT, FRAME, SUBJECTS, TINY, TRAINING, VERTICES, measured, runs
 from fmlfast.kernels.common.backend import Backend
-from fmlfast.kernels.normals import vertex_normals
+from fmlfast.kernels.normals import TINY_AREA, vertex_normals
 from fmlfast.kernels.shading import shade_sh, shade_vertices
 
 TERMS = 9
@@ -102,3 +106,35 @@ CASES = [
     *(case(scene, normals_gradient=scene is TINY) for scene in (*TRAINING, FRAME)),
     *(case(scene) for scene in (*SUBJECTS, *VERTICES)),
 ]
+
+
+def compile_cases() -> list[Case]:
+    """Launches of `shade_sh`, with a reflectance for every frame, and of `shade_vertices`, with one for four frames."""
+    from fmlfast.kernels.normals_triton import LANES
+    from fmlfast.kernels.shading_triton import shade_bwd_kernel, shade_sh_fwd_kernel, shade_vertices_fwd_kernel
+
+    block, per = {"BLOCK": LANES}, "vertex of a frame"
+    optional = ("upstream_ptr", "inverse_ptr", "d_reflectance_ptr", "d_normals_ptr", "sums_ptr")
+
+    def backward(variant: str, bytes: float, *left_out: str, step: InStep | None = None) -> Case:
+        constexprs: dict[str, Any] = block | dict.fromkeys(left_out)
+        types = " ".join(["*fp32"] * (4 + len(optional) - len(left_out)) + ["i32", "i32"])
+        return Case(shade_bwd_kernel, types, constexprs, bytes, per, variant, {"num_warps": 1}, step=step)
+
+    frames = sizes.FRAMES
+    in_step = InStep("shading, backward", sizes.VERTICES_OF_FRAMES, LANES * frames, (frames,))
+    return [
+        Case(shade_sh_fwd_kernel, "*fp32 *fp32 *fp32 *fp32 i32 i32", block, 24 + 12, per),
+        Case(
+            shade_vertices_fwd_kernel,
+            "*fp32 *i32 *i32 *fp32 *fp32 *fp32 *fp32 *fp32 i32 i32",
+            {"TINY": TINY_AREA} | block,
+            15 + 28,
+            per,
+            step=InStep("shading", sizes.VERTICES_OF_FRAMES, LANES, (sizes.RING,)),
+        ),
+        backward("shade_sh", 36 + 24, "upstream_ptr", "inverse_ptr"),
+        backward("shade_vertices", 40 + 6, "upstream_ptr", step=in_step),
+        backward("normals used elsewhere", 52 + 6),
+        backward("light and reflectance only", 36 + 12, "upstream_ptr", "inverse_ptr", "d_normals_ptr"),
+    ]

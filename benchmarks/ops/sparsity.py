@@ -4,11 +4,13 @@ from functools import cache
 
 from torch import Tensor
 
+from benchmarks.harness import step_sizes as sizes
 from benchmarks.harness.case import Bench, Cost, Inputs
+from benchmarks.harness.compile_case import Case, InStep
 from benchmarks.harness.scenes import Mesh, Random, Scene
-from benchmarks.ops._sizes import FLOAT, SUBJECTS, TRAINING, measured, runs
-from fmlfast.kernels.sparsity import chromaticity, sparsity
-from fmlfast.template.graph import unique_edges
+from benchmarks.harness.sizes import FLOAT, SUBJECTS, TRAINING, measured, runs
+from fmlfast.kernels.common.topology import unique_edges
+from fmlfast.kernels.sparsity import TINY, chromaticity, sparsity
 
 EDGE = 16
 """Bytes of an edge, two int64."""
@@ -96,3 +98,29 @@ CASES = [
     *(chromaticity_case(scene) for scene in TRAINING),
     *(case(scene) for scene in (*TRAINING, *SUBJECTS)),
 ]
+
+
+def compile_cases() -> list[Case]:
+    """Launches at 8 subjects of 4 frames."""
+    from fmlfast.kernels.sparsity_triton import chromaticity_fwd_kernel, sparsity_fwd_kernel
+
+    return [
+        Case(
+            chromaticity_fwd_kernel,
+            "*fp32 *fp32 *fp32 *i1 i32 i32",
+            {"BLOCK": 256},
+            bytes=4 * 16 + 9,
+            element="vertex of a subject",
+            options={"num_warps": 4},
+            step=InStep("regularisers", sizes.VERTICES_OF_SUBJECTS, 256, (sizes.FRAMES,)),
+        ),
+        Case(
+            sparsity_fwd_kernel,
+            "*fp32 *fp32 *i1 *i32 *i32 *fp32 *fp32 i32 fp32 fp32",
+            {"TINY": TINY, "BLOCK": 128},
+            bytes=21 + 12 + 28 / 8,  # a vertex's lists of edges are read from memory once for 8 subjects
+            element="vertex of a subject",
+            options={"num_warps": 4},
+            step=InStep("regularisers", sizes.VERTICES_OF_SUBJECTS, 128, (sizes.RING,)),
+        ),
+    ]

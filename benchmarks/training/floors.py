@@ -3,10 +3,10 @@
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.harness.sizes import FLOAT
 from benchmarks.harness.timing import copy_bandwidth, time_cpu, time_gpu
 from benchmarks.ops import blendshape, deform, deviation, low_rank_adam, photometric, rasterize, shading, sparsity
 from benchmarks.ops import visibility as seen
-from benchmarks.ops._sizes import FLOAT
 from fmlfast.model.fml import FML
 
 ADAM = 7 * FLOAT

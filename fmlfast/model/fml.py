@@ -17,6 +17,7 @@ from fmlfast.common.tensors import constant, exact
 from fmlfast.data.frames import Frames
 from fmlfast.ibug68 import LANDMARKS_66
 from fmlfast.kernels.common.backend import Backend
+from fmlfast.kernels.common.topology import unique_edges
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.model.codes import Codes
 from fmlfast.model.config import ModelConfig, load_template
@@ -85,11 +86,10 @@ class FML(nn.Module):
         # Mean and square root of the covariance of codes over training subjects: the prior that refinement uses.
         self.register_buffer("code_mean", torch.zeros(codes))
         self.register_buffer("code_factor", torch.eye(codes))
-        triangles = self.template.triangles.long()
-        pairs = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).sort(1).values
+        edges = unique_edges(self.template.triangles)
         # Skin is smooth, but what hangs behind the lips is no skin and must not lighten towards it.
-        skin = pairs[(self.template.regions["mouth_bag"][pairs] < 0.5).all(1)]
-        self.register_buffer("mesh_edges", torch.unique(skin, dim=0), persistent=False)
+        skin = (self.template.regions["mouth_bag"][edges] < 0.5).all(1)
+        self.register_buffer("mesh_edges", edges[skin], persistent=False)
         points = self.template.landmarks(self.template.vertices)[list(LANDMARKS_66)]
         self.register_buffer("landmark_points", points, persistent=False)
 

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from fmlfast.color import srgb_to_linear
 from fmlfast.ibug68 import EYES_APART
+from fmlfast.kernels.common.topology import unique_edges
 from fmlfast.mesh_io import MILLIMETRES, Obj, read_obj
-from fmlfast.template.graph import build_graph, fit_expressions, skinning_matrix, unique_edges
+from fmlfast.template.graph import build_graph, fit_expressions, skinning_matrix
 from fmlfast.template.jaw_line import jaw_strips
 from fmlfast.template.regions import brow_mask, face_mask, lip_mask, neck_mask
 

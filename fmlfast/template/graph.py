@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmlfast.common.extras import require
+from fmlfast.kernels.common.topology import unique_edges
 
 RIGID_ANCHORS = 24  # vertices of the main surface that carry a separate part, such as an eyeball
 
@@ -104,15 +105,6 @@ def _rigid_row(
     total = np.bincount(skin_indices[anchors].ravel(), weights=skin_weights[anchors].ravel())
     best = np.argsort(-total, kind="stable")[: skin_indices.shape[1]]
     return best.astype(np.int32), (total[best] / total[best].sum()).astype(np.float32)
-
-
-def unique_edges(triangles: Tensor) -> Tensor:
-    """The undirected edges [N, 2] int64, each once, smaller id first, of triangles [T, 3]."""
-    triangles = triangles.long()
-    sides = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).sort(dim=1).values
-    base = int(sides.max()) + 1
-    keys = torch.unique(sides[:, 0] * base + sides[:, 1])  # one number a side: far faster than unique rows
-    return torch.stack([keys // base, keys % base], 1)
 
 
 def node_edges(skin_indices: Tensor, skin_weights: Tensor, num_nodes: int) -> Tensor:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmlfast.kernels.common.topology import mesh_edges
+
 
 @dataclass(frozen=True)
 class LoopStep:
@@ -34,16 +36,12 @@ def loop_step(num_vertices: int, triangles: Tensor) -> LoopStep:
     triangles = triangles.long()  # [T0, 3]
     if triangles.numel() and (int(triangles.min()) < 0 or int(triangles.max()) >= num_vertices):
         raise ValueError(f"triangles must index {num_vertices} vertices")
-    sides = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]])  # [3 * T0, 2]
     opposite = torch.cat([triangles[:, 2], triangles[:, 0], triangles[:, 1]])  # [3 * T0]
-    low, high = sides.min(dim=1).values, sides.max(dim=1).values
-    # one number a side: far faster than unique rows
-    keys, edge_of_side, count = torch.unique(low * num_vertices + high, return_inverse=True, return_counts=True)
+    edges, count, edge_of_side = mesh_edges(triangles)  # [N, 2], [N], [3 * T0]
     if int(count.max()) > 2:
         raise ValueError("an edge belongs to more than two triangles; clean the mesh before subdividing it")
     border = count == 1  # [N]
-    first, second = keys // num_vertices, keys % num_vertices
-    edges = torch.stack([first, second], 1)  # [N, 2]
+    first, second = edges.unbind(1)
     new = num_vertices + torch.arange(len(edges))  # the vertex on each edge
 
     degree = torch.bincount(edges.flatten(), minlength=num_vertices)

@@ -1,4 +1,4 @@
-"""Which implementation of an operation runs, and what its kernels need to know about where they run."""
+"""Choice of the backend, torch or Triton, and what kernels need to know about where they run."""
 
 import importlib.util
 import os

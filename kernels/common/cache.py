@@ -1,4 +1,4 @@
-"""What was derived from a constant tensor, kept as long as that tensor lives."""
+"""A cache of what was derived from a constant tensor, kept as long as that tensor lives."""
 
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar

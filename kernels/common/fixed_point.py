@@ -14,7 +14,7 @@ def fixed_point_scale(
     largest: Tensor,  # [N] float32, >= 0
     terms: int,
 ) -> Tensor:  # [N] float32
-    """Powers of two to multiply numbers of magnitude up to `largest` with, so that sums of `terms` of them fit.
+    """Computes powers of two to scale numbers of magnitude up to `largest` with, so that sums of `terms` of them fit.
 
     NaN where `largest` is not finite, so that the sums, divided by the scale, become NaN too.
     """
@@ -28,5 +28,5 @@ def from_fixed_point(
     total: Tensor,  # [N, ...] int64
     scale: Tensor,  # [N] float32
 ) -> Tensor:  # [N, ...] float32
-    """The sums as floating point."""
+    """Converts the sums to floating point."""
     return total / scale.view(-1, *(1,) * (total.ndim - 1))

@@ -1,4 +1,4 @@
-"""Rows of a table, whose gradients are summed in a fixed order."""
+"""Deterministic gather and scatter of rows: sums, those of gradients too, are made in a fixed order."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,7 +8,7 @@ def gather_rows(
     table: Tensor,  # [N, C]
     index: Tensor,  # any shape, int64, in [0, N)
 ) -> Tensor:  # [*index.shape, C]
-    """table[index], with the same bits in its gradient on every run.
+    """Gathers table[index], with the same bits in its gradient on every run.
 
     The backward pass of indexing sorts first on a GPU, but on a CPU it adds from several threads at once; that of
     index_select adds one row after the other on a CPU, but in random order on a GPU.
@@ -23,7 +23,7 @@ def add_rows(
     index: Tensor,  # [M] int64, in [0, N)
     rows: Tensor,  # [M, C]
 ) -> Tensor:  # [N, C]
-    """A copy of the table with rows added to those at `index`, with the same bits on every run; see `gather_rows`."""
+    """Adds rows to a copy of the table at `index`, with the same bits on every run; see `gather_rows`."""
     if table.is_cuda:
         return table.index_put((index,), rows, accumulate=True)
     return table.index_add(0, index, rows)
@@ -35,7 +35,7 @@ def sum_rows(
     start: Tensor | None = None,  # [K + 1] the type of `index`, ascending from 0 to M
     weights: Tensor | None = None,  # the shape of `index`
 ) -> Tensor:  # [K, C]
-    """Row k is the (weighted) sum of the table's rows index[k], or index[start[k]:start[k + 1]], in this order.
+    """Sums, weighted if asked to, for row k the table's rows index[k], or index[start[k]:start[k + 1]], in this order.
 
     Several times as fast on a CPU as index_add_, which calls a kernel for every row.
     """

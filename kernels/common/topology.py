@@ -1,6 +1,7 @@
-"""Which triangles meet at a vertex and across an edge: what gathering kernels read instead of adding atomically."""
+"""Adjacency of triangle meshes: edges, and what gathering kernels read instead of adding atomically."""
 
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,13 +15,40 @@ def grouped(
     keys: Tensor,  # [N] int32 or int64, in [0, count)
     count: int,
 ) -> tuple[Tensor, Tensor]:  # [count + 1] int32, [N] int64
-    """Where each key stands: key k at order[start[k]] ... order[start[k + 1] - 1], in the order of the places."""
+    """Groups places by key: those of key k are order[start[k]] ... order[start[k + 1] - 1], ascending."""
     start = torch.nn.functional.pad(torch.bincount(keys, minlength=count).cumsum(0), (1, 0)).int()
     return start, torch.sort(keys, stable=True).indices
 
 
+class Edges(NamedTuple):
+    """The undirected edges of a mesh, in ascending order of their vertices."""
+
+    ends: Tensor  # [N, 2] int64, vertices, the smaller first
+    triangles: Tensor  # [N] int64, how many share the edge
+    of_side: Tensor  # [3T] int64, edge of each side: all from corner 0 to 1, then all from 1 to 2, then all from 2 to 0
+
+
+def mesh_edges(
+    triangles: Tensor,  # [T, 3] int32 or int64, T >= 1
+) -> Edges:
+    """Finds the edges of a mesh, each once, and which sides of triangles they are."""
+    triangles = triangles.long()
+    sides = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).sort(dim=1).values
+    base = int(sides.max()) + 1
+    # One number a side: far faster than unique rows.
+    keys, of_side, count = torch.unique(sides[:, 0] * base + sides[:, 1], return_inverse=True, return_counts=True)
+    return Edges(torch.stack([keys // base, keys % base], 1), count, of_side)
+
+
+def unique_edges(
+    triangles: Tensor,  # [T, 3] int32 or int64, T >= 1
+) -> Tensor:  # [N, 2] int64
+    """Finds the undirected edges of a mesh, each once, the smaller vertex first, in ascending order."""
+    return mesh_edges(triangles).ends
+
+
 def topology(triangles: Tensor, vertices: int) -> "Topology":
-    """The adjacency of a mesh, made once for a tensor of triangles and anew after it was changed in place.
+    """Returns the adjacency of a mesh, made once for a tensor of triangles and anew after it was changed in place.
 
     Args:
         triangles: [T, 3] int32 or int64, checked by `check_triangles`.

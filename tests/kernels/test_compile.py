@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is for Linux only")
 
-from benchmarks.compile._instructions import WIDTHS, Instruction, amd, count, sass
-from benchmarks.compile._static import markdown
+from benchmarks.compile.instructions import WIDTHS, Instruction, amd, count, sass
+from benchmarks.compile.static import markdown
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "benchmarks" / "results" / "compile_report.csv"

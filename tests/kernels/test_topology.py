@@ -8,7 +8,7 @@ import torch
 from fmlfast.kernels.common.cache import TensorCache
 from fmlfast.kernels.common.checks import check_tensor, check_triangles
 from fmlfast.kernels.common.fixed_point import fixed_point_scale, from_fixed_point
-from fmlfast.kernels.common.topology import topology
+from fmlfast.kernels.common.topology import mesh_edges, topology, unique_edges
 
 
 def test_rings_and_neighbors_of_random_triangles():
@@ -34,6 +34,18 @@ def test_rings_and_neighbors_of_random_triangles():
             else:
                 assert neighbor == -1
     assert 0 < pairs < 3 * len(triangles)
+
+
+def test_edges_of_random_triangles():
+    g = torch.Generator().manual_seed(1)
+    triangles = torch.randint(0, 14, (37, 3), generator=g, dtype=torch.int32)
+    sides = [tuple(sorted((t[k], t[(k + 1) % 3]))) for k in range(3) for t in triangles.tolist()]
+    expected = sorted(set(sides))
+    edges = mesh_edges(triangles)
+    assert [tuple(end) for end in edges.ends.tolist()] == expected and torch.equal(unique_edges(triangles), edges.ends)
+    assert edges.triangles.tolist() == [sides.count(edge) for edge in expected]
+    assert [expected[i] for i in edges.of_side.tolist()] == sides
+    assert len(expected) < len(sides) and edges.ends.dtype == torch.int64
 
 
 def test_a_tensor_is_looked_at_once_until_it_changes():

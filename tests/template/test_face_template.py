@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from fmlfast.kernels.common.topology import unique_edges
 from fmlfast.template.assets import FILE, load_assets
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.template.graph import unique_edges
 
 MIRROR = [
     *range(16, -1, -1),

@@ -21,6 +21,7 @@ from fmlfast.data.synthetic.people import PeopleSampler, Person
 from fmlfast.data.synthetic.random_light import LUMINANCE, random_light
 from fmlfast.data.synthetic.skin import FaceAppearance, Look
 from fmlfast.ibug68 import NUM_JAW
+from fmlfast.kernels.common.topology import mesh_edges
 from fmlfast.renderer import render, shade_sh, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
 
@@ -267,10 +268,8 @@ class SceneGenerator:
 
 def _outer_edge(template: FaceTemplate) -> NDArray[np.bool_]:
     """Which vertices [V] lie on the mesh's outer rim: over the forehead, behind the ears, around the neck."""
-    triangles = template.triangles.long()
-    edges = torch.cat([triangles[:, [0, 1]], triangles[:, [1, 2]], triangles[:, [2, 0]]]).sort(dim=1).values
-    unique, count = edges.unique(dim=0, return_counts=True)
+    edges = mesh_edges(template.triangles)
     rim = torch.zeros(len(template.vertices), dtype=torch.bool)
-    rim[unique[count == 1].flatten()] = True
+    rim[edges.ends[edges.triangles == 1].flatten()] = True
     rim &= (template.regions["eyes"] + template.regions["mouth_bag"] + template.regions["lips"]) < 0.5
     return rim.numpy()

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from benchmarks.harness.case import Bench, Inputs, Outputs, largest_error
 from benchmarks.harness.scenes import Random, Scene, face, soup, sphere_image, sphere_of
+from benchmarks.harness.sizes import error_of_most
 from benchmarks.ops import all_cases, rasterize, sparsity
-from benchmarks.ops._sizes import error_of_most
 from benchmarks.peers import torch_adam, torch_adam_fused
 from fmlfast.kernels.common.backend import Backend
-from fmlfast.template.graph import unique_edges
+from fmlfast.kernels.common.topology import unique_edges
 
 OPS = {
     "antialias",

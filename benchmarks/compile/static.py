@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from benchmarks.compile._instructions import WIDTHS
+from benchmarks.compile.instructions import WIDTHS
 
 Row = Mapping[str, str]
 

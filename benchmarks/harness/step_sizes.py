@@ -1,6 +1,6 @@
 """The sizes of a training step of the preset "paper" that say how often a kernel's instructions run."""
 
-from benchmarks.ops._sizes import DIMENSIONS, EXPRESSIONS, NODES, PAPER, WEIGHTS
+from benchmarks.harness.sizes import DIMENSIONS, EXPRESSIONS, NODES, PAPER, WEIGHTS
 
 SUBJECTS = PAPER.subjects
 FRAMES = PAPER.frames
