@@ -123,7 +123,16 @@ PRESETS = {
         batch=16,
     ),
     "paper": Config(
-        model=ModelConfig(complement_rank=None, shape_init=False, light_fit=False, light_complement=False),
+        model=ModelConfig(
+            inputs="paper",
+            shape_init=False,
+            light_fit=False,
+            light_complement=False,
+            complement_rank=None,
+            smooth_basis=False,
+            visibility="backface",
+        ),
+        loss=LossWeights(photometric_kind="squared", displacement=0.0, reflectance=0.0),  # the paper has no such terms
         data=Path("data/synthetic-paper"),
         people=50_000,
         checkpoint_every=5000,  # of 1.2 GB each
