@@ -7,6 +7,7 @@ from conftest import SMALL
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
 from fmlfast.contour import slide_landmarks
+from fmlfast.face_model import _light_directions
 from fmlfast.focal import focal_factor, scale_focal
 from fmlfast.frames import Codes, Frames
 from fmlfast.metrics import vertex_error
@@ -194,3 +195,20 @@ def test_recorded_steps_give_what_steps_give(model: FML, frames: Frames, monkeyp
     torch.testing.assert_close(
         recorded.tensors(), refine(model, frames, start, steps=12).tensors(), atol=1e-2, rtol=1e-2
     )
+
+
+def test_what_freed_memory_held_decides_nothing(model: FML, frames: Frames) -> None:
+    model.code_factor.normal_()
+    start = model.encode(frames).map(torch.detach)
+
+    def leave(value: int) -> None:
+        for size in (8, 16, 32):  # words, of which LAPACK may be given some to work in
+            _ = [torch.full((size,), value, dtype=torch.int32) for _ in range(500)]
+
+    found = []
+    for value in (0, 1):
+        leave(value)
+        fitted = _light_directions(model.template)
+        leave(value)
+        found.append([*fitted, *refine(model, frames, start, 1).tensors()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
