@@ -156,5 +156,6 @@ def _light_directions(template: FaceTemplate) -> tuple[Tensor, Tensor]:
     harmonics = sh_basis(vertex_normals(template.vertices[None], template.triangles, "torch"))[0]
     span = (template.colors.T[..., None] * harmonics).double()  # [3, V, 9]
     weighted = (span * template.regions["face"][:, None]).mT
-    share = torch.linalg.lstsq(weighted @ span, weighted).solution
+    # Not by lstsq, whose way on the CPU depends on what its memory held before (pytorch/pytorch#187411).
+    share = torch.linalg.pinv(weighted @ span, hermitian=True) @ weighted
     return span.float().contiguous(), share.float().contiguous()  # NCCL sends nothing else

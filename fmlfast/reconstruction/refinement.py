@@ -154,7 +154,7 @@ class _Unknowns:
         code = torch.cat([codes.identity[:, :dim], codes.reflectance], 1) - model.code_mean
         began = codes.identity[:, dim:]
         smooth = torch.nn.functional.pad(began, (0, fields - began.shape[1]))
-        whitened = torch.linalg.lstsq(model.code_factor.T, code.T).solution.T
+        whitened = torch.linalg.solve(model.code_factor, code, left=False)
         still = torch.zeros_like(codes.translation)
         parts = {"code": whitened, "smooth": smooth, "turn": still, "shift": still}
         parts |= {"sh": codes.sh, "expression": codes.expression}

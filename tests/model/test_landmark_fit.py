@@ -45,10 +45,10 @@ def seen(vertices: Tensor, turn: float = 0.0) -> tuple[Tensor, Tensor]:
 
 
 def fitted(landmarks: Tensor, Ks: Tensor, subjects: int, confidence: Tensor | None = None) -> InitialFit:
-    points = TEMPLATE.landmarks(TEMPLATE.vertices)[USED]
-    confidence = torch.ones(len(landmarks), 66) if confidence is None else confidence
+    points = TEMPLATE.landmarks(TEMPLATE.vertices)[USED].to(landmarks)
+    confidence = landmarks.new_ones(len(landmarks), 66) if confidence is None else confidence
     start = InitialFit(*fit_pose(landmarks, Ks, points))
-    return shape_fit()(LandmarkObservations(landmarks, confidence, Ks, subjects), start)
+    return shape_fit().to(landmarks)(LandmarkObservations(landmarks, confidence, Ks, subjects), start)
 
 
 def shape_fit() -> LandmarkFit:
@@ -126,11 +126,12 @@ def test_a_broken_frame_spoils_nobody_else(truth: Tensor) -> None:
 
 
 def test_a_gpu_and_a_cpu_solve_alike(truth: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = fitted(*seen(truth), 2)
+    landmarks, Ks = (x.double() for x in seen(truth))
+    here = fitted(landmarks, Ks, 2)
     monkeypatch.setattr(Tensor, "is_cuda", property(lambda tensor: True), raising=False)
-    there = fitted(*seen(truth), 2)
+    there = fitted(landmarks, Ks, 2)
     assert here.smooth is not None and there.smooth is not None
-    torch.testing.assert_close(here.smooth, there.smooth, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(here.smooth, there.smooth, atol=1e-9, rtol=0)
 
 
 def test_wild_landmarks_keep_the_face_before_the_camera() -> None:

@@ -9,6 +9,7 @@ from fmlfast.data.frames import Frames
 from fmlfast.losses import LossWeights, objective
 from fmlfast.metrics import vertex_error
 from fmlfast.model.codes import Codes
+from fmlfast.model.face_model import _light_directions
 from fmlfast.model.fml import FML
 from fmlfast.model.gp_basis import smooth_fields
 from fmlfast.reconstruction.focal_length import focal_factor, scale_focal
@@ -193,3 +194,20 @@ def test_recorded_steps_give_what_steps_give(model: FML, frames: Frames, monkeyp
     torch.testing.assert_close(
         recorded.tensors(), refine(model, frames, start, steps=12).tensors(), atol=1e-2, rtol=1e-2
     )
+
+
+def test_what_freed_memory_held_decides_nothing(model: FML, frames: Frames) -> None:
+    model.code_factor.normal_()
+    start = model.encode(frames).map(torch.detach)
+
+    def leave(value: int) -> None:
+        for size in (8, 16, 32):  # words, of which LAPACK may be given some to work in
+            _ = [torch.full((size,), value, dtype=torch.int32) for _ in range(500)]
+
+    found = []
+    for value in (0, 1):
+        leave(value)
+        fitted = _light_directions(model.template)
+        leave(value)
+        found.append([*fitted, *refine(model, frames, start, 1).tensors()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))

@@ -181,7 +181,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("part", "tolerance"),
-    [("float64", 1e-11), ("float32", 2e-4), ("encoder", 1e-5), ("factors", 1e-6), ("means", 1e-6)],
+    [("float64", 1e-11), ("float32", 2e-4), ("encoder", 2e-5), ("factors", 1e-6), ("means", 1e-6)],
 )
 def test_shares_of_a_batch_give_what_the_whole_gives(folder: Path, part: str, tolerance: float) -> None:
     expected = pieces(ALONE)
@@ -193,9 +193,10 @@ def test_shares_of_a_batch_give_what_the_whole_gives(folder: Path, part: str, to
         else:
             found = ranks[0][name]
             assert torch.equal(found, ranks[1][name]), f"{name} is not the same in both processes"
-        torch.testing.assert_close(
-            found, expected[name], rtol=tolerance, atol=tolerance, msg=lambda m, name=name: f"{name}: {m}"
-        )
+        # Sums are rounded as their terms are, also where these cancel; the encoder's codes are ten times as far from 0
+        # as they spread, and normalised: 2^-24 * 10 * some 30 roundings.
+        limit = tolerance * max(1.0, float(expected[name].abs().max()))
+        torch.testing.assert_close(found, expected[name], rtol=0, atol=limit, msg=lambda m, name=name: f"{name}: {m}")
 
 
 def test_what_the_main_process_does_once(folder: Path) -> None:

@@ -54,10 +54,16 @@ def align_landmarks(mesh_landmarks: ArrayLike, scan_landmarks: ArrayLike) -> Mes
             f"landmarks must be two [K, 3] arrays of the same K >= 3 points, got {list(source.shape)} of the mesh and "
             f"{list(target.shape)} of the scan"
         )
-    if min(np.linalg.svd(points - points.mean(0))[1][1] for points in (source, target)) <= 0:
+    if _on_a_line(source) or _on_a_line(target):
         raise ValueError("the landmarks lie on a line or coincide; they must span a plane to align a mesh")
     found = similarity_align(torch.from_numpy(source)[None], torch.from_numpy(target)[None], torch.ones(len(source)))
     return MeshToScan(float(found.scale[0]), found.rotation[0].numpy(), found.translation[0].numpy())
+
+
+def _on_a_line(points: Points) -> bool:
+    """Whether points [K, 3] are nowhere farther from a line than they are rounded to, in files too, or coincide."""
+    along, across, _ = np.linalg.svd(points - points.mean(0), compute_uv=False)
+    return bool(across <= max(1e-4 * along, 1e-12 * np.linalg.norm(points)))
 
 
 def register_robust(mesh: ClosestPoint, scan: Points, start: MeshToScan) -> Registration:

@@ -156,7 +156,8 @@ def test_modes_hold_the_spread_of_codes(space_of: Callable[[FML], Space]) -> Non
             alpha[:, : SMALL.identity_dim] += model.code_mean[: SMALL.identity_dim]
             made = model.face.neutral(model.face.displacements(alpha), evaluation_template(model.template))
     made = made.double()
-    torch.testing.assert_close(space.mean, made[0])
+    rounded = 2.0**-24 * made[0].abs().max()  # in each of the few float32 terms that the model sums
+    torch.testing.assert_close(space.mean, made[0], rtol=0, atol=8 * float(rounded))
     rows = torch.randperm(made[0].numel(), generator=torch.Generator().manual_seed(0))[:200]
     expected, basis = (made[1:] - made[0]).flatten(1)[:, rows], space.basis.flatten(1)[:, rows]
     covariance = expected.T @ expected

@@ -138,6 +138,8 @@ def test_landmarks_recover_a_similarity():
         (LANDMARKS[:2], LANDMARKS[:2], "K >= 3"),
         (LANDMARKS, LANDMARKS[:6], "same K"),
         (np.arange(21.0).reshape(7, 3), LANDMARKS, "on a line"),
+        (LANDMARKS, np.float32(1000 + np.arange(7)[:, None] * [0.1, 0.7, 0.3]), "on a line"),  # but for its rounding
+        (np.tile([0.1, 0.2, 0.3], (7, 1)), LANDMARKS, "coincide"),
     ],
 )
 def test_landmarks_are_checked(mesh, scan, message):
