@@ -141,7 +141,7 @@ def test_evaluate_prints_the_rows(tmp_path, monkeypatch, capsys):
             "mean_face": row,
             "people": 3,
             "spread": {"mean_face": row},
-            "consistency": {"network": {"identity": row}},
+            "parts": {"network": {"identity": row}},
         }
 
     monkeypatch.setattr("fmlfast.evaluation.run.evaluate_run", evaluate_run)
@@ -150,7 +150,7 @@ def test_evaluate_prints_the_rows(tmp_path, monkeypatch, capsys):
     assert calls == [((Path("runs/a"), Path("clips"), "val"), {"refine_steps": 3}), Path("runs/a")]
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     values = ["vertex_mm", "1.250", "landmark_nme", "2.500"]
-    assert lines == [["mean_face", *values], ["consistency", "network", "identity", *values]]
+    assert lines == [["mean_face", *values], ["parts", "network", "identity", *values]]
 
 
 def test_evaluate_on_scans(tmp_path, monkeypatch, capsys):

@@ -8,7 +8,6 @@ import torch
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.evaluation.protocol import has_truth, measure
-from fmlfast.evaluation.real_clips import measure_real
 from fmlfast.evaluation.table import row_name
 from fmlfast.model.fml import FML
 from fmlfast.visualization.panels import error_map, save_image
@@ -23,20 +22,18 @@ def evaluate_run(
     clips: int | None = None,
     device: torch.device | str | None = None,
 ) -> dict[str, Any]:
-    """Evaluates the model of a run folder on prepared clips and writes the table into it, evaluation.json; with ground
-    truth also error_map.png. A table of other clips stays, as evaluation-DATA-SPLIT.json. Returns the table, which for
-    real clips is that of `measure_real`. Where no `device` is given it is a GPU if there is one.
+    """Evaluates the model of a run folder on prepared clips and writes the table into it, evaluation.json.
+
+    With ground truth also error_map.png. A table of other clips stays, as evaluation-DATA-SPLIT.json. Returns the
+    table. Where no `device` is given it is a GPU if there is one.
     """
     run = Path(run)
     model = FML.load(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    result = measure(model, data, split, refine_steps=refine_steps, clips=clips)
     if has_truth(data, split):
-        result = measure(model, data, split, refine_steps=refine_steps, clips=clips)
         named = {row_name(row): values for row, values in result.vertex_errors.items()}
         save_image(run / "error_map.png", error_map(result.template, named))
-        table = result.table
-    else:
-        table = measure_real(model, data, split, refine_steps=refine_steps, clips=clips)
-    table = {"data": Path(data).resolve().name} | table
+    table = {"data": Path(data).resolve().name} | result.table
     stored = run / "evaluation.json"
     _keep_other(stored, table)
     with atomic_path(stored) as path:

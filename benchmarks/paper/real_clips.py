@@ -1,15 +1,23 @@
-"""How well a model explains clips without 3D truth: image errors, consistent identities, frames it has not seen."""
+"""Measures a model on clips without 3D truth: consistency of identities, and errors on frames that were not fitted.
 
+python -m benchmarks.paper.real_clips RUN DATA: writes RUN/real_clips.json
+"""
+
+import json
 import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+import tyro
 from torch import Tensor
+from tyro.conf import Positional
 
+from fmlfast.cli import print_table
+from fmlfast.common.atomic import atomic_path
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import ClipRef, list_clips, read_clip
 from fmlfast.evaluation.methods import Estimate, estimate
@@ -263,3 +271,31 @@ def _held_out(frames: dict[str, dict[str, Tensor]], people: list[str], refs: lis
         if (other := found.get(f"{stage}_swapped")) is not None
     }
     return {**tally.table(), "own_wins": wins, "frames": tally.frames, "people": tally.people}
+
+
+def main(
+    run: Annotated[Path, Positional],
+    data: Annotated[Path, Positional],
+    /,
+    split: str = "test",
+    refine_steps: int = 50,
+    clips: int | None = None,
+) -> None:
+    """Measures the model of a run folder on prepared clips and writes real_clips.json into it.
+
+    Args:
+        run: Run folder of a trained model.
+        data: Folder of prepared clips.
+        split: Which split of the clips to use.
+        refine_steps: Steps of refinement in the last row.
+        clips: At most so many clips.
+    """
+    model = FML.load(run, "cuda" if torch.cuda.is_available() else "cpu")
+    table = measure_real(model, data, split, refine_steps=refine_steps, clips=clips)
+    with atomic_path(run / "real_clips.json") as path:
+        path.write_text(json.dumps(table, indent=2) + "\n")
+    print_table(table)
+
+
+if __name__ == "__main__":
+    tyro.cli(main)
