@@ -26,36 +26,7 @@ LABELS = {
     "photometric": ("colour", "of 255"),
     "rotation_deg": ("head rotation", "°"),
 }
-_STYLE = """
-:root { --ink: #26262b; --soft: #73737c; --line: #e3e2dd; --paper: #fafaf8; --accent: #2c6e8e; }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.55 system-ui, "Segoe UI", sans-serif; }
-main { max-width: 1080px; margin: 0 auto; padding: 48px 32px 72px; }
-h1 { font: 600 30px/1.2 Charter, Georgia, serif; margin: 0; }
-h2 { font: 600 20px/1.3 Charter, Georgia, serif; margin: 48px 0 14px; padding-top: 18px;
-  border-top: 1px solid var(--line); }
-p, figcaption { color: var(--soft); margin: 8px 0; max-width: 78ch; }
-.facts { display: flex; flex-wrap: wrap; gap: 14px 44px; margin-top: 26px; }
-.facts div { line-height: 1.25; }
-.facts b { display: block; font: 600 25px/1.2 Charter, Georgia, serif; }
-.facts span { color: var(--soft); font-size: 13px; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-.results { width: 100%; }
-.results th, .results td { text-align: right; padding: 8px 0 8px 18px; border-bottom: 1px solid var(--line); }
-.results thead th { vertical-align: bottom; font-weight: 500; font-size: 13px; line-height: 1.3; }
-.results th:first-child { text-align: left; padding-left: 0; font-weight: 500; white-space: nowrap; }
-.results small { color: var(--soft); font-weight: 400; }
-.results td small { display: block; line-height: 1.2; }
-.results .first { font-weight: 600; }
-figure { margin: 18px 0; }
-img { max-width: 100%; display: block; }
-.settings { columns: 3 290px; column-gap: 32px; font-size: 13px; }
-.settings section { break-inside: avoid-column; margin-bottom: 16px; }
-.settings h3 { font-size: 13px; margin: 0 0 4px; }
-.settings table { width: 100%; }
-.settings td { padding: 2px 0; border-bottom: 1px solid var(--line); color: var(--soft); }
-.settings td + td { text-align: right; color: var(--ink); overflow-wrap: anywhere; padding-left: 12px; }
-"""
+_STYLE = Path(__file__).with_name("report.css")
 
 
 def write_report(run: str | Path) -> Path:
@@ -80,7 +51,7 @@ def write_report(run: str | Path) -> Path:
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(run.resolve().name)} · fmlfast</title><style>{_STYLE}</style></head>"
+        f"<title>{html.escape(run.resolve().name)} · fmlfast</title><style>\n{_STYLE.read_text()}</style></head>"
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
     with atomic_path(run / "report.html") as path:

@@ -70,7 +70,6 @@ class FaceAppearance:
         points = template.vertices.numpy().astype(np.float32)  # [V, 3]
         marks = template.landmarks(template.vertices).numpy()  # [68, 3]
         region = {name: mask.numpy() for name, mask in template.regions.items()}
-        self._reference = template.colors.numpy().astype(np.float32)
         self._points = points
         self._eyes, self._iris, self._pupil = region["eyes"], region["iris"], region["pupil"]
         self._lips = region["lips"]
