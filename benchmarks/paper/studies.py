@@ -7,11 +7,10 @@ from benchmarks.paper import (
     generalisation,
     pose,
     refinement,
-    residual,
     robustness,
     terms,
 )
 from benchmarks.paper.study import Study
 
-MODULES = (frames, generalisation, complement, terms, basis, refinement, residual, robustness, pose)
+MODULES = (frames, generalisation, complement, terms, basis, refinement, robustness, pose)
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in MODULES}
