@@ -1,8 +1,12 @@
-"""Writes tables into hand-written Markdown pages, between two markers."""
+"""Lays out Markdown pages: what is made goes between two markers of a hand-written page, long lines are wrapped."""
 
+import textwrap
 from pathlib import Path
 
 from fmlfast.common.atomic import atomic_path
+
+WIDTH = 139
+"""Characters in a line of prose at most."""
 
 
 def write_between_markers(path: Path, name: str, content: str) -> None:
@@ -18,6 +22,18 @@ def write_between_markers(path: Path, name: str, content: str) -> None:
 def read_between_markers(path: Path, name: str) -> str:
     """Reads what stands between the markers, without the blank lines around it."""
     return _parts(path, name)[1].strip()
+
+
+def wrapped(text: str) -> str:
+    """Breaks the lines of prose and lists that are longer than WIDTH; headings, tables and images stay as they are."""
+    return "\n".join(_wrapped_line(line) for line in text.split("\n"))
+
+
+def _wrapped_line(line: str) -> str:
+    if len(line) <= WIDTH or line.startswith(("#", "|", "![")):
+        return line
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _parts(path: Path, name: str) -> tuple[str, str, str]:
