@@ -64,8 +64,8 @@ STUDY = Study(
     about=(
         f"The preset of the budget for {STEPS} steps, as it is and with the choices of the preset `paper`: what the "
         "network sees and starts from, how light is found, what identity may use, which vertices the photometric term "
-        "sees, its cost, and two weights. Size, schedule and refinement are the same for both. `landmark_nme` is in % of "
-        "the outer-eye distance, `photometric` the mean absolute colour difference of 255."
+        "sees, its cost, and two weights. Size, schedule and refinement are the same for both. `landmark_nme` is in "
+        "% of the outer-eye distance, `photometric` the mean absolute colour difference of 255."
     ),
     variants=variants,
     measure=measure_model,
