@@ -9,8 +9,9 @@ from pathlib import Path
 
 from benchmarks.compile import TARGETS, Usage, compile_case
 from benchmarks.compile.instructions import WIDTHS, count
-from benchmarks.compile.static import markdown
+from benchmarks.compile.static import NAME, markdown
 from benchmarks.harness.compile_case import Case
+from benchmarks.harness.markdown import write_between_markers
 from benchmarks.ops import compile_cases
 from fmlfast.common.atomic import atomic_path
 
@@ -51,7 +52,7 @@ def row(case: Case, target: str, usage: Usage) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "compile_report.csv")
-    parser.add_argument("--static", type=Path, default=ROOT / "docs" / "static.md")
+    parser.add_argument("--static", type=Path, default=ROOT / "docs" / "performance.md", help="page with markers")
     # Those of sm_80 hardly differ from sm_90's, and NVIDIA's disassembler takes a while.
     parser.add_argument("--count", nargs="*", choices=TARGETS, default=["sm_90", "gfx942"], help="whose instructions")
     arguments = parser.parse_args()
@@ -64,8 +65,8 @@ def main() -> None:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    with atomic_path(arguments.static) as path:
-        path.write_text(markdown([{name: str(value) for name, value in row.items()} for row in rows]))
+    written = [{name: str(value) for name, value in row.items()} for row in rows]
+    write_between_markers(arguments.static, NAME, markdown(written))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.harness.markdown import wrapped
 from benchmarks.paper import figures_store
 from benchmarks.paper.rows import Row, read_rows
 from benchmarks.paper.studies import STUDIES
@@ -30,7 +31,7 @@ def write_report(results: Path, docs: Path) -> Path:
     studies = [section(study, read_rows(study.name, results), docs) for study in STUDIES.values()]
     parts = [INTRODUCTION, claims(studies), figures_store.section(docs / "images"), *studies]
     with atomic_path(docs / "results.md") as path:
-        path.write_text("\n".join(part.strip() + "\n" for part in parts))
+        path.write_text(wrapped("\n".join(part.strip() + "\n" for part in parts)))
     return docs / "results.md"
 
 

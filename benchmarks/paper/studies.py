@@ -6,12 +6,12 @@ from benchmarks.paper import (
     frames,
     generalisation,
     pose,
+    presets,
     refinement,
-    residual,
     robustness,
     terms,
 )
 from benchmarks.paper.study import Study
 
-MODULES = (frames, generalisation, complement, terms, basis, refinement, residual, robustness, pose)
+MODULES = (frames, generalisation, complement, terms, basis, refinement, robustness, pose, presets)
 STUDIES: dict[str, Study] = {module.STUDY.name: module.STUDY for module in MODULES}

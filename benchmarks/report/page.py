@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.harness.markdown import wrapped
 from benchmarks.harness.rows import RESULTS, Row, read_rows
 from benchmarks.report.comparison import where_we_lose
 from benchmarks.report.plots import AXES, sweep_plots
@@ -39,7 +40,7 @@ def write_report(results: Path = RESULTS, docs: Path = DOCS) -> Path:
             parts += unmeasured(device, known)
     path = docs / "benchmarks.md"
     with atomic_path(path) as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n")
+        temporary.write_text(wrapped("\n\n".join(parts) + "\n"))
     return path
 
 
@@ -66,12 +67,15 @@ def section(device: str, rows: Sequence[Row], plots: dict[str, Path]) -> list[st
 
 
 def source(rows: Sequence[Row]) -> str:
-    """Says where the numbers come from: device, driver, versions, commit."""
-    found = dict.fromkeys((row.device, row.driver, row.torch, row.triton, row.commit) for row in rows)
+    """Says where the numbers come from: device, driver, versions, and the commits that were measured with these."""
+    commits: dict[tuple[str, ...], dict[str, None]] = {}
+    for row in rows:
+        commits.setdefault((row.device, row.driver, row.torch, row.triton), {})[row.commit] = None
     lines = []
-    for device, driver, torch, triton, commit in found:
-        parts = [device, f"driver {driver}" * bool(driver), f"torch {torch}", f"triton {triton}", f"commit {commit}"]
-        lines.append(", ".join(part for part in parts if part) + ".")
+    for (device, driver, torch, triton), found in commits.items():
+        word = "commit" if len(found) == 1 else "commits"
+        parts = [device, f"driver {driver}" * bool(driver), f"torch {torch}", f"triton {triton}"]
+        lines.append(", ".join(part for part in [*parts, f"{word} {', '.join(found)}"] if part) + ".")
     return "\n".join(lines)
 
 

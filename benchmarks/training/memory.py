@@ -1,4 +1,4 @@
-"""Counts what a training step holds in memory, line by line, and writes docs/memory.md.
+"""Counts what a training step holds in memory; docs/performance.md gets the table of its peak, for the preset "paper".
 
 python -m benchmarks.training.memory [--preset paper] [--device cpu|cuda] [--out FILE.md]
 
@@ -20,9 +20,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from fmlfast.common.atomic import atomic_path
+from benchmarks.harness.markdown import write_between_markers
 from fmlfast.kernels.common.cache import TensorCache
 
+NAME = "benchmarks.training.memory"
+"""Of the markers around the table."""
+PAGE = Path(__file__).parents[2] / "docs" / "performance.md"
 BEFORE = "before the step"
 BASIS, MOMENTS = "reflectance basis", "LowRankAdam's moments of the reflectance basis"
 
@@ -236,39 +239,26 @@ def random_batch(subjects: int, frames: int, size: int) -> Any:
     return Batch(pictures, draw(0, range(subjects), frames))
 
 
-def markdown(found: Account, preset: str, device: str) -> str:
-    """Writes the account as tables."""
-    kind = f"Counted, and measured on {torch.cuda.get_device_name()}" if found.measured else "Counted, not measured"
-    basis, moments = found.lasting[BASIS] / 1e6, found.lasting[MOMENTS] / 1e6
-    lines = [
-        f'# Memory of a training step, preset "{preset}"',
-        "",
-        f"**{kind}**: the bytes of all tensors that live at once, as the step makes and frees them on the GPU's way.",
-        "The caching allocator's rounding, cuDNN's workspaces and CUDA's context are not included.",
-        f"Made by `python -m benchmarks.training.memory --preset {preset} --device {device}`.",
-        "",
-        f"Peak: **{found.peak / 1e6:,.0f} MB**, in {found.peak_stage}. GPU: "
-        + (f"**{max(found.measured.values()) / 1e6:,.0f} MB**." if found.measured else "not measured."),
-        "",
-        "| at the peak | MB | largest |",
-        "|---|---:|---|",
-        *(f"| {name} | {size / 1e6:,.1f} | |" for name, size in found.lasting.items()),
-    ]
-    for label in dict.fromkeys(block.label for block in found.at_peak):
-        blocks = [block for block in found.at_peak if block.label == label]
-        lines.append(f"| made in {label} | {sum(b.bytes for b in blocks) / 1e6:,.1f} | {_largest(blocks)} |")
-    lines += [f"| **all** | {found.peak / 1e6:,.1f} | |", ""]
-    lines += [
-        f"The reflectance basis takes {basis:,.0f} MB and its moments {moments:,.0f}. torch.optim.Adam would need",
-        f"another {basis:,.0f} MB for a gradient, which LowRankAdam never makes; `--lean-moments` halves the moments.",
-        "",
-        "| highest moment of | counted, MB | GPU, MB | largest of its own then, MB |",
-        "|---|---:|---:|---|",
-    ]
+def peak_table(found: Account) -> str:
+    """Tables what lives at the peak, what the step has made by its stages."""
+    made: dict[str, int] = {}
+    for block in found.at_peak:
+        stage = block.label.split(":")[0]
+        made[stage] = made.get(stage, 0) + block.bytes
+    sizes = found.lasting | {f"made in {stage}": size for stage, size in made.items()} | {"**all**": found.peak}
+    gpu = f"**{max(found.measured.values()) / 1e6:,.0f} MB**" if found.measured else "not measured"
+    lines = [f"Peak: **{found.peak / 1e6:,.0f} MB**, in {found.peak_stage}. GPU: {gpu}."]
+    lines += ["", "| at the peak | MB |", "|---|---:|"]
+    return "\n".join([*lines, *(f"| {name} | {size / 1e6:,.1f} |" for name, size in sizes.items())])
+
+
+def stage_table(found: Account) -> str:
+    """Tables the highest moment of each stage, with the largest of what it had made itself."""
+    lines = ["| highest moment of | counted, MB | GPU, MB | largest of its own then, MB |", "|---|---:|---:|---|"]
     for name, (most, blocks) in found.highest.items():
         measured = f"{found.measured[name] / 1e6:,.0f}" if name in found.measured else "not measured"
         lines.append(f"| {name} | {most / 1e6:,.0f} | {measured} | {_largest(blocks)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)
 
 
 def _largest(blocks: Sequence[Block]) -> str:
@@ -295,17 +285,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=("cpu", "base", "paper"), default="paper")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[2] / "docs" / "memory.md")
+    parser.add_argument(
+        "--out", type=Path, help="page with markers; by default docs/performance.md for the preset paper"
+    )
     arguments = parser.parse_args()
     if arguments.device == "cpu":
         with kernels_not_started():
             found = account(arguments.preset, "cpu")
     else:
         found = account(arguments.preset, arguments.device)
-    text = markdown(found, arguments.preset, arguments.device)
-    with atomic_path(arguments.out) as path:
-        path.write_text(text)
-    print(text)
+    kind = f"Counted, and measured on {torch.cuda.get_device_name()}" if found.measured else "Counted, not measured"
+    print(f'{kind}, preset "{arguments.preset}".\n\n{peak_table(found)}\n\n{stage_table(found)}')
+    page = arguments.out or (PAGE if arguments.preset == "paper" else None)
+    if page:
+        write_between_markers(page, NAME, peak_table(found))
 
 
 if __name__ == "__main__":

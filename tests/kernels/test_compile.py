@@ -12,7 +12,8 @@ import pytest
 pytest.importorskip("triton", reason="Triton is for Linux only")
 
 from benchmarks.compile.instructions import WIDTHS, Instruction, amd, count, sass
-from benchmarks.compile.static import markdown
+from benchmarks.compile.static import NAME, markdown
+from benchmarks.harness.markdown import read_between_markers
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "benchmarks" / "results" / "compile_report.csv"
@@ -26,9 +27,10 @@ def rows(path: Path) -> list[dict[str, str]]:
 def test_every_kernel_compiles_for_every_target_without_spills(tmp_path: Path):
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     environment.pop("TRITON_INTERPRET", None)  # the interpreter replaces the functions that are compiled here
-    out = tmp_path / "report.csv"
+    out, page = tmp_path / "report.csv", tmp_path / "page.md"
+    page.write_text(f"# Page\n\n<!-- {NAME}: begin -->\n<!-- {NAME}: end -->\n")
     # Without NVIDIA's disassembler, which would take as long as the compiler.
-    targets = ["--out", str(out), "--static", str(tmp_path / "static.md"), "--count", "gfx942"]
+    targets = ["--out", str(out), "--static", str(page), "--count", "gfx942"]
     command = [sys.executable, "-m", "benchmarks.compile", *targets]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -48,7 +50,8 @@ def test_every_kernel_compiles_for_every_target_without_spills(tmp_path: Path):
 
 def test_static_table_is_that_of_the_report():
     table = rows(REPORT)
-    assert (ROOT / "docs" / "static.md").read_text() == markdown(table), "run python -m benchmarks.compile"
+    shown = read_between_markers(ROOT / "docs" / "performance.md", NAME)
+    assert shown == markdown(table), "run python -m benchmarks.compile"
     in_step = {r["kernel"] for r in table if r["stage"]}
     assert {"deform_fwd_kernel", "rasterize_micro_kernel", "low_rank_adam_kernel"} <= in_step
     row = next(r for r in table if r["stage"] and r["kernel"] == "deviation_fwd_kernel")

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.harness.rows import write_rows
 from benchmarks.report.comparison import where_we_lose
-from benchmarks.report.page import write_report
+from benchmarks.report.page import source, write_report
 from benchmarks.report.table import amount
 from tests.benchmarks.example_rows import ROWS
 
@@ -36,6 +36,17 @@ def test_the_report_has_every_provider_and_says_what_is_not_measured(tmp_path: P
     assert "images/bench-cpu-image.png" in cpu
     write_rows(tmp_path / "cuda.csv", [replace(ROWS[0], provider="triton", device="H100", driver="580")])
     assert "H100, driver 580" in write_report(tmp_path, tmp_path / "docs").read_text()
+
+
+def test_what_differs_only_by_commit_is_one_line() -> None:
+    a, b, c = (replace(ROWS[0], device="EPYC", torch="2", triton="3", commit=commit) for commit in "abc")
+    assert source([a, b, a]) == "EPYC, torch 2, triton 3, commits a, b."
+    others = [replace(b, driver="580"), replace(c, torch="1")]
+    assert source([a, *others]).split("\n") == [
+        "EPYC, torch 2, triton 3, commit a.",
+        "EPYC, driver 580, torch 2, triton 3, commit b.",
+        "EPYC, torch 1, triton 3, commit c.",
+    ]
 
 
 def test_numbers_keep_what_counts():

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.training.memory import LiveMemory
+from benchmarks.harness.markdown import read_between_markers
+from benchmarks.training.memory import NAME, LiveMemory
 
 ROOT = Path(__file__).parents[3]
 
@@ -54,12 +55,13 @@ def test_account_of_a_step(tmp_path: Path):
     pytest.importorskip("triton", reason="Triton is for Linux only")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     environment.pop("TRITON_INTERPRET", None)
-    out = tmp_path / "memory.md"
+    out = tmp_path / "page.md"
+    out.write_text(f"# Page\n\n<!-- {NAME}: begin -->\n<!-- {NAME}: end -->\n")
     command = [sys.executable, "-m", "benchmarks.training.memory", "--preset", "cpu", "--device", "cpu"]
     command += ["--out", str(out)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    table = out.read_text().split("highest moment")[0]
+    table = read_between_markers(out, NAME)
     sizes = {name: float(size.replace(",", "")) for name, size in re.findall(r"^\| (.+?) \| ([\d.,]+) \|", table, re.M)}
     total = sizes.pop("**all**")
     assert sum(sizes.values()) == pytest.approx(total, abs=0.05 * len(sizes))
@@ -67,5 +69,9 @@ def test_account_of_a_step(tmp_path: Path):
     assert sizes["LowRankAdam's moments of the reflectance basis"] == pytest.approx(2 * 32 * 10_608 * 4 / 1e6, abs=0.05)
     network = sizes["network's parameters"] + sizes["identity basis, mean reflectance"]
     assert sizes["Adam's moments of all else"] == pytest.approx(2 * network, abs=0.2)
-    assert "Counted, not measured" in out.read_text() and "| not measured |" in out.read_text()
-    assert f"Peak: **{total:,.0f} MB**" in out.read_text()
+    assert table.startswith(f"Peak: **{total:,.0f} MB**") and "GPU: not measured." in table
+    made = [name for name in sizes if name.startswith("made in ")]
+    assert {"made in encode", "made in geometry"} <= set(made) and not [name for name in made if ":" in name]
+    assert "Counted, not measured" in done.stdout and table in done.stdout
+    stages = done.stdout.split("highest moment")[1]
+    assert "| not measured |" in stages and "| encode: tower, stage 1 |" in stages
