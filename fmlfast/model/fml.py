@@ -151,7 +151,8 @@ class FML(nn.Module):
             return Observation(self._resized(frames.images), frames.mask, frames.Ks.flatten(0, 1), size)
         seen = LandmarkObservations.of(frames, noise, landmark_mask)
         alignment = align_to_front(seen.landmarks, self.landmark_points)
-        start = InitialFit(*fit_pose(seen.landmarks, seen.Ks, self.landmark_points))
+        rotation, translation = fit_pose(seen.landmarks, seen.Ks, self.landmark_points)
+        start = InitialFit(rotation, translation)
         if self.shape_fit is not None:
             start = self.shape_fit(seen, start)
         aux_features, aux_mask = _aux_features(seen, alignment, start), None

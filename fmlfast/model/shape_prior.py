@@ -34,8 +34,8 @@ def learn_shape_prior(
         fit.set_fields((factor.T @ smooth.double()).float())
         moments, expressions, subjects = _FEW * unit, [], _FEW
         for seen in people:
-            start = InitialFit(*fit_pose(seen.landmarks, seen.Ks, points))
-            found, precision = fit.fit(seen, start)
+            rotation, translation = fit_pose(seen.landmarks, seen.Ks, points)
+            found, precision = fit.fit(seen, InitialFit(rotation, translation))
             assert found.smooth is not None and found.expression is not None
             whole = precision.isfinite().all(2).all(1)  # landmarks of the others are broken
             known = found.smooth[whole].double()
