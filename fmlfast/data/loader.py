@@ -18,8 +18,8 @@ from fmlfast.data.tar_files import shard_paths
 class ClipDataset(Dataset[ClipTensors]):
     """Map-style dataset of the clips of a split, resized to `size` px.
 
-    Decoded shards are cached on disk (`fmlfast.data.pixel_cache`), as many as fit into `decoded_bytes`; missing ones are
-    written here. Clips of the other shards are decoded on each access.
+    Decoded shards are cached on disk (`fmlfast.data.pixel_cache`), as many as fit into `decoded_bytes`; missing ones
+    are written here. Clips of the other shards are decoded on each access.
 
     Raises ValueError for a split without clips or a damaged shard.
     """

@@ -57,7 +57,7 @@ class PrepareConfig:
     min_sharpness: float = 0.05
     """Least sharpness of a face (Laplacian variance over grey variance); clear: 0.1 to 0.6, blurred: 0.02."""
     max_doubt: float = 0.015
-    """Largest landmark difference between a face and its mirror image, share of its size; clear: 0.005, hidden: 0.02."""
+    """Most landmark difference between a face and its mirror image, share of its size; clear: 0.005, hidden: 0.02."""
     rate: float = 6
     """Frames searched for faces, per second of video."""
     clip_seconds: float = 20
