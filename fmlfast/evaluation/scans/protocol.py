@@ -19,9 +19,7 @@ from fmlfast.model.fml import FML
 from fmlfast.reconstruction.pipeline import Reconstruction, reconstruct
 from fmlfast.template.face_template import FaceTemplate
 
-LANDMARK_MISFIT = (
-    0.17  # of the landmarks' radius; different faces differ by up to 0.11, mirrored orders by 0.20 or more
-)
+LANDMARK_MISFIT = 0.17  # of the landmarks' radius; two faces differ by up to 0.11, mirrored orders by 0.20 or more
 MIN_POINTS = 10
 DISC = 1.4  # NoW's face: this many times the mean of the outer eyes' distance and the nose's length
 DISC_LANDMARKS = (36, 39, 42, 45, 33)
