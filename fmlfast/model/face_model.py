@@ -18,11 +18,12 @@ SMOOTH_FIELDS = 250  # Gaussian process modes that refinement or the landmark fi
 
 
 class FaceModel(nn.Module):
-    """Decodes codes to geometry and reflectance: v = v_bar + S OC(theta_s) alpha + E delta, r = r_bar + theta_r beta.
+    """Decodes codes to vertices v and reflectance r (paper section 3).
 
-    v: vertices; r: reflectance; v_bar: template vertices; S: skinning weights of the graph; theta_s, alpha: identity basis and code; OC: projection
-    onto the orthogonal complement of the expressions; E, delta: blendshapes and coefficients; r_bar: mean reflectance;
-    theta_r, beta: reflectance basis and code (paper section 3).
+    v = v_bar + S OC(theta_s) alpha + E delta and r = r_bar + theta_r beta. v_bar: template vertices; S: skinning
+    weights of the graph; theta_s, alpha: identity basis and code; OC: projection onto the orthogonal complement of the
+    expressions; E, delta: blendshapes and coefficients; r_bar: mean reflectance; theta_r, beta: reflectance basis and
+    code.
 
     `smooth_basis` writes theta_s as coefficients times smooth fields, nearly symmetric modes of a Gaussian process
     (`gp_basis`): fewer degrees of freedom, and one cheek informs the other. Without it theta_s is free, as in the

@@ -217,7 +217,7 @@ class FML(nn.Module):
         return flat.unflatten(0, images.shape[:2])
 
     def _aligned_crop(self, images: Tensor, alignment: Alignment) -> Tensor:
-        """Warps images by the alignment (face upright, fixed size), [B, M, 3, S, S] -> [B, M, 3, s, s]."""
+        """Warps images to upright faces of one size, [B, M, 3, S, S] -> [B, M, 3, s, s]."""
         flat, size, target = images.flatten(0, 1), images.shape[-1], self.config.input_size
         theta = torch.cat([alignment.matrix * (2 / size), (alignment.offset * (2 / size) - 1)[..., None]], 2)
         grid = F.affine_grid(theta, [len(flat), 3, target, target], align_corners=False)
