@@ -19,8 +19,8 @@ def save_state(
 ) -> None:
     """Saves model and optimisers after `step` steps, to resume bit for bit.
 
-    settings: JSON types, which `load_state` compares. The file is replaced whole or not at all. Raises FloatingPointError, and leaves the file as it was, where a
-    number is NaN or infinite.
+    settings: JSON types, which `load_state` compares. The file is replaced whole or not at all. Raises
+    FloatingPointError, and leaves the file as it was, where a number is NaN or infinite.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for owner, optimizer in optimizers.items():

@@ -129,8 +129,8 @@ def tile(
 def error_map(template: FaceTemplate, errors: dict[str, Tensor], size: int = 240) -> np.ndarray:
     """Draws the mean face coloured by the error at each vertex, with a colour bar in mm.
 
-    errors: caption -> [V] mm, one view each. Vertices outside the evaluated region stay grey. Returns uint8 [H,W,3] sRGB. Raises
-    ValueError for no errors or another number of vertices.
+    errors: caption -> [V] mm, one view each. Vertices outside the evaluated region stay grey. Returns uint8 [H,W,3]
+    sRGB. Raises ValueError for no errors or another number of vertices.
     """
     count = len(template.vertices)
     if not errors or any(value.shape != (count,) for value in errors.values()):
