@@ -142,6 +142,7 @@ PRESETS = {
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(add_help=False)
     default = "base" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--preset", choices=PRESETS, default=default)

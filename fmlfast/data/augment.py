@@ -104,7 +104,7 @@ def mirror(
     flipped = torch.cat([size - flipped[..., :1], flipped[..., 1:]], -1)
     Ks = frames.Ks.clone()
     Ks[..., 0, 2] = torch.where(chosen[:, None], size - Ks[..., 0, 2], Ks[..., 0, 2])
-    # Rows of plain and mirrored subjects in turn: choosing rows copies memory, torch.where looks at every pixel.
+    # Rows of plain and mirrored subjects in turn: selecting rows copies memory, torch.where reads every pixel.
     both = torch.stack([frames.images, frames.images.flip(-1)], 1).flatten(0, 1)
     row = torch.arange(len(chosen), device=chosen.device) * 2 + chosen
     return Frames(

@@ -63,7 +63,7 @@ def _mirrored(index: np.ndarray, length: int) -> np.ndarray:
 
 
 def crop_to_source(crop: Crop, size: int) -> np.ndarray:
-    """Returns the affine map [2, 3] float32 from pixels of the crop at `size` px to pixels of the source."""
+    """Returns the affine map [2, 3] float32 from pixels of the crop, resampled to `size`, to source pixels."""
     scale = crop.side / size
     return np.array([[scale, 0, crop.x0], [0, scale, crop.y0]], np.float32)
 

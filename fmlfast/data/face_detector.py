@@ -39,7 +39,7 @@ for _row, _points in enumerate(_FROM_MEDIAPIPE):
 NOT_A_FACE = 0.05  # mean disagreement of the inner points, share of the face's size; false alarms lie far above
 _AGREEMENT = 0.02  # disagreement that halves a point's confidence, share of the face's size
 _JAW_CONFIDENCE = 0.5  # the outline is the detector's weakest part (6% off where eyes are 2% off)
-_LOOK_SCALE = 1.5  # side of the crop that a face is looked at in, relative to its face_crop
+_LOOK_SCALE = 1.5  # side of the landmarker's crop around a face, relative to its face_crop
 _LOOK_PIXELS = (192, 384)  # smallest and largest size of that crop
 
 
@@ -60,7 +60,7 @@ class Face:
 
 
 class _Look(NamedTuple):
-    points: np.ndarray  # [478, 3] pixels of the image looked at; z grows away from the camera
+    points: np.ndarray  # [478, 3] pixels of the landmarker's input; z grows away from the camera
     rotation: np.ndarray  # [3, 3]
 
 
@@ -114,7 +114,7 @@ class FaceDetector:
             candidates = _new([self._reduced(look, shift) for look in self._look(padded)], [])
         faces = [face for points in candidates if (face := self._examine(image, points)) is not None]
         found: list[Face] = []
-        for face in sorted(faces, key=lambda face: face.detector_disagreement):  # of two looks at one face, the surer
+        for face in sorted(faces, key=lambda face: face.detector_disagreement):  # of duplicates, the most certain
             if _new([face.landmarks], [other.landmarks for other in found]):
                 found.append(face)
         return sorted(found, key=lambda face: -face.size)

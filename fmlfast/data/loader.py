@@ -101,6 +101,7 @@ class _Steps(Dataset[PackedBatch | Exception]):
             return error  # to be raised in the training process, where no worker's traceback surrounds it
 
     def batch(self, picked: list[tuple[int, int]]) -> Batch:
+        """Reads the clips, selects their frames by their slots, and draws the random numbers."""
         slots = [slot for _, slot in picked]
         clips = [self.clips[index] for index, _ in picked]
         chosen = [self._choose(len(clip.images), slot) for clip, slot in zip(clips, slots, strict=True)]

@@ -124,6 +124,7 @@ class _State(TensorBatch):
 
     @classmethod
     def start(cls, values: Tensor) -> "_State":
+        """Initialises Adam at values [B, N]."""
         zero = torch.zeros_like(values[:, 0])
         return cls(values, torch.zeros_like(values), torch.zeros_like(values), values, zero + torch.inf, zero)
 

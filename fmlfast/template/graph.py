@@ -131,7 +131,10 @@ def skinning_matrix(skin_indices: Tensor, skin_weights: Tensor, num_nodes: int) 
 
 
 def largest_weights(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Selects the `count` largest weights of each row of a dense [V, G] matrix: int32 indices, weights of sum 1."""
+    """Selects the `count` largest weights of each row of a dense matrix [V, G] and normalises them.
+
+    Returns int32 indices and weights, [V, count].
+    """
     weights, indices = matrix.topk(count, dim=1)
     return indices.int(), weights / weights.sum(1, keepdim=True)
 

@@ -43,7 +43,7 @@ def brow_mask(vertices: Array, landmarks: Array) -> Array:
 
 
 def lip_mask(vertices: Array, landmarks: Array) -> Array:
-    """Computes the mask [V] of the lips, within 3 to 7 mm of the middle between outer and inner lip contour."""
+    """Computes the mask [V] of the lips, by the distance to the middle between both lip contours."""
     right, left = landmarks[48:49], landmarks[54:55]
     upper = np.concatenate([right, 0.5 * (landmarks[49:54] + landmarks[[60, 61, 62, 63, 64]]), left])
     lower = np.concatenate([left, 0.5 * (landmarks[55:60] + landmarks[[64, 65, 66, 67, 60]]), right])
@@ -52,7 +52,10 @@ def lip_mask(vertices: Array, landmarks: Array) -> Array:
 
 
 def neck_mask(vertices: Array, landmarks: Array) -> Array:
-    """Computes the mask [V] of the neck, from 8 to 20 mm below the plane of the chin and both jaw corners on."""
+    """Computes the mask [V] of the neck.
+
+    It rises from 8 to 20 mm below the plane through the chin and both jaw corners.
+    """
     chin, right, left = landmarks[8], landmarks[3], landmarks[13]
     normal = np.cross(left - right, chin - right)
     normal = normal / np.linalg.norm(normal)
@@ -61,7 +64,10 @@ def neck_mask(vertices: Array, landmarks: Array) -> Array:
 
 
 def face_mask(vertices: Array, landmarks: Array, skin: Array, ears: Array, neck: Array) -> Array:
-    """Computes the mask [V] of the evaluated face: skin within 95 mm of the nose tip, without ears and neck."""
+    """Computes the mask [V] of the evaluated face.
+
+    That is skin within 95 mm of the nose tip, before the ears and above the neck.
+    """
     near = 1.0 - smoothstep(np.linalg.norm(vertices - landmarks[30], axis=1), 90.0, 100.0)
     front = smoothstep(vertices[:, 2] - landmarks[[1, 15], 2].mean(), -8.0, 4.0)
     return skin * near * front * (1.0 - ears) * (1.0 - neck)

@@ -200,7 +200,7 @@ def colormap(values: Tensor) -> Tensor:
 
 
 def nice_ceiling(value: float) -> float:
-    """Rounds a positive value up to {1, 1.5, 2, 3, 4, 5, 6, 8, 10} times a power of ten."""
+    """Rounds a positive value up to 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten."""
     power = 10.0 ** np.floor(np.log10(max(value, 1e-6)))
     return float(next(power * m for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if power * m >= value * (1 - 1e-9)))
 

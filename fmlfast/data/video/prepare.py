@@ -225,6 +225,7 @@ class _Output:
         self._commit()  # an interruption keeps what is finished, too
 
     def add(self, source: Source, record: SourceRecord, clips: list[Clip]) -> None:
+        """Writes the clips of a video and keeps its record until they are visible on disk."""
         try:
             for clip in clips:
                 if clip.key not in self._present:  # present: the last run stopped between shard and report
