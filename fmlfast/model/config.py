@@ -31,14 +31,13 @@ class ModelConfig:
     complement_rank: int | None = None
     """Number of expression directions projected out of the identity basis; None: all (the paper), 0: none."""
     smooth_basis: bool = False
-    """Learn the identity basis in the span of Gaussian process modes (smooth, nearly symmetric displacement fields on
-    the graph); False learns it freely (the paper)."""
+    """Learn the identity basis in the span of smooth Gaussian process modes; False learns it freely (the paper)."""
     inputs: Literal["aligned", "paper"] = "aligned"
-    """Input of the encoder. "aligned": the image aligned by the landmarks, the aligned landmarks, and a head pose
-    fitted to them (PnP) that its output is relative to. "paper": the plain crop alone."""
+    """Input of the encoder; "paper": the plain crop alone; "aligned": the image aligned by the landmarks, and these.
+    With aligned inputs the head pose is predicted relative to a fit to the landmarks (PnP)."""
     shape_init: bool = True
-    """Predict shape and expressions relative to a fit of Gaussian process modes to the landmarks of all frames. Its
-    prior is learned from the clips' landmarks (EM) before training. Needs aligned inputs."""
+    """Predict shape and expressions relative to a fit of Gaussian process modes to the landmarks of all frames.
+    Its prior is learned from the clips' landmarks (EM) before training. Needs aligned inputs."""
     light_fit: bool = True
     """Fit light to the image by least squares, given geometry and reflectance; False predicts it (the paper)."""
     light_complement: bool = True
