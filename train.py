@@ -1,4 +1,4 @@
-"""Trains the face model from clips: python train.py [--preset cpu|base|paper] [options]; --help lists all of them.
+"""Trains the face model on clips: python train.py [--preset cpu|base|paper] [options]; --help lists all of them.
 
 The run folder holds config.json, metrics.jsonl, model.safetensors, previews/, evaluation.json and report.html.
 """
@@ -40,53 +40,63 @@ from fmlfast.visualization.panels import reconstruction_panel
 
 @dataclass(frozen=True)
 class Config:
+    """All settings of a training run."""
+
     run: Path = Path("runs/default")
-    """Folder for everything the run writes."""
+    """Run folder: output of the run."""
     data: Path = Path("data/synthetic")
-    """Prepared clips. A folder that does not exist yet is filled with synthetic ones."""
+    """Folder of prepared clips. If it does not exist, synthetic clips are rendered into it."""
     people: int = 1600
-    """Synthetic training people, when the clips are made here."""
+    """Number of synthetic training people, if the clips are rendered here."""
     resume: bool = False
     """Continue the run from its last checkpoint, bit for bit."""
     init: Path | None = None
-    """Start from the weights of another run with the same architecture."""
+    """Run folder of a model with the same architecture, whose weights to start from."""
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossWeights = field(default_factory=LossWeights)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     rates: Rates = field(default_factory=Rates)
     steps: int = 200_000
+    """Number of training steps."""
     batch: int = 8
-    """Subjects a step, of all processes together."""
+    """Subjects per step, of all processes together."""
     frames: int = 4
-    """Frames of each subject a step (M in the paper)."""
+    """Frames of each subject per step (M in the paper)."""
     warmup: int = 50
     """Steps over which the learning rates rise; they then fall to 0 along a cosine."""
     clip_gradient: float = 1.0
+    """Largest gradient norm of the encoder, of the identity basis and of the reflectance, each; clipped above."""
     geometry_first: float = 0.33
-    """Share of the steps in which landmarks alone move geometry while light and reflectance settle."""
+    """Share of the steps in which landmarks alone train geometry, while light and reflectance converge."""
     ramp: float = 0.33
-    """Share of the steps over which the photometric term then gains its full weight."""
+    """Share of the steps, after these, in which the weight of the photometric loss on geometry rises to its maximum."""
     seed: int = 0
+    """Seed of all random numbers of the run."""
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
+    """Device to train on: cuda, cuda:N or cpu."""
     backend: Literal["torch", "triton"] | None = None
-    """Which kernels run the face model and its rendering; by default triton on a GPU and torch on the CPU."""
+    """Kernels of the face model and the renderer; by default triton on a GPU and torch on the CPU."""
     bf16: bool = True
-    """Run the encoder in bfloat16 where there is a GPU."""
+    """Run the encoder in bfloat16 on a GPU."""
     lean_moments: bool = False
-    """Keep the moments of the reflectance basis in bfloat16, rounded at random: a third fewer bytes a step."""
+    """Keep the moments of the reflectance basis in bfloat16 with stochastic rounding: a third fewer bytes a step."""
     workers: int = 0
-    """Processes that decode clips; where all are on disk decoded, none is faster."""
+    """Number of processes that load clips; 0 is fastest when all decoded clips are cached on disk."""
     decoded_gb: float = 50.0
-    """Disk for decoded clips, beside the data; the rest is decoded each time."""
+    """Largest size of the cache of decoded clips on disk, GB, beside the data; other clips are decoded on each use."""
     log_every: int = 20
+    """Steps between rows of metrics.jsonl."""
     preview_every: int = 500
+    """Steps between preview images."""
     checkpoint_every: int = 500
+    """Steps between checkpoints."""
     tensorboard: bool = True
+    """Log to TensorBoard, too."""
     evaluate: bool = True
-    """Evaluate on held-out people at the end and write the report."""
+    """Evaluate on held-out people at the end, if the data have a test split."""
 
 
-# Where a run starts from, lies and runs, and how it is watched.
+# Settings that do not change the trained weights.
 RUNTIME_SETTINGS = {"run", "data", "people", "resume", "init", "device", "backend", "workers", "decoded_gb", "evaluate"}
 RUNTIME_SETTINGS |= {"tensorboard", "log_every", "preview_every", "checkpoint_every"}
 
@@ -141,6 +151,7 @@ PRESETS = {
 
 
 def main() -> None:
+    """Runs the command line."""
     parser = argparse.ArgumentParser(add_help=False)
     default = "base" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--preset", choices=PRESETS, default=default)
@@ -154,7 +165,7 @@ def main() -> None:
 
 
 def train(config: Config) -> None:
-    """Trains, evaluates and reports one run; under torchrun all processes do it together."""
+    """Trains and evaluates one run and writes its report; under torchrun all processes train together."""
     if any((config.run / f"{name}.safetensors").exists() for name in ("model", "state")) and not config.resume:
         raise ValueError(f"{config.run} already holds a run; continue it with --resume or choose another --run")
     with World.start(config.device) as world:
@@ -166,13 +177,13 @@ def train(config: Config) -> None:
         train_model(config, world)
         if world.main:
             if config.evaluate and "test" in list_splits(config.data):
-                gc.collect()  # recorded steps and optimisers refer to each other in circles
+                gc.collect()  # recorded steps and optimisers form reference cycles
                 evaluate_run(config.run, config.data, "test", device=world.device)
             print(f"report: {write_report(config.run)}")
 
 
 def make_clips(config: Config) -> None:
-    """Fills the data folder with synthetic people where there is none yet."""
+    """Renders synthetic clips into the data folder if it does not exist."""
     if config.data.exists():
         return
     if config.model.template != "default":
@@ -187,7 +198,7 @@ def make_clips(config: Config) -> None:
 
 
 def train_model(config: Config, world: World) -> None:
-    """The loop."""
+    """Runs the training loop, with logs, previews and checkpoints, and saves the model."""
     clips, step = build_step(config, world)
     model, state = step.model, config.run / "state.safetensors"
     start = load_state(state, model, step.optimizers, settings(config)) if config.resume else 0
@@ -228,9 +239,9 @@ def train_model(config: Config, world: World) -> None:
 
 
 def build_step(config: Config, world: World, graph: bool = True) -> tuple[ClipDataset, TrainingStep]:
-    """Makes a fresh model and its training step, with the clips to train on; `graph`: recorded as CUDA graphs."""
+    """Builds the training clips, a new model and its training step; `graph` records CUDA graphs."""
     torch.manual_seed(config.seed)
-    torch.backends.cudnn.deterministic = True  # or some of its convolutions add gradients in any order
+    torch.backends.cudnn.deterministic = True  # some convolutions sum gradients in random order without it
     clips = world.once(lambda: training_clips(config)) or training_clips(config)  # the others then find them decoded
     model = FML(config.model) if config.init is None else _initialised(config)
     check_template(config, model)
@@ -247,18 +258,21 @@ def build_step(config: Config, world: World, graph: bool = True) -> tuple[ClipDa
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """What decides the outcome of a run, ready for JSON."""
+    """Returns the settings that change the trained weights, as JSON types."""
     return json.loads(json.dumps({k: v for k, v in asdict(config).items() if k not in RUNTIME_SETTINGS}, default=str))
 
 
 def training_clips(config: Config) -> ClipDataset:
-    """The clips to train on, decoded on disk as far as they may be."""
+    """Opens the training clips, with a cache of decoded ones of up to `decoded_gb`."""
     return ClipDataset(config.data, "train", config.model.image_size, int(config.decoded_gb * 1e9))
 
 
 def phase(step: int, config: Config) -> Phase:
-    """The schedule: rates rise and fall; first landmarks alone move geometry, and every third step fits light and
-    reflectance under it; then the photometric term ramps up to full weight."""
+    """Computes the schedule of a step: learning rates with linear warm-up and cosine decay, and photometric weight.
+
+    First landmarks alone train geometry, and every third step trains light and reflectance with geometry fixed; then
+    the photometric term ramps up to full weight.
+    """
     progress = step / config.steps
     rate = min(1.0, (step + 1) / config.warmup) * 0.5 * (1 + math.cos(math.pi * progress))
     if progress < config.geometry_first:
@@ -267,7 +281,7 @@ def phase(step: int, config: Config) -> Phase:
 
 
 def check_template(config: Config, model: FML) -> None:
-    """Raises ValueError before the work where the evaluation after it would have nothing to compare with."""
+    """Raises ValueError before training if the data to evaluate on are of another template than the model."""
     made_from = read_meta(config.data).get("template", model.template.fingerprint)
     if config.evaluate and made_from != model.template.fingerprint:
         raise ValueError(
@@ -277,7 +291,7 @@ def check_template(config: Config, model: FML) -> None:
 
 
 def preview_frames(config: Config) -> Frames:
-    """Up to four clips to look at, of the validation split where there is one."""
+    """Loads up to four clips for previews, of the validation split where there is one."""
     split = "val" if "val" in list_splits(config.data) else "train"
     clips = ClipDataset(config.data, split, config.model.image_size, 0)
     return Frames.whole([clips[i] for i in range(min(4, len(clips)))])
@@ -285,7 +299,7 @@ def preview_frames(config: Config) -> Frames:
 
 @torch.no_grad()
 def preview(path: Path, model: FML, frames: Frames) -> None:
-    """Writes a picture of input, reconstruction, geometry, reflectance and shading side by side."""
+    """Writes an image of input, reconstruction, geometry, reflectance and shading side by side."""
     model.eval()
     frames = frames.to(model.code_mean.device)
     panel = reconstruction_panel(model, frames, model.encode(frames))
@@ -302,7 +316,7 @@ def _initialised(config: Config) -> FML:
 
 
 def _plain(config: Config) -> dict[str, Any]:
-    """The training settings for config.json, without the architecture, which stands there already."""
+    """Returns the training settings for config.json, without the architecture, which it holds already."""
     return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(config).items() if k != "model"}
 
 

@@ -1,4 +1,4 @@
-"""fmlfast: learn a 3D face model from video clips, reconstruct faces, render them differentiably.
+"""Learns a 3D face model from video clips, reconstructs faces and renders them differentiably.
 
 The names below load on first use, so `import fmlfast` and `fmlfast --help` do not wait for torch.
 """

@@ -1,4 +1,4 @@
-"""Cameras: the project's convention (OpenCV) and converters to others.
+"""Projects points by pinhole cameras in OpenCV's convention, and converts cameras to and from other libraries.
 
 OpenCV: camera axes +x right, +y down, +z forward; pixel centres at +0.5; K = [[fx, s, cx], [0, fy, cy], [0, 0, 1]].
 """
@@ -14,7 +14,7 @@ from fmlfast.kernels.common.checks import check_intrinsics, check_size, check_te
 
 @exact
 def project(points: Tensor, Ks: Tensor) -> Tensor:
-    """Pixel coordinates of points in camera space, with gradients to both.
+    """Projects points in camera space to pixels (pinhole model), with gradients to points and Ks.
 
     u = (fx X + s Y) / Z + cx, v = fy Y / Z + cy.
 
@@ -41,7 +41,7 @@ def project(points: Tensor, Ks: Tensor) -> Tensor:
 
 @exact
 def to_camera(points: Tensor, viewmats: Tensor) -> Tensor:
-    """Points in camera space, X_cam = R X + t, with gradients to both.
+    """Transforms world points to camera space, X_cam = R X + t, with gradients to both.
 
     Args:
         points: [F, N, 3] float32 or float64, world space.
@@ -59,8 +59,9 @@ def to_camera(points: Tensor, viewmats: Tensor) -> Tensor:
 
 
 def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
-    """Raises ValueError unless these are F valid cameras; on a GPU only shape, dtype and device are looked at, as
-    looking at values means waiting for it.
+    """Raises ValueError unless these are F valid cameras; on a GPU only shape, dtype and device are checked.
+
+    Checking values would synchronise with the GPU.
 
     Args:
         viewmats: [F, 4, 4] float32 or float64, world to camera: a rotation, a translation, and the last row
@@ -87,7 +88,7 @@ def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
 
 @exact
 def look_at(eyes: Tensor, targets: Tensor, up: tuple[float, float, float] = (0.0, 1.0, 0.0)) -> Tensor:
-    """World-to-camera matrices of cameras at `eyes` that look at `targets`, `up` pointing up in the image.
+    """Computes world-to-camera matrices of cameras at `eyes` that look at `targets`, with `up` upwards in the image.
 
     Args:
         eyes: [F, 3] float32 or float64, world space.
@@ -117,9 +118,10 @@ def look_at(eyes: Tensor, targets: Tensor, up: tuple[float, float, float] = (0.0
 
 
 def to_opengl(viewmats: Tensor, Ks: Tensor, height: int, width: int, near: float, far: float) -> tuple[Tensor, Tensor]:
-    """OpenGL's matrices: eye space +x right, +y up, +z backward; clip = projection @ modelview @ (X, 1).
+    """Converts cameras to OpenGL's modelview and projection matrices.
 
-    Normalised device coordinates are clip.xyz / clip.w in [-1, 1], y up, and z = -1 at `near`, 1 at `far`.
+    Eye space is +x right, +y up, +z backward; clip = projection @ modelview @ (X, 1). Normalised device coordinates are
+    clip.xyz / clip.w in [-1, 1], y up, and z = -1 at `near`, 1 at `far`.
 
     Args:
         viewmats: [F, 4, 4], world to camera.
@@ -150,7 +152,7 @@ def to_opengl(viewmats: Tensor, Ks: Tensor, height: int, width: int, near: float
 
 
 def from_opengl(modelviews: Tensor, projections: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """The viewmats [F, 4, 4] and Ks [F, 3, 3] of OpenGL's matrices; undoes `to_opengl`.
+    """Converts OpenGL's matrices to viewmats [F, 4, 4] and Ks [F, 3, 3]; inverts `to_opengl`.
 
     Args:
         modelviews: [F, 4, 4], for column vectors, without scale.
@@ -178,7 +180,7 @@ def from_opengl(modelviews: Tensor, projections: Tensor, height: int, width: int
 
 
 def to_pytorch3d(viewmats: Tensor, Ks: Tensor, height: int, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Arguments of PyTorch3D's PerspectiveCameras.
+    """Converts cameras to arguments of PyTorch3D's PerspectiveCameras.
 
     View space is +x left, +y up, +z forward, X_view = X R + T (row vectors). Normalised device coordinates are
     focal X_view / Z_view + principal, +x left and +y up, where the shorter side of the image spans [-1, 1].
@@ -209,7 +211,9 @@ def to_pytorch3d(viewmats: Tensor, Ks: Tensor, height: int, width: int) -> tuple
 def from_pytorch3d(
     R: Tensor, T: Tensor, focal_length: Tensor, principal_point: Tensor, height: int, width: int
 ) -> tuple[Tensor, Tensor]:
-    """The viewmats [F, 4, 4] and Ks [F, 3, 3] of PyTorch3D's PerspectiveCameras (in_ndc=True); undoes `to_pytorch3d`.
+    """Converts PyTorch3D's PerspectiveCameras (in_ndc=True) to viewmats [F, 4, 4] and Ks [F, 3, 3].
+
+    Inverts `to_pytorch3d`.
 
     Args:
         R: [F, 3, 3], for row vectors.
@@ -243,7 +247,7 @@ def from_pytorch3d(
 
 @exact
 def to_nvdiffrast(points: Tensor, Ks: Tensor, height: int, width: int, near: float, far: float) -> Tensor:
-    """Clip space positions for nvdiffrast's rasterize, with gradients to the points.
+    """Converts camera space points to clip space for nvdiffrast's rasterize, with gradients to the points.
 
     Clip space is OpenGL's, but row 0 of nvdiffrast's images is the bottom one (y = -1). Here y points down, so that the
     images come out with row 0 on top, like ours; the winding of triangles appears mirrored, which nvdiffrast ignores.
@@ -270,7 +274,7 @@ def to_nvdiffrast(points: Tensor, Ks: Tensor, height: int, width: int, near: flo
 
 
 def from_nvdiffrast(clip: Tensor, Ks: Tensor, height: int, width: int) -> Tensor:
-    """Camera space points [F, N, 3] of clip space positions [F, N, 4]; undoes `to_nvdiffrast`.
+    """Converts clip space positions [F, N, 4] to camera space points [F, N, 3]; inverts `to_nvdiffrast`.
 
     Raises:
         ValueError: wrong shape or invalid image size.
@@ -285,7 +289,7 @@ def from_nvdiffrast(clip: Tensor, Ks: Tensor, height: int, width: int) -> Tensor
 
 
 def _checked(viewmats: Tensor, Ks: Tensor, names: str) -> tuple[Tensor, Tensor]:
-    """The cameras, checked; they were made from the arguments `names`."""
+    """Checks cameras that were made from the arguments `names`, which errors name, and returns them."""
     try:
         check_cameras(viewmats, Ks)
     except ValueError as e:

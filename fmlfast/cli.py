@@ -1,4 +1,4 @@
-"""The `fmlfast` command. Heavy modules load inside the subcommands, so that --help answers at once."""
+"""Defines the `fmlfast` command; heavy modules load inside the subcommands, so that --help is fast."""
 
 import sys
 from pathlib import Path
@@ -15,10 +15,10 @@ ERROR, INTERRUPTED = 2, 130  # exit codes
 
 @app.command
 def prepare(config: Annotated[PrepareConfig, arg(name="")]) -> None:
-    """Turns videos into training clips: finds and follows faces, keeps good frames, crops, writes shards.
+    """Converts videos to training clips: detects and tracks faces, selects good frames, crops, writes shards.
 
-    A second run does only what is missing. report.json in the output says per clip what was kept and why the rest
-    was not.
+    A second run prepares only the videos that are missing. report.json in the output counts for each clip the frames
+    that were kept and those that were rejected, with the reasons.
     """
     from fmlfast.data.video.prepare import prepare as run
 
@@ -41,9 +41,9 @@ def reconstruct(
         images: Photos and videos of one person, any format that Pillow or PyAV reads.
         checkpoint: Run folder of a trained model; the model that comes with fmlfast when not given.
         out: New folder for the results; out/NAME, after the first photo, when not given.
-        face: Which face to take where a picture shows several, counted from 0 at the left.
-        refine: Steps of refinement on these photos; 0 takes the network's answer.
-        frames: Frames to take of each video at most, evenly spread.
+        face: Number of the face to take where a photo shows several, counted from 0 at the left.
+        refine: Steps of test-time refinement on these photos; 0 takes the encoder's prediction.
+        frames: Largest number of frames to take of each video, evenly spread.
     """
     from fmlfast.reconstruction.pipeline import check_new
     from fmlfast.reconstruction.pipeline import reconstruct as run
@@ -73,16 +73,16 @@ def evaluate(
     refine: int = 50,
     out: Path | None = None,
 ) -> None:
-    """Measures a trained model on prepared clips, or on photos with 3D scans, and writes the results into its folder.
+    """Evaluates a trained model on prepared clips, or on photos with 3D scans; results go into its folder.
 
     Args:
         run: Run folder of a trained model; the model that comes with fmlfast when not given.
-        data: Folder of prepared or synthetic clips; without ground truth, what images can tell is measured.
+        data: Folder of prepared or synthetic clips; without ground truth, image errors and consistency are measured.
         scans: Folder of photos with scans; docs/evaluation.md describes the layouts.
-        split: Which split of the clips to use.
-        layout: How the folder of scans is laid out.
-        refine: Steps of refinement in the last row.
-        out: Run folder to make for the results when no RUN is given; runs/shipped when not given.
+        split: Split of the clips to evaluate.
+        layout: Layout of the folder of scans: auto, folder, now, bu3dfe or facewarehouse.
+        refine: Steps of test-time refinement in the table's last row.
+        out: New run folder for the results when no RUN is given; runs/shipped when not given.
     """
     source = data or scans
     if source is None or (data and scans):
@@ -111,7 +111,7 @@ def evaluate(
 
 
 def print_table(table: dict[str, Any], heading: str = "") -> None:
-    """Prints the rows of numbers in a tree of results, each under the names that lead to it."""
+    """Prints the numbers in nested results, one row per dict, headed by its path of names."""
     for name, row in table.items():
         if not isinstance(row, dict) or name in ("spread", "ratios", "person_means"):
             continue
@@ -122,7 +122,7 @@ def print_table(table: dict[str, Any], heading: str = "") -> None:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs the command line; what the user can mend ends as one line on stderr and exit code 2."""
+    """Runs the command line; errors of input are printed as one line on stderr, with exit code 2."""
     try:
         app.cli(prog="fmlfast", description="Learn a 3D face model from clips; reconstruct faces.", args=args)
     except (ValueError, OSError, ImportError) as error:

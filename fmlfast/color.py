@@ -1,4 +1,4 @@
-"""Transfer between display (sRGB) and linear RGB, IEC 61966-2-1."""
+"""Converts colours between display (sRGB) and linear RGB, IEC 61966-2-1."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ JOINT = 0.04045  # sRGB value up to which the transfer is linear
 
 
 def srgb_to_linear(image: Tensor) -> Tensor:
-    """Linear RGB of sRGB values, any shape, both in [0, 1]. Raises ValueError for integers, which would not be."""
+    """Converts sRGB values to linear RGB, any shape, both floats in [0, 1]; raises ValueError for integers."""
     _check(image)
     # Both pieces meet at JOINT; torch.where and pow would take twice as long.
     curve = image.clamp(min=JOINT).add_(0.055).div_(1.055).log2().mul_(2.4).exp2_()
@@ -15,7 +15,7 @@ def srgb_to_linear(image: Tensor) -> Tensor:
 
 
 def linear_to_srgb(image: Tensor) -> Tensor:
-    """sRGB of linear RGB values, any shape, in [0, 1]; values outside are clamped. Raises ValueError for integers."""
+    """Converts linear RGB to sRGB, any shape, floats clamped to [0, 1]; raises ValueError for integers."""
     _check(image)
     image = image.clamp(0.0, 1.0)
     return torch.where(image <= 0.0031308, image * 12.92, 1.055 * image.clamp(min=1e-8) ** (1 / 2.4) - 0.055)

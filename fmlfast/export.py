@@ -1,3 +1,3 @@
-"""Writing of meshes, under its public path."""
+"""Re-exports `write_mesh` under its public path."""
 
 from fmlfast.mesh_io import write_mesh as write_mesh

@@ -1,4 +1,4 @@
-"""The 68 landmarks of iBUG's 300-W scheme: which is where, which are used, and how a mirror exchanges them."""
+"""Defines the 68 landmarks of iBUG's 300-W scheme: ranges, the 66 used, and the permutation of a mirrored image."""
 
 NUM_LANDMARKS = 68
 NUM_JAW = 17

@@ -1,4 +1,4 @@
-"""The training and refinement objective: all loss terms of a batch, each weighted, one value a subject."""
+"""Computes the loss of training and refinement: all weighted terms of a batch, one value per subject."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -30,8 +30,11 @@ def landmark_loss(
     size: int,  # px, side of the image
     jaw_weight: float,
 ) -> Tensor:  # [F]
-    """mean_i w_i c_i (sqrt(1 + d_i^2) - 1), d_i the distance in percent of the image's side; w_i = jaw_weight for
-    the sliding jaw line, 1 else. Charbonnier, as detectors have outliers."""
+    """Computes the Charbonnier loss of landmarks, robust to outliers of the detector.
+
+    mean_i w_i c_i (sqrt(1 + d_i^2) - 1), with d_i the distance in percent of the image's side, c_i the confidence, and
+    w_i = jaw_weight for the sliding jaw line, 1 else.
+    """
     distance = ((predicted - detected) * (100.0 / size)).square().sum(-1)
     weight = torch.ones_like(confidence)
     weight[:, :NUM_JAW] = jaw_weight
@@ -42,7 +45,7 @@ def membrane_loss(
     displacements: Tensor,  # [B, G, 3] mm
     edges: Tensor,  # [N, 2] pairs of neighbouring nodes
 ) -> Tensor:  # [B]
-    """mean_{(i,j)} ||t_i - t_j||^2, the linearised membrane energy on the graph."""
+    """Computes the linearised membrane energy of node displacements t on the graph: mean_{(i,j)} ||t_i - t_j||^2."""
     rows = displacements.transpose(0, 1).flatten(1)  # [G, 3B]: long rows make gathers fast
     i, j = gather_rows(rows, edges.T).unbind()
     return (i - j).square().mean(0).view(len(displacements), 3).sum(1)
@@ -51,7 +54,7 @@ def membrane_loss(
 def displacement_loss(
     displacements: Tensor,  # [B, G, 3] mm
 ) -> Tensor:  # [B]
-    """mean_i ||t_i||^2: of all explanations the one nearest to the template."""
+    """Computes the squared norm of node displacements t, which prefers shapes near the template: mean_i ||t_i||^2."""
     return displacements.square().sum(-1).mean(1)
 
 
@@ -59,28 +62,34 @@ def expression_loss(
     delta: Tensor,  # [F, E]
     sigma: float = 1.0,
 ) -> Tensor:  # [F]
-    """sum_u (delta_u / sigma)^2."""
+    """Computes the squared norm of expression coefficients, a Gaussian prior: sum_u (delta_u / sigma)^2."""
     return (delta / sigma).square().sum(-1)
 
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms, found on the validation split of synthetic clips."""
+    """Weights of the loss terms, tuned on the validation split of synthetic clips."""
 
     photometric: float = 10.0
-    """Then a colour difference of 0.1 costs what a landmark error of 0.75% of the image does."""
+    """Photometric loss; at 10 a colour difference of 0.1 costs as much as a landmark error of 0.75% of the image."""
     photometric_kind: Literal["squared", "l1", "charbonnier", "geman"] = "geman"
-    """Lets go of hair, hands and highlights; "squared" is the paper's."""
+    """Function of the colour difference; geman (Geman-McClure) ignores outliers: hair, hands, highlights.
+    The paper's is squared."""
     landmarks: float = 2.0
+    """Landmark loss (Charbonnier)."""
     jaw: float = 1.0
-    """Relative weight of the jaw line, whose confidence is low already; 0.25 loses 1% of the mean face's error."""
+    """Weight of the jaw line relative to other landmarks; its confidence is low already.
+    With 0.25 the results are worse by 1% of the mean face's error."""
     membrane: float = 0.01
+    """Membrane energy of the identity's node displacements (smoothness)."""
     displacement: float = 0.001
-    """Keeps identity from explaining what pose explains; four times as much flattens faces."""
+    """Squared norm of the identity's node displacements; keeps them from modelling pose. 0.004 flattens faces."""
     expression: float = 0.03
+    """Squared norm of the expression coefficients (Gaussian prior)."""
     sparsity: float = 0.1
+    """Sparsity of reflectance differences between neighbouring vertices of similar chromaticity."""
     reflectance: float = 0.5
-    """Deviation of the reflectance from its mean; without it light bakes into skin."""
+    """Squared deviation of the reflectance from its mean; without it light is baked into skin colour."""
 
 
 def objective(
@@ -92,9 +101,12 @@ def objective(
     detach_geometry: bool = False,
     fit_light: bool = False,
 ) -> dict[str, Tensor]:  # term -> [B]
-    """Weighted loss terms. `photometric_ramp` scales the photometric term and 0 leaves it out; `detach_geometry`
-    keeps it from moving geometry, so that light and reflectance settle first; `fit_light` takes the light that fits the
-    image best instead of that of `codes`, as a constant."""
+    """Computes the weighted loss terms of a batch, one value per subject.
+
+    `photometric_ramp` scales the photometric term, 0 leaves it out with sparsity and reflectance; `detach_geometry`
+    stops its gradient to geometry, so that light and reflectance converge first; `fit_light` replaces the light of
+    `codes` by a least-squares fit to the image, without gradient.
+    """
     size = frames.images.shape[-1]
     subjects, count = frames.mask.shape
     Ks = frames.Ks.flatten(0, 1)
@@ -107,7 +119,7 @@ def objective(
 
     ids = constant(LANDMARKS_66, torch.int64, Ks.device)
     with record_function("fmlfast::landmarks"):
-        # On their own few vertices: gradients of landmarks need not be carried by the whole mesh.
+        # On the few vertices around them: gradients of landmarks need not pass through the whole mesh.
         around = model.face.geometry(displacements, *pose, model.landmark_mesh).flatten(0, 1)
         landmarks = landmark_loss(
             project(model.landmark_mesh.slide_landmarks(around, Ks)[:, ids], Ks),

@@ -1,6 +1,6 @@
-"""Meshes with vertex colours as OBJ, PLY and GLB.
+"""Reads OBJ meshes, and writes meshes with vertex colours as OBJ, PLY and GLB.
 
-Written here and not through trimesh, whose GLB export stores sRGB bytes where glTF 2.0 demands linear COLOR_0 values.
+trimesh is not used, as its GLB export stores sRGB bytes where glTF 2.0 demands linear COLOR_0 values.
 """
 
 import json
@@ -21,7 +21,7 @@ from fmlfast.version import __version__
 
 @dataclass
 class Obj:
-    """A triangle mesh as it stands in the file: the order and the unit of its vertices are kept."""
+    """A triangle mesh with vertices in the file's order and unit."""
 
     vertices: NDArray[np.float64]  # [V, 3]
     triangles: NDArray[np.int64]  # [T, 3]
@@ -30,7 +30,9 @@ class Obj:
 
 
 def read_obj(path: Path) -> Obj:
-    """Reads a mesh. Polygons become fans of triangles, in order; a vertex takes its first texture coordinate.
+    """Reads an OBJ mesh; polygons become triangle fans, in order.
+
+    A vertex takes its first texture coordinate.
 
     Raises:
         ValueError: naming the file and the line, if it is malformed or an index is out of range.
@@ -77,7 +79,7 @@ def read_obj(path: Path) -> Obj:
 
 
 def _absolute(text: str, count: int) -> int:
-    """An OBJ index (from 1, or negative from the end) as an index from 0."""
+    """Converts an OBJ index (from 1, or negative from the end) to an index from 0."""
     index = int(text)
     if index == 0 or index < -count:
         raise ValueError(f"index {index} is out of range")
@@ -86,7 +88,7 @@ def _absolute(text: str, count: int) -> int:
 
 Array = np.ndarray | Tensor
 MILLIMETRES = {"mm": 1.0, "cm": 10.0, "dm": 100.0, "m": 1000.0}
-"""Units of length that files may be in, and how many millimetres each has."""
+"""Length units of files, in millimetres."""
 SUFFIXES = (".obj", ".ply", ".glb")
 
 
@@ -106,7 +108,7 @@ def write_mesh(
     colors: Array | None = None,  # [V, 3]
     uv: Array | None = None,  # [V, 2]
 ) -> None:
-    """Writes a mesh in the format that the suffix of `path` names, whole or not at all.
+    """Writes a mesh as OBJ, PLY or GLB, by the suffix of `path`, whole or not at all.
 
     Args:
         path: ends in .obj, .ply (binary little endian) or .glb (glTF 2.0 binary); an existing file is replaced.
@@ -165,7 +167,7 @@ def _srgb(linear: np.ndarray) -> np.ndarray:
 
 
 def _rows(keyword: str, form: str, *columns: np.ndarray) -> str:
-    """One OBJ line a row; %-formatting of the whole array at once is ten times faster than a line at a time."""
+    """Formats an OBJ line per row; %-formatting of the whole array is ten times faster than line by line."""
     table = np.concatenate(columns, axis=1)
     line = " ".join([keyword] + [form] * table.shape[1]) + "\n"
     return (line * len(table)) % tuple(table.ravel().tolist())
@@ -215,7 +217,7 @@ def _ply(mesh: _Mesh) -> bytes:
 
 
 def _glb(mesh: _Mesh) -> bytes:
-    """glTF 2.0 binary: header, JSON chunk padded with spaces, BIN chunk; these types are 4-byte aligned."""
+    """Encodes glTF 2.0 binary: header, JSON chunk padded with spaces, BIN chunk; these types are 4-byte aligned."""
     metres = mesh.points * np.float32(0.001)
     attributes = {"POSITION": metres, "NORMAL": mesh.normals}
     if mesh.colors is not None:

@@ -1,4 +1,4 @@
-"""Errors of a reconstruction: pure functions of tensors, computed in float64.
+"""Computes errors of a reconstruction, by pure functions of tensors in float64.
 
 Geometry is compared after a similarity alignment over the weighted region, so that the unobservable scale and the free
 choice of the model's frame (its gauge) do not count.
@@ -15,20 +15,20 @@ from fmlfast.template.face_template import FaceTemplate
 
 @dataclass(frozen=True)
 class Similarity:
-    """x -> scale * rotation @ x + translation, one per item: scale [N], rotation [N,3,3], translation [N,3]."""
+    """Similarities x -> scale * rotation @ x + translation: scale [N], rotation [N,3,3], translation [N,3]."""
 
     scale: Tensor
     rotation: Tensor
     translation: Tensor
 
     def apply(self, points: Tensor) -> Tensor:
-        """Transformed points [N,V,3] float64."""
+        """Transforms points [N,V,3] to float64."""
         turned = points.double() @ self.rotation.mT
         return self.scale[:, None, None] * turned + self.translation[:, None]
 
 
 def _weights(weights: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Weights [V] or [N,V] as float64 of `shape`, each row summing to 1."""
+    """Normalises weights [V] or [N,V] to float64 of `shape`, each row summing to 1."""
     weights = weights.double()
     if weights.shape[-1:] != shape[-1:] or weights.ndim > len(shape):
         raise ValueError(f"weights have shape {tuple(weights.shape)}; they must broadcast to {shape}")
@@ -42,7 +42,7 @@ def _weights(weights: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _pair(source: Tensor, target: Tensor, last: int) -> tuple[Tensor, Tensor]:
-    """Both as float64 [N,V,last], after checks."""
+    """Checks both and converts them to float64 [N,V,last]."""
     if source.shape != target.shape or source.ndim != 3 or source.shape[-1] != last:
         raise ValueError(f"need two [N,V,{last}] tensors, got {tuple(source.shape)} and {tuple(target.shape)}")
     source, target = source.double(), target.double()
@@ -52,7 +52,7 @@ def _pair(source: Tensor, target: Tensor, last: int) -> tuple[Tensor, Tensor]:
 
 
 def similarity_align(source: Tensor, target: Tensor, weights: Tensor, scaled: bool = True) -> Similarity:
-    """The similarity that brings each source onto its target with the least weighted squared distance.
+    """Fits the weighted least-squares similarity from each source to its target (Umeyama).
 
     source, target [N,V,3] any unit; weights [V] or [N,V], at least 0. Reflections are excluded. A source without
     extent is moved only, and with `scaled` False none changes its size. Source: Umeyama, PAMI 13(4), 1991, eqs. 40-42.
@@ -76,21 +76,21 @@ def similarity_align(source: Tensor, target: Tensor, weights: Tensor, scaled: bo
 
 
 def weighted_mean(values: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the last axis of values [N,V] with weights [V] or [N,V] -> [N] float64."""
+    """Averages values [N,V] over the last axis with weights [V] or [N,V] -> [N] float64."""
     return (values.double() * _weights(weights, values.shape)).sum(-1)
 
 
 def vertex_distances(source: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Similarity]:
-    """Distance of every vertex after alignment over the weighted region: [N,V] in the target's unit, and the alignment.
+    """Computes the distance of every vertex after similarity alignment over the weighted region.
 
-    source, target [N,V,3]; weights [V] or [N,V].
+    source, target [N,V,3]; weights [V] or [N,V]. Returns distances [N,V] in the target's unit, and the alignment.
     """
     alignment = similarity_align(source, target, weights)
     return torch.linalg.vector_norm(alignment.apply(source) - target.double(), dim=-1), alignment
 
 
 def vertex_error(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Mean distance over the weighted region after alignment: [N], in the target's unit (mm).
+    """Computes the mean distance over the weighted region after similarity alignment: [N], in the target's unit (mm).
 
     source, target [N,V,3]; weights [V] or [N,V].
     """
@@ -98,9 +98,10 @@ def vertex_error(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
 
 
 def normal_error(source: Tensor, target: Tensor, rotation: Tensor, weights: Tensor) -> Tensor:
-    """Mean angle in degrees between unit normals, the source's turned by its alignment's rotation first: [N].
+    """Computes the mean angle in degrees between unit normals: [N].
 
-    source, target [N,V,3] normals; rotation [N,3,3]; weights [V] or [N,V].
+    source, target [N,V,3] normals; rotation [N,3,3] of the source's alignment, applied to its normals first; weights
+    [V] or [N,V].
     """
     source, target = _pair(source, target, 3)
     source = source @ rotation.double().mT
@@ -110,7 +111,7 @@ def normal_error(source: Tensor, target: Tensor, rotation: Tensor, weights: Tens
 
 
 def landmark_nme(predicted: Tensor, target: Tensor, confidence: Tensor | None = None) -> Tensor:
-    """Mean landmark distance in % of the target's outer-eye distance (points 36 and 45): [N].
+    """Computes the mean landmark distance in % of the target's outer-eye distance (points 36 and 45): [N].
 
     predicted, target [N,68,2] pixels in iBUG order; the mean runs over 66 points, the jaw line 0..16 included and the
     inner mouth corners 60 and 64 left out. confidence [N,68] weights the mean (all ones where None).
@@ -128,10 +129,10 @@ def landmark_nme(predicted: Tensor, target: Tensor, confidence: Tensor | None = 
 
 
 def photometric_error(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """Mean absolute sRGB difference over the masked pixels and the channels, in grey levels 0..255: [N].
+    """Computes the mean absolute sRGB difference over masked pixels and channels, in grey levels 0..255: [N].
 
     image, target [N,H,W,3] sRGB in [0,1]; mask [N,H,W] bool, the pixels where the face was rendered. A frame without
-    any counts 255: a face rendered outside the image is no success.
+    any has error 255, since its face was rendered outside the image.
     """
     if image.shape != target.shape or image.ndim != 4 or mask.shape != image.shape[:3]:
         raise ValueError(f"shapes do not agree: {tuple(image.shape)}, {tuple(target.shape)}, {tuple(mask.shape)}")
@@ -141,17 +142,17 @@ def photometric_error(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
 
 
 def rotation_error(predicted: Tensor, target: Tensor, gauge: Tensor) -> Tensor:
-    """Angle in degrees between head rotations: [N].
+    """Computes the angle in degrees between head rotations: [N].
 
     predicted, target [N,3,3] model to camera; gauge [N,3,3] is the rotation of the alignment of the predicted geometry
-    to the true one: a model whose frame is turned against the truth's is compared as if it were not.
+    to the true one: it cancels a rotation of the model's frame against the truth's.
     """
     chord = torch.linalg.matrix_norm(predicted.double() - target.double() @ gauge.double())
     return torch.rad2deg(2.0 * torch.asin((chord / 8.0**0.5).clamp(max=1.0)))
 
 
 def cumulative_shares(errors: Tensor, limits: Tensor) -> Tensor:
-    """The cumulative error curve: which share of errors [N] is at most each of limits [L] -> [L] float64."""
+    """Computes the cumulative error curve: the share of errors [N] up to each of limits [L] -> [L] float64."""
     if errors.numel() == 0 or bool(errors.isnan().any()):
         raise ValueError("a cumulative curve needs at least one error, and numbers only")
     ordered = errors.double().flatten().sort().values
@@ -161,7 +162,7 @@ def cumulative_shares(errors: Tensor, limits: Tensor) -> Tensor:
 def skinning_floor(
     template: FaceTemplate, shapes: Tensor, weights: Tensor, complement: Tensor | None = None, ridge: float = 1e-4
 ) -> Tensor:
-    """The least error in mm that the deformation graph allows for each shape: [N].
+    """Computes the least error in mm that the deformation graph can reach for each shape: [N].
 
     Node displacements t are fitted to shapes [N,V,3] (neutral, on the template's mesh, aligned to it first) through
     translation-only skinning: min_t sum_v w_v |v_bar + (S t)_v - x_v|^2 / sum w + ridge / G |t|^2. With an orthonormal

@@ -1,4 +1,4 @@
-"""Adam for the basis of a linear decoder whose gradient is never written out."""
+"""Provides Adam for the basis of a linear decoder, from low-rank factors of its gradient."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,13 +15,13 @@ from fmlfast.kernels.low_rank_adam import low_rank_adam_
 
 
 class LowRankAdam(torch.optim.Optimizer):
-    """Adam for one large basis [K, S] of a linear decoder, out = mean + codes @ basis, with few codes [N, K].
+    """Optimises the large basis [K, S] of a linear decoder, out = mean + codes @ basis, by Adam.
 
-    The gradient of the basis is codes^T times the gradient of the output, of rank N at most. `decode` keeps these two
-    factors when gradients flow back, and `step` updates basis and moments from them in one pass: 24 bytes a number of
-    the basis instead of 44 for writing a gradient, clipping it and reading it again, and no memory for it. But for
-    rounding, the result is that of torch.optim.Adam. Any model with such a decoder can use it, be it of shapes,
-    textures or spectra:
+    With few codes [N, K] the gradient of the basis, codes^T times the gradient of the output, has rank N at most.
+    `decode` keeps these two factors in `backward`, and `step` updates basis and moments from them in one pass: 24 bytes
+    per number of the basis instead of 44 for writing a gradient, clipping it and reading it again, and no memory for
+    it. Up to rounding, the result is that of torch.optim.Adam. Any model with such a decoder can use it, be it of
+    shapes, textures or spectra:
 
         basis = torch.nn.Parameter(pad_columns(initial))          # fmlfast.kernels.blendshape; padding is optional
         decoder = LowRankAdam(basis, lr=1e-3)
@@ -37,8 +37,8 @@ class LowRankAdam(torch.optim.Optimizer):
     Factors of several backward passes add up until `zero_grad`, as gradients do. The basis is to be used through
     `decode` only; a gradient of its own is refused.
 
-    The gradient of the codes takes another reading of the basis during `backward`. To have it made by `step` in its one
-    pass, cut the graph at the codes:
+    The gradient of the codes takes another pass over the basis during `backward`. To compute it in the pass of `step`,
+    cut the graph at the codes:
 
         codes = encoder(x)
         with decoder.cut(codes) as (leaf,):
@@ -52,15 +52,15 @@ class LowRankAdam(torch.optim.Optimizer):
         decoder.set_factors(all_gather(codes) / processes, all_gather(upstream), own)  # before clip_grad_norm_ and step
 
     Learning rate schedulers and `state_dict` work as with torch.optim.Adam, whose state of the basis can be loaded;
-    states hold tensors only. Nothing waits for the GPU.
+    states hold tensors only. Nothing synchronises with the GPU.
 
     Args:
         basis: [K, S] contiguous float32 parameter, with backend "torch" also float64. Columns beyond the length of the
             decoder's mean are padding and never change.
-        lr: learning rate; a scalar tensor on the device of `basis` is read anew when a CUDA graph is replayed.
+        lr: learning rate; a scalar tensor on the device of `basis` is read again when a CUDA graph is replayed.
         betas, eps: as in torch.optim.Adam, eps above 0.
-        moments: torch.bfloat16 stores both moments in half the memory, rounded up or down at random with the right
-            mean; the same run gives the same bits again. None: the type of `basis`.
+        moments: torch.bfloat16 stores both moments in half the memory, with unbiased stochastic rounding; equal runs
+            give equal bits. None: the type of `basis`.
         backend: "torch" or "triton"; by default the one for the device.
 
     Raises:
@@ -93,7 +93,7 @@ class LowRankAdam(torch.optim.Optimizer):
         self._own = slice(None)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Raises ValueError for a second parameter: every decoder has an optimiser of its own."""
+        """Adds the basis; raises ValueError for a second parameter, as every decoder has its own optimiser."""
         if self.param_groups or len(param_group["params"]) != 1:
             raise ValueError("params must be one basis: give each decoder a LowRankAdam and the rest another optimiser")
         super().add_param_group(param_group)
@@ -103,10 +103,10 @@ class LowRankAdam(torch.optim.Optimizer):
         codes: Tensor,  # [N, K]
         mean: Tensor,  # [D]
     ) -> Tensor:  # [N, D]
-        """`linear_decode`: mean + codes @ basis[:, :D], which keeps the factors of the basis' gradient in `backward`.
+        """Decodes codes, mean + codes @ basis[:, :D], and keeps the factors of the basis' gradient in `backward`.
 
-        Differentiable in codes and mean. D is the same in all calls. Without gradients, or while the basis does not
-        require one, nothing is kept.
+        Forward pass of `linear_decode`, differentiable in codes and mean. D is the same in all calls. Without
+        gradients, or while the basis does not require one, nothing is kept.
 
         Raises:
             ValueError: naming the argument of a wrong shape, type, device or layout.
@@ -117,7 +117,7 @@ class LowRankAdam(torch.optim.Optimizer):
         if torch.is_grad_enabled() and self.basis.requires_grad:
             kept = codes.detach()
             if not out.requires_grad:
-                out.requires_grad_()  # or `backward` would not come by
+                out.requires_grad_()  # so that `backward` calls the hook
             out.register_hook(lambda upstream: self._factors.append((kept, upstream.detach().contiguous())))
         return out
 
@@ -127,11 +127,11 @@ class LowRankAdam(torch.optim.Optimizer):
         codes: Tensor,  # [N, K]
         *others: Tensor,
     ) -> Iterator[tuple[Tensor, ...]]:
-        """Cuts the graph at `codes` and `others`, so that `step` makes the codes' gradient in its one pass.
+        """Cuts the graph at `codes` and `others`, so that `step` computes the codes' gradient in its one pass.
 
         Yields leaves in place of them, the one of `codes` for `decode`. Within, compute the loss of the leaves and run
-        `backward`; then exchange and clip factors, if at all. At the end the basis makes its step, and the gradients of
-        codes and others flow on to where these came from. A loss without the basis leaves it alone.
+        `backward`; then exchange and clip factors, if at all. At the end `step` updates the basis, and the gradients of
+        codes and others are propagated to their inputs. A loss without the basis does not change it.
         """
         leaves = codes.detach(), *(other.detach().requires_grad_() for other in others)
         yield leaves
@@ -145,11 +145,11 @@ class LowRankAdam(torch.optim.Optimizer):
 
     @property
     def has_factors(self) -> bool:
-        """Whether gradients flowed through the result of `decode` since `zero_grad`."""
+        """Checks whether `backward` passed through a result of `decode` since `zero_grad`."""
         return bool(self._factors)
 
     def factors(self) -> tuple[Tensor, Tensor]:  # [R, K], [R, D]
-        """Codes and gradients of their outputs since `zero_grad`; the basis' gradient is codes^T upstream.
+        """Returns codes and gradients of their outputs since `zero_grad`; the basis' gradient is codes^T upstream.
 
         Raises ValueError where there are none yet.
         """
@@ -166,7 +166,7 @@ class LowRankAdam(torch.optim.Optimizer):
         upstream: Tensor,  # [R, D], D <= S
         own: slice = slice(None),
     ) -> None:
-        """Replaces the factors, as by those of all processes, of which `own` rows are this one's; R may be any.
+        """Replaces the factors, as by those of all processes; rows `own` are this process's, R is any number.
 
         Raises ValueError naming the argument of a wrong shape, type or device.
         """
@@ -176,20 +176,23 @@ class LowRankAdam(torch.optim.Optimizer):
         self._factors, self._own = [(codes.detach(), upstream.detach().contiguous())], own
 
     def squared_norm(self) -> Tensor:  # []
-        """Sum of squares of the basis' gradient, sum((codes codes^T) * (upstream upstream^T)), without making it."""
+        """Computes the squared norm of the basis' gradient from its factors.
+
+        It is sum((codes codes^T) * (upstream upstream^T)).
+        """
         codes, upstream = (factor.double() for factor in self.factors())  # as rows may nearly cancel
         return ((codes @ codes.T) * (upstream @ upstream.T)).sum().clamp_min(0)
 
     @torch.no_grad()
     def clip_grad_norm_(self, max_norm: float, others: Iterable[Tensor] = ()) -> Tensor:  # []
-        """torch.nn.utils.clip_grad_norm_ over the basis and `others`, whose gradients it scales along.
+        """Clips the joint gradient norm of the basis and `others`, as torch.nn.utils.clip_grad_norm_ does.
 
         Args:
             max_norm: above 0.
             others: parameters; those without a gradient do not count.
 
         Returns:
-            The norm of all gradients together before, of the basis' type.
+            The norm of all gradients together before clipping, of the basis' type.
         """
         if not max_norm > 0:
             raise ValueError(f"max_norm must be above 0, not {max_norm}")
@@ -207,13 +210,13 @@ class LowRankAdam(torch.optim.Optimizer):
         return norm.to(self.basis.dtype)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forgets the factors."""
+        """Discards the factors."""
         super().zero_grad(set_to_none)
         self._factors, self._own = [], slice(None)
 
     @torch.no_grad()
     def step(self, codes_gradient: bool = False) -> Tensor | None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """One step of Adam; without factors nothing happens, as in torch.optim.Adam without a gradient.
+        """Applies a step of Adam; without factors does nothing, as torch.optim.Adam without a gradient.
 
         Args:
             codes_gradient: whether to return the gradient of the codes as well: upstream @ basis^T [R, K] for
@@ -249,7 +252,7 @@ class LowRankAdam(torch.optim.Optimizer):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch.optim.Optimizer's, which would leave moments in the type of the basis and the step on the CPU.
+        """Loads a state, with moments in their own type and the step count on the basis' device.
 
         Raises ValueError where the state is that of another basis.
         """

@@ -1,4 +1,4 @@
-"""Renders meshes differentiably: the operations one by one, and `render`, which puts them together."""
+"""Renders meshes differentiably, by single operations or by `render`, which combines them."""
 
 from dataclasses import dataclass
 
@@ -32,7 +32,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Rendering:
-    """A picture.
+    """A rendered image with its mask and depth.
 
     Attributes:
         image: [F, H, W, C], the blended colours over the background, linear.
@@ -60,10 +60,10 @@ def render(
     supersample: int = 1,
     near: float = 1.0,
 ) -> Rendering:
-    """Draws meshes with colours at their vertices, with gradients to vertices, colours, viewmats and background.
+    """Renders meshes with vertex colours, with gradients to vertices, colours, viewmats and background.
 
-    Inside a surface gradients come from how colours and depth slide over the pixels, at its outline from the
-    antialiased edge (see `antialias`); which triangle a pixel sees is constant. Ks are constants too.
+    Inside a surface gradients come from the interpolation of colours over the pixels, at its outline from the
+    antialiased edge (see `antialias`); the triangle visible in a pixel is constant. Ks are constants, too.
 
     Args:
         vertices: [F, V, 3] float32, contiguous, world space, mm, or [1, V, 3] for one mesh seen by F cameras.
@@ -80,8 +80,8 @@ def render(
             0.001 for a mesh in metres.
 
     Raises:
-        ValueError: wrong shape, dtype, device or value, naming the argument. Cameras on a GPU are not checked for
-            their values, as that would mean waiting for it.
+        ValueError: wrong shape, dtype, device or value, naming the argument. Values of cameras on a GPU are not
+            checked, as that would synchronise with it.
     """
     check_cameras(viewmats, Ks)
     frames = len(viewmats)

@@ -1,4 +1,4 @@
-"""Rotations from axis-angle vectors: smooth everywhere below a half turn, so without singularities near the front."""
+"""Converts axis-angle vectors to rotations; smooth below a half turn, so without singularities near the front."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ FRONTAL = ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0))  # model frame -
 def skew(
     vectors: Tensor,  # [..., 3]
 ) -> Tensor:  # [..., 3, 3]
-    """Cross-product matrices: skew(a) b = a x b."""
+    """Builds cross-product matrices: skew(a) b = a x b."""
     x, y, z = vectors.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
@@ -18,7 +18,7 @@ def skew(
 def rotation_from_axis_angle(
     vectors: Tensor,  # [..., 3] radians
 ) -> Tensor:  # [..., 3, 3]
-    """Rodrigues' formula, differentiable at zero."""
+    """Converts axis-angle vectors to rotation matrices by Rodrigues' formula, differentiable at zero."""
     angle = (vectors.square().sum(-1, keepdim=True) + 1e-12).sqrt()
     axis = skew(vectors / angle)
     angle = angle[..., None]
@@ -29,7 +29,7 @@ def rotation_from_axis_angle(
 def rotation_about_view(
     angle: Tensor,  # [...] radians
 ) -> Tensor:  # [..., 3, 3]
-    """In-plane rotation about the camera's z axis (roll)."""
+    """Builds in-plane rotations about the camera's z axis (roll)."""
     cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
     one = torch.ones_like(angle)
     return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], -1).unflatten(-1, (3, 3))

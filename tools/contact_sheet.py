@@ -16,23 +16,26 @@ _STEP = 4  # the lowest two bits are mostly sensor noise, which a PNG cannot com
 
 @dataclass(frozen=True)
 class SheetConfig:
-    """What to show and where to write it."""
+    """Settings of the contact sheet."""
 
     out: Path = Path("docs/images/synthetic.png")
-    """The PNG."""
+    """Output PNG."""
     columns: int = 6
+    """Number of columns."""
     rows: int = 4
+    """Number of rows."""
     size: int = 192
-    """Side of a picture, pixels."""
+    """Side of an image, pixels."""
     level: int = 2
     """Subdivision level of the meshes."""
     supersample: float = 2.0
-    """Samples along each side of a pixel."""
+    """Samples per pixel along each axis."""
     seed: int = 3
+    """Seed of the people."""
 
 
 def contact_sheet(config: SheetConfig) -> np.ndarray:
-    """The first people of the validation split, [rows * size, columns * size, 3] uint8."""
+    """Renders the first people of the validation split, [rows * size, columns * size, 3] uint8."""
     settings = SyntheticConfig(
         out=config.out.parent,
         frames=1,

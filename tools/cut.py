@@ -1,6 +1,6 @@
-"""Cuts the face template out of the raw body mesh: every template vertex is a linear combination of raw vertices.
+"""Cuts the face template out of the raw body mesh, every vertex a linear combination of raw vertices.
 
-Because of that, one operator [V, N] carries the rest shape and every target. Only the half x >= 0 is built; the other
+One operator [V, N] therefore applies to the rest shape and to every target. Only the half x >= 0 is built; the other
 half is its mirror image, so the result is exactly symmetric.
 """
 
@@ -55,7 +55,7 @@ class HalfMesh:
         self._index: dict[tuple[tuple[int, float], ...], int] = {}
 
     def vertex(self, row: Row, part: int) -> int:
-        """Index of the vertex with these weights, shared by every part that asks for the same weights."""
+        """Returns the index of the vertex with these weights, adding it if it is new; parts share vertices."""
         key = tuple(sorted((vertex, round(weight, 9)) for vertex, weight in row.items()))
         if key not in self._index:
             self._index[key] = len(self.rows)
@@ -76,12 +76,12 @@ class HalfMesh:
         self.triangles.append((i, j, k))
 
     def position(self, row: Row) -> NDArray[np.float64]:
-        """Where a row lies on the raw rest shape, in mm."""
+        """Computes the position of a row on the raw rest shape, mm."""
         return sum((weight * self.raw.vertices[v] for v, weight in row.items()), start=np.zeros(3))
 
 
 def blend(first: Row, second: Row, weight: float) -> Row:
-    """(1 - weight) * first + weight * second."""
+    """Computes (1 - weight) * first + weight * second."""
     row = {v: (1.0 - weight) * w for v, w in first.items()}
     for v, w in second.items():
         row[v] = row.get(v, 0.0) + weight * w
@@ -89,7 +89,7 @@ def blend(first: Row, second: Row, weight: float) -> Row:
 
 
 def cut_face(raw: MakeHuman) -> Cut:
-    """The symmetric template: skin, inner lids, mouth bag and eyeballs."""
+    """Builds the symmetric template: skin, inner lids, mouth bag and eyeballs."""
     half = HalfMesh(raw)
     labels, body = raw.quad_labels(), raw.groups == "body"
     left = (raw.vertices[raw.quads][:, :, 0] > -1e-6).all(1)
@@ -150,7 +150,7 @@ def clip_triangle(half: HalfMesh, corners: list[Row], level: list[float]) -> Non
 def add_rings(
     half: HalfMesh, quads: NDArray[np.int64], outside: NDArray[np.bool_], keep: tuple[int, ...], part: int
 ) -> list[int]:
-    """Adds a tube of rings that starts at the border between `quads` and the outside, leaving out rings not in `keep`.
+    """Adds a tube of the rings in `keep` that starts at the border between `quads` and the outside.
 
     Every ring of the cavity has the same number of vertices, one below the other. Returns the last kept ring.
     """
@@ -192,7 +192,7 @@ def add_bag_end(half: HalfMesh, last: list[int], quads: NDArray[np.int64]) -> No
 
 
 def add_eyeball(half: HalfMesh, eye: NDArray[np.int64]) -> None:
-    """Adds a ball open at the back, dense around the iris, each vertex an affine combination of the raw eyeball's."""
+    """Adds a ball open at the back, dense around the iris, of affine combinations of the raw eyeball's vertices."""
     points = half.raw.vertices[eye]
     center = points.mean(0)
     radius = np.linalg.norm(points - center, axis=1).mean() * EYE_SWELL
@@ -215,7 +215,7 @@ def add_eyeball(half: HalfMesh, eye: NDArray[np.int64]) -> None:
 
 
 def mirrored(half: HalfMesh) -> Cut:
-    """The whole mesh: the half, and its mirror image sewn to it along the sagittal plane."""
+    """Joins the half mesh and its mirror image along the sagittal plane."""
     raw = half.raw
     count = len(half.rows)
     entries = [(i, vertex, weight) for i, row in enumerate(half.rows) for vertex, weight in row.items()]

@@ -18,7 +18,7 @@ from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.renderer import render, vertex_normals
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # after the choice of what draws
+import matplotlib.pyplot as plt  # after the choice of the backend
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
@@ -41,20 +41,23 @@ CAMERA = (
 
 
 def lit(template: FaceTemplate) -> Tensor:
-    """[V, 3] linear colours of the template under a lamp from above."""
+    """Shades the template under a lamp from above, [V, 3] linear colours."""
     normals = vertex_normals(template.vertices[None], template.triangles)[0]
     lamp = torch.nn.functional.normalize(torch.tensor([-0.35, 0.5, 0.8]), dim=0)
     return template.colors * (0.45 + 1.25 * (normals @ lamp).clamp(min=0))[:, None]
 
 
 def unproject(pixels: Tensor, depth: float, viewmat: Tensor, K: Tensor) -> Tensor:
-    """[N, 3] world points at `depth` from the camera, seen at pixels [N, 2]."""
+    """Unprojects pixels [N, 2] to world points [N, 3] at `depth` from the camera."""
     rays = torch.cat([pixels, torch.ones(len(pixels), 1)], 1) @ torch.linalg.inv(K).T
     return (depth * rays - viewmat[:3, 3]) @ viewmat[:3, :3]
 
 
 def picture_mesh(image: Tensor, viewmat: Tensor, K: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The image [H, W, 3] as squares in the world at PLANE: vertices [4HW, 3], triangles [2HW, 3], colours [4HW, 3]."""
+    """Converts the image [H, W, 3] to squares in the world at depth PLANE.
+
+    Returns vertices [4HW, 3], triangles [2HW, 3] and colours [4HW, 3].
+    """
     rows, columns = image.shape[:2]
     row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
     square = torch.tensor([[0.0, 0], [1, 0], [1, 1], [0, 1]])
@@ -87,7 +90,7 @@ def dot(ax: Axes, at: Sequence[float], size: float = 10, color: str = INK) -> No
 
 
 def draw_scene(ax: Axes, template: FaceTemplate) -> None:
-    """World, camera, and between them the picture that the camera takes, seen from the subject's right."""
+    """Draws world and camera with the camera's image between them, seen from the subject's right."""
     K = torch.tensor([[53.0, 0, COLUMNS / 2], [0, 53, ROWS / 2], [0, 0, 1]])
     viewmat = look_at(torch.tensor([[0.0, 0, 585]]), torch.zeros(1, 3))[0]
     colors = lit(template)
@@ -131,7 +134,7 @@ def draw_scene(ax: Axes, template: FaceTemplate) -> None:
 
 
 def draw_pixels(ax: Axes) -> None:
-    """The image plane: where pixels begin and where their centres are."""
+    """Draws the image plane with the corners and centres of pixels."""
     left, top, cell, columns, rows = 1130, 210, 78, 5, 5
     for row in range(rows):
         for column in range(columns):

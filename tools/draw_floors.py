@@ -8,7 +8,7 @@ import matplotlib
 from fmlfast.common.atomic import atomic_path
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # after the choice of what draws
+import matplotlib.pyplot as plt  # after the choice of the backend
 from matplotlib.patches import FancyBboxPatch
 
 INK, GREY = "#22262b", "#5c646d"

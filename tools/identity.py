@@ -25,7 +25,7 @@ SMALLEST = 0.002  # mm; displacements below it are dropped
 
 
 def identity_arrays(raw: MakeHuman, operator: csr_array, rest: NDArray[np.float64]) -> dict[str, NDArray]:
-    """The `people_*` arrays of the template file, from the raw targets and the template's operator [V, N].
+    """Computes the `people_*` arrays of the template file from raw targets and the template's operator [V, N].
 
     Macro targets (ethnicity x gender x age, and gender x age x muscle x weight) move the whole body, so their mean
     translation is taken out: it keeps them small enough for float16, and alignment removes it anyway.
@@ -54,7 +54,7 @@ def identity_arrays(raw: MakeHuman, operator: csr_array, rest: NDArray[np.float6
 
 
 def detail_pairs(names: list[str]) -> list[tuple[str, str | None]]:
-    """Pairs (positive end, negative end) of opposite targets, then the targets that stand alone with None."""
+    """Lists pairs (positive end, negative end) of opposite targets, then single targets paired with None."""
     pairs: list[tuple[str, str | None]] = []
     used: set[str] = set()
     for name in names:
@@ -67,7 +67,7 @@ def detail_pairs(names: list[str]) -> list[tuple[str, str | None]]:
 
 
 def sparse_deltas(deltas: list[NDArray[np.float64]]) -> dict[str, NDArray]:
-    """Dense displacements [V, 3] each, as the vertices that move, their float16 displacements, and offsets."""
+    """Converts dense displacements [V, 3] to sparse ones: moving vertices, float16 displacements, offsets."""
     moved = [np.flatnonzero(np.abs(d).max(1) > SMALLEST) for d in deltas]
     return {
         "people_offsets": np.cumsum([0] + [len(ids) for ids in moved]).astype(np.int32),

@@ -1,4 +1,4 @@
-"""Where the 68 landmarks lie on MakeHuman's rest shape with its jaw slightly open, and which one mirrors which."""
+"""Defines the 68 landmarks on MakeHuman's rest shape with its jaw slightly open."""
 
 import numpy as np
 
@@ -53,7 +53,7 @@ MIRROR = np.array(
 
 
 def landmark_positions() -> np.ndarray:
-    """Positions [68, 3] in mm on the raw rest shape with jawOpen at JAW_OPEN, exactly symmetric."""
+    """Returns positions [68, 3] in mm on the raw rest shape with jawOpen at JAW_OPEN, exactly symmetric."""
     positions = np.zeros((68, 3))
     for index, position in RIGHT.items():
         positions[index] = position

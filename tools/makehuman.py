@@ -49,7 +49,7 @@ class MakeHuman:
         return mirror
 
     def target(self, path: str | Path) -> NDArray[np.float64]:
-        """Displacements [N, 3] in mm of one `.target` or `.target.gz` file, given relative to the data folder."""
+        """Reads displacements [N, 3] in mm of one `.target` or `.target.gz` file, relative to the data folder."""
         file = self.data / path
         text = gzip.decompress(file.read_bytes()).decode() if file.suffix == ".gz" else file.read_text()
         rows = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
@@ -60,18 +60,18 @@ class MakeHuman:
         return deltas
 
     def targets(self, folder: str) -> dict[str, Path]:
-        """Target files of one folder, below the data folder, by name, sorted."""
+        """Lists the target files of one folder, below the data folder, by name, sorted."""
         files = sorted((self.data / folder).glob("*.target*"))
         return {file.name.split(".target")[0]: file.relative_to(self.data) for file in files}
 
     def quad_labels(self) -> NDArray[np.int64]:
-        """Segmentation colour [Q] of each quad as one integer 0xRRGGBB (0 outside the labelled parts)."""
+        """Reads the segmentation colour [Q] of each quad as an integer 0xRRGGBB (0 outside labelled parts)."""
         image = np.asarray(Image.open(self.data / "segmentation" / "body_parts_segmentation.png").convert("RGB"))
         colors = image[self._pixels(self.corner_uv.mean(1), image.shape)].astype(np.int64)  # [Q, 3]
         return (colors[:, 0] << 16) + (colors[:, 1] << 8) + colors[:, 2]
 
     def mask(self, name: str, uv: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Values in [0, 1] of the grey texture `name` (such as "mpfb_lips") at uv [V, 2]."""
+        """Samples the grey texture `name` (such as "mpfb_lips") at uv [V, 2], values in [0, 1]."""
         image = np.asarray(Image.open(self.data / "mpfb2" / "textures" / f"{name}.jpg").convert("L")) / 255.0
         return image[self._pixels(uv, image.shape)]
 

@@ -1,4 +1,4 @@
-"""Region masks and reference colours of the template's base mesh."""
+"""Computes region masks and reference colours of the template's base mesh."""
 
 import numpy as np
 from cut import BAG, EYEBALL, INNER_LID, SKIN, Cut
@@ -24,7 +24,7 @@ PUPIL_COLOR = np.array([0.01, 0.01, 0.01])
 
 
 def region_masks(raw: MakeHuman, cut: Cut, uv: Array, vertices: Array, landmarks: Array) -> dict[str, Array]:
-    """Masks [V] in [0, 1] of the named regions, symmetric: MakeHuman's own for lips, ears and face."""
+    """Computes symmetric masks [V] in [0, 1] of the named regions; MakeHuman's own for lips, ears and face."""
     points, marks = vertices.astype(np.float32), landmarks.astype(np.float32)
     skin = (cut.part == SKIN).astype(np.float64)
 
@@ -53,7 +53,7 @@ def region_masks(raw: MakeHuman, cut: Cut, uv: Array, vertices: Array, landmarks
 
 
 def eye_angles(raw: MakeHuman, cut: Cut) -> Array:
-    """Degrees [V] between the gaze axis and each eyeball vertex at rest; infinite elsewhere."""
+    """Computes the angle [V] in degrees between gaze axis and each eyeball vertex at rest; infinite elsewhere."""
     rest = cut.operator @ raw.vertices
     angles = np.full(len(rest), np.inf)
     for side in (-1.0, 1.0):
@@ -65,7 +65,7 @@ def eye_angles(raw: MakeHuman, cut: Cut) -> Array:
 
 
 def reference_colors(masks: dict[str, Array], part: NDArray[np.int64]) -> Array:
-    """Linear reflectance [V, 3] of a middling skin with its lips, brows, lids, eyes and the dark of the mouth."""
+    """Computes linear reflectance [V, 3] of average skin with lips, brows, lids, eyes and a dark mouth."""
     layers = [
         (masks["ears"], EAR_COLOR, 0.5),
         (masks["lids"], LID_COLOR, 0.5),

@@ -1,4 +1,4 @@
-"""Puts a finished run into the package as the model that ships: `python tools/ship_model.py RUN "its command"`.
+"""Copies a finished run into the package as the shipped model: `python tools/ship_model.py RUN "its command"`.
 
 Matrices are stored in half precision, which halves the file; loading makes them float32 again.
 """
@@ -16,7 +16,7 @@ from fmlfast.model.pretrained import FOLDER
 
 
 def main(run: Path, command: str) -> None:
-    FML.load(run)  # or an error that says what is wrong with it
+    FML.load(run)  # raises an error for an invalid run
     tensors = load_file(run / "model.safetensors")
     small = {
         name: value.half() if value.ndim > 1 and name.startswith(("encoder", "face")) else value

@@ -1,4 +1,4 @@
-"""Points on a triangle mesh."""
+"""Computes points on a triangle mesh: interpolation and closest points."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,12 +7,12 @@ Array = NDArray[np.float64]
 
 
 def points_at(vertices: Array, triangles: NDArray[np.int64], triangle: NDArray[np.int64], barycentrics: Array) -> Array:
-    """Positions [N, 3] of points given as triangle [N] and barycentrics [N, 3]."""
+    """Interpolates positions [N, 3] of points given as triangle [N] and barycentrics [N, 3]."""
     return (vertices[triangles[triangle]] * barycentrics[:, :, None]).sum(1)
 
 
 def closest_points(points: Array, vertices: Array, triangles: NDArray[np.int64]) -> tuple[NDArray[np.int64], Array]:
-    """The triangle [N] and barycentrics [N, 3] of the point of the mesh closest to each of points [N, 3]."""
+    """Finds triangle [N] and barycentrics [N, 3] of the mesh's closest point to each of points [N, 3]."""
     a, b, c = (vertices[triangles[:, k]] for k in range(3))  # [T, 3]
     found = np.zeros(len(points), np.int64)
     where = np.zeros((len(points), 3))
@@ -26,7 +26,7 @@ def closest_points(points: Array, vertices: Array, triangles: NDArray[np.int64])
 
 
 def _on_plane(point: Array, a: Array, b: Array, c: Array) -> Array:
-    """Barycentrics [T, 3] of the foot of the perpendicular, negative when it lies outside the triangle."""
+    """Computes barycentrics [T, 3] of the foot of the perpendicular, negative outside the triangle."""
     u, v, w = b - a, c - a, point - a
     uu, uv, vv, wu, wv = (u * u).sum(1), (u * v).sum(1), (v * v).sum(1), (w * u).sum(1), (w * v).sum(1)
     area = np.maximum(uu * vv - uv * uv, 1e-12)
@@ -35,7 +35,7 @@ def _on_plane(point: Array, a: Array, b: Array, c: Array) -> Array:
 
 
 def _on_side(point: Array, a: Array, b: Array, c: Array, side: int) -> Array:
-    """Barycentrics [T, 3] of the closest point on side ab, bc or ca."""
+    """Computes barycentrics [T, 3] of the closest point on side ab, bc or ca."""
     start, end = ((a, b), (b, c), (c, a))[side]
     step = end - start
     t = np.clip(((point - start) * step).sum(1) / np.maximum((step * step).sum(1), 1e-12), 0.0, 1.0)

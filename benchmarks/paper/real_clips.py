@@ -51,25 +51,25 @@ def measure_real(
     batch: int = 25,
     clips: int | None = None,
 ) -> dict[str, Any]:
-    """The evaluation table of a model on clips without 3D truth, as JSON types.
+    """Evaluates a model on clips without 3D truth; returns the table of errors as JSON types.
 
     It holds what `evaluate` gives (landmark and photometric errors of the mean face, single frames, whole clips and
     whole clips refined), and:
 
-    - consistency: whether two looks at one person give one face. A look is a clip where the person has several, and
-      half of a clip's frames where it is the only one; `people_by_clips` and `people_by_halves` say how many people
-      were compared in which way. For `network` and `refined`, of the identity codes (`identity`) and of the neutral
+    - consistency: whether two samples of one person give the same face. A sample is a clip where the person has
+      several, and half of a clip's frames where it is the only one; `people_by_clips` and `people_by_halves` count the
+      people compared in either way. For `network` and `refined`, of the identity codes (`identity`) and of the neutral
       geometry aligned to the template by a similarity over the face region (`neutral_mm`): see `consistency`.
-    - prediction: identity and reflectance from the first half of a clip's frames, tried on the others, `frames` in
+    - prediction: identity and reflectance from the first half of a clip's frames, tested on the others, `frames` in
       all. There pose and expression are fitted to the landmarks and light to the image, for every row alike, so that
       rows differ in identity and reflectance only: `mean_face` has none, `network` and `refined` the clip's own,
       `network_swapped` and `refined_swapped` another person's. `own_wins` is the share of frames in which a stage's
-      own face is better than the other person's: 0.5 says that identity means nothing. Landmarks are fitted, so their
-      error says how well the shape can take on the face; the photometric error predicts.
+      own face is better than the other person's: 0.5 is chance level. Landmarks are fitted, so their error measures how
+      well the shape can fit the face; the photometric error measures prediction.
 
-    `consistency` is None where two people are not to be had, `prediction` where every clip has one frame; swapped
-    rows are left out with one person. `batch` clips are worked on at once, `clips` limits how many. Raises ValueError
-    for folders without clips.
+    `consistency` is None for fewer than two people, `prediction` where every clip has one frame; swapped rows are left
+    out with one person. `batch` clips are evaluated at once, `clips` limits how many. Raises ValueError for folders
+    without clips.
     """
     options = {"refine_steps": refine_steps, "batch": batch, "clips": clips}
     table = measure(model, folder, split, **options).table
@@ -110,15 +110,14 @@ def measure_real(
 
 
 def consistency(distances: Tensor, people: list[str]) -> dict[str, float | None]:
-    """How alike looks at one person are, compared with looks at different people.
+    """Compares distances between samples of one person with those of different people (intraclass correlation).
 
-    distances [N, N] are squared distances between looks, `people` whom each shows. `within` is the root of the mean of
-    those between two looks at one person, averaged over people; `across` the same for two people, averaged over pairs
-    of people. `ratio` = within^2 / across^2 is the share of the variance among single looks that is no difference
-    between people, 1 minus the intraclass correlation: 0 when every person always looks the same, 1 when looks say
-    nothing about the person. `ratio_error` is its standard error by leaving out one person at a time. None where it
-    cannot be said: nobody looked at twice, looks that are all alike, two people at least for a ratio and three for
-    its error.
+    distances [N, N] are squared distances between N samples, `people` [N] the person of each. `within` is the root of
+    the mean of those between two samples of one person, averaged over people; `across` the same for two people,
+    averaged over pairs of people. `ratio` = within^2 / across^2 is 1 minus the intraclass correlation, the share of the
+    samples' variance that is not between people: 0 when all samples of a person are equal, 1 when samples are
+    independent of the person. `ratio_error` is its standard error by the jackknife over people. Values are None where
+    undefined: no person with two samples, all samples equal, fewer than two people for a ratio or three for its error.
     """
     names = list(dict.fromkeys(people))
     owner = torch.tensor([[person == name for name in names] for person in people], dtype=torch.float64)
@@ -143,7 +142,7 @@ def consistency(distances: Tensor, people: list[str]) -> dict[str, float | None]
 
 
 def _faces(model: FML, refs: list[ClipRef], parts: list[Part], refine_steps: int, batch: int) -> dict[str, Faces]:
-    """Identity and reflectance from each of the parts alone, by stage, on the CPU."""
+    """Estimates identity and reflectance from each part alone, by stage, on the CPU."""
     faces: dict[str, Faces] = {stage: {} for stage in STAGES}
     for start in range(0, len(parts), batch):
         some = parts[start : start + batch]
@@ -156,7 +155,7 @@ def _faces(model: FML, refs: list[ClipRef], parts: list[Part], refine_steps: int
 
 
 def _consistency(model: FML, identity: Tensor, people: list[str]) -> dict[str, dict[str, float | None]]:
-    """Of looks with identity codes [N, K], longer if refined, at `people`."""
+    """Computes `consistency` of identity codes [N, K] (longer if refined), and of their neutral geometry."""
     mesh = load_template(replace(model.config, level=0)) if model.template.level > 0 else model.template.to("cpu")
     face = mesh.regions["face"].double()
     mean = mesh.vertices[face > 0]
@@ -171,7 +170,7 @@ def _consistency(model: FML, identity: Tensor, people: list[str]) -> dict[str, d
 
 
 def _squared_distances(rows: Tensor) -> Tensor:
-    """[N, D] -> [N, N]."""
+    """Computes the squared distances [N, N] between rows [N, D]."""
     return torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
@@ -179,7 +178,7 @@ def _squared_distances(rows: Tensor) -> Tensor:
 
 
 class _Prediction:
-    """Methods of fmlfast.evaluation.protocol.measure, which asks for clips batch by batch, in order."""
+    """Methods for `fmlfast.evaluation.protocol.measure`, which calls them on batches of clips in order."""
 
     def __init__(self, faces: dict[str, Faces], people: list[str], fitted: list[Part | None]) -> None:
         self._faces, self._people, self._fitted, self._start = faces, people, fitted, 0
@@ -198,14 +197,14 @@ class _Prediction:
                 yield f"{stage}_swapped", self._estimate(model, frames, template, stage, others)
 
     def _other(self, clip: int) -> Part | None:
-        """The next clip of another person; after the last comes the first."""
+        """Returns the next clip of another person, cyclically."""
         following = (*self._fitted[clip + 1 :], *self._fitted[:clip])
         return next((part for part in following if part and self._people[part[0]] != self._people[clip]), None)
 
     def _estimate(
         self, model: FML, frames: Frames, template: FaceTemplate, stage: str, parts: list[Part | None]
     ) -> Estimate:
-        """With the faces of `parts`, the mean face for None; everything else fitted to `frames`."""
+        """Fits pose, expression and light of `frames` with the faces of `parts`; None is the mean face."""
         faces = self._faces[stage]
         identity, reflectance = next(iter(faces.values()))
         mean = torch.zeros_like(identity), torch.zeros_like(reflectance)
@@ -221,10 +220,10 @@ def fit_frames(
     identity: Tensor,  # [B, K], longer if refined
     reflectance: Tensor,  # [B, Kr]
 ) -> Codes:
-    """Pose and expression of every frame from its landmarks, light from its pixels; the face stays as it is given.
+    """Fits pose and expression of every frame to its landmarks and light to its pixels; the face is fixed.
 
-    Pose starts at the closed form for the template; Adam then lowers the landmark and expression terms of the training
-    loss over pose and expression. Light is the least-squares one.
+    Pose starts from PnP with the template's landmarks (`fit_pose`); Adam then minimises the landmark and expression
+    terms of the training loss over pose and expression. Light is the least-squares solution.
     """
     subjects, count = frames.mask.shape
     landmarks, Ks = frames.landmarks.flatten(0, 1), frames.Ks.flatten(0, 1)
@@ -258,7 +257,7 @@ def fit_frames(
 
 
 def _held_out(frames: dict[str, dict[str, Tensor]], people: list[str], refs: list[ClipRef]) -> dict[str, Any]:
-    """The table over the frames that the faces were not fitted to, from the errors of all frames."""
+    """Computes the table over the held-out frames from the errors of all frames."""
     unseen = torch.cat([torch.arange(len(ref.images)) >= max(len(ref.images) // 2, 1) for ref in refs])
     shown = [person for person, kept in zip(people, unseen.tolist(), strict=True) if kept]
     tally = ErrorTable(0)

@@ -1,1 +1,1 @@
-"""Small helpers that know nothing of faces."""
+"""Provides helpers that are independent of faces: files, processes, tensors, CUDA graphs."""

@@ -1,16 +1,16 @@
-"""Settings of child processes."""
+"""Limits the threads of child processes."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""Variables that say how many threads numeric libraries start; they are read when these are loaded."""
+"""Environment variables that set the number of threads of numeric libraries, read when these are loaded."""
 
 
 @contextmanager
 def single_threaded_children() -> Iterator[None]:
-    """Lets processes started inside load their BLAS with one thread; idle ones spin and take the others' cores."""
+    """Starts child processes with one BLAS thread each, since idle threads spin and occupy cores."""
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:

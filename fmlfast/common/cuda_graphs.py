@@ -1,4 +1,4 @@
-"""A function recorded as CUDA graphs, so that a step costs one launch instead of a thousand."""
+"""Records functions as CUDA graphs, so that a step costs one launch instead of a thousand."""
 
 import gc
 import os
@@ -11,21 +11,21 @@ from torch import Tensor
 from fmlfast.common.tensors import TensorBatch
 
 WARM_UP = 3
-"""Calls of a variant before it is recorded: they fill the caches, compile kernels and make the optimiser's state."""
+"""Calls of a variant before it is recorded: they fill caches, compile kernels and create the optimiser's state."""
 
 _Recording = tuple[torch.cuda.CUDAGraph, TensorBatch, dict[str, Tensor]]
 
 
 class CudaGraphs:
-    """Calls function(batch, *variant), on a GPU by replaying what was recorded once for each variant.
+    """Calls function(batch, *variant), on a GPU by replaying a CUDA graph recorded once for each variant.
 
-    The function must do the same work for every batch of a variant: static shapes, no waiting for the GPU, no random
-    numbers of torch. What lasts from call to call (parameters, the optimiser's state) has to exist after WARM_UP calls.
-    With FMLFAST_GRAPHS=0 in the environment the function is called as it is.
+    The function must do the same work for every batch of a variant: static shapes, no synchronisation with the GPU, no
+    random numbers of torch. State that persists between calls (parameters, the optimiser's state) has to exist after
+    WARM_UP calls. With FMLFAST_GRAPHS=0 in the environment the function is called directly.
 
     Args:
-        function: (batch, *variant) -> tensors by name. What a call returned is overwritten by the next one.
-        device: where batches live; recording starts on GPUs only.
+        function: (batch, *variant) -> tensors by name. The next call overwrites the results of a call.
+        device: of the batches; graphs are recorded on GPUs only.
     """
 
     def __init__(self, function: Callable[..., dict[str, Tensor]], device: torch.device | str) -> None:
@@ -39,9 +39,9 @@ class CudaGraphs:
             self.side = _side_stream(self.device)
 
     def __call__(self, batch: TensorBatch, *variant: Hashable) -> dict[str, Tensor]:
-        """The function's result.
+        """Calls the function and returns its result.
 
-        Raises RuntimeError where the function does what cannot be recorded.
+        Raises RuntimeError where the function cannot be recorded.
         """
         if not self.records:
             return self.function(batch, *variant)
@@ -57,7 +57,7 @@ class CudaGraphs:
         return results
 
     def _aside(self, batch: TensorBatch, *variant: Hashable) -> dict[str, Tensor]:
-        """A call on a stream of its own, as recording is: autograd remembers where gradients were first added."""
+        """Calls the function on the recording's side stream: autograd keeps the stream of the first accumulation."""
         here = torch.cuda.current_stream(self.device)
         self.side.wait_stream(here)
         with torch.cuda.stream(self.side):
@@ -69,13 +69,13 @@ class CudaGraphs:
         graph, inputs = torch.cuda.CUDAGraph(), batch.map(torch.clone)  # without what the batch has cached
         here = torch.cuda.current_stream(self.device)
         collecting = gc.isenabled()
-        gc.disable()  # a graph that nobody needs any more must not be freed while this one is recorded
+        gc.disable()  # an unused graph must not be freed while this one is recorded
         try:
-            # Other threads prefetch batches meanwhile, which is none of this recording's business.
+            # thread_local: other threads prefetch batches meanwhile, which must not fail the recording.
             with torch.cuda.graph(graph, pool=self.pool, stream=self.side, capture_error_mode="thread_local"):
                 results = self.function(inputs, *variant)
         except RuntimeError as error:
-            torch.cuda.set_stream(here)  # a recording that fails leaves its own behind
+            torch.cuda.set_stream(here)  # a failed recording leaves its own stream current
             raise RuntimeError(f"no CUDA graph can be recorded ({error}); FMLFAST_GRAPHS=0 does without") from error
         finally:
             if collecting:
@@ -85,5 +85,5 @@ class CudaGraphs:
 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all: torch keeps work space for every stream that was ever used."""
+    """Returns one side stream for all graphs, since torch keeps work space for every stream ever used."""
     return torch.cuda.Stream(device)

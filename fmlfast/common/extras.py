@@ -1,4 +1,4 @@
-"""Lazy import of optional dependencies."""
+"""Imports optional dependencies on demand."""
 
 import importlib
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""Helpers for tensors: batches of them, constants uploaded once, and full precision under autocast."""
+"""Provides batches of tensors, constants uploaded once per device, and full precision under autocast."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import fields, replace
@@ -17,8 +17,8 @@ def constant(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """The numbers as a tensor of their shape; not to be changed in place."""
-    with torch.inference_mode(False):  # or training could not use what evaluation made first
+    """Returns the numbers as a cached tensor of their shape; not to be changed in place."""
+    with torch.inference_mode(False):  # training cannot use inference tensors cached by evaluation
         return torch.tensor(numbers, dtype=dtype, device=device)
 
 
@@ -27,7 +27,7 @@ R = TypeVar("R")
 
 
 def exact(function: Callable[P, R]) -> Callable[P, R]:
-    """Keeps autocast around a call from rounding coordinates to 8 bits."""
+    """Disables autocast in a function, which would round coordinates to bfloat16's 8 bits of precision."""
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -38,23 +38,23 @@ def exact(function: Callable[P, R]) -> Callable[P, R]:
 
 
 class TensorBatch:
-    """Common to dataclasses whose fields are tensors with the subject first, or such dataclasses again."""
+    """Base of dataclasses whose fields are tensors with the subject as first axis, or nested such dataclasses."""
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """The same batch with every tensor passed through the function."""
+        """Applies a function to every tensor; returns a new batch."""
         values = ((f.name, getattr(self, f.name)) for f in fields(self))  # type: ignore[arg-type]
         mapped = {name: function(v) if isinstance(v, Tensor) else v.map(function) for name, v in values}
         return replace(self, **mapped)  # type: ignore[type-var]
 
     def tensors(self) -> list[Tensor]:
-        """All tensors, in the order of the fields."""
+        """Lists all tensors, in the order of the fields."""
         found: list[Tensor] = []
         self.map(lambda tensor: (found.append(tensor), tensor)[1])
         return found
 
     @classmethod
     def of_tensors(cls, tensors: Iterable[Tensor]) -> Self:
-        """The batch that these are the `tensors` of."""
+        """Builds a batch from its `tensors`."""
         rest, kinds = iter(tensors), get_type_hints(cls)
         values = {}
         for field in fields(cls):  # type: ignore[arg-type]
@@ -63,10 +63,10 @@ class TensorBatch:
         return cls(**values)
 
     def to(self, device: torch.device | str) -> Self:
-        """The same batch on another device."""
-        waits = torch.device(device).type == "cpu"  # or it would be read before it is there
+        """Copies the batch to another device."""
+        waits = torch.device(device).type == "cpu"  # the CPU would read it before the copy is done
         return self.map(lambda tensor: tensor.to(device, non_blocking=not waits))
 
     def select(self, subjects: Tensor | slice) -> Self:
-        """Some of the subjects."""
+        """Selects subjects by index, mask or slice."""
         return self.map(lambda tensor: tensor[subjects])

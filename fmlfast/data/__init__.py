@@ -1,0 +1,1 @@
+"""Reads, writes, augments and batches clips; detects faces in images."""

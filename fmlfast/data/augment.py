@@ -1,6 +1,7 @@
-"""Augments a batch on its device: mirror and colour, landmark noise and dropout, all by random numbers drawn before.
+"""Augments a batch on its device: horizontal flip, colour jitter, landmark noise and landmark dropout.
 
-All randomness comes with the batch (`Draws`): nothing waits for a GPU or draws there, and a CUDA graph can hold it.
+All random numbers come with the batch (`Draws`): the GPU draws none, nothing waits for it, and a CUDA graph can record
+the augmentation.
 """
 
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from fmlfast.ibug68 import MIRROR, NUM_LANDMARKS
 
 @dataclass
 class Draws(TensorBatch):
-    """Plain random numbers for B subjects of M frames; AugmentConfig's strengths turn them into changes."""
+    """Random numbers for B subjects of M frames, to be scaled by the strengths in AugmentConfig."""
 
     mirror: Tensor  # [B] bool, true half of the time
     tint: Tensor  # [B, M, 3] normal: one number a frame, and 0.6 times one a channel
@@ -27,14 +28,16 @@ class Draws(TensorBatch):
 
 @dataclass
 class Batch(TensorBatch):
-    """What a training step starts from: frames as they are stored (uint8), and the numbers that will change them."""
+    """The input of a training step: frames as stored (uint8) and the random numbers of their augmentation."""
 
     frames: Frames
     draws: Draws
 
 
 def draw(seed: int, slots: Sequence[int], frames: int) -> Draws:
-    """Draws for the clips at `slots` of the run (clip i of step s of a global batch of n is slot s * n + i).
+    """Draws the random numbers for the clips at `slots` of the run.
+
+    Clip i of step s of a global batch of n clips has slot s * n + i.
 
     Each slot has a counter-based generator of its own (Philox, keyed by seed and slot), so the numbers do not depend on
     the batch's size or on how it is split among processes. Raises ValueError for a negative seed or slot.
@@ -62,21 +65,24 @@ def draw(seed: int, slots: Sequence[int], frames: int) -> Draws:
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How much the clips are changed in training, and the landmarks that the network sees; 0 leaves a thing alone."""
+    """Strengths of the training augmentation of images and of the landmarks given to the encoder; 0 switches it off."""
 
     mirror: bool = True
-    """Mirror half of the clips."""
+    """Flip half of the clips horizontally."""
     tint: float = 0.1
-    """Spread of exposure and colour."""
+    """Colour jitter: standard deviation of the logarithm of the exposure; the channels differ by 0.6 times as much."""
     jitter: float = 0.005
-    """Noise on the landmarks that the network sees, in shares of the image's side."""
+    """Standard deviation of the noise on the encoder's landmarks, as a share of the image's side."""
     drop: float = 0.1
-    """Probability that a landmark is hidden from the network."""
+    """Landmark dropout: probability that a landmark is hidden from the encoder."""
 
 
 def augment(batch: Batch, config: AugmentConfig) -> tuple[Frames, Tensor | None, Tensor | None]:
-    """Changed frames with float images, what to add to the landmarks for the network [B, M, 68, 2] px (or None), and
-    which of them it may see [B, M, 68] bool (or None for all)."""
+    """Applies the augmentation of `config` to a batch.
+
+    Returns the augmented frames with float images; the noise to add to the encoder's landmarks, [B, M, 68, 2] px, or
+    None; and the landmark mask, [B, M, 68] bool, True for landmarks that the encoder may see, or None for all.
+    """
     frames, draws = batch.frames, batch.draws
     if config.mirror:
         frames = mirror(frames, draws.mirror)
@@ -90,7 +96,7 @@ def mirror(
     frames: Frames,
     chosen: Tensor,  # [B] bool
 ) -> Frames:
-    """Mirrors all frames of the `chosen` subjects: a mirrored person is a person too."""
+    """Flips all frames of the `chosen` subjects horizontally, with their landmarks and intrinsics."""
     size = frames.images.shape[-1]
     pick = chosen[:, None, None, None]
     swapped = constant(MIRROR, torch.int64, chosen.device)
@@ -98,7 +104,7 @@ def mirror(
     flipped = torch.cat([size - flipped[..., :1], flipped[..., 1:]], -1)
     Ks = frames.Ks.clone()
     Ks[..., 0, 2] = torch.where(chosen[:, None], size - Ks[..., 0, 2], Ks[..., 0, 2])
-    # Rows of plain and mirrored subjects in turn: choosing rows copies memory, torch.where looks at every pixel.
+    # Rows of plain and mirrored subjects in turn: selecting rows copies memory, torch.where reads every pixel.
     both = torch.stack([frames.images, frames.images.flip(-1)], 1).flatten(0, 1)
     row = torch.arange(len(chosen), device=chosen.device) * 2 + chosen
     return Frames(
@@ -114,7 +120,7 @@ def tint(
     frames: Frames,
     log_factor: Tensor,  # [B, M, 3]
 ) -> Frames:
-    """Float images whose channels are scaled by exp(log_factor) and cut to [0, 1]."""
+    """Scales each colour channel by exp(log_factor); returns float images clamped to [0, 1]."""
     factor = torch.exp(log_factor)[..., None, None]
     if frames.images.is_floating_point():
         return replace(frames, images=(frames.images * factor).clamp_(0, 1))

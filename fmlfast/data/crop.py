@@ -1,4 +1,4 @@
-"""Square crops around faces: one rule for synthetic clips, prepared videos and photos.
+"""Crops squares around faces, by one rule for synthetic clips, prepared videos and photos.
 
 All coordinates are in pixels with pixel centres at +0.5, so crop and source differ by a shift and a scale only.
 """
@@ -22,7 +22,7 @@ class Crop(NamedTuple):
 
 
 def face_crop(landmarks: np.ndarray) -> Crop:
-    """The square crop of a face: centred on the mean landmark, the landmarks' box spanning 62% of its side.
+    """Computes the square crop centred on the mean landmark, the landmarks' box spanning 62% of its side.
 
     landmarks: [68, 2] pixels of the source image. The crop may reach beyond the image. Raises ValueError when the
     landmarks are not [68, 2] finite numbers or all coincide.
@@ -38,7 +38,7 @@ def face_crop(landmarks: np.ndarray) -> Crop:
 
 
 def crop_image(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:
-    """Resamples a crop to [size, size, 3] uint8, antialiased; the source is mirrored at its border.
+    """Resamples a crop to [size, size, 3] uint8, bicubic and antialiased, with mirror padding at the source's border.
 
     image: [H, W, 3] uint8. Raises ValueError when the crop does not touch the image.
     """
@@ -57,30 +57,30 @@ def crop_image(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:
 
 
 def _mirrored(index: np.ndarray, length: int) -> np.ndarray:
-    """Indices beyond 0..length-1 run back and forth: beyond the border goes on what was before it, skin as skin."""
+    """Maps indices beyond 0..length-1 back inside by mirror padding, so that skin continues as skin."""
     index = index % (2 * length)
     return np.minimum(index, 2 * length - 1 - index)
 
 
 def crop_to_source(crop: Crop, size: int) -> np.ndarray:
-    """[2, 3] float32: maps pixels of the crop, resampled to `size`, to pixels of the source."""
+    """Returns the affine map [2, 3] float32 from pixels of the crop, resampled to `size`, to source pixels."""
     scale = crop.side / size
     return np.array([[scale, 0, crop.x0], [0, scale, crop.y0]], np.float32)
 
 
 def points_to_crop(points: np.ndarray, crop: Crop, size: int) -> np.ndarray:
-    """Points [..., 2] in source pixels -> float32 pixels of the crop resampled to `size`."""
+    """Maps points [..., 2] in source pixels to float32 pixels of the crop resampled to `size`."""
     return ((points - (crop.x0, crop.y0)) * (size / crop.side)).astype(np.float32)
 
 
 def K_to_crop(K: np.ndarray, crop: Crop, size: int) -> np.ndarray:
-    """Intrinsics [3, 3] of the source image -> float32 [3, 3] of the crop resampled to `size`."""
+    """Converts intrinsics [3, 3] of the source image to float32 [3, 3] of the crop resampled to `size`."""
     scale = size / crop.side
     to_crop = np.array([[scale, 0, -crop.x0 * scale], [0, scale, -crop.y0 * scale], [0, 0, 1]])
     return (to_crop @ K).astype(np.float32)
 
 
 def assumed_K(width: int, height: int) -> np.ndarray:
-    """[3, 3] intrinsics for a source image of unknown camera: focal length 1.2 x the longer side, centred."""
+    """Guesses the intrinsics [3, 3] of an unknown camera: focal length 1.2 x the longer side, px, centred."""
     focal = ASSUMED_FOCAL * max(width, height)
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])

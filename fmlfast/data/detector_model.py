@@ -1,4 +1,4 @@
-"""Where MediaPipe's face landmark model comes from: a given path, the cache, or a checked download."""
+"""Finds or downloads MediaPipe's face landmark model file: a given path, the cache, or a checked download."""
 
 import hashlib
 import os
@@ -16,10 +16,11 @@ VARIABLE = "FMLFAST_FACE_LANDMARKER"
 
 
 def face_landmarker_file(path: str | Path | None = None) -> Path:
-    """The model file: `path`, else the variable FMLFAST_FACE_LANDMARKER, else the cache, filled by download if empty.
+    """Returns the path of MediaPipe's face landmark model, downloading the file into the cache if need be.
 
-    What is downloaded is checked against the published file's SHA-256. Raises ValueError when a given path does not
-    exist, or when the file cannot be had, saying how to get it by hand.
+    Looked for in this order: `path`, the environment variable FMLFAST_FACE_LANDMARKER, the cache. A download is checked
+    against the published file's SHA-256. Raises ValueError when a given path does not exist, or when the file cannot be
+    downloaded, saying how to get it by hand.
     """
     given = path or os.environ.get(VARIABLE)
     if given:
@@ -46,12 +47,12 @@ def face_landmarker_file(path: str | Path | None = None) -> Path:
 
 
 def cache_path() -> Path:
-    """Where the downloaded model is kept."""
+    """Returns the path of the downloaded model file."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fmlfast" / NAME
 
 
 def is_published(payload: bytes) -> bool:
-    """Whether these bytes are the file that MediaPipe published."""
+    """Compares the SHA-256 of these bytes with that of the file that MediaPipe published."""
     return hashlib.sha256(payload).hexdigest() == SHA256
 
 

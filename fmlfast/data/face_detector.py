@@ -1,9 +1,9 @@
-"""Faces in an image: MediaPipe's 478 points reduced to iBUG's 68, each with a confidence.
+"""Detects faces and their 68 iBUG landmarks, averaged from MediaPipe's 478 points, with a confidence for each.
 
-MediaPipe says nothing about how sure it is of a point, so every face is looked at twice, in a crop of its own and in
-that crop mirrored. The points are the mean of the two looks, and their disagreement is the measure of doubt: about
-0.5% of the face's size for a clear view, above 2% behind a hand, and a second look that finds no face at all is no
-face. See `_confidence` for the formula.
+MediaPipe gives no confidence of its points, so its landmarker runs twice on every face: on a crop around it and on the
+mirrored crop. The landmarks are the mean of both runs. Their disagreement measures the uncertainty: about 0.5% of the
+face's size for a clear view, above 2% behind a hand. A face that either run misses is dropped. See `_confidence` for
+the formula.
 """
 
 import os
@@ -39,13 +39,13 @@ for _row, _points in enumerate(_FROM_MEDIAPIPE):
 NOT_A_FACE = 0.05  # mean disagreement of the inner points, share of the face's size; false alarms lie far above
 _AGREEMENT = 0.02  # disagreement that halves a point's confidence, share of the face's size
 _JAW_CONFIDENCE = 0.5  # the outline is the detector's weakest part (6% off where eyes are 2% off)
-_LOOK_SCALE = 1.5  # side of the crop that a face is looked at in, relative to its face_crop
+_LOOK_SCALE = 1.5  # side of the landmarker's crop around a face, relative to its face_crop
 _LOOK_PIXELS = (192, 384)  # smallest and largest size of that crop
 
 
 @dataclass(frozen=True)
 class Face:
-    """A face in an image."""
+    """One detected face: landmarks, their confidence, bounding box and head rotation."""
 
     landmarks: np.ndarray  # [68, 2] float32 pixels of the image, iBUG order, pixel centres at +0.5
     confidence: np.ndarray  # [68] float32 in 0..1
@@ -60,14 +60,15 @@ class Face:
 
 
 class _Look(NamedTuple):
-    points: np.ndarray  # [478, 3] pixels of the image looked at; z grows away from the camera
+    points: np.ndarray  # [478, 3] pixels of the landmarker's input; z grows away from the camera
     rotation: np.ndarray  # [3, 3]
 
 
 class FaceDetector:
-    """MediaPipe's face landmarker on single images; use as a context manager or close().
+    """Detects faces in single images with MediaPipe's face landmarker.
 
-    Raises ValueError when the model file is missing, ImportError without the `video` extra.
+    Use as a context manager or call close(). Raises ValueError when the model file is missing, ImportError without the
+    `video` extra.
     """
 
     def __init__(self, model: str | Path | None = None) -> None:
@@ -95,10 +96,11 @@ class FaceDetector:
             self._landmarker.close()
 
     def detect(self, image: np.ndarray, min_face: float = 0) -> list[Face]:
-        """All faces, largest first.
+        """Detects all faces of an image, largest first.
 
         image: [H, W, 3] uint8 sRGB. min_face: faces smaller than this many pixels may be missed; the image is searched
-        in overlapping tiles as far as that needs, at most down to a quarter of its size.
+        in overlapping tiles as far as that needs, at most down to a quarter of its size. Raises ValueError for another
+        kind of array.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise ValueError(f"image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
@@ -112,7 +114,7 @@ class FaceDetector:
             candidates = _new([self._reduced(look, shift) for look in self._look(padded)], [])
         faces = [face for points in candidates if (face := self._examine(image, points)) is not None]
         found: list[Face] = []
-        for face in sorted(faces, key=lambda face: face.detector_disagreement):  # of two looks at one face, the surer
+        for face in sorted(faces, key=lambda face: face.detector_disagreement):  # of duplicates, the most certain
             if _new([face.landmarks], [other.landmarks for other in found]):
                 found.append(face)
         return sorted(found, key=lambda face: -face.size)
@@ -129,11 +131,11 @@ class FaceDetector:
         return looks
 
     def _reduced(self, look: _Look, crop: Crop) -> np.ndarray:
-        """[68, 2] in pixels of the image that the crop was cut from, unscaled."""
+        """Averages 478 points to 68 and shifts them from an unscaled crop to the image: [68, 2] px."""
         return (_REDUCE @ look.points)[:, :2] + (crop.x0, crop.y0)
 
     def _examine(self, image: np.ndarray, candidate: np.ndarray) -> Face | None:
-        """The two looks at a face that was found roughly; None when they do not confirm it."""
+        """Runs the landmarker on a candidate's crop and on its mirror image; None when no face is confirmed."""
         around = face_crop(candidate)
         side = _LOOK_SCALE * around.side
         margin = (side - around.side) / 2
@@ -173,7 +175,7 @@ class FaceDetector:
 
 
 def detect_faces(image: np.ndarray, model: str | Path | None = None) -> list[Face]:
-    """All faces in a still image, largest first; small ones down to about 1/16 of the image.
+    """Detects all faces in a still image, largest first, down to about 1/16 of the image's size.
 
     image: [H, W, 3] uint8 sRGB. model: the model file, when it is neither in FMLFAST_FACE_LANDMARKER nor to be
     downloaded. Raises ValueError for another kind of array or a missing model file, ImportError without the `video`
@@ -184,7 +186,7 @@ def detect_faces(image: np.ndarray, model: str | Path | None = None) -> list[Fac
 
 
 def _confidence(points: np.ndarray, disagreement: np.ndarray, rotation: np.ndarray) -> np.ndarray:
-    """[68] float32: agreement x visibility x (1/2 on the jaw line).
+    """Computes the landmarks' confidence, [68] float32: agreement x visibility x (1/2 on the jaw line).
 
     points: [68, 3] pixels. disagreement d: [68] share of the face's size. agreement = 1 / (1 + (d / 0.02)^2).
     visibility falls from 1 to 0.1 as the point turns away from the camera, the head taken as a ball behind the face.
@@ -200,7 +202,7 @@ def _confidence(points: np.ndarray, disagreement: np.ndarray, rotation: np.ndarr
 
 
 def _views(width: int, height: int, min_face: float) -> Iterator[Crop]:
-    """The whole image, then overlapping square tiles of 1/2 and 1/4 of its longer side.
+    """Yields the whole image, then overlapping square tiles of 1/2 and 1/4 of its longer side.
 
     The detector sees 128 x 128 pixels, whatever the image, and misses faces below about a quarter of that.
     """
@@ -215,7 +217,7 @@ def _views(width: int, height: int, min_face: float) -> Iterator[Crop]:
 
 
 def _starts(length: int, side: int) -> list[int]:
-    """Where tiles of `side` pixels start so that neighbours overlap by half at least."""
+    """Returns the starts of tiles of `side` pixels, so that neighbours overlap by half at least."""
     count = 1 if length <= side else 1 + -(-2 * (length - side) // side)
     return np.linspace(0, max(0, length - side), count).astype(int).tolist()
 
@@ -226,7 +228,7 @@ def _cut(image: np.ndarray, crop: Crop) -> np.ndarray:
 
 
 def _new(points: list[np.ndarray], known: list[np.ndarray]) -> list[np.ndarray]:
-    """Those of `points` ([68, 2] each) that are no second sight of a known face or of one another."""
+    """Removes duplicate detections (non-maximum suppression): faces [68, 2] close to a known or an earlier one."""
     kept: list[np.ndarray] = []
     for candidate in points:
         near = 0.25 * np.ptp(candidate, axis=0).max()
@@ -238,7 +240,7 @@ def _new(points: list[np.ndarray], known: list[np.ndarray]) -> list[np.ndarray]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Sends file descriptor 2 to nowhere: MediaPipe's C++ side prints through no switch."""
+    """Silences file descriptor 2 (stderr): MediaPipe's C++ log messages cannot be switched off."""
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, 2)

@@ -1,4 +1,4 @@
-"""Frames of several subjects as one batch of tensors: what goes into the encoder."""
+"""Stacks frames of several subjects into one batch of tensors, the encoder's input."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -16,7 +16,7 @@ from fmlfast.data.shards import Clip
 
 @dataclass
 class Frames(TensorBatch):
-    """M frames of each of B subjects; frames whose mask is False are padding and count nowhere."""
+    """A batch of M frames of each of B subjects; frames with mask False are padding and ignored."""
 
     images: Tensor  # [B, M, 3, S, S] sRGB, float in [0, 1] or, as the loader gives them, uint8 in 0..255
     landmarks: Tensor  # [B, M, 68, 2] px
@@ -25,7 +25,7 @@ class Frames(TensorBatch):
     mask: Tensor  # [B, M] bool
 
     def unpacked(self) -> "Frames":
-        """The same frames with float32 images in [0, 1]; itself when they are float already."""
+        """Converts uint8 images to float32 in [0, 1]; returns itself when they are float already."""
         if self.images.is_floating_point():
             return self
         return replace(self, images=self.images.float().mul_(1 / 255))
@@ -36,32 +36,37 @@ class Frames(TensorBatch):
         return srgb_to_linear(self.unpacked().images)
 
     def only(self, frames: Sequence[int]) -> "Frames":
-        """A batch that holds just some of each subject's frames."""
+        """Selects frames by their numbers, the same ones of every subject."""
         index = torch.as_tensor(frames, device=self.mask.device)
         return Frames(**{f.name: getattr(self, f.name)[:, index] for f in fields(self)})
 
     def each_alone(self) -> "Frames":
-        """A batch of B*M subjects with one frame each."""
+        """Reshapes the batch to B*M subjects with one frame each."""
         return Frames(**{f.name: getattr(self, f.name).flatten(0, 1)[:, None] for f in fields(self)})
 
     @classmethod
     def from_clips(cls, clips: Sequence[Clip], size: int, frames: int | None = None) -> "Frames":
-        """Stacks clips, resized to `size` px, with float images; clips shorter than `frames` (default: the longest)
-        repeat their frames under a False mask, so that padding never distorts batch statistics. Raises ValueError for
-        no clips."""
+        """Stacks clips, resized to `size` px, with float images.
+
+        Clips shorter than `frames` (default: the longest) repeat their frames under a False mask, so that padding never
+        distorts batch statistics. Raises ValueError for no clips.
+        """
         if not clips:
             raise ValueError("no clips given; at least one is needed to make a batch")
         return cls.whole([ClipTensors.of(resize_clip(clip, size)) for clip in clips], frames)
 
     @classmethod
     def whole(cls, clips: "Sequence[ClipTensors]", frames: int | None = None) -> "Frames":
-        """All frames of each clip, at most `frames` (default: those of the longest), with float images."""
+        """Stacks all frames of each clip, at most `frames` (default: those of the longest), with float images."""
         count = frames or max(len(clip.images) for clip in clips)
         return cls.stack(clips, [range(min(count, len(clip.images))) for clip in clips], count).unpacked()
 
     @classmethod
     def stack(cls, clips: "Sequence[ClipTensors]", chosen: Sequence[Sequence[int]], frames: int) -> "Frames":
-        """The `chosen` frames of each clip with uint8 images; fewer than `frames` are repeated under a False mask."""
+        """Stacks the `chosen` frames of each clip with uint8 images, padded to `frames` under a False mask.
+
+        Padding repeats the chosen frames.
+        """
         rows = [torch.arange(frames) % len(some) for some in chosen]
         picks = [torch.as_tensor(some)[row] for some, row in zip(chosen, rows, strict=True)]
         stacked = {}
@@ -76,7 +81,7 @@ class Frames(TensorBatch):
 
 @dataclass
 class ClipTensors:
-    """What training needs of one clip of n frames, as it is stored."""
+    """Images and labels of one clip of n frames, as stored, for training."""
 
     images: Tensor  # [n, 3, S, S] uint8 sRGB
     landmarks: Tensor  # [n, 68, 2] px
@@ -85,13 +90,13 @@ class ClipTensors:
 
     @classmethod
     def of(cls, clip: Clip) -> "ClipTensors":
-        """A clip's arrays, not copied."""
+        """Wraps a clip's arrays as tensors, without copying."""
         images = torch.from_numpy(clip.images).permute(0, 3, 1, 2)
         return cls(images, *(torch.from_numpy(a) for a in (clip.landmarks, clip.confidence, clip.Ks)))
 
 
 def resize_clip(clip: Clip, size: int) -> Clip:
-    """The clip with square images of side `size` px; landmarks, Ks and crop_to_source follow."""
+    """Resizes a clip's images to `size` px (bilinear) and scales landmarks, Ks and crop_to_source to match."""
     old = clip.images.shape[1]
     if old == size:
         return clip

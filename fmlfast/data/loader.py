@@ -1,4 +1,4 @@
-"""Batches of clips for training: the batch of a step depends on nothing but the seed and the step."""
+"""Loads batches of clips for training; a step's batch depends on the seed and the step only."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
@@ -16,10 +16,10 @@ from fmlfast.data.tar_files import shard_paths
 
 
 class ClipDataset(Dataset[ClipTensors]):
-    """The clips of a split, resized to `size` px.
+    """Map-style dataset of the clips of a split, resized to `size` px.
 
-    Shards are kept decoded on disk (`fmlfast.data.pixel_cache`), as many as go into `decoded_bytes`; they are made here
-    if need be. Clips of the others are decoded each time.
+    Decoded shards are cached on disk (`fmlfast.data.pixel_cache`), as many as fit into `decoded_bytes`; missing ones
+    are written here. Clips of the other shards are decoded on each access.
 
     Raises ValueError for a split without clips or a damaged shard.
     """
@@ -50,7 +50,7 @@ class ClipDataset(Dataset[ClipTensors]):
         return len(self._places)
 
     def __getitem__(self, index: int) -> ClipTensors:
-        """Pixels and labels of a clip; of a decoded one, nothing is read before it is used."""
+        """Returns images and labels of a clip; those of a cached clip are memory-mapped and read on use."""
         place = self._places[index]
         if isinstance(place, ClipRef):
             return ClipTensors.of(resize_clip(read_clip(place), self.size))
@@ -59,8 +59,11 @@ class ClipDataset(Dataset[ClipTensors]):
 
 
 class StepSampler(Sampler[list[tuple[int, int]]]):
-    """For each step from `start` on: clip index and slot of every clip that one process takes, epochs shuffled by the
-    seed. Clip i of a global batch of n is slot step * n + i; process r of p takes the r-th of p equal runs of them."""
+    """Yields, for each step from `start` on, the (clip index, slot) pairs of one process's share of the batch.
+
+    Every epoch is shuffled by the seed. Clip i of a global batch of n has slot step * n + i; process r of p takes the
+    r-th of p equal runs of slots, `part` = (r, p). Raises ValueError for a batch that p does not divide.
+    """
 
     def __init__(self, clips: int, batch: int, steps: int, seed: int, start: int, part: tuple[int, int]) -> None:
         self.clips, self.batch, self.steps, self.seed, self.start = clips, batch, steps, seed, start
@@ -86,7 +89,7 @@ class StepSampler(Sampler[list[tuple[int, int]]]):
 
 
 class _Steps(Dataset[PackedBatch | Exception]):
-    """Batches by their (clip index, slot) pairs: M frames of each clip, drawn by its slot."""
+    """Builds a batch from (clip index, slot) pairs: M frames of each clip, drawn by its slot."""
 
     def __init__(self, clips: ClipDataset, frames: int, seed: int) -> None:
         self.clips, self.frames, self.seed = clips, frames, seed
@@ -98,6 +101,7 @@ class _Steps(Dataset[PackedBatch | Exception]):
             return error  # to be raised in the training process, where no worker's traceback surrounds it
 
     def batch(self, picked: list[tuple[int, int]]) -> Batch:
+        """Reads the clips, selects their frames by their slots, and draws the random numbers."""
         slots = [slot for _, slot in picked]
         clips = [self.clips[index] for index, _ in picked]
         chosen = [self._choose(len(clip.images), slot) for clip, slot in zip(clips, slots, strict=True)]
@@ -117,11 +121,11 @@ def training_batches(
     workers: int = 0,
     part: tuple[int, int] = (0, 1),
 ) -> Iterator[Batch]:
-    """Batches of steps start..steps-1, with uint8 images: `frames` frames of each clip.
+    """Yields the batches of steps start..steps-1: `frames` frames of each clip, images uint8.
 
     `batch` counts the clips of all training processes together; `part` is this one's (rank, number of processes).
-    `workers` processes of its own read ahead. Raises ValueError when the batch cannot be shared equally, and while
-    iterating for a damaged clip, naming its shard.
+    `workers` subprocesses read ahead. Raises ValueError when the batch cannot be shared equally, and while iterating
+    for a damaged clip, naming its shard.
     """
     sampler = StepSampler(len(clips), batch, steps, seed, start, part)
     made = _Steps(clips, frames, seed)

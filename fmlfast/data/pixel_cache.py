@@ -1,8 +1,8 @@
-"""Decoded clips on disk, beside their shards: pixels ready for training, mapped into memory instead of decoded again.
+"""Caches decoded clips on disk beside their shards; training maps them into memory instead of decoding JPEGs again.
 
 `<data>/decoded/<size>px/<shard>.safetensors` holds the clips of one shard, resized: `images` [F, 3, S, S] uint8 of all
-frames, their labels, and `starts` [N + 1] int64, where each clip's frames begin. A file is made once, whole or not at
-all, and made anew when its shard's size or time of change are no longer those in its header. All processes that read
+frames, their labels, and `starts` [N + 1] int64, where each clip's frames begin. A file is written once, whole or not
+at all, and again when its shard's size or modification time are no longer those in its header. All processes that read
 it share the pages in the operating system's cache. The folder may be removed at any time.
 """
 
@@ -37,7 +37,7 @@ _LABEL_BYTES = 4 * (3 * NUM_LANDMARKS + 9)  # a frame's
 
 @dataclass
 class CachedShard:
-    """The decoded clips of one shard; the file is mapped when the first clip is read."""
+    """The decoded clips of one shard; the file is memory-mapped when the first clip is read."""
 
     path: Path
     clips: int
@@ -50,29 +50,29 @@ class CachedShard:
         return {name: value for name, value in vars(self).items() if name != "_tensors"}  # each process maps for itself
 
     def __getitem__(self, clip: int) -> ClipTensors:
-        """Pixels and labels of a clip."""
+        """Returns images and labels of a clip, as views of the mapped file."""
         begin, end = self._tensors["starts"][clip : clip + 2].tolist()
         return ClipTensors(**{name: self._tensors[name][begin:end] for name in _NAMES})
 
 
 def open_cached(shard: Path, size: int) -> CachedShard | None:
-    """The decoded clips of a shard at `size` px; None when there are none, or they are damaged or not this shard's."""
+    """Opens the cached clips of a shard at `size` px; None when missing, damaged or out of date."""
     path = _cache_path(shard, size)
     try:
         with safe_open(path, "pt") as file:
             if file.metadata() == _header(shard, size) and {*file.keys()} == {*_NAMES, "starts"}:
                 return CachedShard(path, file.get_slice("starts").get_shape()[0] - 1)
     except (OSError, SafetensorError):
-        pass  # as good as none
+        pass  # damaged: same as missing
     return None
 
 
 def cache_shards(shards: Sequence[tuple[Path, list[ClipRef]]], size: int) -> None:
-    """Makes the decoded clips of these shards at `size` px, on all cores, with a progress bar.
+    """Decodes the clips of these shards at `size` px into the cache, on all cores, with a progress bar.
 
-    Several processes may do so at once: each shard is made by one of them while the others wait. A disk that cannot be
-    written, or that would lose over half of its free room, is no error: a warning goes to stderr and the rest is left
-    out. Raises ValueError for a damaged clip.
+    Several processes may do so at once: each shard is decoded by one of them while the others wait. A disk that cannot
+    be written, or that would lose over half of its free room, is no error: a warning goes to stderr and the rest is
+    left out. Raises ValueError for a damaged clip.
     """
     total = sum(len(clips) for _, clips in shards)
     pool = ThreadPoolExecutor(os.cpu_count())  # threads do: the JPEG decoder leaves Python's lock to the others
@@ -111,7 +111,7 @@ def _make(shard: Path, refs: list[ClipRef], size: int, advance: Callable[[int], 
 
 
 def stored_bytes(refs: Sequence[ClipRef], size: int) -> int:
-    """What the decoded clips take up on the disk, but for a header."""
+    """Returns the size in bytes of the cached clips, without the file's header."""
     return sum(len(ref.images) for ref in refs) * (3 * size**2 + _LABEL_BYTES)
 
 
@@ -120,7 +120,7 @@ def _cache_path(shard: Path, size: int) -> Path:
 
 
 def _header(shard: Path, size: int) -> dict[str, str]:
-    """What a file must say of itself to hold the shard's clips as they are now."""
+    """Returns the metadata that a cache file must have to match the shard's present size and modification time."""
     state = shard.stat()
     made_of = {"format": FORMAT, "shard": [state.st_size, state.st_mtime_ns], "size": size}
     return {"made_of": json.dumps(made_of)}  # one entry: safetensors writes several in any order
@@ -128,7 +128,7 @@ def _header(shard: Path, size: int) -> dict[str, str]:
 
 @contextmanager
 def _only_one(shard: Path) -> Iterator[None]:
-    """Holds the shard's lock; where the file system has none, work may be done twice, which harms nothing."""
+    """Holds an exclusive file lock on the shard; where locks fail, work may be done twice, harmlessly."""
     with shard.open("rb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)

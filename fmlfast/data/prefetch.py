@@ -1,4 +1,4 @@
-"""Batches on their way to the device: one buffer each, copied while the step before is computed."""
+"""Prefetches batches to the device: one buffer each, copied while earlier steps are computed."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -15,14 +15,14 @@ _AHEAD = 2  # batches beyond the one in use
 
 @dataclass
 class PackedBatch:
-    """A batch in one buffer: one file descriptor between processes and one copy to a device instead of ten."""
+    """A batch packed into one buffer: one file descriptor between processes, one copy to a device."""
 
     buffer: Tensor  # [N] uint8
     layout: list[tuple[torch.dtype, tuple[int, ...]]]
 
     @classmethod
     def of(cls, batch: Batch, pin: bool = False) -> "PackedBatch":
-        """Copies a batch of the CPU into one buffer, page-locked where `pin` says so."""
+        """Copies a CPU batch into one buffer, in page-locked memory if `pin`."""
         parts = [tensor.contiguous().view(-1).view(torch.uint8) for tensor in batch.tensors()]
         buffer = torch.empty(sum(_padded(len(part)) for part in parts), dtype=torch.uint8, pin_memory=pin)
         begin = 0
@@ -32,7 +32,7 @@ class PackedBatch:
         return cls(buffer, [(tensor.dtype, tuple(tensor.shape)) for tensor in batch.tensors()])
 
     def batch(self) -> Batch:
-        """The batch again, as views of the buffer."""
+        """Unpacks the batch, as views of the buffer."""
         tensors, begin = [], 0
         for dtype, shape in self.layout:
             size = dtype.itemsize * torch.Size(shape).numel()
@@ -42,9 +42,9 @@ class PackedBatch:
 
 
 class Prefetcher:
-    """Iterates over batches on `device`.
+    """Copies batches to `device` ahead of their use and iterates over them.
 
-    On a GPU they come through page-locked memory on a stream of their own, two ahead of the step, and the host never
+    On a GPU they are copied from page-locked memory on a side stream, two batches ahead of the step, and the host never
     waits. On the CPU they pass as they are: making one takes 1.5 ms of a step of hundreds, and a thread would take that
     from the same cores. An error of the loader is raised here, at most two batches early.
     """

@@ -1,4 +1,4 @@
-"""Prepared clips on disk: webdataset-style tar shards.
+"""Reads and writes prepared clips on disk as webdataset-style tar shards.
 
 A folder holds `meta.json` and, for each split, shards `<split>-000000.tar`, `<split>-000001.tar`, ... A sample is one
 clip: `<key>.000.jpg`, `<key>.001.jpg`, ..., and last `<key>.json`. Ground truth of synthetic clips lies beside the
@@ -30,10 +30,10 @@ _MIN_SIZE = 16  # pixels; nothing can be learned from less
 
 @dataclass(frozen=True)
 class Clip:
-    """M square face crops of one subject, with everything training needs to know about them.
+    """M square face crops of one subject with landmarks, confidences and intrinsics.
 
-    key: unique in its split, letters, digits and `_#=-`. subject: who it is; equal subjects share one identity.
-    source: where it came from, for people. focal_source: "known", or "assumed" when Ks come from a guess.
+    key: unique in its split, letters, digits and `_#=-`. subject: name of the person; equal subjects share one
+    identity. source: where it came from, for display. focal_source: "known", or "assumed" when Ks come from a guess.
     Raises ValueError when any field has a wrong shape, dtype or value.
     """
 
@@ -83,7 +83,7 @@ class Clip:
         return self.images.shape[0]
 
     def part(self, first: int, last: int) -> "Clip":
-        """The clip with its frames from `first` to before `last` only."""
+        """Returns the clip with frames `first`..`last`-1 only."""
         return replace(self, **{name: getattr(self, name)[first:last] for name in ("images", *_ARRAYS)})
 
 
@@ -98,7 +98,7 @@ _ARRAYS: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class ClipRef:
-    """Where a clip lies in its shard: byte offsets and sizes of its JPEG files and of its JSON."""
+    """Location of a clip in its shard: byte offsets and sizes of its JPEG files and of its JSON."""
 
     shard: Path
     key: str
@@ -110,7 +110,7 @@ class ClipRef:
 
 
 class ShardWriter(TarWriter):
-    """Writes clips of one split; use as a context manager.
+    """Writes clips of one split into shards; use as a context manager.
 
     A shard becomes visible when it holds `clips_per_shard` clips, at flush(), and at the end of the `with` block. An
     exception drops the shard under way and leaves the finished ones. `pending` counts the clips not yet visible.
@@ -143,7 +143,7 @@ class ShardWriter(TarWriter):
 
 
 class TruthWriter(TarWriter):
-    """Writes ground truth of clips beside them; the same rules as ShardWriter."""
+    """Writes ground truth of clips into shards beside theirs; the same rules as ShardWriter."""
 
     def __init__(self, folder: str | Path, split: str, clips_per_shard: int = 256) -> None:
         super().__init__(folder, split, "-truth", clips_per_shard)
@@ -165,7 +165,7 @@ def write_meta(folder: str | Path, meta: dict[str, Any]) -> None:
 
 
 def read_meta(folder: str | Path) -> dict[str, Any]:
-    """The folder's `meta.json`; ValueError when it is missing or not a JSON object."""
+    """Reads the folder's `meta.json`; ValueError when it is missing or not a JSON object."""
     path = Path(folder) / "meta.json"
     try:
         meta = json.loads(path.read_text(encoding="utf-8"))
@@ -176,7 +176,7 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
 
 
 def list_splits(folder: str | Path) -> list[str]:
-    """The splits that have shards in the folder, sorted; ValueError when the folder is missing."""
+    """Lists the splits that have shards in the folder, sorted; ValueError when the folder is missing."""
     folder = Path(folder)
     check(folder.is_dir(), f"{folder} is not a folder of prepared clips")
     matches = (SHARD.fullmatch(path.name) for path in folder.iterdir())
@@ -184,7 +184,7 @@ def list_splits(folder: str | Path) -> list[str]:
 
 
 def list_clips(folder: str | Path, split: str) -> list[ClipRef]:
-    """References to all clips of a split, in the order of writing; reads tar headers only.
+    """Lists references to all clips of a split, in the order of writing; reads tar headers only.
 
     Raises ValueError when the folder is missing, has no shard of this split, or a shard is damaged.
     """
@@ -213,7 +213,7 @@ def list_clips(folder: str | Path, split: str) -> list[ClipRef]:
 
 
 def read_clip(ref: ClipRef) -> Clip:
-    """Reads, decodes and checks one clip; ValueError naming shard and sample when anything about it is wrong."""
+    """Reads, decodes and validates one clip; ValueError naming shard and sample when it is malformed or damaged."""
     try:
         start = ref.images[0][0]
         with ref.shard.open("rb") as file:  # a sample is contiguous: one read
@@ -227,7 +227,7 @@ def read_clip(ref: ClipRef) -> Clip:
 
 
 class Truth(Mapping[str, dict[str, np.ndarray]]):
-    """Ground truth by clip key, read from disk on access."""
+    """Mapping from clip key to ground truth arrays, read from disk on access."""
 
     def __init__(self, spans: dict[str, tuple[Path, int, int]]) -> None:
         self._spans = spans
@@ -250,7 +250,7 @@ class Truth(Mapping[str, dict[str, np.ndarray]]):
 
 
 def read_truth(folder: str | Path, split: str) -> Truth:
-    """Ground truth of a split: a mapping from clip key to named arrays.
+    """Opens the ground truth of a split: a mapping from clip key to named arrays.
 
     Raises ValueError when there is none or a shard is damaged.
     """

@@ -1,4 +1,4 @@
-"""Numbered tar files, each whole or not at all: the layer under the shards."""
+"""Reads and writes numbered tar files, each whole or not at all; `fmlfast.data.shards` builds on it."""
 
 import io
 import re
@@ -24,13 +24,13 @@ def check(condition: bool, message: str) -> None:
 
 
 def shard_paths(folder: Path, split: str, kind: str) -> list[Path]:
-    """The shards of a split, in order; kind is "" for clips and "-truth" for ground truth."""
+    """Lists the shards of a split, in order; kind is "" for clips and "-truth" for ground truth."""
     matches = ((path, SHARD.fullmatch(path.name)) for path in folder.iterdir())
     return sorted(path for path, match in matches if match and match[1] == split and (match[2] or "") == kind)
 
 
 def read_members(path: Path) -> Iterator[tuple[str, str, tuple[int, int]]]:
-    """(key, suffix, (offset, size)) of every file in a shard, in order."""
+    """Yields (key, suffix, (offset, size)) of every file in a shard, in order; ValueError when it is damaged."""
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(max(0, size - 1024))
@@ -52,7 +52,7 @@ def read_members(path: Path) -> Iterator[tuple[str, str, tuple[int, int]]]:
 
 
 class TarWriter:
-    """Numbered tar files of at most `per_shard` samples each; numbering goes on after the files that exist."""
+    """Writes numbered tar files of at most `per_shard` samples each, numbered after the files that exist."""
 
     def __init__(self, folder: str | Path, split: str, kind: str, per_shard: int) -> None:
         check(_SPLIT.fullmatch(split) is not None, f"split {split!r} must be lower case letters, digits and '_'")

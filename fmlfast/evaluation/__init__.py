@@ -1,1 +1,1 @@
-"""How good a model is: on clips with ground truth and on real ones."""
+"""Evaluates models on clips with ground truth, on real clips and on 3D scans."""

@@ -1,4 +1,4 @@
-"""The methods of an evaluation: the mean face, one frame, all frames of a clip, and all frames refined."""
+"""Reconstructs clips by the methods under evaluation: mean face, one frame, all frames, all frames refined."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,7 +34,10 @@ class Estimate:
 def default_methods(
     model: FML, frames: Frames, template: FaceTemplate, longest: int, refine_steps: int
 ) -> Iterator[tuple[str, Estimate]]:
-    """The rows of the table for one batch of clips, each over its valid frames."""
+    """Yields (row, estimate) of each method for one batch of clips, over the valid frames.
+
+    Rows: `mean_face`, `frames_1`, `frames_LONGEST`, and `frames_LONGEST_refined` unless `refine_steps` is 0.
+    """
     frames = frames.to(model.face.reflectance_mean.device)
     yield MEAN_FACE, mean_face(model, frames, template)
     alone = frames.each_alone().select(frames.mask.flatten())
@@ -53,8 +56,10 @@ def estimate(
     mask: Tensor,  # [B, M]
     template: FaceTemplate,
 ) -> Estimate:
-    """The reconstruction that codes of B subjects stand for, at the F frames where `mask` is True; geometry on
-    `template`, any level of the model's own."""
+    """Decodes the codes of B subjects at the F frames where `mask` is True.
+
+    Geometry is on `template`, any subdivision level of the model's own template.
+    """
     subject = torch.arange(len(mask), device=mask.device)[:, None].expand_as(mask)[mask]
     return Estimate(
         neutral=model.neutral(codes, template),
@@ -68,7 +73,7 @@ def estimate(
 
 
 def mean_face(model: FML, frames: Frames, template: FaceTemplate) -> Estimate:
-    """The template without identity and expression, its pose fitted to the landmarks and its light to the image."""
+    """Fits the mean face's pose to the landmarks (PnP) and light to the image (least squares)."""
     mask, own, device = frames.mask, model.template, frames.images.device
     used = list(LANDMARKS_66)
     points = own.landmarks(own.vertices)[used].to(device)

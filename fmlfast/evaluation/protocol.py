@@ -1,4 +1,4 @@
-"""Errors of methods on held-out people with ground truth: geometry, normals, landmarks, colours, head pose."""
+"""Measures errors on held-out people with ground truth: geometry, normals, landmarks, colours, head pose."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -20,27 +20,26 @@ from fmlfast.renderer import interpolate, rasterize, shade_vertices, vertex_norm
 from fmlfast.template.face_template import FaceTemplate
 
 Methods = Callable[[FML, Frames, FaceTemplate, int, int], Iterable[tuple[str, Estimate]]]
-"""From model, frames, evaluation mesh, frames of the longest clip and refinement steps to the table's rows."""
+"""Maps (model, frames, evaluation mesh, frames of the longest clip, refinement steps) to (row, estimate) pairs."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The table (what evaluation.json holds), the mean distance at every vertex of `template` in mm, and what the
-    table sums up: each metric of every frame, clip after clip, and the subject of each frame."""
+    """Result of `measure`: the evaluation table, and the errors per vertex and per frame that it sums up."""
 
-    table: dict[str, Any]
+    table: dict[str, Any]  # the content of evaluation.json
     template: FaceTemplate
-    vertex_errors: dict[str, Tensor]  # row -> [V]
-    frames: dict[str, dict[str, Tensor]]  # row -> metric -> [F] float64
-    people: list[str]  # [F]
+    vertex_errors: dict[str, Tensor]  # row -> [V] mean distance at each vertex of `template`, mm
+    frames: dict[str, dict[str, Tensor]]  # row -> metric -> [F] float64, clip after clip
+    people: list[str]  # [F] the subject of each frame
 
 
 @dataclass(frozen=True)
 class TrueFaces:
-    """What only synthetic clips know, of F frames in B clips."""
+    """Ground truth of synthetic clips: F frames in B clips."""
 
     neutral: Tensor  # [B,V,3] mm
-    clip: Tensor  # [F] which clip a frame is of
+    clip: Tensor  # [F] the index of each frame's clip
     posed: Tensor  # [F,V,3] mm, with expression
     normals: Tensor  # [F,V,3]
     rotation: Tensor  # [F,3,3] model to camera
@@ -49,7 +48,7 @@ class TrueFaces:
 
 @dataclass(frozen=True)
 class _Target:
-    """What F frames are compared with."""
+    """Reference data of F frames: images, landmarks and, for synthetic clips, ground truth."""
 
     image: Tensor  # [F,S,S,3] sRGB
     Ks: Tensor  # [F,3,3] px
@@ -59,8 +58,10 @@ class _Target:
 
 
 def evaluation_template(template: FaceTemplate) -> FaceTemplate:
-    """The mesh that errors are measured on: level 1 of the default template whatever level was trained, so that runs
-    compare; a user's template at the level that was trained."""
+    """Returns the mesh that errors are measured on, so that runs compare.
+
+    It is level 1 of the default template, whatever level was trained, and a user's template at the level trained.
+    """
     standard = FaceTemplate.default(1)
     return standard if standard.fingerprint == template.fingerprint else template
 
@@ -74,7 +75,7 @@ def evaluate(
     batch: int = 25,
     clips: int | None = None,
 ) -> dict[str, Any]:
-    """The evaluation table of a model on a split of prepared clips.
+    """Evaluates a model on a split of prepared clips; returns the table of errors as JSON types.
 
     Rows: `mean_face` (the template's mean, its pose fitted to the landmarks and its light to the image), `frames_1`
     (every frame alone), `frames_M` (all M frames of a clip jointly, M that of the longest clip) and,
@@ -108,10 +109,10 @@ def measure(
     frames: int | None = None,
     methods: Methods = default_methods,
 ) -> Evaluation:
-    """As `evaluate`, with errors per vertex and per frame beside the table.
+    """Evaluates a model as `evaluate` does; returns errors per vertex and per frame beside the table.
 
-    `frames` takes only so many of each clip, the first ones. `methods` gives the rows, `mean_face` among them,
-    for a batch of clips; they are compared with the clips as they are stored, whatever methods do to them.
+    `frames` limits each clip to its first so many frames. `methods` gives the rows, `mean_face` among them, for a batch
+    of clips; they are compared with the clips as stored, whatever the methods do to them.
     """
     refs = list_clips(folder, split)[:clips]
     if not refs:
@@ -154,12 +155,12 @@ def measure(
 
 
 def has_truth(folder: str | Path, split: str) -> bool:
-    """Whether a split of prepared clips comes with ground truth, as synthetic ones do."""
+    """Checks whether a split of prepared clips has ground truth, as synthetic ones do."""
     return any(Path(folder).glob(f"{split}-truth-*.tar"))
 
 
 def _read_truth(folder: Path, split: str, template: FaceTemplate) -> Truth | None:
-    """Ground truth of a split, or None for real clips."""
+    """Reads the ground truth of a split; None for real clips."""
     if not has_truth(folder, split):
         return None
     made_from = read_meta(folder).get("template")
@@ -179,7 +180,7 @@ def _target(frames: Frames, clips: list[Clip], truth: Truth | None, template: Fa
 
 
 def true_faces(truth: Truth, clips: list[Clip], template: FaceTemplate) -> TrueFaces:
-    """The true geometry of clips on a level of the template, frame after frame."""
+    """Computes the true geometry and pose of clips, frame after frame, on any level of the template."""
     base = torch.stack([torch.from_numpy(truth[clip.key]["vertices"]).float() for clip in clips])
     owner = torch.arange(len(clips)).repeat_interleave(torch.tensor([clip.frames for clip in clips]))
     neutral = template.subdivide(base)
@@ -192,7 +193,7 @@ def true_faces(truth: Truth, clips: list[Clip], template: FaceTemplate) -> TrueF
 
 
 def _of_frames(truth: Truth, clips: list[Clip], name: str) -> Tensor:
-    """What is true of every frame, clip after clip."""
+    """Concatenates one ground truth array per frame, clip after clip."""
     return torch.cat([torch.from_numpy(truth[clip.key][name][: clip.frames]).float() for clip in clips])
 
 
@@ -202,7 +203,7 @@ def _of_frames(truth: Truth, clips: list[Clip], name: str) -> Tensor:
 def _errors(
     estimate: Estimate, target: _Target, template: FaceTemplate, own: FaceTemplate
 ) -> tuple[dict[str, Tensor], Tensor | None]:
-    """Every metric per frame [F], and where there is ground truth the distances per vertex, summed over frames, [V]."""
+    """Computes every metric per frame, [F], and with ground truth the distances per vertex summed over frames, [V]."""
     errors = {
         "landmark_nme": metrics.landmark_nme(
             _landmarks(estimate, target.Ks, template), target.landmarks, target.confidence
@@ -228,7 +229,7 @@ def _errors(
 
 
 def _landmarks(estimate: Estimate, Ks: Tensor, template: FaceTemplate) -> Tensor:
-    """Projected landmarks [F,68,2], the jaw line on the silhouette, as detectors place it."""
+    """Projects the landmarks, [F,68,2] px, with the jaw line on the silhouette, where detectors place it."""
     camera = (estimate.posed @ estimate.rotation.mT + estimate.translation[:, None]).cpu()
     return project(template.slide_landmarks(camera, Ks), Ks)
 

@@ -1,4 +1,4 @@
-"""One self-contained page about a run: results, pictures, curves, configuration and machine."""
+"""Writes a self-contained HTML report of a run: results, images, curves, configuration and machine."""
 
 import base64
 import html
@@ -30,10 +30,10 @@ _STYLE = Path(__file__).with_name("report.css")
 
 
 def write_report(run: str | Path) -> Path:
-    """Writes `report.html` into a run folder from what lies there, and returns its path.
+    """Writes `report.html` into a run folder from the files there, and returns its path.
 
-    config.json must be there; metrics.jsonl, evaluation.json, error_map.png and previews/ are shown where they are.
-    The page holds all it shows. Raises ValueError where the folder is no run or one of these files is damaged.
+    config.json is required; metrics.jsonl, evaluation.json, error_map.png and previews/ are shown if present. Images
+    are embedded in the page. Raises ValueError where the folder is no run or one of these files is damaged.
     """
     run = Path(run)
     config = _read_json(run / "config.json")
@@ -60,10 +60,10 @@ def write_report(run: str | Path) -> Path:
 
 
 def read_history(path: str | Path) -> list[dict[str, float]]:
-    """The numbers of a metrics.jsonl, one dict a line with "step" in each, ordered by step; [] where there is no file.
+    """Reads the numbers of a metrics.jsonl as one dict per step, ordered by "step"; [] without a file.
 
-    A step that was logged again after a resume counts once, the last time. An unfinished last line, left by a crash,
-    is skipped. Raises ValueError for any other line that is not a JSON object with a step.
+    Of a step that was logged again after a resume, the last line counts. An unfinished last line, left by a crash, is
+    skipped. Raises ValueError for any other line that is not a JSON object with a step.
     """
     path = Path(path)
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
@@ -166,7 +166,7 @@ def _settings(config: dict[str, Any]) -> str:
 
 
 def machine() -> dict[str, str]:
-    """Where this process runs, and on what."""
+    """Describes the machine and software: device, CPU threads, torch, Python, system, commit."""
     cuda = torch.cuda.is_available()
     return {
         "device": torch.cuda.get_device_name() if cuda else _cpu_name(),
@@ -236,7 +236,7 @@ def _cpu_name() -> str:
 
 
 def _commit() -> str | None:
-    """Short hash of the checkout that this package lies in, with "+" for uncommitted changes."""
+    """Returns the short git hash of this package's checkout, with "+" for uncommitted changes; None without git."""
     command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty=+", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None

@@ -1,4 +1,4 @@
-"""Evaluates a run folder on prepared clips, with ground truth or without, and keeps the table in it."""
+"""Evaluates a run folder on prepared clips, with ground truth or without, and writes the table into it."""
 
 import json
 from pathlib import Path
@@ -22,10 +22,10 @@ def evaluate_run(
     clips: int | None = None,
     device: torch.device | str | None = None,
 ) -> dict[str, Any]:
-    """Evaluates the model of a run folder on prepared clips and writes the table into it, evaluation.json.
+    """Evaluates the model of a run folder on prepared clips and writes evaluation.json into the folder.
 
-    With ground truth also error_map.png. A table of other clips stays, as evaluation-DATA-SPLIT.json. Returns the
-    table. Where no `device` is given it is a GPU if there is one.
+    With ground truth it also writes error_map.png. An earlier table of other clips is renamed to
+    evaluation-DATA-SPLIT.json. Returns the table. The default `device` is a GPU if there is one.
     """
     run = Path(run)
     model = FML.load(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -42,7 +42,7 @@ def evaluate_run(
 
 
 def _keep_other(stored: Path, table: dict[str, Any]) -> None:
-    """Moves the table of other clips out of the way, to a name that says which."""
+    """Renames an earlier table of other clips to evaluation-DATA-SPLIT.json."""
     if stored.exists():
         try:
             old = json.loads(stored.read_text())

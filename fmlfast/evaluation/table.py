@@ -1,4 +1,4 @@
-"""The evaluation table: errors per frame in, means over people with spread and ratios out."""
+"""Averages errors per frame over people, with standard errors and ratios to the mean face."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ METRICS = ("vertex_mm", "neutral_mm", "normal_deg", "landmark_nme", "photometric
 
 
 class ErrorTable:
-    """Collects errors per frame; averages them over the frames of a person, then over people."""
+    """Collects errors per frame and averages them over the frames of a person, then over people."""
 
     def __init__(self, vertices: int) -> None:
         self._values: dict[str, dict[str, list[Tensor]]] = {}
@@ -19,7 +19,7 @@ class ErrorTable:
         self._vertices = vertices
 
     def add(self, row: str, people: list[str], errors: dict[str, Tensor], distances: Tensor | None) -> None:
-        """Errors [F] by metric and distances [V], summed over the frames, whose subjects are `people`."""
+        """Adds errors [F] by metric and distances [V] mm, summed over the frames; `people` [F] are the subjects."""
         for name, values in errors.items():
             self._values.setdefault(row, {}).setdefault(name, []).append(values.double())
         self._people.setdefault(row, []).extend(people)
@@ -29,28 +29,28 @@ class ErrorTable:
 
     @property
     def people(self) -> int:
-        """How many people there were."""
+        """Returns the number of people."""
         return len(set(self._people[MEAN_FACE]))
 
     @property
     def frames(self) -> int:
-        """How many frames there were."""
+        """Returns the number of frames."""
         return len(self._people[MEAN_FACE])
 
     def frame_errors(self) -> dict[str, dict[str, Tensor]]:
-        """Every frame's errors [F], by row and metric, in the order they came in."""
+        """Returns every frame's errors [F] float64, by row and metric, in the order added."""
         return {row: {name: torch.cat(parts) for name, parts in named.items()} for row, named in self._values.items()}
 
     def frame_people(self) -> list[str]:
-        """The subject of every frame."""
+        """Returns the subject of every frame, [F]."""
         return list(self._people[MEAN_FACE])
 
     def vertex_errors(self) -> dict[str, Tensor]:
-        """Mean distance per vertex, by row."""
+        """Returns the mean distance per vertex [V], by row."""
         return {row: total / len(self._people[row]) for row, total in self._distances.items()}
 
     def table(self) -> dict[str, Any]:
-        """Rows, their standard errors over people, and their ratios to the mean face."""
+        """Averages the errors by row, with standard errors over people and ratios to the mean face."""
         rows, spread = {}, {}
         for row, named in self._values.items():
             order = {person: number for number, person in enumerate(dict.fromkeys(self._people[row]))}
@@ -72,7 +72,7 @@ class ErrorTable:
 
 
 def row_name(row: str) -> str:
-    """A row of the table in words: "frames_4_refined" is "4 frames, refined"."""
+    """Formats the name of a row for display: "frames_4_refined" is "4 frames, refined"."""
     words = row.split("_")
     if words[0] != "frames":
         return " ".join(words)
@@ -80,7 +80,7 @@ def row_name(row: str) -> str:
 
 
 def rounded(value: Any) -> Any:
-    """The same tree with floats at five significant digits: what the spread allows, and readable."""
+    """Rounds the floats of nested dicts to five significant digits."""
     if isinstance(value, dict):
         return {key: rounded(item) for key, item in value.items()}
     return float(f"{value:.5g}") if isinstance(value, float) else value

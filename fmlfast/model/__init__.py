@@ -1,1 +1,1 @@
-"""The learned model: encoder, face model, and what it knows from landmarks (paper sections 3 and 4)."""
+"""Defines the learned model: encoder, face model and landmark fits (paper sections 3 and 4)."""

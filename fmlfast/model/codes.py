@@ -1,4 +1,4 @@
-"""Everything the model knows of faces: what comes out of the encoder."""
+"""Defines the face parameters that the encoder predicts."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from fmlfast.common.tensors import TensorBatch
 
 @dataclass
 class Codes(TensorBatch):
-    """Everything the model knows of B subjects in M frames each."""
+    """Face parameters of B subjects in M frames each."""
 
-    identity: Tensor  # [B, K + N] alpha, then coefficients of the first N smooth fields; N may be 0
-    reflectance: Tensor  # [B, Kr] beta
+    identity: Tensor  # [B, K + N] code alpha, then coefficients of the first N smooth fields; N may be 0
+    reflectance: Tensor  # [B, Kr] code beta
     rotation: Tensor  # [B, M, 3, 3] model frame -> camera frame
     translation: Tensor  # [B, M, 3] mm
-    sh: Tensor  # [B, M, 9, 3] light
-    expression: Tensor  # [B, M, E] delta
+    sh: Tensor  # [B, M, 9, 3] light: spherical harmonics coefficients by colour channel
+    expression: Tensor  # [B, M, E] blendshape coefficients delta, at least 0

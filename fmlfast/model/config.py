@@ -1,4 +1,4 @@
-"""The settings of a model's architecture, and the template that they name."""
+"""Defines the settings of a model's architecture, and loads the template that they name."""
 
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -8,44 +8,46 @@ from fmlfast.template.face_template import FaceTemplate
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The architecture: what a checkpoint needs to be loaded."""
+    """Settings of the architecture; a checkpoint stores them."""
 
     template: str = "default"
-    """"default", or a folder for FaceTemplate.from_folder."""
+    """Face template: "default", or a folder for FaceTemplate.from_folder."""
     template_unit: Literal["mm", "cm", "dm", "m"] = "mm"
-    """Unit of that folder's files."""
+    """Length unit of the template folder's files."""
     level: int = 2
     """Subdivision level of the mesh that is trained: 0, 1 or 2."""
     image_size: int = 240
-    """Side in px of the images that the losses see."""
+    """Side in px of the images that the losses compare."""
     input_size: int = 240
-    """Side in px of the network's input."""
+    """Side in px of the encoder's input image."""
     channels: tuple[int, ...] = (64, 128, 256, 384)
-    """Channels of the tower's stride-2 stages."""
+    """Channels of the encoder's stride-2 convolution stages."""
     width: int = 512
-    """Width of the dense layers."""
+    """Width of the encoder's dense layers."""
     identity_dim: int = 500
+    """Length of the identity code."""
     reflectance_dim: int = 500
+    """Length of the reflectance code."""
     complement_rank: int | None = None
-    """Expression directions that the learned identity basis may not use: None for all (the paper), 0 for none."""
+    """Number of expression directions projected out of the identity basis; None: all (the paper), 0: none."""
     smooth_basis: bool = False
-    """Learn the identity basis within smooth, nearly symmetric fields on the graph; False learns it freely (paper)."""
+    """Learn the identity basis in the span of smooth Gaussian process modes; False learns it freely (the paper)."""
     inputs: Literal["aligned", "paper"] = "aligned"
-    """What the network gets. "aligned": the image turned, scaled and shifted by the landmarks, these landmarks beside
-    it, and a head pose from a closed-form fit to them to start from. "paper": the plain crop alone."""
+    """Input of the encoder; "paper": the plain crop alone; "aligned": the image aligned by the landmarks, and these.
+    With aligned inputs the head pose is predicted relative to a fit to the landmarks (PnP)."""
     shape_init: bool = True
-    """Start shape and expressions, too, from a fit of smooth fields to the landmarks of all frames, whose prior is
-    learned from the clips' landmarks before training; needs aligned inputs."""
+    """Predict shape and expressions relative to a fit of Gaussian process modes to the landmarks of all frames.
+    Its prior is learned from the clips' landmarks (EM) before training. Needs aligned inputs."""
     light_fit: bool = True
-    """Fit light to the image in closed form, given geometry and reflectance; False predicts it (the paper)."""
+    """Fit light to the image by least squares, given geometry and reflectance; False predicts it (the paper)."""
     light_complement: bool = True
-    """Take from reflectance what light can do; without it light and skin colour are mixed (the paper)."""
+    """Project the nine shading directions out of reflectance; False leaves light and skin colour mixed (the paper)."""
     visibility: Literal["zbuffer", "backface"] = "zbuffer"
-    """Which vertices the photometric term may see."""
+    """Vertices that the photometric loss uses: unoccluded ones (zbuffer), or all that face the camera (backface)."""
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "ModelConfig":
-        """The config as a checkpoint holds it, also one of before `inputs` took the place of three switches.
+        """Reads the settings stored in a checkpoint, including old ones with three switches instead of `inputs`.
 
         Raises ValueError for settings that this version does not know.
         """
@@ -63,7 +65,7 @@ class ModelConfig:
 
 
 def load_template(config: ModelConfig) -> FaceTemplate:
-    """The template that a config names, at its level."""
+    """Loads the template that a config names, at its level."""
     if config.template == "default":
         return FaceTemplate.default(config.level)
     return FaceTemplate.from_folder(config.template, unit=config.template_unit, level=config.level)

@@ -1,4 +1,4 @@
-"""The Siamese encoder: shared tower, pooled identity branch, per-frame branch (paper section 4)."""
+"""Defines the Siamese encoder: shared tower, pooled identity branch, per-frame branch (paper section 4)."""
 
 import torch
 from torch import Tensor, nn
@@ -8,25 +8,28 @@ def masked_mean(
     features: Tensor,  # [B, M, C]
     mask: Tensor,  # [B, M] bool
 ) -> Tensor:  # [B, C]
-    """Mean over a subject's valid frames, so that any number of frames per subject works."""
+    """Averages features over a subject's valid frames, so that any number of frames per subject works."""
     weight = mask.to(features.dtype)[..., None]
     return (features * weight).sum(1) / weight.sum(1).clamp(min=1.0)
 
 
 def conv_stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """3x3 convolution, BatchNorm, ReLU."""
+    """Builds a 3x3 convolution, BatchNorm, ReLU."""
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )
 
 
 def mlp(inputs: int, width: int) -> nn.Sequential:
-    """Two layers with ReLU."""
+    """Builds two dense layers with ReLU."""
     return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
 
 
 class Head(nn.Module):
-    """Flattened (not pooled: where things are matters) convolution features, joined by auxiliary features if any."""
+    """Reduces convolution features by a 1x1 convolution and dense layers, and joins auxiliary features if any.
+
+    The features are flattened, not pooled, to keep their positions.
+    """
 
     def __init__(self, channels: int, spatial: int, aux: int, width: int, extra_stage: bool) -> None:
         super().__init__()
@@ -38,7 +41,7 @@ class Head(nn.Module):
         self.join = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU()) if aux else None
 
     def forward(self, features: Tensor, aux_features: Tensor | None) -> Tensor:
-        """features [F, C, s, s], aux_features [F, N] or None -> [F, width]."""
+        """Maps features [F, C, s, s] and aux_features [F, N] (or None) to [F, width]."""
         joined = self.dense(self.convolution(features).flatten(1))
         if self.side is None or self.join is None:
             return joined
@@ -46,7 +49,7 @@ class Head(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Siamese encoder: images, and auxiliary features, of B x M frames to codes of B subjects and raw frame outputs."""
+    """Encodes images and auxiliary features of B x M frames to B subjects' codes and raw frame outputs."""
 
     def __init__(
         self,
@@ -64,7 +67,7 @@ class Encoder(nn.Module):
         self.identity_head = Head(channels[-1], spatial, aux, width, extra_stage=True)
         self.frame_head = Head(channels[-1], spatial, aux, width, extra_stage=False)
         self.side_norm = nn.BatchNorm1d(aux, affine=False, momentum=0.02) if aux else None
-        self.identity_out = nn.Linear(width, identity_codes, bias=False)  # the next one would take it off again
+        self.identity_out = nn.Linear(width, identity_codes, bias=False)  # code_norm would remove a bias
         # Unit-variance codes: the learned basis carries the scale, so codes cannot drift to a biased mean.
         self.code_norm = nn.BatchNorm1d(identity_codes, affine=False, momentum=0.02)
         self.frame_mix = nn.Sequential(nn.Linear(width + identity_codes, width), nn.ReLU())
@@ -80,9 +83,9 @@ class Encoder(nn.Module):
         images: Tensor,  # [B, M, 3, s, s] sRGB in [0, 1]
         mask: Tensor,  # [B, M] bool
         aux_features: Tensor | None,  # [B*M, N]
-        aux_mask: Tensor | None = None,  # [B*M, N], factors of 0 or 1 in training
+        aux_mask: Tensor | None = None,  # [B*M, N], 0 or 1: dropout of auxiliary features in training
     ) -> tuple[Tensor, Tensor]:  # [B, identity_codes], [B, M, frame_parameters]
-        """Codes shared by a subject's frames (alpha then beta), and each frame's raw parameters."""
+        """Predicts the codes shared by a subject's frames (alpha, then beta) and each frame's raw parameters."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
             return self._forward(images, mask, aux_features, aux_mask)
 

@@ -1,4 +1,4 @@
-"""The learned face model: identity on the deformation graph, expressions on the mesh, reflectance per vertex."""
+"""Defines the face model: identity on the deformation graph, expressions on the mesh, reflectance per vertex."""
 
 import torch
 from einops import rearrange
@@ -14,25 +14,29 @@ from fmlfast.model.gp_basis import smooth_fields, sort_modes_by_face_motion
 from fmlfast.optim import LowRankAdam
 from fmlfast.template.face_template import FaceTemplate
 
-SMOOTH_FIELDS = 250  # that refinement, or a start from landmarks, may add to the learned identity
+SMOOTH_FIELDS = 250  # Gaussian process modes that refinement or the landmark fit may add to the learned identity
 
 
 class FaceModel(nn.Module):
-    """v = v_bar + S OC(theta_s) alpha + E delta, r = r_bar + theta_r beta (paper section 3).
+    """Decodes codes to vertices v and reflectance r (paper section 3).
 
-    `smooth_basis` writes theta_s as coefficients times smooth, nearly symmetric fields (fewer degrees of freedom, and
-    what is seen on one cheek is known of the other); without it theta_s is free, as in the paper. `complement_rank` is
-    how many expression directions identity may not use: None for all (the paper), 0 for none.
-    The reflectance basis is stored padded, see `pad_columns`; `backend` is passed to every
-    operation, and in training `decoder` keeps factors of that basis' gradient; neither is part of a checkpoint.
-    `light_complement` takes from theta_r what light can do, colour and shading of the whole face, as the complement
-    takes from identity what expressions do, and gives r_bar the colour that the template's face has on average.
+    v = v_bar + S OC(theta_s) alpha + E delta and r = r_bar + theta_r beta. v_bar: template vertices; S: skinning
+    weights of the graph; theta_s, alpha: identity basis and code; OC: projection onto the orthogonal complement of the
+    expressions; E, delta: blendshapes and coefficients; r_bar: mean reflectance; theta_r, beta: reflectance basis and
+    code.
+
+    `smooth_basis` writes theta_s as coefficients times smooth fields, nearly symmetric modes of a Gaussian process
+    (`gp_basis`): fewer degrees of freedom, and one cheek informs the other. Without it theta_s is free, as in the
+    paper. `complement_rank`: number of expression directions that OC removes; None for all (the paper), 0 for none.
+    `light_complement` projects the nine shading directions of the whole face out of theta_r, and scales r_bar to the
+    template's mean face colour. The reflectance basis is stored padded, see `pad_columns`. `backend` is passed to every
+    operation; in training `decoder` keeps factors of that basis' gradient; neither is part of a checkpoint.
     """
 
-    complement: Tensor  # [3G, r], Q
+    complement: Tensor  # [3G, r], Q: orthonormal basis of the expressions on the graph
     smooth: Tensor  # [min(SMOOTH_FIELDS, 3G), 3G] mm
-    light_span: Tensor | None  # [3, V, 9] what harmonics of light make of the template's colours, by channel
-    light_share: Tensor | None  # [3, 9, V] gives how much of each is in other colours
+    light_span: Tensor | None  # [3, V, 9] the nine shading directions, by colour channel
+    light_share: Tensor | None  # [3, 9, V] least-squares projection of colours onto them
 
     def __init__(
         self,
@@ -70,12 +74,12 @@ class FaceModel(nn.Module):
         self,
         alpha: Tensor,  # [B, K + N], 0 <= N <= SMOOTH_FIELDS
     ) -> Tensor:  # [B, G, 3] mm
-        """Node displacements t = OC(theta_s) alpha; OC removes the span of the expressions' basis Q.
+        """Computes node displacements t = OC(theta_s) alpha; OC removes the span of the expressions' basis Q.
 
-        A start from landmarks and refinement also use smooth fields beside the basis: what alpha has beyond K are the
-        coefficients of the first N.
+        The landmark fit and refinement add smooth fields to the basis: the entries of alpha beyond K are the
+        coefficients of the first N of them.
         """
-        # No kernel of ours: the largest of these products reads 3 MB (500 x 1563 floats), reflectance's reads 333 MB.
+        # torch matmul, no custom kernel: the largest product reads 3 MB (500 x 1563 floats), reflectance's 333 MB.
         learned = len(self.identity_basis)
         field = self._on_graph(alpha[:, :learned] @ self.identity_basis)
         field = field - (field @ self.complement) @ self.complement.T
@@ -88,7 +92,7 @@ class FaceModel(nn.Module):
         displacements: Tensor,  # [B, G, 3] mm
         template: FaceTemplate | None = None,
     ) -> Tensor:  # [B, V, 3] mm
-        """Neutral geometry v_bar + S t, on this model's mesh or on another level of the same template."""
+        """Computes neutral geometry v_bar + S t, on this model's mesh or on another level of its template."""
         mesh = self._mesh(template)
         return mesh.vertices + skin_displacements(displacements, mesh.skin_indices, mesh.skin_weights, self.backend)
 
@@ -100,7 +104,7 @@ class FaceModel(nn.Module):
         translation: Tensor | None = None,  # [B, M, 3] mm
         template: FaceTemplate | None = None,
     ) -> Tensor:  # [B, M, V, 3] mm
-        """Geometry with expression, in the model frame or, given both, posed by rotation and translation."""
+        """Computes geometry with expression, in the model frame or, given rotation and translation, posed."""
         mesh = self._mesh(template)
         return deform(
             mesh.vertices,
@@ -119,7 +123,7 @@ class FaceModel(nn.Module):
         self,
         beta: Tensor,  # [B, Kr]
     ) -> Tensor:  # [B, V, 3] linear RGB
-        """Per-vertex reflectance."""
+        """Decodes reflectance codes to per-vertex reflectance."""
         if self.decoder is not None:
             flat = self.decoder.decode(beta, self.reflectance_mean)
         else:
@@ -128,7 +132,7 @@ class FaceModel(nn.Module):
 
     @property
     def base_reflectance(self) -> Tensor:  # [V, 3] linear RGB
-        """Reflectance of codes that are 0."""
+        """Reflectance at beta = 0; with `light_complement` scaled to the template's mean face colour."""
         mean, face = self.reflectance_mean.view(-1, 3), self.template.regions["face"]
         return mean if self.light_span is None else mean * ((face @ self.template.colors) / (face @ mean))
 
@@ -140,7 +144,7 @@ class FaceModel(nn.Module):
         return self.base_reflectance + deviation - planes.permute(2, 1, 0)
 
     def _on_graph(self, coefficients: Tensor) -> Tensor:
-        """Displacement fields [N, 3G] from what is learned of them."""
+        """Maps rows of the learned identity basis to displacement fields [N, 3G] mm."""
         return coefficients @ self.smooth if self.smooth_basis else coefficients
 
     def _mesh(self, template: FaceTemplate | None) -> FaceTemplate:
@@ -152,7 +156,10 @@ class FaceModel(nn.Module):
 
 
 def _light_directions(template: FaceTemplate) -> tuple[Tensor, Tensor]:
-    """What the harmonics of light make of the template's colours, and the weighted least squares that find them."""
+    """Computes the nine shading directions (template colour times harmonics) and the projection onto them.
+
+    Returns [3, V, 9] and [3, 9, V]; the projection is least squares weighted by the face region.
+    """
     harmonics = sh_basis(vertex_normals(template.vertices[None], template.triangles, "torch"))[0]
     span = (template.colors.T[..., None] * harmonics).double()  # [3, V, 9]
     weighted = (span * template.regions["face"][:, None]).mT

@@ -1,4 +1,4 @@
-"""The whole system: encoder and face model behind one interface, saved to and loaded from a run folder."""
+"""Joins encoder and face model in one module that is saved to and loaded from a run folder."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -31,13 +31,13 @@ from fmlfast.model.vertex_weights import vertex_weights
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
 
-START_FIELDS = 80  # smooth fields that landmarks may start from: more cost time and gain little
+START_FIELDS = 80  # smooth fields of the landmark fit: more cost time and gain little
 PLAIN_DEPTH_WIDTH = 2.2 * CROP_HALF_WIDTH  # mm that an unaligned crop spans at the face's usual depth
 
 
 @dataclass(frozen=True)
 class Observation:
-    """The encoder's inputs of F = B*M frames, and the closed-form fit that its outputs are relative to."""
+    """The encoder's inputs of F = B*M frames, and the landmark fit that its outputs are relative to."""
 
     inputs: Tensor  # [B, M, 3, s, s] sRGB in [0, 1]
     mask: Tensor  # [B, M] bool
@@ -50,7 +50,7 @@ class Observation:
 
 
 class FML(nn.Module):
-    """Frames in, codes out, and from codes the geometry and reflectance of the face (paper figure 2)."""
+    """Encodes frames to codes and decodes codes to the geometry and reflectance of faces (paper figure 2)."""
 
     code_mean: Tensor  # [K + Kr]
     code_factor: Tensor  # [K + Kr, K + Kr]
@@ -83,11 +83,11 @@ class FML(nn.Module):
         aux = (2 * len(LANDMARKS_66) + 13 if aligned else 0) + started
         of_frames = 33 + self.num_expressions
         self.encoder = Encoder(config.input_size, config.channels, config.width, aux, codes, of_frames)
-        # Mean and square root of the covariance of codes over training subjects: the prior that refinement uses.
+        # Mean and square root of the covariance of codes over training subjects: refinement's Gaussian prior.
         self.register_buffer("code_mean", torch.zeros(codes))
         self.register_buffer("code_factor", torch.eye(codes))
         edges = unique_edges(self.template.triangles)
-        # Skin is smooth, but what hangs behind the lips is no skin and must not lighten towards it.
+        # For the sparsity of reflectance, without the mouth bag behind the lips, which must not lighten to skin colour.
         skin = (self.template.regions["mouth_bag"][edges] < 0.5).all(1)
         self.register_buffer("mesh_edges", edges[skin], persistent=False)
         points = self.template.landmarks(self.template.vertices)[list(LANDMARKS_66)]
@@ -95,7 +95,7 @@ class FML(nn.Module):
 
     @property
     def backend(self) -> Backend | None:
-        """Which kernels run: "torch", "triton", or None for the device's default. Not part of a checkpoint."""
+        """Kernels to run: "torch", "triton", or None for the device's default. Not part of a checkpoint."""
         return self.face.backend
 
     @backend.setter
@@ -103,21 +103,21 @@ class FML(nn.Module):
         self.face.backend = backend
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Takes the template along to another device."""
+        """Moves the template with the parameters to another device."""
         super()._apply(fn, recurse)
         self.template = self.face.template = self.template.to(self.code_mean.device)
         self.landmark_mesh = self.landmark_mesh.to(self.code_mean.device)
         return self
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Takes the smooth fields along to where landmarks are."""
+        """Loads the parameters and updates the landmark fit's copy of the smooth fields."""
         found = super().load_state_dict(state_dict, strict, assign)
         if self.shape_fit is not None:
             self.shape_fit.set_fields(self.face.smooth)
         return found
 
     def learn_shape_prior(self, people: Sequence[LandmarkObservations]) -> None:
-        """Lets smooth fields vary as people do, and shape start from their usual expression; before any training.
+        """Learns covariance of the smooth fields and mean expression from landmarks (EM), before any training.
 
         Raises ValueError where the config has no shape_init.
         """
@@ -130,7 +130,7 @@ class FML(nn.Module):
 
     @exact
     def encode(self, frames: Frames) -> Codes:
-        """Codes of the subjects in `frames`."""
+        """Predicts the codes of the subjects in `frames`; with `light_fit` light is fitted to the images."""
         codes = self.codes(self.observe(frames))
         return self.fit_light(frames, codes) if self.config.light_fit else codes
 
@@ -144,7 +144,7 @@ class FML(nn.Module):
     ) -> Observation:
         """Prepares the encoder's inputs; no learned parameter of the encoder is used.
 
-        In training `noise` moves the landmarks and those without `landmark_mask` are hidden from the encoder.
+        In training `noise` is added to the landmarks; where `landmark_mask` is False the encoder does not get them.
         """
         size = frames.images.shape[-1]
         if self.config.inputs == "paper":
@@ -163,9 +163,9 @@ class FML(nn.Module):
         crop = self._aligned_crop(frames.images, alignment)
         return Observation(crop, frames.mask, seen.Ks, size, aux_features, aux_mask, alignment, start)
 
-    @exact  # the network has an autocast of its own
+    @exact  # the encoder has an autocast of its own
     def codes(self, seen: Observation, encoder: nn.Module | None = None) -> Codes:
-        """Codes from the encoder's inputs; `encoder` may be a data-parallel wrapper of the model's."""
+        """Predicts codes from the encoder's inputs; `encoder` may be a data-parallel wrapper of the model's."""
         subjects, frames = (encoder or self.encoder)(seen.inputs, seen.mask, seen.aux_features, seen.aux_mask)
         return self._codes(subjects, frames, seen)
 
@@ -176,12 +176,12 @@ class FML(nn.Module):
         Ks: Tensor,  # [F, 3, 3] px
         size: int,  # px, side of the image
     ) -> Tensor:  # [F, V]
-        """How much the photometric term counts each vertex: its region's weight where it is visible, 0 else."""
+        """Computes the vertices' weights in the photometric loss: the region's weight where visible, 0 else."""
         return vertex_weights(self.template, camera, normals, Ks, size, self.config.visibility, self.backend)
 
     @torch.no_grad()
     def fit_light(self, frames: Frames, codes: Codes) -> Codes:
-        """The same codes with the light that explains `frames` best, by robust least squares."""
+        """Replaces the codes' light by a robust least-squares fit to the images of `frames`."""
         camera, Ks = self.camera_vertices(codes).flatten(0, 1), frames.Ks.flatten(0, 1)
         normals = vertex_normals(camera, self.template.triangles, self.backend)
         visible = self.vertex_weights(camera, normals, Ks, frames.images.shape[-1])
@@ -189,28 +189,28 @@ class FML(nn.Module):
         return replace(codes, sh=sh.view_as(codes.sh))
 
     def displacements(self, codes: Codes) -> Tensor:
-        """Graph node displacements of identity, [B, G, 3] mm."""
+        """Computes graph node displacements of identity, [B, G, 3] mm."""
         return self.face.displacements(codes.identity)
 
     def neutral(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
-        """Neutral geometry in the model frame, [B, V, 3] mm."""
+        """Computes neutral geometry in the model frame, [B, V, 3] mm."""
         return self.face.neutral(self.displacements(codes), template)
 
     def geometry(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
-        """Geometry with expression in the model frame, [B, M, V, 3] mm."""
+        """Computes geometry with expression in the model frame, [B, M, V, 3] mm."""
         return self.face.geometry(self.displacements(codes), codes.expression, template=template)
 
     def camera_vertices(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
-        """Geometry with expression in the camera frame, [B, M, V, 3] mm."""
+        """Computes geometry with expression in the camera frame, [B, M, V, 3] mm."""
         pose = codes.rotation, codes.translation
         return self.face.geometry(self.displacements(codes), codes.expression, *pose, template)
 
     def reflectance(self, codes: Codes) -> Tensor:
-        """Per-vertex reflectance, [B, V, 3] linear RGB."""
+        """Computes per-vertex reflectance, [B, V, 3] linear RGB."""
         return self.face.reflectance(codes.reflectance)
 
     def _resized(self, images: Tensor) -> Tensor:
-        """The plain crop, [B, M, 3, S, S] -> [B, M, 3, s, s]."""
+        """Resizes the plain crop, [B, M, 3, S, S] -> [B, M, 3, s, s]."""
         target = self.config.input_size
         if images.shape[-1] == target:
             return images
@@ -218,7 +218,7 @@ class FML(nn.Module):
         return flat.unflatten(0, images.shape[:2])
 
     def _aligned_crop(self, images: Tensor, alignment: Alignment) -> Tensor:
-        """The face turned upright at one size and place, [B, M, 3, S, S] -> [B, M, 3, s, s]."""
+        """Warps images to upright faces of one size, [B, M, 3, S, S] -> [B, M, 3, s, s]."""
         flat, size, target = images.flatten(0, 1), images.shape[-1], self.config.input_size
         theta = torch.cat([alignment.matrix * (2 / size), (alignment.offset * (2 / size) - 1)[..., None]], 2)
         grid = F.affine_grid(theta, [len(flat), 3, target, target], align_corners=False)
@@ -231,7 +231,7 @@ class FML(nn.Module):
         raw: Tensor,  # [B, M, 33 + E]
         seen: Observation,
     ) -> Codes:
-        """Outputs of the encoder to codes: relative to the closed-form fit where there is one."""
+        """Converts outputs of the encoder to codes, relative to the landmark fit where there is one."""
         flat, start, Ks = raw.flatten(0, 1), seen.start, seen.Ks
         turn, shift, light, delta = flat.split([3, 3, 27, self.num_expressions], 1)
         turned = rotation_from_axis_angle(0.5 * turn)
@@ -252,10 +252,10 @@ class FML(nn.Module):
         alpha, beta = codes.split([self.config.identity_dim, self.config.reflectance_dim], 1)
         began = None if start is None else start.expression
         if began is None:
-            # Small at the start and never dead: an expression begins near 0.03 with a slope of 0.08.
+            # Initial values near 0.03 with a slope of 0.08: small, and the gradient does not vanish.
             delta = F.softplus(3 * delta - 2.5) / 3
         else:
-            delta = F.softplus(10 * began - 2.5 + delta) / 10  # the same of what it starts from, where it is large
+            delta = F.softplus(10 * began - 2.5 + delta) / 10  # close to `began` where that is large
         if start is not None and start.smooth is not None:
             alpha = torch.cat([alpha, start.smooth], 1)
         shape = raw.shape[:2]
@@ -284,7 +284,7 @@ class FML(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "FML":
-        """The model of a run folder, in evaluation mode.
+        """Loads the model of a run folder, in evaluation mode.
 
         Raises ValueError where the folder is no run, is damaged, or was trained on another template.
         """
@@ -312,7 +312,7 @@ class FML(nn.Module):
 
 
 def _aux_features(seen: LandmarkObservations, alignment: Alignment, start: InitialFit) -> Tensor:
-    """Aligned landmarks, the starting pose as the aligned crop shows it, and the starting shape, [F, N]."""
+    """Concatenates aligned landmarks, fitted pose relative to the aligned crop, and fitted shape, [F, N]."""
     landmarks, Ks, rotation, translation = seen.landmarks, seen.Ks, start.rotation, start.translation
     unroll = rotation_about_view(-alignment.roll)
     scale = alignment.scale / Ks[:, 0, 0]  # rays in half a crop: how close the camera is

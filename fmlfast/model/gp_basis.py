@@ -1,4 +1,4 @@
-"""Smooth, nearly symmetric displacement fields on the graph: a prior over faces that nobody had to learn."""
+"""Computes smooth, nearly symmetric displacement fields on the graph: a Gaussian process prior, not learned."""
 
 from typing import TYPE_CHECKING
 
@@ -8,8 +8,8 @@ from torch import Tensor
 if TYPE_CHECKING:
     from fmlfast.template.face_template import FaceTemplate
 
-_LENGTHS = (12.0, 36.0)  # mm within which displacements forget each other: of a nostril, and of a cheek
-_SPREAD = 2.5  # mm along each axis
+_LENGTHS = (12.0, 36.0)  # mm, length scales of the kernel: of a nostril, and of a cheek
+_SPREAD = 2.5  # mm, scale of the displacements along each axis
 _SYMMETRY = 0.98  # correlation of a displacement with its mirror image's
 
 
@@ -17,11 +17,11 @@ def smooth_fields(
     nodes: Tensor,  # [G, 3] mm, model frame: x points to the subject's left
     count: int,
 ) -> Tensor:  # [min(count, 3G), 3G] float32, mm
-    """The strongest modes of a Gaussian process of displacements, strongest first, each scaled to its spread.
+    """Computes the strongest modes of a Gaussian process of displacements, each scaled to its standard deviation.
 
-    Standard normal coefficients give draws of the process: along every axis a sum of squared-exponential kernels of two
-    lengths, correlated with the mirror image across the face's middle plane. Node-major, one axis a mode. Source:
-    Luethi et al., Gaussian Process Morphable Models, PAMI 40(8), 2018.
+    Strongest first. Standard normal coefficients give samples of the process: along every axis a sum of
+    squared-exponential kernels of two length scales, correlated with the mirror image across the face's middle plane.
+    Node-major, one axis a mode. Source: Luethi et al., Gaussian Process Morphable Models, PAMI 40(8), 2018.
     """
     points = nodes.double()
     mirrored = points * points.new_tensor([-1.0, 1.0, 1.0])
@@ -48,9 +48,9 @@ def sort_modes_by_face_motion(
     fields: Tensor,  # [N, 3G] mm
     template: "FaceTemplate",
 ) -> Tensor:  # [N, 3G] mm
-    """As many fields that show the same faces, equally probable, those first that move the face region most.
+    """Rotates the modes so that the first ones move the face region most.
 
-    They are `fields` times a rotation, so that standard normal coefficients stay what they are.
+    Standard normal coefficients stay standard normal: the same faces are equally probable.
     """
     nodes, weights = template.skin_indices.flatten().long(), template.skin_weights * template.regions["face"][:, None]
     share = weights.new_zeros(len(template.nodes)).index_add(0, nodes, weights.flatten())

@@ -1,4 +1,4 @@
-"""A starting shape from landmarks: smooth fields, expressions and poses that explain all frames of a subject."""
+"""Fits smooth fields, expressions and poses to the landmarks of all frames of a subject by Gauss-Newton."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,16 +14,16 @@ from fmlfast.rotation import skew
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.jaw_line import select_contour
 
-_INNER, _JAW = 2.0, 3.5  # mm, how far a detected point lies from where it belongs
-_EXPRESSION = 0.25  # spread of expression coefficients
-_OUTLIER = 3.0  # spreads beyond which a point counts less
-_STEPS = 2  # four come no closer
-_STILL = 1e-4  # keeps the pose of a frame without landmarks where it is
+_INNER, _JAW = 2.0, 3.5  # mm, standard deviation of a detected point
+_EXPRESSION = 0.25  # standard deviation of expression coefficients
+_OUTLIER = 3.0  # standard deviations, scale of the Cauchy weights
+_STEPS = 2  # four give no lower error
+_STILL = 1e-4  # damping of the pose, which a frame without landmarks keeps
 
 
 @dataclass(frozen=True)
 class InitialFit:
-    """Where the network's answers start from: F = B*M frames of B subjects."""
+    """The landmark fit that the encoder's outputs are relative to: F = B*M frames of B subjects."""
 
     rotation: Tensor  # [F, 3, 3]
     translation: Tensor  # [F, 3] mm
@@ -35,7 +35,7 @@ class LandmarkObservations(NamedTuple):
     """Landmarks of F = B*M frames of B subjects, a subject's frames in a row."""
 
     landmarks: Tensor  # [F, 66, 2] px
-    confidence: Tensor  # [F, 66], 0 for frames that do not count
+    confidence: Tensor  # [F, 66], 0 for padding frames
     Ks: Tensor  # [F, 3, 3] px
     subjects: int
 
@@ -46,7 +46,7 @@ class LandmarkObservations(NamedTuple):
         noise: Tensor | None = None,  # [B, M, 68, 2] px
         landmark_mask: Tensor | None = None,  # [B, M, 68] bool
     ) -> "LandmarkObservations":
-        """The landmarks of frames, moved by `noise`; those without `landmark_mask` do not count."""
+        """Selects the landmarks of frames, adds `noise`, and sets masked ones to confidence 0."""
         used = constant(LANDMARKS_66, torch.int64, frames.landmarks.device)
         landmarks = (frames.landmarks if noise is None else frames.landmarks + noise)[:, :, used].flatten(0, 1)
         counts = frames.mask[..., None] if landmark_mask is None else landmark_mask[:, :, used] & frames.mask[..., None]
@@ -55,21 +55,22 @@ class LandmarkObservations(NamedTuple):
 
 
 class LandmarkFit(nn.Module):
-    """Gauss-Newton on the 66 landmarks of all frames of a subject, jointly, with Gaussian priors.
+    """Fits shape, poses and expressions to the 66 landmarks of all frames of a subject by Gauss-Newton.
 
-    Unknowns are coefficients of smooth fields (standard normal), and of each frame pose and expressions (around
-    `usual`). The unknowns of frames are eliminated, so a step solves one small system a frame and one a subject. Jaw
-    points slide to the silhouette of the current estimate.
+    Maximum a posteriori with Gaussian priors: unknowns are the coefficients of smooth fields (standard normal), and of
+    each frame pose and expressions (mean `usual`). Landmarks have Cauchy weights (IRLS). The unknowns of frames are
+    eliminated (Schur complement), so a step solves one small system a frame and one a subject. Jaw points slide to the
+    silhouette of the current estimate.
     """
 
     points: Tensor  # [P, 3] mm: the candidates of the 17 jaw points, then 49 inner points
     skinning: Tensor  # [P, G]
     fields: Tensor  # [P, 3, N]
     expressions: Tensor  # [P, 3, E]
-    usual: Tensor  # [E] expression
+    usual: Tensor  # [E] mean expression
 
     def __init__(self, template: FaceTemplate, count: int) -> None:
-        """template: whose landmarks are fitted; count: how many smooth fields are used. `set_fields` says which."""
+        """Prepares a fit of `template`'s landmarks with `count` smooth fields; `set_fields` sets these."""
         super().__init__()
         self.count = count
         inner = list(LANDMARKS_66[NUM_JAW:])
@@ -94,7 +95,7 @@ class LandmarkFit(nn.Module):
         self,
         smooth: Tensor,  # [., 3G] mm
     ) -> None:
-        """Uses the first of these displacement fields on the graph."""
+        """Sets the smooth fields to the first `count` of these displacement fields on the graph."""
         moved = smooth[: self.count].view(-1, self.skinning.shape[1], 3)
         self.fields = torch.einsum("pg,ngc->pcn", self.skinning, moved)
 
@@ -103,7 +104,7 @@ class LandmarkFit(nn.Module):
         seen: LandmarkObservations,
         start: InitialFit,  # its pose only
     ) -> InitialFit:
-        """The best fit after a few steps from the template's pose."""
+        """Runs Gauss-Newton from the template's fitted pose."""
         return self.fit(seen, start)[0]
 
     @torch.no_grad()
@@ -112,7 +113,7 @@ class LandmarkFit(nn.Module):
         seen: LandmarkObservations,
         start: InitialFit,  # its pose only
     ) -> tuple[InitialFit, Tensor]:  # and [B, N, N]
-        """As `forward`, with the precision of the smooth fields' coefficients that the last step found."""
+        """Runs the fit; also returns the posterior precision of the smooth fields' coefficients [B, N, N]."""
         landmarks, confidence, Ks, subjects = seen
         rays, rotation, translation = to_rays(landmarks, Ks), start.rotation, start.translation
         frames, kinds = len(rays), self.expressions.shape[2]
@@ -161,7 +162,7 @@ class LandmarkFit(nn.Module):
         return InitialFit(rotation, translation, smooth, expression), hessian
 
     def _slide(self, rays: Tensor) -> Tensor:
-        """Which of the points stand for the 66 landmarks seen at `rays` [F, P, 2]: [F, 66]."""
+        """Selects the points [F, 66] of the 66 landmarks, jaw points on the silhouette; rays [F, P, 2]."""
         jaw = NUM_JAW * self.candidates
         strips, center = rays[:, :jaw].unflatten(1, (NUM_JAW, -1)), rays[:, jaw:].mean(1)
         first = torch.arange(NUM_JAW, device=rays.device) * self.candidates
@@ -170,17 +171,17 @@ class LandmarkFit(nn.Module):
 
 
 def _padded(expression: Tensor) -> Tensor:
-    """[F, E] -> [F, 6 + E, 1]: the prior of a frame's unknowns pulls at expressions only."""
+    """Pads [F, E] to [F, 6 + E, 1]: the prior of a frame's unknowns is on expressions only."""
     return nn.functional.pad(expression, (6, 0))[..., None]
 
 
 def _solve(matrices: Tensor, right: Tensor) -> Tensor:
-    """For small symmetric positive definite matrices; 0 where broken landmarks leave none, so that others stay."""
+    """Solves small symmetric positive definite systems by Cholesky; 0 for those made singular by invalid landmarks."""
     factor, failed = torch.linalg.cholesky_ex(matrices)
-    if right.is_cuda:  # where inverting batches may wait, and then cannot be recorded as a graph
+    if right.is_cuda:  # inverting batches may synchronise, which a CUDA graph cannot record
         half = torch.linalg.solve_triangular(factor, right, upper=False)
         solution = torch.linalg.solve_triangular(factor.mT, half, upper=True)
-    else:  # where that is four times as fast
+    else:  # four times as fast on the CPU
         solution = torch.cholesky_inverse(factor) @ right
     solved = (failed == 0) & solution.isfinite().all(2).all(1)
     return solution.where(solved[:, None, None], 0.0)

@@ -1,4 +1,4 @@
-"""Closed-form alignment of a face from its 2D landmarks: a similarity to the frontal template and a starting pose."""
+"""Aligns a face by its 2D landmarks: a least-squares similarity to the frontal template, and the head pose (PnP)."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ CROP_CENTER_Y = 4.0  # mm, the crop's centre above the model's origin
 
 @dataclass
 class Alignment:
-    """Similarity pixel = matrix @ c + offset from crop coordinates c in [-1, 1]^2 to image pixels, one a frame."""
+    """Similarity of each frame, pixel = matrix @ c + offset, from crop coordinates c in [-1, 1]^2."""
 
     matrix: Tensor  # [F, 2, 2] px
     offset: Tensor  # [F, 2] px
@@ -23,14 +23,14 @@ class Alignment:
 
     @property
     def scale(self) -> Tensor:  # [F]
-        """Pixels of half a crop."""
+        """Returns the pixels that half a crop's side spans."""
         return self.matrix[:, 0].square().sum(1).sqrt()
 
     def to_crop(
         self,
         pixels: Tensor,  # [F, N, 2]
     ) -> Tensor:  # [F, N, 2]
-        """Image pixels to crop coordinates."""
+        """Maps image pixels to crop coordinates."""
         return (pixels - self.offset[:, None]) @ self.matrix / self.scale.square()[:, None, None]
 
 
@@ -38,7 +38,7 @@ def align_to_front(
     landmarks: Tensor,  # [F, 66, 2] px
     points: Tensor,  # [66, 3] mm, the template's landmarks
 ) -> Alignment:
-    """Least-squares similarity from the frontal template's inner 49 points to the detected ones (no reflection)."""
+    """Fits the least-squares similarity from the frontal template's inner 49 points to the detected ones."""
     source = torch.stack([points[NUM_JAW:, 0], CROP_CENTER_Y - points[NUM_JAW:, 1]], 1) / CROP_HALF_WIDTH
     target = landmarks[:, NUM_JAW:]
     source_mean, target_mean = source.mean(0), target.mean(1)
@@ -54,7 +54,7 @@ def to_rays(
     pixels: Tensor,  # [F, N, 2]
     Ks: Tensor,  # [F, 3, 3]
 ) -> Tensor:  # [F, N, 2]
-    """Pixels to normalised image coordinates x/z, y/z."""
+    """Maps pixels to normalised image coordinates x/z, y/z."""
     focal = torch.stack([Ks[:, 0, 0], Ks[:, 1, 1]], 1)[:, None]
     return (pixels - Ks[:, None, :2, 2]) / focal
 
@@ -65,9 +65,10 @@ def fit_pose(
     points: Tensor,  # [66, 3] mm, the template's landmarks
     steps: int = 5,
 ) -> tuple[Tensor, Tensor]:  # [F, 3, 3], [F, 3] mm
-    """Rotation and translation of the rigid template by robust Gauss-Newton from the frontal similarity.
+    """Fits the head pose of the rigid template to 2D landmarks by robust Gauss-Newton (PnP).
 
-    The jaw slides and the mouth moves, so they weigh 0.15 and 0.4; residuals are Cauchy-like robust beyond 5 mm.
+    Starts from the similarity of the frontal template. The jaw slides and the mouth moves, so they weigh 0.15 and 0.4.
+    Residuals have pseudo-Huber weights (IRLS) with a scale of 5 mm; steps are damped.
     """
     rays = to_rays(landmarks, Ks)
     alignment = align_to_front(rays, points)
@@ -97,7 +98,7 @@ def fit_pose(
         gradient = (weighted.transpose(1, 2) @ residual.flatten(1)[..., None])[..., 0]
         damping = hessian.diagonal(dim1=1, dim2=2) * 1e-3 + 1e-6
         damped = hessian + torch.diag_embed(damping)
-        step = torch.linalg.solve_ex(damped, gradient, check_errors=not rays.is_cuda)[0]  # looking waits for a GPU
+        step = torch.linalg.solve_ex(damped, gradient, check_errors=not rays.is_cuda)[0]  # checks synchronise a GPU
         rotation, translation = step_pose(rotation, translation, step)
     return rotation, translation
 
@@ -107,8 +108,10 @@ def step_pose(
     translation: Tensor,  # [F, 3] mm
     step: Tensor,  # [F, 6] axis and angle, then mm
 ) -> tuple[Tensor, Tensor]:  # [F, 3, 3], [F, 3] mm
-    """The pose after a step of Gauss-Newton, which turns by 0.5 an axis at most and at most halves the depth: wild
-    landmarks would put the face behind the camera."""
+    """Applies a Gauss-Newton step to the pose, limited to 0.5 radians per axis and to halving the depth.
+
+    Without the limits outlying landmarks would put the face behind the camera.
+    """
     x, y, z = (translation + step[:, 3:]).unbind(1)
     z = torch.maximum(z, 0.5 * translation[:, 2])
     return rotation_from_axis_angle(step[:, :3].clamp(-0.5, 0.5)) @ rotation, torch.stack([x, y, z], 1)

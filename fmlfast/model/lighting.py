@@ -1,4 +1,4 @@
-"""Light in closed form: the spherical harmonics that explain an image best, given geometry and reflectance."""
+"""Fits spherical harmonics light to an image by robust least squares, given geometry and reflectance."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,8 @@ from fmlfast.common.tensors import constant
 from fmlfast.kernels.photometric import sample_bilinear
 from fmlfast.kernels.shading import sh_basis
 
-_ENOUGH = 700  # vertices; more do not make 27 numbers better known
-_OUTLIER = 0.15  # colour difference beyond which a vertex counts less: hair, hands, highlights
+_ENOUGH = 700  # vertices; more do not improve the estimate of 27 numbers
+_OUTLIER = 0.15  # colour difference, scale of the robust weights: hair, hands, highlights
 _ROUNDS = 3
 _DAMPING = (5e-5, 1e-3, 1e-3, 1e-3, 2e-3, 2e-3, 2e-3, 2e-3, 2e-3)  # a face shows less than half of the sphere
 
@@ -21,9 +21,10 @@ def fit_light(
     normals: Tensor,  # [F, V, 3] unit, camera frame
     weights: Tensor,  # [F, V], 0 where hidden
 ) -> Tensor:  # [F, 9, 3]
-    """Robust least squares of c = r * (H(n) gamma), damped towards ambient light.
+    """Solves c = r * (H(n) gamma) for the light gamma by robust least squares (IRLS).
 
-    Weights fall with the squared difference as Geman and McClure's; frames without visible vertices get no light.
+    c: sampled colour, r: reflectance, H: spherical harmonics, n: normal. The solution is damped towards ambient light.
+    Weights are Geman-McClure's; frames without visible vertices get no light.
     """
     basis = sh_basis(normals)  # [F, V, 9]
     products = (basis[..., None] * basis[..., None, :]).flatten(2)  # [F, V, 81]
@@ -51,7 +52,7 @@ def light_from_image(
     normals: Tensor,  # [F, V, 3]
     visible: Tensor,  # [F, V]
 ) -> Tensor:  # [F, 9, 3]
-    """`fit_light` over evenly picked vertices, twice as many as needed at most, where the image shows them."""
+    """Samples the image at an even subset of vertices (at most 1400) and fits the light there."""
     pick = slice(None, None, max(1, camera.shape[1] // _ENOUGH))
     camera, normals, visible = (x[:, pick].contiguous() for x in (camera, normals, visible))
     own = reflectance[:, pick].repeat_interleave(len(camera) // len(reflectance), 0)

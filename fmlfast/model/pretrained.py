@@ -1,4 +1,4 @@
-"""The model that comes with the package, so that a face can be reconstructed right after installation."""
+"""Finds the trained model that comes with the package."""
 
 import filecmp
 import shutil
@@ -11,7 +11,10 @@ FILES = ("config.json", "model.safetensors")
 
 
 def default_checkpoint() -> Path:
-    """Folder of the shipped model; its config.json says how it was made. Raises ValueError where it is missing."""
+    """Returns the folder of the shipped model; raises ValueError where it is missing.
+
+    Its config.json holds the settings of its training.
+    """
     missing = [name for name in FILES if not (FOLDER / name).is_file()]
     if missing:
         raise ValueError(
@@ -22,7 +25,7 @@ def default_checkpoint() -> Path:
 
 
 def copy_default_checkpoint(folder: Path) -> Path:
-    """Makes `folder` a run folder of the shipped model, for results to go into; what it holds already stays.
+    """Copies the shipped model into `folder`, to make it a run folder for results; other files there stay.
 
     Raises ValueError where the shipped model is missing or `folder` holds another one.
     """

@@ -1,4 +1,4 @@
-"""How people vary in shape and what faces usually do, learned from nothing but the landmarks of clips."""
+"""Learns the covariance of face shapes and the mean expression from the landmarks of clips by EM."""
 
 from collections.abc import Sequence
 
@@ -11,8 +11,8 @@ from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservat
 from fmlfast.model.landmark_pose import fit_pose
 from fmlfast.template.face_template import FaceTemplate
 
-_ROUNDS = 3  # more explain the noise of landmarks
-_FEW = 32  # people that the prior before counts as
+_ROUNDS = 3  # of EM; more fit the noise of landmarks
+_FEW = 32  # people that the initial prior counts as
 
 
 @torch.no_grad()
@@ -21,11 +21,12 @@ def learn_shape_prior(
     smooth: Tensor,  # [N, 3G] mm
     people: Sequence[LandmarkObservations],
 ) -> tuple[Tensor, Tensor]:  # [N, 3G] mm, [E]
-    """Displacement fields whose standard normal coefficients vary as `people` do, and their mean expression.
+    """Learns displacement fields with the covariance of `people`'s shapes, and their mean expression, by EM.
 
-    Expectation maximisation (EM): everybody is fitted (`LandmarkFit`), and the covariance of the coefficients over
-    people, the posterior covariance of each fit included, makes the next round's fields. The mean shape stays the
-    template's: what pose and expressions cannot explain would pile up in it. Whoever has broken landmarks is left out.
+    Expectation: every person is fitted (`LandmarkFit`). Maximisation: the covariance of the coefficients over people,
+    the posterior covariance of each fit included, gives the next round's fields, whose coefficients are standard
+    normal. The mean shape stays the template's: it would collect errors of pose and expression. People with invalid
+    landmarks (singular fits) are left out.
     """
     points = template.landmarks(template.vertices)[list(LANDMARKS_66)]
     fit = LandmarkFit(template, len(smooth)).to(smooth.device)
@@ -37,7 +38,7 @@ def learn_shape_prior(
             rotation, translation = fit_pose(seen.landmarks, seen.Ks, points)
             found, precision = fit.fit(seen, InitialFit(rotation, translation))
             assert found.smooth is not None and found.expression is not None
-            whole = precision.isfinite().all(2).all(1)  # landmarks of the others are broken
+            whole = precision.isfinite().all(2).all(1)  # landmarks of the others are invalid
             known = found.smooth[whole].double()
             moment = known.T @ known + torch.linalg.inv(precision[whole].double()).sum(0)
             moments = moments + factor @ moment @ factor.T

@@ -1,4 +1,4 @@
-"""How much each vertex counts in comparisons with the image: by what it is, and by whether the camera sees it."""
+"""Computes vertex weights of the photometric loss from face regions and visibility (z-buffer or back-face test)."""
 
 from typing import Literal
 
@@ -20,7 +20,7 @@ def vertex_weights(
     visibility: Literal["zbuffer", "backface"],
     backend: Backend | None = None,
 ) -> Tensor:  # [F, V]
-    """How much the photometric term counts each vertex: its region's weight where it is visible, 0 else."""
+    """Computes the vertices' weights in the photometric loss: the region's weight where visible, 0 else."""
     regions = template.regions
     weight = torch.maximum(regions["face"], regions["eyes"])
     if visibility == "zbuffer":

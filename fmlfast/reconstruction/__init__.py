@@ -1,1 +1,1 @@
-"""Photos and videos of one person to a face."""
+"""Reconstructs one person's face from photos and videos."""

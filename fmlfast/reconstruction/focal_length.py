@@ -1,4 +1,4 @@
-"""Focal lengths of photos: what their files tell, a guess, and what perspective shows at the landmarks."""
+"""Estimates focal lengths of photos: from EXIF data, as a guess, or from the perspective of the landmarks."""
 
 import math
 from collections.abc import Sequence
@@ -16,30 +16,31 @@ from fmlfast.reconstruction.refinement import refine_measured
 
 _TRIED = (0.5, 0.7, 1.0, 1.4, 2.0)  # times the focal length that was assumed
 _STEPS = 30
-_PRIOR = 0.01  # cost of being off by a factor of e: a guess is mostly right within 1.4
+_PRIOR = 0.01  # weight of the squared log factor: a guess is mostly right within 1.4
 
 
 @dataclass(frozen=True)
 class Cameras:
-    """Intrinsics of N photos, and how they came to be known."""
+    """Intrinsics of N photos and the sources of their focal lengths."""
 
     Ks: np.ndarray  # [N, 3, 3] float32, pixels
     sources: tuple[str, ...]
-    """Where each focal length is from: "exif", the photo's file; "estimated", the face's perspective; "assumed", a
-    guess of 1.2 x the longer side."""
+    """Source of each focal length: "exif", the photo's file; "estimated", the face's perspective; "assumed", a guess of
+    1.2 x the longer side."""
 
     @classmethod
     def of(cls, photos: Sequence[Photo]) -> "Cameras":
-        """What the files tell, and the guess for the others."""
+        """Takes focal lengths from EXIF data, and the guess for the other photos."""
         Ks = np.stack([assumed_K(photo.image.shape[1], photo.image.shape[0]) for photo in photos]).astype(np.float32)
         for K, photo in zip(Ks, photos, strict=True):
             K[[0, 1], [0, 1]] = photo.focal or K[0, 0]
         return cls(Ks, tuple("exif" if photo.focal else "assumed" for photo in photos))
 
     def estimated(self, model: FML, frames: Frames, photos: Sequence[Photo]) -> tuple["Cameras", Frames]:
-        """The same with guesses corrected by `focal_factor`, and the photos' frames, of one subject, seen by these.
+        """Corrects guessed focal lengths by `focal_factor`; returns new cameras, and the frames with their Ks.
 
-        Photos of one size, upright or not, are taken for one camera's and share one correction.
+        `frames` holds the photos as frames of one subject. Photos of one size, in portrait or landscape format, are
+        assumed to be from one camera and share one correction.
         """
         factors = np.ones(len(photos), np.float32)
         sizes = [tuple(sorted(photo.image.shape[:2])) for photo in photos]
@@ -55,11 +56,10 @@ class Cameras:
 
 @torch.no_grad()
 def focal_factor(model: FML, frames: Frames) -> Tensor:  # [B]
-    """By what factor, from 0.5 to 2, each subject's focal lengths in `frames` should be multiplied.
+    """Estimates a correction factor of each subject's focal lengths, from 0.5 to 2, from landmarks and priors.
 
-    The network's codes are refined under five focal lengths by landmarks and priors, and the factor is where a parabola
-    through the lowest loss and its neighbours has its least. One factor for all frames of a subject, as of one camera.
-    What it reaches: docs/refinement.md.
+    The encoder's codes are refined under five focal lengths; the factor is the minimum of a parabola through the lowest
+    loss and its neighbours. One factor for all frames of a subject, as of one camera. Accuracy: docs/refinement.md.
     """
     losses = []
     for tried in _TRIED:
@@ -79,7 +79,7 @@ def scale_focal(
     frames: Frames,
     factor: Tensor,  # [B], or [B, M] to each frame its own
 ) -> Frames:
-    """The same frames seen by cameras with focal lengths times `factor`; principal points stay."""
+    """Multiplies the focal lengths of frames by `factor`; principal points stay."""
     Ks = frames.Ks.clone()
     Ks[:, :, :2, :2] *= factor.reshape(len(Ks), -1, 1, 1)
     return replace(frames, Ks=Ks)

@@ -1,4 +1,4 @@
-"""The pictures that a face is reconstructed from: photos, arrays, and good frames of videos."""
+"""Reads the images that a face is reconstructed from: photos, arrays, and selected frames of videos."""
 
 import io
 import math
@@ -21,7 +21,7 @@ SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow before 11.3 ope
 
 
 def read_image(path: str | Path) -> np.ndarray:
-    """Reads a photo of any format Pillow knows as it should be seen: uint8 [H, W, 3], sRGB.
+    """Reads a photo of any format that Pillow supports, upright, as uint8 [H, W, 3] sRGB.
 
     EXIF orientation is applied; an embedded colour profile is converted to sRGB; 16-bit grey is scaled to 8 bits;
     grey and palette images become RGB; transparency is composited on white, since the colours stored under it are
@@ -47,10 +47,10 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def read_focal(path: str | Path) -> float | None:
-    """The focal length of a photo in pixels, as its EXIF data tells it in equivalents of 36 x 24 mm film.
+    """Computes the focal length of a photo in pixels from EXIF's 35 mm equivalent; None without one.
 
-    Equivalents have the same angle over the diagonal (CIPA DCG-001); they hold for photos that nobody has cropped. None
-    where nothing is told.
+    Equivalents have the same angle of view over the diagonal of 36 x 24 mm film (CIPA DCG-001); they are wrong for
+    cropped photos.
     """
     try:
         with Image.open(path) as opened:
@@ -93,7 +93,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """`image` in sRGB by its embedded profile; phones store Display P3, whose reds are wrong when taken as sRGB."""
+    """Converts `image` to sRGB by its embedded profile; phones store Display P3, whose reds are wrong as sRGB."""
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
@@ -103,35 +103,36 @@ def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 
 Picture = str | Path | np.ndarray
-MIN_FACE = 80  # px; the network sees 64 to 240
+MIN_FACE = 80  # px; the encoder's input has 64 to 240
 MIN_SHARPNESS, MAX_DOUBT = 0.05, 0.015  # as `fmlfast prepare` has them
-LOOKS = 3  # frames looked at for each one taken
+LOOKS = 3  # frames searched for each one selected
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture and the face to reconstruct in it."""
+    """A photo or video frame and the face to reconstruct in it."""
 
     name: str
-    """Unique; from the file name."""
+    """Unique name; from the file name."""
     image: np.ndarray
     """uint8 [H, W, 3] sRGB."""
     face: Face
     time: float | None = None
-    """Seconds from the start of the video it is a frame of; None for photos."""
+    """Seconds from the start of its video; None for photos."""
     focal: float | None = None
-    """Focal length that its file tells, pixels."""
+    """Focal length from EXIF data, pixels; None without it."""
 
 
 def is_video(path: str | Path) -> bool:
-    """Whether a file is taken for a video, by its suffix; of an animated GIF the first picture is a photo."""
+    """Checks by its suffix whether a file is a video; an animated GIF is a photo, its first image."""
     return Path(path).suffix.lower() in VIDEO_SUFFIXES - {".gif"}
 
 
 def read_photos(images: Sequence[Picture], detector: Detector, face: int | None, frames: int) -> list[Photo]:
-    """The photos, and at most `frames` of each video, with the face to take in each; names are made unique.
+    """Reads photos, and at most `frames` frames of each video, and selects the face in each.
 
-    Raises ValueError where there is nothing to take, or several faces and `face` chooses none.
+    Names are made unique. Raises ValueError where no face is found, or several and `face` selects none;
+    FileNotFoundError for a missing file.
     """
     labels = [str(image) if isinstance(image, str | Path) else f"image {n}" for n, image in enumerate(images)]
     pictures = [_read(image, label) for image, label in zip(images, labels, strict=True)]  # before the slow detection
@@ -148,7 +149,7 @@ def read_photos(images: Sequence[Picture], detector: Detector, face: int | None,
 
 
 def _read(image: Picture, label: str) -> np.ndarray | None:
-    """A picture, checked; None for a video."""
+    """Reads and checks an image; None for a video."""
     if isinstance(image, np.ndarray):
         return check_image(image, label)
     if not isinstance(image, str | Path):
@@ -161,12 +162,12 @@ def _read(image: Picture, label: str) -> np.ndarray | None:
 
 
 def read_video(path: Path, detector: Detector, face: int | None, frames: int) -> list[Photo]:
-    """At most `frames` good frames of a video, evenly spread: of each of so many equal stretches the surest one.
+    """Selects at most `frames` good frames of a video, the best one of each equal time interval.
 
-    Three frames of a stretch are looked at. Those without a face, with several, or with a small, cut off, doubtful or
-    blurred one are passed over. `face` chooses among several, counted from the left; frames that show just one are
-    then used only where the whole video never shows more. Raises ValueError for what is no video and where no frame
-    is good enough.
+    Three frames of an interval are searched. Those without a face, with several, or with a small, cut off, uncertain or
+    blurred one are rejected; of the others the one with the smallest detector disagreement is selected. `face` selects
+    among several faces, counted from the left; frames that show just one are then used only where the whole video never
+    shows more. Raises ValueError for a file that is no video and where no frame is good enough.
     """
     if frames < 1:
         raise ValueError(f"frames must be at least 1, got {frames}")
@@ -204,7 +205,11 @@ def read_video(path: Path, detector: Detector, face: int | None, frames: int) ->
 
 
 def choose_face(faces: Sequence[Face], label: str, face: int | None, alone: bool) -> Face:
-    """The face to take; among several photos `face` is meant for those that show several people."""
+    """Selects face number `face` from the left; a single face needs no number.
+
+    `alone`: there is one photo only; of several photos, `face` applies to those that show several people. Raises
+    ValueError, naming `label`, for no face, a number that is not there, or several faces without a number.
+    """
     if not faces:
         raise ValueError(f"{label}: no face found; give a photo with a larger, sharper or less turned face")
     faces = sorted(faces, key=lambda item: item.box[0])
@@ -220,7 +225,7 @@ def choose_face(faces: Sequence[Face], label: str, face: int | None, alone: bool
 
 
 def _numbered(photos: Sequence[Photo]) -> Iterator[Photo]:
-    """With numbers behind names that would collide."""
+    """Appends numbers to names that would collide."""
     names: set[str] = set()
     for photo in photos:
         name, copy = photo.name, 1

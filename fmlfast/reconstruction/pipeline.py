@@ -1,4 +1,4 @@
-"""From photos and videos of one person to a face: detect, crop, encode, refine, and write what came out.
+"""Reconstructs a face from photos and videos of one person: detect, crop, encode, refine, write.
 
 The module is not called `reconstruct`, because importing it would then replace the function `fmlfast.reconstruct`.
 """
@@ -42,50 +42,48 @@ CONVENTIONS = (
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """One person's face in N photos: one identity and reflectance, and pose, expression and light of each photo.
+    """One person's face in N photos (or video frames): identity and reflectance, pose, expression and light per photo.
 
-    Frames of videos are photos, too.
-
-    Vertices are millimetres. The model frame has +x to the subject's left, +y up and +z out of the face; the camera
+    Vertices are in millimetres. The model frame has +x to the subject's left, +y up and +z out of the face; the camera
     frame of a photo has +x right, +y down and +z forward, X_camera = R X_model + t with R and t in `codes`.
     """
 
     names: tuple[str, ...]
-    """One a photo, unique; from the file names."""
+    """Unique name of each photo; from the file names."""
     photos: tuple[np.ndarray, ...]
     """uint8 [H, W, 3] sRGB each."""
     landmarks: np.ndarray
-    """[N, 68, 2] detected points, pixels of the photo, iBUG 68 order."""
+    """[N, 68, 2] detected landmarks, pixels of the photo, iBUG 68 order."""
     times: tuple[float | None, ...]
-    """Seconds from the start of the video, for frames of one."""
+    """Seconds from the start of the video for video frames; None for photos."""
     landmark_errors: np.ndarray
     """[N] distance of the face's landmarks from the detected ones, in % of the outer-eye distance: see `landmark_nme`;
     66 points weighted by the detector's confidence, the jaw line on the silhouette."""
     network_landmark_errors: np.ndarray
     """[N] the same before refinement."""
     Ks: np.ndarray
-    """[N, 3, 3] intrinsics of the photos, pixels."""
+    """[N, 3, 3] float32 intrinsics of the photos, pixels."""
     focal_sources: tuple[str, ...]
-    """Where each photo's focal length is from: see `Cameras.sources`."""
+    """Source of each photo's focal length: see `Cameras.sources`."""
     model: str
     """SHA-256 of the model.safetensors that the codes belong to."""
     codes: Codes
     """Codes of one subject in N frames, on the CPU."""
     template: FaceTemplate
-    """The mesh of everything below."""
+    """Topology of all meshes below."""
     neutral: Tensor
-    """[V, 3] without expression, model frame."""
+    """[V, 3] mm, vertices without expression, model frame."""
     vertices: Tensor
-    """[N, V, 3] with expression, model frame."""
+    """[N, V, 3] mm, vertices with expression, model frame."""
     camera_vertices: Tensor
-    """[N, V, 3] with expression, camera frame."""
+    """[N, V, 3] mm, vertices with expression, camera frame."""
     reflectance: Tensor
     """[V, 3] linear RGB."""
     shaded: Tensor
-    """[N, V, 3] linear RGB under the light of each photo."""
+    """[N, V, 3] linear RGB, reflectance under the light of each photo."""
 
     def overlay(self, index: int) -> np.ndarray:
-        """The face rendered over photo `index`, [H, W, 3] uint8 sRGB."""
+        """Renders the face over photo `index`, [H, W, 3] uint8 sRGB."""
         return overlay(
             self.photos[index],
             self.camera_vertices[index],
@@ -96,7 +94,7 @@ class Reconstruction:
         )
 
     def panel(self, index: int) -> np.ndarray:
-        """Photo, overlay, geometry and reflectance of photo `index` side by side, uint8 sRGB."""
+        """Renders photo, overlay, geometry and reflectance of photo `index` side by side, uint8 sRGB."""
         return panel(
             self.photos[index],
             self.camera_vertices[index],
@@ -108,9 +106,9 @@ class Reconstruction:
         )
 
     def parameters(self) -> dict[str, object]:
-        """Everything but the meshes as JSON types: codes, cameras, poses, light, expressions, landmarks.
+        """Returns codes, cameras, poses, light, expressions and landmarks as JSON types.
 
-        Coefficients of smooth fields stand behind those of the learned basis in `identity`.
+        In `identity`, coefficients of smooth fields follow those of the learned basis.
         """
         codes, template = self.codes, self.template
         photos = [
@@ -142,7 +140,7 @@ class Reconstruction:
         }
 
     def save(self, folder: str | Path) -> None:
-        """Writes a new folder, whole or not at all.
+        """Writes overlays, meshes and parameters into a new folder, whole or not at all.
 
         For each photo `overlay-NAME.png` (at the photo's full size), `panel-NAME.png` and `mesh-NAME.ply|obj|glb` (with
         expression, model frame, reflectance as vertex colours); `neutral.ply|obj|glb`; `parameters.json`.
@@ -172,18 +170,18 @@ def reconstruct(
     refine: int = 50,
     frames: int = 8,
 ) -> Reconstruction:
-    """Reconstructs one person from photos and videos, jointly: one identity for all.
+    """Reconstructs one person's face from photos and videos, jointly, with one identity for all.
 
-    A focal length that a photo's EXIF data does not tell is estimated from the perspective of the face before
-    refinement. Pictures of one size, upright or not, are taken for one camera's and share one correction of the guess,
-    since several faces tell more than one; without refinement the guess stays.
+    A focal length that is not in a photo's EXIF data is estimated from the perspective of the face before refinement.
+    Photos of one size, in portrait or landscape format, are assumed to be from one camera and share one correction of
+    the guess, since several faces determine it better than one; without refinement the guess stays.
 
     Args:
         images: one or several paths of photos in any format that Pillow reads and of videos that PyAV reads, or uint8
             [H, W, 3] sRGB arrays; all of the same person.
         checkpoint: a run folder of train.py; None for the model that comes with the package.
-        face: which face to take in pictures that show several, counted from 0 at the left.
-        refine: steps of test-time refinement; 0 takes the network's answer.
+        face: which face to take in photos that show several, counted from 0 at the left.
+        refine: steps of test-time refinement; 0 takes the encoder's prediction.
         frames: how many frames to take of each video at most; evenly spread, and good ones only.
 
     Returns:
@@ -191,8 +189,8 @@ def reconstruct(
 
     Raises:
         FileNotFoundError: an image or the checkpoint does not exist.
-        ValueError: an image cannot be read, shows no face, or several and `face` chooses none of them; a video has no
-            good frame; the checkpoint is none or belongs to another template.
+        ValueError: an image cannot be read, shows no face, or several and `face` selects none of them; a video has no
+            good frame; the checkpoint is invalid or belongs to another template.
     """
     images = [images] if isinstance(images, Picture) else list(images)
     if not images:
@@ -238,7 +236,7 @@ def reconstruct(
 
 
 def check_new(folder: str | Path) -> Path:
-    """`folder` as a path; raises FileExistsError when anything is there already."""
+    """Returns `folder` as a path; raises FileExistsError when it exists already."""
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it or choose another output")
@@ -246,12 +244,12 @@ def check_new(folder: str | Path) -> Path:
 
 
 def _finest(model: FML) -> FaceTemplate:
-    """The mesh to write: a model trained on the base mesh is shown on the finest level, any other on its own."""
+    """Loads the mesh to write: the finest level for a model of the base mesh, else the model's own."""
     return load_template(replace(model.config, level=2)) if model.config.level == 0 else model.template
 
 
 def _clip(photos: Sequence[Photo], Ks: np.ndarray, size: int) -> Clip:
-    """The photos cropped to their faces, as one clip of one subject."""
+    """Crops the photos to their faces, as one clip of one subject."""
     faces = [photo.face for photo in photos]
     crops = [face_crop(item.landmarks) for item in faces]
     return Clip(
@@ -269,7 +267,7 @@ def _clip(photos: Sequence[Photo], Ks: np.ndarray, size: int) -> Clip:
 
 
 def _landmark_errors(model: FML, frames: Frames, codes: Codes) -> np.ndarray:
-    """Of each frame of one subject, [M] in % of the outer-eye distance."""
+    """Computes the landmark error of each frame of one subject, [M] in % of the outer-eye distance."""
     Ks, mesh = frames.Ks[0], model.landmark_mesh
     points = project(mesh.slide_landmarks(model.camera_vertices(codes, mesh)[0], Ks), Ks)
     return landmark_nme(points, frames.landmarks[0], frames.confidence[0].clamp(min=1e-3)).cpu().numpy()

@@ -1,4 +1,4 @@
-"""Test-time refinement: the training losses, optimised over the codes of each clip."""
+"""Refines codes at test time: Adam on the training losses over the codes of each subject."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.fml import FML
 from fmlfast.rotation import rotation_from_axis_angle
 
-# Codes start near the answer, so the image may pull harder than in training, and expressions be held tighter.
+# Codes start near the solution, so the photometric and expression weights are higher than in training.
 REFINEMENT = LossWeights(photometric=30.0, expression=0.2)
 PRIOR, SMOOTH = 0.05, 0.0025  # weights of the whitened codes and of the smooth fields' coefficients
 
@@ -33,19 +33,19 @@ def refine(
     prior: float = PRIOR,
     smooth: float = SMOOTH,
 ) -> Codes:
-    """Codes that explain `frames` better than the encoder's.
+    """Refines codes by minimising the training losses on `frames` with Adam.
 
-    Adam over identity and reflectance codes (in the units of their spread over training subjects), pose, light and
-    expressions of every frame, and over smooth fields that add to identity what its learned basis cannot show: the
-    identity codes that come back are longer by their coefficients. Subjects do not influence each other, and each
-    gets the best codes that its optimisation met, so none ends with a higher loss than it began with.
-    On a GPU by kernels a step is a replayed CUDA graph. Why Adam: docs/refinement.md.
+    Optimises identity and reflectance codes (whitened by their covariance over training subjects), pose, light and
+    expressions of every frame, and coefficients of smooth fields that add detail beyond the learned identity basis: the
+    returned identity codes are longer by these coefficients. Subjects do not influence each other, and each gets the
+    codes of its lowest loss, so none ends with a higher loss than it began with. On a GPU with Triton kernels a step is
+    a replayed CUDA graph. Why Adam: docs/refinement.md.
 
     Args:
-        model: its parameters are left alone.
+        model: its parameters are not changed.
         frames: of B subjects, on the model's device.
-        codes: where to start, such as the encoder's; not changed.
-        steps: of Adam; 0 gives `codes` back.
+        codes: the starting point, such as the encoder's; not changed.
+        steps: of Adam; 0 returns `codes`.
         weights: of the loss terms.
         prior: weight of the mean square of a subject's whitened codes.
         smooth: weight of the sum of squares of the smooth fields' coefficients.
@@ -68,8 +68,10 @@ def refine_measured(
     smooth: float = SMOOTH,
     photometric: bool = True,
 ) -> tuple[Codes, Tensor]:  # and [B]
-    """As `refine`, with the loss that each subject ended with, infinite for 0 steps; without `photometric` landmarks
-    and priors alone decide."""
+    """Refines codes as `refine` does; also returns each subject's lowest loss, infinite for 0 steps.
+
+    Without `photometric` the loss is that of landmarks and priors alone.
+    """
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
     if codes.translation.shape[:2] != frames.mask.shape:
@@ -94,14 +96,14 @@ def refine_measured(
         return vars(state.after(loss.detach(), gradient, unknowns.lower, steps))
 
     device = codes.translation.device
-    # The torch backend picks vertices by their values, and so waits, which no graph can record.
+    # The torch backend selects vertices by their values, which synchronises; a CUDA graph cannot record that.
     graph = device.type == "cuda" and choose_backend(model.backend, codes.translation) == "triton"
     run = CudaGraphs(step, device) if graph else step
     state = _State.start(unknowns.values)
     wanted = [p.requires_grad for p in model.parameters()]
     model.requires_grad_(False)
     try:
-        for _ in range(steps + 1):  # a step measures what the one before it made
+        for _ in range(steps + 1):  # a step evaluates the loss of the values set by the step before
             state = _State(**run(state))
     finally:
         for parameter, flag in zip(model.parameters(), wanted, strict=True):
@@ -111,7 +113,7 @@ def refine_measured(
 
 @dataclass
 class _State(TensorBatch):
-    """Adam on the unknowns of every subject, and the best that each has met."""
+    """State of Adam on the unknowns of every subject, and the best values so far."""
 
     values: Tensor  # [B, N]
     mean: Tensor  # [B, N] of the gradient
@@ -122,11 +124,12 @@ class _State(TensorBatch):
 
     @classmethod
     def start(cls, values: Tensor) -> "_State":
+        """Initialises Adam at values [B, N]."""
         zero = torch.zeros_like(values[:, 0])
         return cls(values, torch.zeros_like(values), torch.zeros_like(values), values, zero + torch.inf, zero)
 
     def after(self, loss: Tensor, gradient: Tensor, lower: Tensor, steps: int) -> "_State":
-        """The state after a step; `loss` [B] and `gradient` [B, N] are those of its values."""
+        """Applies a step of Adam; `loss` [B] and `gradient` [B, N] are those of the current values."""
         better = loss < self.least
         count = self.count + 1
         mean = torch.lerp(gradient, self.mean, _BETAS[0])
@@ -145,7 +148,7 @@ class _State(TensorBatch):
 
 
 class _Unknowns:
-    """The numbers that refinement changes, N a subject, in units of their rates, and the codes they stand for."""
+    """Maps codes to the N unknowns per subject that refinement optimises, in units of their rates, and back."""
 
     def __init__(self, model: FML, codes: Codes) -> None:
         self.model, self.start = model, codes.map(torch.detach)
@@ -165,13 +168,16 @@ class _Unknowns:
         self.lower = torch.cat([self.values.new_full((n,), f) for n, f in zip(self.sizes, floors, strict=True)])  # [N]
 
     def prior_loss(self, values: Tensor, prior: float, smooth: float) -> Tensor:  # [B, N] -> [B]
-        """How far identity and reflectance are from what is expected of people."""
+        """Computes the negative log prior of identity and reflectance codes, up to a constant."""
         parts = self._parts(values)
         return prior * parts["code"].square().mean(1) + smooth * parts["smooth"].square().sum(1)
 
     def codes(self, values: Tensor) -> Codes:  # [B, N]
-        """A turn before the start's rotation, a shift in image-plane cm at the face's depth, and a relative change of
-        depth along the ray; the rest as it is."""
+        """Converts unknowns to codes.
+
+        Pose unknowns are an axis-angle rotation multiplied from the left, a shift parallel to the image plane in cm,
+        and the logarithm of the depth's change along the ray.
+        """
         parts, dim = self._parts(values), self.model.config.identity_dim
         code = self.model.code_mean + parts["code"] @ self.model.code_factor
         across, depth = parts["shift"].split([2, 1], -1)

@@ -1,1 +1,1 @@
-"""The fixed head: mesh, masks, landmarks, expressions and deformation graph, at any level of subdivision."""
+"""Defines the face template: mesh, masks, landmarks, expressions and deformation graph, at any subdivision level."""

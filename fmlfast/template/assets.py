@@ -1,4 +1,4 @@
-"""The file of the template that ships: mesh, masks, expressions, landmarks, graph, and targets of synthetic people."""
+"""Loads the shipped template file: mesh, masks, expressions, landmarks, graph, and targets of synthetic people."""
 
 from functools import cache
 from pathlib import Path
@@ -11,6 +11,6 @@ FILE = Path(__file__).with_name("template.npz")
 
 @cache
 def load_assets() -> dict[str, NDArray]:
-    """The arrays of the shipped template file, by name."""
+    """Loads the arrays of the shipped template file, by name; cached."""
     with np.load(FILE, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

@@ -1,4 +1,4 @@
-"""The face template: mesh, masks, landmarks, expressions and the deformation graph, at any subdivision level."""
+"""Holds the face template's mesh, masks, landmarks, expressions and deformation graph, at any subdivision level."""
 
 import hashlib
 from collections.abc import Mapping
@@ -24,9 +24,10 @@ SINGULAR_FLOOR = 1e-6  # relative; directions of the expressions below it are nu
 
 @dataclass(frozen=True)
 class FaceTemplate:
-    """A neutral head and all that is fixed about it. Frame: mm, +x the subject's left, +y up, +z out of the face,
-    origin at the mean of landmarks 36, 39, 42, 45, 30, 48, 54. Level l is l Loop subdivisions of the base mesh, whose
-    vertices keep their ids at every level.
+    """A neutral head mesh with its masks, landmarks, expressions and deformation graph.
+
+    Frame: mm, +x the subject's left, +y up, +z out of the face, origin at the mean of landmarks 36, 39, 42, 45, 30, 48,
+    54. Level l is l Loop subdivisions of the base mesh, whose vertices keep their ids at every level.
     """
 
     name: str
@@ -52,7 +53,7 @@ class FaceTemplate:
 
     @staticmethod
     def default(level: int = 2) -> "FaceTemplate":
-        """The template that ships with fmlfast (made from MakeHuman's CC0 data), at level 0, 1 or 2; cached.
+        """Loads the template that ships with fmlfast (from MakeHuman's CC0 data), at level 0, 1 or 2; cached.
 
         Raises:
             ValueError: if `level` is not 0, 1 or 2.
@@ -63,9 +64,10 @@ class FaceTemplate:
 
     @staticmethod
     def from_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: int = 521) -> "FaceTemplate":
-        """A template from your own head, one Loop subdivision a level finer: see `fmlfast.template.folder.read_folder`.
+        """Reads a template from a folder of your own head, and subdivides it `level` times (Loop).
 
-        Raises ValueError, naming the file, if one is missing, malformed, or does not fit the neutral mesh.
+        Format of the folder: see `fmlfast.template.folder.read_folder`. Raises ValueError, naming the file, if one is
+        missing, malformed, or does not fit the neutral mesh.
         """
         from fmlfast.template.folder import NEUTRAL, read_folder
 
@@ -81,7 +83,7 @@ class FaceTemplate:
 
     @staticmethod
     def from_arrays(name: str, arrays: Mapping[str, NDArray]) -> "FaceTemplate":
-        """A level-0 template from arrays named as in the shipped npz file (made by tools/build_template.py)."""
+        """Builds a level-0 template from arrays named as in the shipped npz file (see tools/build_template.py)."""
 
         def tensor(key: str, dtype: torch.dtype) -> Tensor:
             return torch.from_numpy(np.array(arrays[key])).to(dtype)
@@ -112,7 +114,7 @@ class FaceTemplate:
         return replace(template, fingerprint=_fingerprint(template))
 
     def to(self, device: torch.device | str) -> "FaceTemplate":
-        """The same template with its tensors on another device."""
+        """Copies the template's tensors to another device."""
         moved: dict[str, Any] = {}
         for item in fields(self):
             value = getattr(self, item.name)
@@ -123,11 +125,11 @@ class FaceTemplate:
 
     @property
     def nodes(self) -> Tensor:
-        """Positions [G, 3] of the graph nodes."""
+        """Returns the positions [G, 3] of the graph nodes, mm."""
         return self.vertices[self.node_vertices]
 
     def subdivide(self, values: Tensor) -> Tensor:
-        """Carries a field [..., V0, C] on the base mesh to this level, [..., V, C]; linear and differentiable."""
+        """Subdivides a field [..., V0, C] on the base mesh to this level, [..., V, C]; linear, differentiable."""
         for matrix in self.subdivision:
             if values.shape[-2] != matrix.shape[1]:
                 raise ValueError(f"the field must have {self.subdivision[0].shape[1]} vertices, not {values.shape[-2]}")
@@ -135,7 +137,7 @@ class FaceTemplate:
         return values
 
     def landmarks(self, vertices: Tensor) -> Tensor:
-        """The 68 landmarks [..., 68, 3] of vertices [..., V, 3] of this level."""
+        """Interpolates the 68 landmarks [..., 68, 3] of vertices [..., V, 3] of this level."""
         if vertices.shape[-2] != len(self.vertices):
             raise ValueError(f"vertices must be [..., {len(self.vertices)}, 3], not {list(vertices.shape)}")
         corners = vertices[..., self.triangles.long()[self.landmark_triangles], :]  # [..., 68, 3, 3]
@@ -146,7 +148,7 @@ class FaceTemplate:
         vertices: Tensor,  # [F, V, 3] mm, camera frame
         Ks: Tensor,  # [F, 3, 3] px
     ) -> Tensor:  # [F, 68, 3] mm, camera frame
-        """The 68 landmarks as a detector places them: the jaw line lies on the current silhouette.
+        """Interpolates the 68 landmarks with the jaw line on the current silhouette, where detectors place it.
 
         The choice of the silhouette has no gradient. Raises ValueError when V is not the template's.
         """
@@ -160,9 +162,9 @@ class FaceTemplate:
         return torch.cat([jaw, points[:, NUM_JAW:]], dim=1)
 
     def landmark_part(self) -> "FaceTemplate":
-        """The few triangles that landmarks and jaw strips lie on, with their vertices, as a template of this level.
+        """Extracts the few triangles that landmarks and jaw strips lie on as a template of this level.
 
-        Its nodes are still those of the whole mesh; `node_vertices` count the whole mesh's vertices.
+        Its nodes are still those of the whole mesh; `node_vertices` index the whole mesh's vertices.
         """
         wanted = torch.cat([self.landmark_triangles, self.jaw_triangles.flatten()])
         used, places = torch.unique(wanted, return_inverse=True)
@@ -184,10 +186,12 @@ class FaceTemplate:
         )
 
     def complement_basis(self, rank: int | None = None) -> Tensor:
-        """Orthonormal Q [3G, r] of what the orthogonal complement removes: OC(theta) = theta - Q Q^T theta.
+        """Computes the orthonormal basis Q [3G, r] that the orthogonal complement removes (SVD).
+
+        OC(theta) = theta - Q Q^T theta, with Q the leading singular vectors of the expressions on the graph.
 
         Args:
-            rank: r, the strongest directions of the expressions on the graph; None takes all (the paper's setting).
+            rank: r, number of directions; None takes all (the paper's setting).
 
         Raises:
             ValueError: if `rank` is not between 0 and the number of independent expressions.
@@ -200,7 +204,7 @@ class FaceTemplate:
         return u[:, :rank].float().contiguous()
 
     def subdivided(self) -> "FaceTemplate":
-        """The same template one Loop subdivision finer."""
+        """Returns the template after one more Loop subdivision."""
         step = loop_step(len(self.vertices), self.triangles)
         skinning = skinning_matrix(self.skin_indices, self.skin_weights, len(self.node_vertices))
         indices, weights = largest_weights(torch.sparse.mm(step.matrix, skinning), self.skin_indices.shape[1])
@@ -232,7 +236,7 @@ def _default(level: int) -> FaceTemplate:
 
 
 def _apply(matrix: Tensor, values: Tensor) -> Tensor:
-    """Sparse [V1, V0] times values [..., V0, C]."""
+    """Multiplies a sparse matrix [V1, V0] by values [..., V0, C]."""
     flat = values.movedim(-2, 0)  # [V0, ..., C]
     return torch.sparse.mm(matrix, flat.flatten(1)).unflatten(1, flat.shape[1:]).movedim(0, -2).contiguous()
 

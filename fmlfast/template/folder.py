@@ -1,4 +1,4 @@
-"""Your own head as a template: a folder with a neutral mesh, one mesh per expression, and 68 landmarks."""
+"""Reads a template from a folder with a neutral mesh, one mesh per expression, and 68 landmarks."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ EYE_COLOR, MOUTH_COLOR = (0.70, 0.66, 0.63), (0.045, 0.012, 0.012)
 
 
 def read_folder(path: str | Path, unit: str = "mm", num_nodes: int = 521) -> dict[str, NDArray]:
-    """Reads a template from a folder: arrays named as in the shipped npz file, for `FaceTemplate.from_arrays`.
+    """Reads a template folder into arrays for `FaceTemplate.from_arrays`, named as in the shipped npz file.
 
     The folder holds
 
@@ -99,7 +99,7 @@ def read_folder(path: str | Path, unit: str = "mm", num_nodes: int = 521) -> dic
 
 
 def _check_head(marks: NDArray[np.float64], label: str) -> None:
-    """Raises ValueError where the landmarks say that unit or axes are not what they should be."""
+    """Raises ValueError where the landmarks contradict the unit or the axes."""
     apart = float(np.linalg.norm(marks[45] - marks[36]))
     if not EYES_APART[0] <= apart <= EYES_APART[1]:
         raise ValueError(
@@ -188,7 +188,7 @@ def _guess_regions(
 
 
 def _parts(triangles: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Label [V] of the connected part of each vertex, by spreading the smallest vertex id."""
+    """Labels the connected component of each vertex, [V], by spreading the smallest vertex id."""
     edges = unique_edges(torch.from_numpy(triangles)).numpy()
     label = np.arange(count)
     while True:

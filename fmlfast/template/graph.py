@@ -1,4 +1,4 @@
-"""The coarse deformation graph: geodesic nodes, translation-only skinning, expressions on the nodes (FML 4.1)."""
+"""Builds the coarse deformation graph: geodesic nodes, translation-only skinning, expressions on nodes (FML 4.1)."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,10 @@ RIGID_ANCHORS = 24  # vertices of the main surface that carry a separate part, s
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes are vertices; row i of the skinning has weights [8] (summing to 1) of the nodes [8] that move vertex i."""
+    """Deformation graph with nodes at vertices; row i holds K nodes that move vertex i and their weights.
+
+    Weights of a row sum to 1.
+    """
 
     node_vertices: Tensor  # [G] int64
     skin_indices: Tensor  # [V, K] int32
@@ -30,9 +33,9 @@ def build_graph(
     density: Tensor | None = None,
     start: int = 0,
 ) -> Graph:
-    """Spreads nodes over the largest connected surface and skins every vertex to its geodesic neighbours.
+    """Samples nodes on the largest connected surface and skins every vertex to its geodesic neighbours.
 
-    Nodes are chosen by farthest-point sampling of the geodesic distance along edges. A vertex at distances d_1 <= d_2
+    Nodes are selected by farthest-point sampling of the geodesic distance along edges. A vertex at distances d_1 <= d_2
     .. from the nodes gets weights (1 - d_k / d_(K+1))^2, normalised (Sumner et al. 2007, equation 4), so that a weight
     fades to 0 before its node leaves the K nearest. A part that is not connected to the largest surface moves rigidly:
     all its vertices share one row, the mean of the rows of the surface closest to it.
@@ -42,7 +45,7 @@ def build_graph(
         triangles: [T, 3] integer.
         num_nodes: G.
         neighbors: K.
-        density: [V] how densely nodes are wanted, relative (the local spacing goes with its inverse); 0 means no node.
+        density: [V] relative density of nodes (the local spacing is proportional to its inverse); 0 means no node.
         start: vertex id of the first node.
 
     Raises:
@@ -108,7 +111,10 @@ def _rigid_row(
 
 
 def node_edges(skin_indices: Tensor, skin_weights: Tensor, num_nodes: int) -> Tensor:
-    """Pairs [N, 2] int64, smaller first, of nodes that skin a common vertex, from indices and weights [V, K]."""
+    """Lists the pairs [N, 2] int64, smaller first, of nodes that skin a common vertex.
+
+    skin_indices, skin_weights: [V, K].
+    """
     k = skin_indices.shape[1]
     first, second = torch.triu_indices(k, k, offset=1)
     used = skin_weights > 0.0  # [V, K]
@@ -119,25 +125,30 @@ def node_edges(skin_indices: Tensor, skin_weights: Tensor, num_nodes: int) -> Te
 
 
 def skinning_matrix(skin_indices: Tensor, skin_weights: Tensor, num_nodes: int) -> Tensor:
-    """The skinning as a dense matrix [V, G] float32."""
+    """Converts the skinning to a dense matrix [V, G] float32."""
     dense = torch.zeros(len(skin_indices), num_nodes)
     return dense.scatter_add_(1, skin_indices.long(), skin_weights)
 
 
 def largest_weights(matrix: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest weights of each row of a dense [V, G] matrix: indices int32, weights summing to 1."""
+    """Selects the `count` largest weights of each row of a dense matrix [V, G] and normalises them.
+
+    Returns int32 indices and weights, [V, count].
+    """
     weights, indices = matrix.topk(count, dim=1)
     return indices.int(), weights / weights.sum(1, keepdim=True)
 
 
 def fit_expressions(skinning: Tensor, expressions: Tensor, vertex_weights: Tensor, ridge: float = 1e-3) -> Tensor:
-    """Node displacements that imitate each expression best: argmin sum_i w_i |S_i E_G - E_i|^2 + ridge |E_G|^2.
+    """Fits node displacements E_G to each expression E by ridge-regularised least squares.
+
+    argmin sum_i w_i |S_i E_G - E_i|^2 + ridge |E_G|^2, over vertices i.
 
     Args:
         skinning: S [V, G].
         expressions: [E, V, 3] mm.
-        vertex_weights: w [V], 0 for vertices that do not count.
-        ridge: keeps nodes that skin little at rest.
+        vertex_weights: w [V], 0 for vertices to ignore.
+        ridge: keeps nodes with little skinning weight near zero displacement.
 
     Returns:
         [3G, E] float32, node-major, xyz interleaved (paper section 4.1: E expressed on the graph).

@@ -1,4 +1,4 @@
-"""Strips of surface points over which each jaw landmark may slide when the head turns."""
+"""Computes strips of surface points along which each jaw landmark slides when the head turns."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ POINTS = 12  # per strip
 
 
 def jaw_strips(vertices: Array, triangles: NDArray[np.int64], landmarks: Array) -> tuple[NDArray[np.int64], Array]:
-    """For each of the 17 jaw landmarks, points on the surface from the landmark inwards.
+    """Computes a strip of surface points for each of the 17 jaw landmarks, from the landmark inwards.
 
     Each strip lies in the plane of the landmark, a point inside the head at the same height (at mouth height for the
     chin) and the forward direction: rays from that point, turned forward step by step, meet the surface over the cheek;
@@ -46,7 +46,10 @@ def jaw_strips(vertices: Array, triangles: NDArray[np.int64], landmarks: Array) 
 
 
 def _farthest_hit(origin: Array, directions: Array, corners: Array) -> tuple[NDArray[np.int64], Array]:
-    """The outermost triangle that each ray [C, 3] from `origin` meets, and where (Moeller and Trumbore 1997)."""
+    """Finds the outermost triangle that each ray [C, 3] from `origin` meets (Moeller and Trumbore 1997).
+
+    Returns triangles [C] and barycentrics [C, 3].
+    """
     edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
     offset = origin - corners[:, 0]
     across = np.cross(offset, edge1)  # [T, 3]
@@ -69,7 +72,7 @@ def _farthest_hit(origin: Array, directions: Array, corners: Array) -> tuple[NDA
 
 
 def select_contour(candidate_uv: Tensor, center: Tensor) -> Tensor:
-    """Which candidate of each jaw landmark lies farthest outwards in the image.
+    """Selects the candidate of each jaw landmark that lies farthest outwards in the image.
 
     candidate_uv [F, 17, C, 2] float, px; the first candidate is the static point. center [F, 2] float, px, the
     middle of the face. Outwards is the direction from the centre to the static point. Returns int64 [F, 17], 0..C-1.

@@ -1,4 +1,4 @@
-"""Smooth masks over a face, derived from its landmarks."""
+"""Computes smooth masks over a face from its landmarks."""
 
 from typing import TypeVar
 
@@ -13,13 +13,16 @@ BROW_LIFT = -3.8  # mm; from the landmarks, which mark the upper edge, to the mi
 
 
 def smoothstep(x: Values, low: float, high: float) -> Values:
-    """A cubic from 0 at `low` to 1 at `high`, which may be the smaller one, and constant beyond."""
+    """Evaluates a cubic from 0 at `low` to 1 at `high`, constant beyond; `high` may be below `low`."""
     t = ((x - low) / (high - low)).clip(0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 def polyline_distance(points: Array, line: Array) -> tuple[Array, Array]:
-    """Distance [V] of points [V, 3] to a polyline [L, 3], and where along it, [V] in 0..1 by segment; float32."""
+    """Computes the distance [V] of points [V, 3] to a polyline [L, 3], and the position along it.
+
+    The position [V] runs from 0 to 1, equally by segment. Both are float32.
+    """
     best, along = np.full(len(points), np.inf, np.float32), np.zeros(len(points), np.float32)
     for index, (start, end) in enumerate(zip(line[:-1], line[1:], strict=True)):
         span = end - start
@@ -31,7 +34,7 @@ def polyline_distance(points: Array, line: Array) -> tuple[Array, Array]:
 
 
 def brow_mask(vertices: Array, landmarks: Array) -> Array:
-    """Brows [V] around landmarks 17-26 of landmarks [68, 3], mm."""
+    """Computes the mask [V] of the brows, around landmarks 17-26 of landmarks [68, 3], mm."""
     lift = np.array([0.0, BROW_LIFT, 0.0], np.float32)
     distance = np.minimum(
         polyline_distance(vertices, landmarks[17:22] + lift)[0], polyline_distance(vertices, landmarks[22:27] + lift)[0]
@@ -40,7 +43,7 @@ def brow_mask(vertices: Array, landmarks: Array) -> Array:
 
 
 def lip_mask(vertices: Array, landmarks: Array) -> Array:
-    """Lips [V]: closer than a few mm to the middle between the outer and the inner lip contour."""
+    """Computes the mask [V] of the lips, by the distance to the middle between both lip contours."""
     right, left = landmarks[48:49], landmarks[54:55]
     upper = np.concatenate([right, 0.5 * (landmarks[49:54] + landmarks[[60, 61, 62, 63, 64]]), left])
     lower = np.concatenate([left, 0.5 * (landmarks[55:60] + landmarks[[64, 65, 66, 67, 60]]), right])
@@ -49,7 +52,10 @@ def lip_mask(vertices: Array, landmarks: Array) -> Array:
 
 
 def neck_mask(vertices: Array, landmarks: Array) -> Array:
-    """Neck [V]: below the plane through the chin and both jaw corners, 8 to 20 mm under it."""
+    """Computes the mask [V] of the neck.
+
+    It rises from 8 to 20 mm below the plane through the chin and both jaw corners.
+    """
     chin, right, left = landmarks[8], landmarks[3], landmarks[13]
     normal = np.cross(left - right, chin - right)
     normal = normal / np.linalg.norm(normal)
@@ -58,7 +64,10 @@ def neck_mask(vertices: Array, landmarks: Array) -> Array:
 
 
 def face_mask(vertices: Array, landmarks: Array, skin: Array, ears: Array, neck: Array) -> Array:
-    """Where errors are measured [V]: skin within 95 mm of the nose tip, before the ears, above the neck."""
+    """Computes the mask [V] of the evaluated face.
+
+    That is skin within 95 mm of the nose tip, before the ears and above the neck.
+    """
     near = 1.0 - smoothstep(np.linalg.norm(vertices - landmarks[30], axis=1), 90.0, 100.0)
     front = smoothstep(vertices[:, 2] - landmarks[[1, 15], 2].mean(), -8.0, 4.0)
     return skin * near * front * (1.0 - ears) * (1.0 - neck)

@@ -1,4 +1,4 @@
-"""Loop subdivision as a linear operator, so that one matrix carries the mean, every basis and every mask."""
+"""Computes Loop subdivision as a sparse matrix, which applies to the mean, every basis and every mask."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from fmlfast.kernels.common.topology import mesh_edges
 
 @dataclass(frozen=True)
 class LoopStep:
-    """One step: `matrix` sparse [V1, V0] float32 and `triangles` [4 * T0, 3] int64 of the finer mesh.
+    """One Loop subdivision: `matrix` sparse [V1, V0] float32 and `triangles` [4 * T0, 3] int64 of the finer mesh.
 
     Triangle t becomes the children t, T0 + t, 2 * T0 + t (at its corners 0, 1, 2) and 3 * T0 + t (the middle one).
     Vertices 0..V0-1 are the old ones, moved; the others lie on the edges.
@@ -21,7 +21,7 @@ class LoopStep:
 
 
 def loop_step(num_vertices: int, triangles: Tensor) -> LoopStep:
-    """One step of Loop subdivision of a triangle mesh, open borders allowed (Loop 1987, border rule of Hoppe 1994).
+    """Computes one step of Loop subdivision of a triangle mesh (Loop 1987, borders as in Hoppe 1994).
 
     A border vertex with exactly two border edges follows the cubic B-spline rule (1/8, 3/4, 1/8); one with more stays
     where it is, which keeps ragged borders free of spikes. A vertex in no triangle stays as well.
@@ -78,7 +78,7 @@ def loop_step(num_vertices: int, triangles: Tensor) -> LoopStep:
 
 
 def subdivide_points(num_triangles: int, triangle: Tensor, barycentrics: Tensor) -> tuple[Tensor, Tensor]:
-    """Carries surface points through one step: the same parametric position, given in the child triangle.
+    """Converts surface points to the child triangles of one subdivision, at the same parametric position.
 
     Args:
         num_triangles: T0, triangles before the step.

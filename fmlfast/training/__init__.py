@@ -1,1 +1,1 @@
-"""One training step and what surrounds it: processes, checkpoints, logs, priors."""
+"""Runs training steps on one or several processes, with checkpoints, logs and priors."""

@@ -1,4 +1,4 @@
-"""Memory of the C library on the CPU."""
+"""Configures glibc's memory allocator for training on the CPU."""
 
 import ctypes
 import sys
@@ -8,8 +8,10 @@ _KEPT = 1 << 30  # bytes
 
 
 def keep_freed_memory() -> None:
-    """Lets glibc keep large freed blocks for the next step; given back and fetched anew, each page is filled with zeros
-    first, an eighth of a training step on the CPU. Elsewhere nothing happens."""
+    """Makes glibc keep large freed blocks for the next step; has no effect without glibc.
+
+    Blocks returned to the system come back with every page filled with zeros, an eighth of a training step on the CPU.
+    """
     if not sys.platform.startswith("linux"):
         return
     library = ctypes.CDLL(None)

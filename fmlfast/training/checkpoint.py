@@ -1,4 +1,4 @@
-"""The state of a training run in one safetensors file: model, optimisers and step, whole or not at all."""
+"""Saves and restores the state of a training run, model, optimisers and step, in one safetensors file."""
 
 import json
 from pathlib import Path
@@ -17,9 +17,10 @@ Optimizers = dict[str, torch.optim.Optimizer]
 def save_state(
     path: str | Path, model: nn.Module, optimizers: Optimizers, step: int, settings: dict[str, Any] | None = None
 ) -> None:
-    """Writes what `load_state` needs to continue bit for bit after `step` steps of a run with `settings`, plain JSON.
+    """Saves model and optimisers after `step` steps, to resume bit for bit.
 
-    Raises FloatingPointError, and leaves the file as it was, where a number is NaN or infinite: no run could go on.
+    settings: JSON types, which `load_state` compares. The file is replaced whole or not at all. Raises
+    FloatingPointError, and leaves the file as it was, where a number is NaN or infinite.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     for owner, optimizer in optimizers.items():
@@ -35,10 +36,9 @@ def save_state(
 def load_state(
     path: str | Path, model: nn.Module, optimizers: Optimizers, settings: dict[str, Any] | None = None
 ) -> int:
-    """Restores model and optimisers; returns how many steps were done.
+    """Restores model and optimisers; returns the number of steps done.
 
-    Raises ValueError when there is nothing to continue, or the file belongs to another architecture or to other
-    settings.
+    Raises ValueError when there is no checkpoint, or it belongs to another architecture or to other settings.
     """
     path = Path(path)
     if not path.is_file():
@@ -61,7 +61,7 @@ def load_state(
                 _, index, key = name.split(".")
                 state.setdefault(int(index), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-        for parameter, values in optimizer.state.items():  # fused Adam walks through memory in the parameter's order
+        for parameter, values in optimizer.state.items():  # fused Adam needs the parameter's memory layout
             for key, value in values.items():
                 if value.shape == parameter.shape:
                     values[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
@@ -69,7 +69,7 @@ def load_state(
 
 
 def _difference(stored: Any, given: Any, name: str = "") -> str:
-    """The first setting, by dotted name, that is not the same in both; empty where all are."""
+    """Describes the first setting, by dotted name, that differs; empty where none does."""
     if isinstance(stored, dict) and isinstance(given, dict):
         found = (_difference(stored.get(key), given.get(key), f"{name}.{key}") for key in stored | given)
         return next(filter(None, found), "")

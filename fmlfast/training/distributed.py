@@ -1,7 +1,7 @@
-"""Training with several processes, one a GPU, started by torchrun on one machine or more.
+"""Trains data-parallel with several processes, one per GPU, started by torchrun on one machine or more.
 
 Every process has the same model and computes the mean loss of its equal share of each batch. The batch's loss is then
-the mean over processes, and so are its gradients: those of the network through DistributedDataParallel, those of the
+the mean over processes, and so are its gradients: those of the encoder through DistributedDataParallel, those of the
 large reflectance basis by exchanging their two factors.
 """
 
@@ -23,25 +23,25 @@ from fmlfast.optim import LowRankAdam
 
 Result = TypeVar("Result")
 
-PATIENCE = timedelta(minutes=30)  # for a process that is late in a step, as while the main one writes a checkpoint
-_starts = itertools.count()  # so that a second world of a process does not read what the first one left in the store
+PATIENCE = timedelta(minutes=30)  # timeout of collectives, as while the main process writes a checkpoint
+_starts = itertools.count()  # prefix of the store's keys, so that a second world does not read the first one's
 
 
 class World:
-    """The processes that train together, seen from one of them.
+    """The process group of data-parallel training, as one of its processes sees it.
 
-    `World.start` joins them; as a context manager it leaves when all have come to the end. Alone, as without torchrun,
-    no method costs anything and torch.distributed is not touched. All processes call the same methods in the same
-    order.
+    `World.start` joins it; as a context manager it leaves when all processes have finished. With one process, as
+    without torchrun, methods do nothing and torch.distributed is not used. All processes call the same methods in the
+    same order.
 
     Attributes:
         rank: number of this process, from 0.
-        size: how many there are.
-        device: this process's own.
+        size: number of processes.
+        device: this process's device.
     """
 
     synchronised: Callable[[nn.Module], nn.Module] = staticmethod(nn.SyncBatchNorm.convert_sync_batchnorm)
-    """Lets BatchNorm layers normalise by the batch of all processes; torch's way has kernels for GPUs only."""
+    """Converts BatchNorm layers to normalise by the batch of all processes; torch's SyncBatchNorm needs GPUs."""
 
     def __init__(self, rank: int, size: int, device: torch.device, store: dist.Store | None = None) -> None:
         self.rank, self.size, self.device = rank, size, device
@@ -50,7 +50,7 @@ class World:
 
     @classmethod
     def start(cls, device: str) -> "World":
-        """Joins the processes that torchrun started, on "cuda" with NCCL and a GPU each.
+        """Joins the processes that torchrun started, on "cuda" with NCCL and one GPU per process.
 
         Raises:
             ValueError: torchrun's environment is incomplete, or a process has no GPU of its own.
@@ -96,7 +96,7 @@ class World:
     ) -> None:
         if self.size == 1:
             return
-        if error is not None:  # the others may be in the middle of a step: leave them to the launcher
+        if error is not None:  # the others may be in the middle of a step: the launcher ends them
             if self.main:
                 self._report("failed")
             return
@@ -106,20 +106,19 @@ class World:
 
     @property
     def main(self) -> bool:
-        """Whether this process is the one that writes, logs and evaluates."""
+        """Checks whether this is the main process, which writes, logs and evaluates."""
         return self.rank == 0
 
     def require_equal_shares(self, batch: int) -> None:
-        """Raises ValueError where a batch cannot be shared equally: its loss would then be no mean over processes."""
+        """Raises ValueError for a batch that processes cannot share equally; its loss would be no mean over them."""
         if batch % self.size:
             raise ValueError(f"batch {batch} does not divide among {self.size} processes; choose a multiple")
 
     def wrap(self, encoder: nn.Module) -> nn.Module:
-        """A twin of `encoder` to train with: the same parameters and buffers, but BatchNorm normalises by all
-        processes' batch and `backward` averages the gradients over processes.
+        """Wraps `encoder` for data-parallel training (DistributedDataParallel with synchronised BatchNorm).
 
-        The encoder itself stays as it is, to be saved and evaluated. Call this once it is on its device and set up,
-        and keep the result: gradients are averaged only as long as it lives.
+        The result shares parameters and buffers; the encoder itself is not changed, to be saved and evaluated. Call
+        this once it is on its device and set up, and keep the result: gradients are averaged only while it exists.
         """
         if self.size == 1:
             return encoder
@@ -132,15 +131,15 @@ class World:
         return wrapped
 
     def broadcast(self, module: nn.Module) -> None:
-        """Gives every process the main one's parameters and buffers; other machines may have drawn others."""
+        """Copies the main process's parameters and buffers to all, as other machines may initialise differently."""
         if self.size > 1:
             for tensor in (*module.parameters(), *module.buffers()):
                 dist.broadcast(tensor.detach(), 0)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Replaces the gradients of parameters outside the wrapped encoder by their mean over processes.
+        """Averages the gradients of parameters outside the wrapped encoder over processes, in place.
 
-        Those without a gradient, the same in all processes, are left alone.
+        Parameters without a gradient, the same ones in all processes, are skipped.
         """
         gradients = [p.grad for p in parameters if p.grad is not None]
         if self.size == 1 or not gradients:
@@ -152,11 +151,12 @@ class World:
             gradient.copy_(mean.view_as(gradient))
 
     def gather_factors(self, decoder: LowRankAdam) -> None:
-        """Gives every process the factors of all, in the order of ranks, so that all take the same step, bit for bit.
+        """Gathers the gradient factors of all processes in every one, so that all take identical steps.
 
-        N (K + D) numbers a process are exchanged, instead of the K D of a gradient. Call it before clipping. Codes
-        are scaled to the mean over processes, upstream is not, as the codes' gradient is that of a process's own loss.
-        Nothing happens alone, or before the decoder has factors, which is so in all processes or in none.
+        Each process sends N (K + D) numbers, for codes [N, K] and upstream gradients [N, D], instead of the K D of a
+        gradient. Call it before clipping. Codes are divided by the number of processes; upstream is not scaled, as the
+        codes' gradient is that of a process's own loss. Does nothing with one process, or while the decoder has no
+        factors, which is so in all processes or in none.
         """
         if self.size == 1 or not decoder.has_factors:
             return
@@ -168,7 +168,7 @@ class World:
         decoder.set_factors(codes / self.size, upstream, slice(rows * self.rank, rows * (self.rank + 1)))
 
     def mean(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Means of 0-dim tensors over processes, in one exchange."""
+        """Averages 0-dim tensors over processes, in one collective."""
         if self.size == 1:
             return terms
         stacked = torch.stack([term.detach() for term in terms.values()])
@@ -176,15 +176,14 @@ class World:
         return dict(zip(terms, (stacked / self.size).unbind(), strict=True))
 
     def barrier(self) -> None:
-        """Waits for all processes, at most half an hour."""
+        """Waits for all processes, at most 30 minutes."""
         if self.size > 1:
             dist.barrier()
 
     def once(self, work: Callable[[], Result]) -> Result | None:
-        """Lets the main process do `work` while the others wait, for however long it takes.
+        """Runs `work` in the main process while the others wait, without a timeout.
 
-        What decides whether there is work belongs into it: every process must make the call. Returns what `work` did,
-        None in the others.
+        Every process must make the call, so conditions belong into `work`. Returns its result, None in the others.
 
         Raises ChildProcessError in the others where it fails.
         """
@@ -198,7 +197,7 @@ class World:
             return result
         assert self._store is not None
         name = f"work/{next(self._works)}"
-        while not self._store.check([name]):  # a wait of the store's own would have an end and could not be interrupted
+        while not self._store.check([name]):  # the store's own wait has a timeout and cannot be interrupted
             time.sleep(0.1)
         if self._store.get(name) != b"done":
             raise ChildProcessError("the main process failed; its own message says why")

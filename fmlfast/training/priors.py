@@ -1,4 +1,4 @@
-"""What training clips say about people in general: of their shape before training, and of their codes after it."""
+"""Fits priors to training clips: the shape prior before training (EM), the prior of codes after it."""
 
 from collections.abc import Iterator
 
@@ -11,21 +11,21 @@ from fmlfast.model.landmark_fit import LandmarkObservations
 
 
 def fit_shape_prior(model: FML, clips: ClipDataset, most: int = 960) -> None:
-    """How people vary and what faces usually do, from the landmarks of clips, for the start of shape."""
+    """Learns the shape prior and mean expression of the landmark fit from at most `most` clips, by EM."""
     model.learn_shape_prior([LandmarkObservations.of(frames) for frames in _some(clips, most)])
 
 
 @torch.no_grad()
 def fit_code_prior(model: FML, clips: ClipDataset, most: int = 512) -> None:
-    """Mean and square root of the covariance of the codes over training clips, for refinement's prior."""
+    """Fits refinement's Gaussian prior: mean and square root of the codes' covariance over training clips."""
     model.eval()
     codes = []
     for frames in _some(clips, most):
         seen = model.observe(frames.to(model.code_mean.device))
-        found = model.codes(seen)  # without light, which would be fitted for nothing
+        found = model.codes(seen)  # without fitting light, which is not used
         codes.append(torch.cat([found.identity[:, : model.config.identity_dim], found.reflectance], 1))
     stacked = torch.cat(codes)
-    share = len(stacked) / (len(stacked) + 32)  # few clips hardly move what the model knew
+    share = len(stacked) / (len(stacked) + 32)  # the previous prior counts as 32 clips
     mean = torch.lerp(model.code_mean, stacked.mean(0), share)
     scatter = (stacked - mean).T @ (stacked - mean) / len(stacked)
     values, vectors = torch.linalg.eigh(torch.lerp(model.code_factor.T @ model.code_factor, scatter, share))
@@ -35,7 +35,7 @@ def fit_code_prior(model: FML, clips: ClipDataset, most: int = 512) -> None:
 
 
 def _some(clips: ClipDataset, most: int, batch: int = 32) -> Iterator[Frames]:
-    """So many clips at most, drawn from all of them as neighbours often show one person, in batches."""
+    """Yields batches of at most `most` clips, drawn at random, as neighbours often show one person."""
     drawn = torch.randperm(len(clips), generator=torch.Generator().manual_seed(0))[:most]
     for some in drawn.split(batch):
         yield Frames.whole([clips[i] for i in some.tolist()])

@@ -1,4 +1,4 @@
-"""What a run writes while it trains: progress bar, metrics.jsonl, TensorBoard, and the batch that broke it."""
+"""Logs a training run: progress bar, metrics.jsonl, TensorBoard, and the batch of a non-finite loss."""
 
 import json
 import time
@@ -17,7 +17,7 @@ from fmlfast.data.augment import Batch
 
 
 class Log:
-    """Progress bar, metrics.jsonl and TensorBoard of the run in `folder`, continued after `start` of `steps` steps."""
+    """Writes progress bar, metrics.jsonl and TensorBoard of the run in `folder`, from step `start` of `steps` on."""
 
     def __init__(self, folder: Path, start: int, steps: int, tensorboard: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ class Log:
         self.frames += frames
 
     def write(self, step: int, terms: dict[str, Tensor]) -> None:
-        """A row with the loss, its terms and the frames a second since the row before."""
+        """Logs the loss, its terms and the frames per second since the last row."""
         now = time.perf_counter()
         values = {name: value.item() for name, value in terms.items()}
         row = {"step": step, "loss": sum(values.values()), **values}
@@ -59,7 +59,7 @@ class Log:
 
 
 class FiniteWatch:
-    """Stops at a non-finite loss and saves its batch; on a GPU it looks two steps later, so as not to wait."""
+    """Stops at a non-finite loss and saves its batch; on a GPU checks two steps later, without waiting."""
 
     def __init__(self, folder: Path, device: torch.device) -> None:
         self.folder, self.cuda = folder, device.type == "cuda"
@@ -76,7 +76,7 @@ class FiniteWatch:
             self._look()
 
     def finish(self) -> None:
-        """Looks at the losses that are still on their way."""
+        """Checks the remaining losses."""
         while self.pending:
             self._look()
 

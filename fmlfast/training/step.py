@@ -1,4 +1,4 @@
-"""One step of training: augmentation, codes, losses, gradients, and both optimisers."""
+"""Runs one step of training: augmentation, codes, losses, gradients, and both optimisers (Adam, LowRankAdam)."""
 
 from dataclasses import dataclass
 
@@ -20,39 +20,43 @@ BETAS = (0.9, 0.99)
 
 @dataclass(frozen=True)
 class Rates:
-    """Learning rates at their highest."""
+    """Peak learning rates of Adam."""
 
     network: float = 1e-3
+    """Peak learning rate of the encoder."""
     identity: float = 1e-2
+    """Peak learning rate of the identity basis."""
     reflectance: float = 2e-3
+    """Peak learning rate of the reflectance's mean and basis."""
 
 
 @dataclass(frozen=True)
 class Phase:
-    """What a step of the schedule does."""
+    """Schedule of one step: factors of learning rates and photometric term."""
 
     rate: float
     """Factor of the learning rates."""
     photometric: float
     """Factor of the photometric term; 0 leaves it out."""
     detach_geometry: bool
-    """Whether the photometric term leaves geometry alone."""
+    """Whether the photometric term has no gradient to geometry."""
 
 
 class TrainingStep:
-    """Trains `model` by one batch a call; on a GPU, in one process and by kernels, a step is a replayed CUDA graph.
+    """Trains `model` by one batch per call.
 
-    Adam updates network, bases on the graph and mean reflectance; LowRankAdam updates the reflectance basis from the
-    factors of its gradient, in the pass over the basis that also gives the codes' gradient.
+    On a GPU, with one process and Triton kernels, a step is a replayed CUDA graph. Adam updates encoder, identity basis
+    and mean reflectance; LowRankAdam updates the reflectance basis from the factors of its gradient, in the pass over
+    the basis that also gives the codes' gradient.
 
     Args:
         model: on its device, in training mode.
         weights: of the loss terms.
         augmentation: of the batches.
-        rates: highest learning rates.
-        clip_gradient: largest norm of the gradients of the network, of the bases on the graph, and of mean and basis of
-            the reflectance.
-        lean_moments: keeps both moments of the reflectance basis in bfloat16, rounded at random.
+        rates: peak learning rates.
+        clip_gradient: largest norm of the gradients of the encoder, of the identity basis, and of mean and basis of the
+            reflectance.
+        lean_moments: keeps both moments of the reflectance basis in bfloat16, with stochastic rounding.
         graph: whether to record CUDA graphs.
         world: the processes that train together, each with its share of every batch.
     """
@@ -74,7 +78,7 @@ class TrainingStep:
         self.encoder = world.wrap(model.encoder)
         groups = [list(model.encoder.parameters()), [face.identity_basis], [face.reflectance_mean]]
 
-        def rate() -> Tensor:  # a graph reads it anew at each replay
+        def rate() -> Tensor:  # a tensor, which a CUDA graph reads at each replay
             return torch.zeros((), device=device)
 
         parameters = [{"params": group, "lr": rate()} for group in groups]
@@ -83,17 +87,17 @@ class TrainingStep:
         self.decoder = LowRankAdam(face.reflectance_basis, rate(), BETAS, moments=moments, backend=model.backend)
         face.decoder = self.decoder
         self.photometric = torch.zeros((), device=device)
-        # The torch backend picks vertices by their values, and so waits; a collective that fails in a graph hangs.
+        # The torch backend selects vertices by their values, which synchronises; a failed collective in a graph hangs.
         recorded = graph and world.size == 1 and choose_backend(model.backend, face.reflectance_mean) == "triton"
         self.run = CudaGraphs(self._step, device) if recorded else self._step
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
-        """By name, for checkpoints."""
+        """Returns both optimisers by name, for checkpoints."""
         return {"adam": self.adam, "decoder": self.decoder}
 
     def __call__(self, batch: Batch, phase: Phase) -> dict[str, Tensor]:
-        """One step with a batch on the model's device; returns each loss term's mean, valid until the next call."""
+        """Trains on a batch on the model's device; returns each loss term's mean, valid until the next call."""
         rates = (self.rates.network, self.rates.identity, self.rates.reflectance)
         for group, rate in zip(self.adam.param_groups, rates, strict=True):
             group["lr"].fill_(rate * phase.rate)
@@ -127,6 +131,6 @@ class TrainingStep:
             for group in self.adam.param_groups[:2]:
                 torch.nn.utils.clip_grad_norm_(group["params"], self.clip_gradient)
             self.adam.step()
-            with torch.no_grad():  # a cost that lets go of outliers lets colours drift where it never sees the truth
+            with torch.no_grad():  # a robust loss has no gradient at outliers, where colours could drift
                 face.reflectance_mean.clamp_(0.0, 1.0)
         return {name: value.detach() for name, value in terms.items()}

@@ -1,1 +1,1 @@
-"""Pictures of faces, errors and reconstructions."""
+"""Draws faces, errors, reconstructions and training curves."""

@@ -10,11 +10,11 @@ COLUMNS = 3
 
 
 def training_curves(history: list[dict[str, float]]) -> Any:
-    """Draws one panel for each logged quantity as a matplotlib Figure, or gives None where there is none.
+    """Plots each logged quantity in a panel of a matplotlib Figure; None where there is none.
 
-    history: a dict a logged step with "step" in each. Faint is the quantity as logged, bold its moving mean over 5 % of
-    it. An axis is logarithmic where the values are positive and span more than a factor of ten; what is not finite is
-    left out. Raises ImportError, naming the extra, where matplotlib is not installed.
+    history: one dict per logged step, with "step" in each. Faint is the quantity as logged, bold its moving mean over
+    5 % of it. An axis is logarithmic where the values are positive and span more than a factor of ten; non-finite
+    values are left out. Raises ImportError, naming the extra, where matplotlib is not installed.
     """
     named = {name: _finite(history, name) for record in history for name in record if name != "step"}
     panels = {name: points for name, points in named.items() if len(points)}
@@ -37,8 +37,10 @@ def training_curves(history: list[dict[str, float]]) -> Any:
 
 
 def moving_mean(values: np.ndarray, reach: int) -> np.ndarray:
-    """The mean of each of values [N] and its `reach` neighbours on both sides; near the ends of as many as there are
-    on the shorter side, so that it does not lag behind the curve."""
+    """Computes the centred moving mean [N] of values [N] over `reach` neighbours on both sides.
+
+    Near the ends the window shrinks symmetrically, so that the mean does not lag behind the curve.
+    """
     total = np.concatenate([[0.0], np.cumsum(values)])
     index = np.arange(len(values))
     reaches = np.minimum(np.minimum(reach, index), len(values) - 1 - index)
@@ -46,6 +48,6 @@ def moving_mean(values: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _finite(history: list[dict[str, float]], name: str) -> np.ndarray:
-    """Steps and values [N, 2]."""
+    """Returns the steps and finite values of a quantity, [N, 2]."""
     points = np.array([(r["step"], r[name]) for r in history if name in r], float).reshape(-1, 2)
     return points[np.isfinite(points).all(1)]

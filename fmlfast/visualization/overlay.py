@@ -1,4 +1,4 @@
-"""Pictures of a reconstructed face at the resolution of its photo, with smooth edges."""
+"""Renders a reconstructed face over its photo at full resolution, antialiased."""
 
 import math
 
@@ -32,13 +32,13 @@ def render_window(
     width: int,
     height: int,
 ) -> Tensor:  # [height, width, C]
-    """Colours times coverage in part of an image, with 3 x 3 samples a pixel.
+    """Renders colours times coverage in a window of an image, with 3 x 3 samples per pixel.
 
     Args:
         vertices: camera frame, mm.
         colors: linear.
         K: intrinsics of the whole image, pixels.
-        left, top, width, height: the part, pixels.
+        left, top, width, height: the window, pixels.
     """
     image = vertices.new_zeros(height, width, colors.shape[1])
     for y in range(0, height, TILE):
@@ -63,7 +63,7 @@ def render_window(
 
 
 def face_opacity(template: FaceTemplate) -> Tensor:  # [V]
-    """What of a head to lay over a photo, 0..1: the face with eyes and mouth, fading towards hair, ears and neck."""
+    """Computes the overlay's opacity, 0..1: the face with eyes and mouth, fading towards hair, ears and neck."""
     base = template.subdivision[0].shape[1] if template.subdivision else len(template.vertices)
     points, skin, face = (
         values[:base] for values in (template.vertices, template.regions["skin"], template.regions["face"])
@@ -82,9 +82,9 @@ def overlay(
     K: Tensor,  # [3, 3]
     opacity: Tensor,  # [V]
 ) -> np.ndarray:  # [H, W, 3]
-    """A mesh composited on its photo in linear light; photo and result uint8 sRGB, mesh as in `render_window`.
+    """Composites a mesh on its photo in linear light; photo and result uint8 sRGB, mesh as in `render_window`.
 
-    What is transparent shows the photo, and still hides what of the mesh is behind it.
+    Transparent parts show the photo, and still occlude the mesh behind them.
     """
     left, top, right, bottom = _bounds(vertices, K)
     left, top = max(left, 0), max(top, 0)
@@ -108,7 +108,7 @@ def panel(
     K: Tensor,  # [3, 3]
     opacity: Tensor,  # [V] of the overlay
 ) -> np.ndarray:  # uint8 sRGB
-    """Photo, overlay, geometry and reflectance of the square around the face, side by side under captions."""
+    """Draws photo, overlay, geometry and reflectance of the square around the face side by side, with captions."""
     left, top, right, bottom = _bounds(vertices, K)
     side = math.ceil(max(right - left, bottom - top) * MARGIN)
     x, y = (left + right - side) // 2, (top + bottom - side) // 2
@@ -129,7 +129,7 @@ def panel(
 
 
 def _bounds(vertices: Tensor, K: Tensor) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the projected mesh, whole pixels outwards."""
+    """Computes the bounding box of the projected mesh (left, top, right, bottom), rounded outwards to pixels."""
     points = project(vertices[None], K[None])[0]
     (left, top), (right, bottom) = points.amin(0).tolist(), points.amax(0).tolist()
     return math.floor(left), math.floor(top), math.ceil(right), math.ceil(bottom)

@@ -1,4 +1,4 @@
-"""Pictures to judge by eye: reconstructions side by side, and error maps on the mean face."""
+"""Draws reconstructions side by side, and error maps on the mean face."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,7 +40,7 @@ _COLORMAP = (  # viridis at nine equal steps, sRGB 0..255
 
 
 def reconstruction_panel(model: FML, frames: Frames, codes: Codes, rows: int = 4) -> np.ndarray:
-    """Up to `rows` frames, each as input, reconstruction over the input, geometry, reflectance and shading.
+    """Draws up to `rows` frames as input, reconstruction over the input, geometry, reflectance and shading.
 
     Different subjects come before further frames of one. Returns uint8 [H,W,3] sRGB. Raises ValueError for rows < 1.
     """
@@ -71,7 +71,7 @@ def reconstruction_panel(model: FML, frames: Frames, codes: Codes, rows: int = 4
 
 
 def draw(surface: Tensor, triangles: Tensor, fields: Tensor, Ks: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Renders per-vertex fields with antialiasing; the last three, unit normals, become grey clay under a fixed lamp.
+    """Renders per-vertex fields with supersampling; the last three channels, unit normals, as shaded grey clay.
 
     surface [F,V,3] mm, camera frame; fields [F,V,C] linear; Ks [F,3,3] px of an image of `size`. Returns linear values
     times coverage [F,S,S,C], and coverage [F,S,S,1].
@@ -96,9 +96,9 @@ def tile(
     labels: Sequence[str] = (),
     notes: Sequence[Sequence[str]] = (),
 ) -> np.ndarray:
-    """Cells, sRGB in [0,1], in a grid with a caption above each column: uint8 [H',W',3].
+    """Arranges cells, sRGB in [0,1], in a grid with a caption above each column: uint8 [H',W',3].
 
-    `labels`, one a row, of a line or more, stand before the rows; `notes`, one a cell, below the cells.
+    `labels`, one per row, of a line or more, stand before the rows; `notes`, one per cell, below the cells.
     """
     rows, columns, height, width = cells.shape[:4]
     font = ImageFont.load_default(_LETTERS)
@@ -127,10 +127,10 @@ def tile(
 
 
 def error_map(template: FaceTemplate, errors: dict[str, Tensor], size: int = 240) -> np.ndarray:
-    """The mean face coloured by the error at each vertex, one view for each entry, with a colour bar in mm.
+    """Draws the mean face coloured by the error at each vertex, with a colour bar in mm.
 
-    errors: caption -> [V] mm. What lies outside the evaluated region stays grey. Returns uint8 [H,W,3] sRGB. Raises
-    ValueError for no errors or another number of vertices.
+    errors: caption -> [V] mm, one view each. Vertices outside the evaluated region stay grey. Returns uint8 [H,W,3]
+    sRGB. Raises ValueError for no errors or another number of vertices.
     """
     count = len(template.vertices)
     if not errors or any(value.shape != (count,) for value in errors.values()):
@@ -152,9 +152,9 @@ def portrait(
     size: int,
     turn: float = 0.0,
 ) -> tuple[Tensor, Tensor]:  # [N, S, S, C + 3], [N, S, S, 1]
-    """Shapes in the model frame, all seen by one camera that frames the template's face; returned as `draw` does.
+    """Renders shapes in the model frame by one camera that frames the template's face; returns what `draw` does.
 
-    `turn` in degrees turns the faces to the image's right. `fields` are linear; clay is added behind them.
+    `turn` in degrees rotates the faces to the image's right. `fields` are linear; channels of clay are appended.
     """
     angle = torch.tensor([0.0, torch.pi / 180 * turn, 0.0])
     rotation = torch.tensor(FRONTAL) @ rotation_from_axis_angle(angle)
@@ -170,29 +170,29 @@ def portrait(
 
 
 def on_paper(layer: Tensor, alpha: Tensor) -> Tensor:
-    """A drawn layer [...,3] with its coverage [...,1] on the page, sRGB in [0,1]."""
+    """Composites a drawn layer [...,3] with coverage [...,1] on the page colour; sRGB in [0,1]."""
     return linear_to_srgb(layer + (1 - alpha) * srgb_to_linear(torch.tensor(PAPER) / 255.0))
 
 
 def heat(drawn: Tensor, alpha: Tensor) -> Tensor:
-    """Colours over clay, [...,6] as `draw` returns them, on the page: colour stays readable, form shows."""
+    """Shades colours by clay ([...,6] from `draw`) and composites them on the page colour; sRGB in [0,1]."""
     tint, clay = drawn.split(3, -1)
     return on_paper(tint * (0.35 + 0.65 * clay / (_GREY * alpha.clamp(min=1e-3))), alpha)
 
 
 def error_colors(template: FaceTemplate, errors: Tensor, top: float) -> Tensor:
-    """Linear colours [N,V,3] of errors [N,V] on a scale from 0 to `top`; grey outside the evaluated region."""
+    """Maps errors [N,V] to linear colours [N,V,3], from 0 to `top`; grey outside the evaluated region."""
     colors = srgb_to_linear(colormap(errors.float() / top))
     return torch.where((template.regions["face"] > 0.5)[:, None], colors, torch.tensor(_GREY))
 
 
 def scale_end(errors: Tensor) -> float:
-    """A round number that 98 % of errors are below."""
+    """Returns a round number that is not below the 98th percentile of errors."""
     return nice_ceiling(float(np.quantile(errors.numpy(), 0.98)))
 
 
 def colormap(values: Tensor) -> Tensor:
-    """Viridis: values [...], clamped to [0,1], to sRGB [...,3] in [0,1]."""
+    """Maps values [...], clamped to [0,1], to viridis colours, sRGB [...,3] in [0,1]."""
     stops = torch.tensor(_COLORMAP) / 255.0
     position = values.clamp(0, 1) * (len(stops) - 1)
     lower = position.floor().clamp(max=len(stops) - 2)
@@ -200,19 +200,19 @@ def colormap(values: Tensor) -> Tensor:
 
 
 def nice_ceiling(value: float) -> float:
-    """The least of 1, 1.5, 2, 3, 4, 5, 6, 8, 10 times a power of ten that is not below a positive value."""
+    """Rounds a positive value up to 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten."""
     power = 10.0 ** np.floor(np.log10(max(value, 1e-6)))
     return float(next(power * m for m in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if power * m >= value * (1 - 1e-9)))
 
 
 def save_image(path: str | Path, picture: np.ndarray) -> None:
-    """Writes a uint8 [H,W,3] sRGB picture as PNG, atomically."""
+    """Writes a uint8 [H,W,3] sRGB image as PNG, atomically."""
     with atomic_path(path) as temporary:
         Image.fromarray(picture).save(temporary, "PNG", optimize=True)
 
 
 def colorbar(height: int, top: float) -> np.ndarray:
-    """A bar from 0 to `top` mm with ticks, at the top of a strip beside a page: uint8 [height,64,3]."""
+    """Draws a colour bar from 0 to `top` mm with ticks, at the top of a strip: uint8 [height,64,3]."""
     picture = Image.new("RGB", (64, height), PAPER)
     pen = ImageDraw.Draw(picture)
     start, end = _CAPTION + 10, min(height, _CAPTION + _BAR) - 10

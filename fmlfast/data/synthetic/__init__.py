@@ -1,1 +1,1 @@
-"""Generated people, rendered, with ground truth."""
+"""Generates synthetic people and renders clips of them with ground truth."""

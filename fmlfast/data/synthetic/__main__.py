@@ -1,4 +1,4 @@
-"""python -m fmlfast.data.synthetic"""
+"""Generates synthetic clips: python -m fmlfast.data.synthetic."""
 
 from fmlfast.data.synthetic.generate import main
 

@@ -1,4 +1,4 @@
-"""What a face hides: the sky from its own hollows, and the head behind it from the camera."""
+"""Computes ambient occlusion of the face, and which triangles of the head it hides from the camera."""
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ def ambient_occlusion(
     others: NDArray[np.floating],
     other_triangles: NDArray[np.integer],
 ) -> Tensor:
-    """Cosine-weighted share of the sky seen by each vertex of the neutral template, [V] in 0..1.
+    """Computes the cosine-weighted share of the sky that each vertex of the neutral template sees, [V] in 0..1.
 
     others [N, 3], other_triangles [T, 3]: more geometry that casts shadow, mm, in the template's frame. Every direction
-    is one render from afar, and a vertex sees the sky where that camera sees the vertex.
+    is one distant camera; a vertex sees the sky there if it passes the camera's z-buffer test.
     """
     points, triangles = _joined(template, others, other_triangles)
     back = torch.from_numpy(-sphere_directions(_DIRECTIONS)).float()  # [F, 3] the cameras' viewing directions
@@ -44,7 +44,7 @@ def ambient_occlusion(
 def ever_visible(
     template: FaceTemplate, others: NDArray[np.floating], other_triangles: NDArray[np.integer]
 ) -> NDArray[np.bool_]:
-    """Which of the other triangles [T] some camera in front of the face can see, or touch one that it can see."""
+    """Finds the other triangles [T] that a camera in front of the face can see, and their neighbours."""
     points, triangles = _joined(template, others, other_triangles)
     yaw, pitch = np.meshgrid(np.linspace(-1.1, 1.1, 7) * YAW_LIMIT, np.linspace(-1.2, 1.2, 3) * PITCH_LIMIT)
     angles = np.stack([yaw.ravel(), pitch.ravel(), np.zeros(yaw.size)], axis=-1)

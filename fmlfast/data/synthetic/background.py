@@ -1,4 +1,4 @@
-"""What lies behind a face, and what a camera does to a picture: backgrounds, blur and sensor noise."""
+"""Generates random backgrounds, and applies blur and sensor noise."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ def _resize(image: Array, size: int) -> Array:
 
 
 def _palette(rng: np.random.Generator, count: int) -> Array:
-    """Linear colours [count, 3] that go together: one hue, many tones, an accent now and then."""
+    """Draws linear colours [count, 3] of similar hue and various tones, with a few accents."""
     base = np.exp(rng.normal(np.log(0.22), 0.7)) * np.exp(rng.normal(0.0, 0.13, 3))
     colors = base * np.exp(rng.normal(0.0, 0.55, (count, 1)) + rng.normal(0.0, 0.10, (count, 3)))
     accent = rng.random(count) < 0.12
@@ -23,7 +23,7 @@ def _palette(rng: np.random.Generator, count: int) -> Array:
 
 
 def _rectangles(rng: np.random.Generator, size: int) -> Array:
-    """Walls, shelves, windows, door frames: upright boxes over a plain wall."""
+    """Draws upright boxes over a plain wall, such as shelves, windows and door frames."""
     image = np.broadcast_to(_palette(rng, 1), (size, size, 3)).copy()
     for color in _palette(rng, int(rng.integers(3, 16))):
         tall = rng.random() < 0.6
@@ -36,7 +36,7 @@ def _rectangles(rng: np.random.Generator, size: int) -> Array:
 
 
 def _discs(rng: np.random.Generator, size: int) -> Array:
-    """Lights and leaves far out of focus."""
+    """Draws discs, such as lights and leaves out of focus."""
     y, x = np.mgrid[0:size, 0:size] / size
     image = np.exp(_resize(np.log(_palette(rng, 9)).reshape(3, 3, 3), size))
     for color in _palette(rng, int(rng.integers(6, 22))) * rng.uniform(0.8, 3.0):
@@ -52,7 +52,7 @@ def _soft(rng: np.random.Generator, size: int) -> Array:
 
 
 def _stripes(rng: np.random.Generator, size: int) -> Array:
-    """Curtains, blinds, panelling."""
+    """Draws stripes, such as curtains, blinds and panelling."""
     y, x = np.mgrid[0:size, 0:size] / size
     angle = rng.choice([0.0, np.pi / 2]) + rng.normal(0.0, 0.06)
     wave = np.cos(2 * np.pi * rng.uniform(4.0, 18.0) * (x * np.cos(angle) + y * np.sin(angle)) + rng.uniform(0.0, 6.0))
@@ -61,7 +61,7 @@ def _stripes(rng: np.random.Generator, size: int) -> Array:
 
 
 def random_backdrop(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """A background [size, size, 3], linear RGB of about 0 to 1: plain, soft, boxes, discs or stripes, lit unevenly."""
+    """Draws a background [size, size, 3], linear RGB up to 1: plain, soft, boxes, discs or stripes, unevenly lit."""
     kind = rng.choice(5, p=[0.16, 0.24, 0.30, 0.14, 0.16])
     if kind == 0:
         image = np.broadcast_to(_palette(rng, 1), (size, size, 3))
@@ -75,7 +75,7 @@ def random_backdrop(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
 
 
 def blur(image: Array, sigma: float) -> Array:
-    """Gaussian blur of images [..., H, W, 3] over `sigma` pixels."""
+    """Applies a Gaussian blur of `sigma` pixels to images [..., H, W, 3]."""
     reach = max(1, int(np.ceil(2.5 * sigma)))
     offsets = np.arange(-reach, reach + 1)
     weights = np.exp(-0.5 * (offsets / sigma) ** 2)
@@ -91,9 +91,9 @@ def blur(image: Array, sigma: float) -> Array:
 
 
 def sensor_noise(rng: np.random.Generator, image: Array, gain: float) -> Array:
-    """Adds the noise of a sensor to linear images: shot noise that grows with light, and a little read noise.
+    """Adds sensor noise to linear images: shot noise, whose variance grows with light, and read noise.
 
-    gain: 0 none, 1 a phone by night.
+    gain: 0 for none, 1 for a phone at night.
     """
     spread = np.sqrt(gain * (3.5e-4 * np.clip(image, 0.0, None) + 6.0e-6))
     return image + spread * rng.standard_normal(image.shape, dtype=np.float32)

@@ -1,7 +1,7 @@
-"""Synthetic clips with ground truth, in the format of real ones: `python -m fmlfast.data.synthetic --help`.
+"""Generates synthetic clips with ground truth, in the format of real ones: `python -m fmlfast.data.synthetic --help`.
 
-Person p of split s comes from `default_rng([seed, s, p])` and from nothing else, so a data set depends on its settings
-but not on the number of workers, and a larger one begins with the smaller one.
+Person p of split s depends on `default_rng([seed, s, p])` only, so a data set depends on its settings but not on the
+number of workers, and a larger one begins with the smaller one.
 """
 
 import os
@@ -31,27 +31,28 @@ GENERATOR = "fmlfast.data.synthetic"
 
 @dataclass(frozen=True)
 class SyntheticConfig:
-    """What to make and where."""
+    """Settings of a synthetic data set."""
 
     out: Path
-    """Folder to write; must not exist yet, or be empty."""
+    """Output folder; must not exist yet, or be empty."""
     people: int = 1600
-    """People to train on, one clip each."""
+    """Number of people in the training split, one clip each."""
     val_people: int = 64
-    """People to tune on."""
+    """Number of people in the validation split."""
     test_people: int = 100
-    """People to report on."""
+    """Number of people in the test split."""
     frames: int = 4
-    """Frames of a clip."""
+    """Frames per clip."""
     size: int = 128
     """Side of a frame, pixels."""
     level: int = 1
-    """Subdivision level of the meshes that are rendered, 0 to 2."""
+    """Subdivision level of the rendered meshes, 0 to 2."""
     supersample: float = 1.5
-    """Samples along each side of a pixel."""
+    """Samples per pixel along each axis."""
     workers: int = os.cpu_count() or 1
-    """Processes; the clips do not depend on it."""
+    """Number of processes; the clips do not depend on it."""
     seed: int = 0
+    """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
         counts = {"people": self.people, "val_people": self.val_people, "test_people": self.test_people}
@@ -74,7 +75,7 @@ def _scene_generator(level: int, size: int, supersample: float) -> SceneGenerato
 
 
 def render_person(config: SyntheticConfig, split: str, person: int) -> LabelledClip:
-    """The clip of one person of a split, with its truth."""
+    """Renders the clip of one person of a split, with its ground truth."""
     rng = np.random.default_rng([config.seed, SPLITS.index(split), person])
     return _scene_generator(config.level, config.size, config.supersample).render_clip(
         rng, f"{split}-{person:05d}", config.frames
@@ -90,20 +91,20 @@ def _one_thread() -> None:
 
 
 def _render_all(config: SyntheticConfig, split: str, count: int, pool: ProcessPoolExecutor) -> Iterator[LabelledClip]:
-    """The clips of a split, in order."""
+    """Renders the clips of a split on all workers; yields them in order."""
     return pool.map(_render_job, ((config, split, person) for person in range(count)), chunksize=4)
 
 
 def generate(config: SyntheticConfig) -> None:
-    """Makes a data set: shards of clips and of ground truth for train, val and test, and meta.json.
+    """Generates a data set: shards of clips and of ground truth for train, val and test, and meta.json.
 
-    The folder appears when everything is written, or not at all. Raises ValueError when it exists and is not empty.
+    The folder is written whole or not at all. Raises ValueError when it exists and is not empty.
     """
     out = config.out
     if out.exists():
         if not out.is_dir() or any(out.iterdir()):
             raise ValueError(f"{out} exists and is not empty: choose another folder or remove it first")
-        out.rmdir()  # what is written elsewhere is then moved here in one step
+        out.rmdir()  # the data set is written elsewhere and then moved here in one step
     counts = dict(zip(SPLITS, (config.people, config.val_people, config.test_people), strict=True))
     with atomic_path(out) as folder, ExitStack() as stack:
         folder.mkdir()
@@ -127,6 +128,7 @@ def generate(config: SyntheticConfig) -> None:
 
 
 def main() -> None:
+    """Runs the command line."""
     import tyro
 
     try:

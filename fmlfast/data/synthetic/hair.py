@@ -1,4 +1,4 @@
-"""Procedural hair: a style is a handful of lengths, hair is a shell over the skull with strands in it."""
+"""Generates procedural hair as a shell over the skull with strands; a style is a few lengths."""
 
 from dataclasses import dataclass, replace
 
@@ -11,19 +11,19 @@ from fmlfast.template.regions import smoothstep
 
 @dataclass(frozen=True)
 class HairStyle:
-    """Heights are y in mm; lengths in mm."""
+    """Lengths of a hair style; heights are y in mm, lengths in mm."""
 
-    top: float  # how far hair stands off the crown
-    side: float  # and the sides of the head
-    front: float  # where it ends over the forehead, y
-    temple: float  # azimuth in degrees at which it begins to hang down
-    side_end: float  # where it ends at the sides, y
+    top: float  # distance of the hair's surface from the crown
+    side: float  # and from the sides of the head
+    front: float  # height of the hairline over the forehead
+    temple: float  # azimuth in degrees at which hair begins to hang down
+    side_end: float  # height of the ends at the sides
     back_end: float
-    curl: float  # bumps, mm
+    curl: float  # amplitude of bumps, mm
 
 
 def random_style(rng: np.random.Generator, age: float, male: bool) -> HairStyle | None:
-    """A hair style, or None for a bald head."""
+    """Draws a hair style, or None for a bald head; age 0..1 stands for 20 to 75 years."""
     if male and rng.random() < 0.06 + 0.25 * max(0.0, age - 0.45):
         return None
     recede = rng.uniform(0.0, 14.0) * (1.0 if male else 0.3) * min(1.0, 1.6 * age)
@@ -49,7 +49,7 @@ def random_style(rng: np.random.Generator, age: float, male: bool) -> HairStyle 
 
 
 def hair(rng: np.random.Generator, style: HairStyle, color: Array, skin: Array, detail: int = 1) -> Part:
-    """A shell of hair with strands in its shape and colour, thinning out where it meets the skin."""
+    """Generates a shell of hair with strands in shape and colour, thinner at the hairline."""
     columns, rows = 112 * detail, 16 * detail
     phi = (np.arange(columns) * (2 * np.pi / columns))[None]
     turn = np.degrees(np.minimum(phi, 2 * np.pi - phi))  # 0 front .. 180 back

@@ -1,4 +1,4 @@
-"""Head and shoulders around the mean face: skull, neck, chest and clothes, in the template's millimetres."""
+"""Generates head and shoulders around the mean face: skull, neck, chest and clothes, mm in the template's frame."""
 
 from dataclasses import dataclass
 
@@ -33,11 +33,12 @@ _RINGS = np.array(
 
 
 def body_share(y: Array) -> Array:
+    """Computes the shoulders' share of the motion at height y: 0 above the neck, 1 from the shoulders down."""
     return smoothstep(y, -100.0, -165.0)
 
 
 def ring(y: Array, phi: Array, grow: Array | float = 0.0) -> Array:
-    """Points [..., 3] of the rings of head and body at height y, azimuth phi (0 front, then the subject's left)."""
+    """Computes points [..., 3] of head and body at height y, azimuth phi (0 front, then the subject's left)."""
     half, middle, front, back = (np.interp(-y, -_RINGS[:, 0], column) for column in _RINGS[:, 1:].T)
     sine, cosine = np.sin(phi), np.cos(phi)
     deep = np.where(cosine > 0, front, back) + grow
@@ -47,7 +48,7 @@ def ring(y: Array, phi: Array, grow: Array | float = 0.0) -> Array:
 
 
 def dome(phi: Array, q: Array, grow: Array | float = 0.0) -> Array:
-    """Points [..., 3] of the skull's dome: q = 0 the crown, 1 its widest level; below that a vertical drop."""
+    """Computes points [..., 3] of the skull's dome: q = 0 the crown, 1 its widest level; vertical below."""
     theta = np.minimum(q, 1.0) * (np.pi / 2)
     ray = np.stack(
         np.broadcast_arrays(np.sin(theta) * np.sin(phi), np.cos(theta), np.sin(theta) * np.cos(phi)), axis=-1
@@ -64,7 +65,7 @@ def dome(phi: Array, q: Array, grow: Array | float = 0.0) -> Array:
 
 @dataclass(frozen=True)
 class Head:
-    """The skull behind the face, and the neck and chest below it; bare skin."""
+    """Mesh of the skull behind the face, and the neck and chest below it; bare skin."""
 
     vertices: Array  # [N, 3]
     triangles: NDArray[np.int32]
@@ -72,7 +73,7 @@ class Head:
     distance: Array  # [N] mm to it
 
     def part(self, face_colors: Array, skin: Array, bald: bool) -> Part:
-        """The head as part of a scene: face_colors [>= V0, 3] go on over its edge and fade to the plain skin [3]."""
+        """Colours the head: face_colors [>= V0, 3] continue over its edge and fade to plain skin [3]."""
         fade = smoothstep(self.distance, 3.0, 35.0)[:, None]
         y = self.vertices[:, 1:2]
         shadow = 1.0 - 0.3 * smoothstep(y, -130.0, -100.0) * smoothstep(y, -60.0, -85.0)  # of the chin on the neck
@@ -83,7 +84,7 @@ class Head:
 
 
 def make_head(face: Array, normals: Array, edge: NDArray[np.bool_], detail: int = 1) -> Head:
-    """A head that fits behind a face: a millimetre under its skin along its edge, well under it elsewhere.
+    """Fits a head behind a face: a millimetre under its skin along its edge, deeper elsewhere.
 
     face, normals [V0, 3]: the mean face. edge [V0]: vertices on the outer rim of its mesh.
     """
@@ -110,7 +111,7 @@ def make_head(face: Array, normals: Array, edge: NDArray[np.bool_], detail: int 
 
 
 def clothes(rng: np.random.Generator, detail: int = 1) -> Part:
-    """Shoulders in a garment with a round neck, a V neck or a collar; plain, striped or mottled."""
+    """Draws shoulders in a garment with a round neck, a V neck or a collar; plain, striped or mottled."""
     columns = 56 * detail
     phi = (np.arange(columns) * (2 * np.pi / columns))[None]
     front = np.exp(-((np.minimum(phi, 2 * np.pi - phi) / rng.uniform(0.25, 0.7)) ** 2))

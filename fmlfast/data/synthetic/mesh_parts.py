@@ -1,4 +1,4 @@
-"""Small meshes that make up a scene around a face, and the warp that fits them to each person."""
+"""Defines the meshes around a face, and the thin-plate spline that warps them to each person."""
 
 from dataclasses import dataclass
 
@@ -10,25 +10,27 @@ Array = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Part:
-    """A mesh with linear RGB colours; `body` says how much each vertex turns with the shoulders instead of the head."""
+    """A mesh with linear RGB colours; `body` is each vertex's share of the shoulders' motion instead of the head's."""
 
     vertices: Array  # [N, 3] mm
     triangles: NDArray[np.int32]  # [T, 3]
     colors: Array  # [N, 3]
     body: Array  # [N] in 0..1
     present: NDArray[np.bool_] | None = None  # [M]; None: in every frame
-    sheet: bool = False  # whether its inside can be seen
+    sheet: bool = False  # whether its back faces can be visible
 
 
 def distances(a: Array, b: Array) -> Array:
-    """[N, K] between points [N, 3] and [K, 3]."""
+    """Computes distances [N, K] between points [N, 3] and [K, 3]."""
     square = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2.0 * (a @ b.T)
     return np.sqrt(np.maximum(square, 0.0))
 
 
 def grid_triangles(rows: int, columns: int) -> NDArray[np.int32]:
-    """Triangles [2 (rows-1) columns, 3] of a grid whose columns close a ring, CCW seen from outside when rows descend
-    and columns turn from the front (+z) towards +x."""
+    """Triangulates a grid whose columns close a ring: triangles [2 (rows-1) columns, 3].
+
+    They are counter-clockwise seen from outside when rows descend and columns turn from the front (+z) towards +x.
+    """
     row, column = np.meshgrid(np.arange(rows - 1), np.arange(columns), indexing="ij")
     a, b = row * columns + column, row * columns + (column + 1) % columns
     c, d = a + columns, b + columns
@@ -36,7 +38,7 @@ def grid_triangles(rows: int, columns: int) -> NDArray[np.int32]:
 
 
 def grid_part(grid: Array, colors: Array, body: Array | float = 0.0, present: NDArray[np.bool_] | None = None) -> Part:
-    """A part from a grid [rows, columns, 3] whose columns close."""
+    """Builds a part from a grid [rows, columns, 3] whose columns close a ring."""
     rows, columns, _ = grid.shape
     vertices = grid.reshape(-1, 3)
     shades = np.broadcast_to(colors, grid.shape).reshape(-1, 3)
@@ -45,7 +47,7 @@ def grid_part(grid: Array, colors: Array, body: Array | float = 0.0, present: ND
 
 
 def streaks(rng: np.random.Generator, phi: Array, q: Array, low: int, high: int, slope: float) -> Array:
-    """Random streaks of variance 1 over azimuth (periodic) that wander with q: strands of hair, folds of cloth."""
+    """Draws random streaks of variance 1, periodic in azimuth phi, drifting with q: hair strands, cloth folds."""
     count = 10
     turns = rng.integers(low, high, count)[:, None, None]
     phase, drift = rng.uniform(0.0, 2 * np.pi, (count, 1, 1)), rng.normal(0.0, slope, (count, 1, 1))
@@ -53,14 +55,14 @@ def streaks(rng: np.random.Generator, phi: Array, q: Array, low: int, high: int,
 
 
 class Carrier:
-    """Carries points around the mean face over to another face.
+    """Warps points around the mean face to another face by a 3D thin-plate spline.
 
-    A thin-plate spline in space (biharmonic, kernel |r|) through the displacements of `count` well-spread vertices; it
-    fades out with distance from the face. It depends on the points alone, so it is one small matrix a set of points.
+    The spline (biharmonic, kernel |r|) passes through the displacements of `count` vertices from farthest-point
+    sampling and fades out with distance from the face. Its matrix depends on these vertices alone.
     """
 
     def __init__(self, base: Array, usable: NDArray[np.bool_], count: int = 90) -> None:
-        """base [V0, 3]: mean base mesh. usable [V0]: vertices that may steer."""
+        """Inverts the spline's matrix. base [V0, 3]: mean base mesh. usable [V0]: vertices for control points."""
         allowed = np.flatnonzero(usable)
         chosen = [int(allowed[0])]
         distance = np.full(len(allowed), np.inf)
@@ -76,7 +78,7 @@ class Carrier:
         self._inverse = np.linalg.inv(system)[:, :-4]  # [count + 4, count]
 
     def carry(self, points: Array, person: Array) -> Array:
-        """points [N, 3] around the mean face -> [N, 3] around the face `person` [V0, 3]."""
+        """Warps points [N, 3] around the mean face to points [N, 3] around the face `person` [V0, 3]."""
         steer = self._base[self._index]
         solved = self._inverse @ (person[self._index] - steer)  # [count + 4, 3]
         away = distances(points, steer)  # [N, count]

@@ -1,4 +1,4 @@
-"""Smooth random tracks in time: what a face does and where it turns during one short clip."""
+"""Generates smooth random motion of expression and head pose for short clips."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ YAW_LIMIT, PITCH_LIMIT, ROLL_LIMIT = 45.0, 25.0, 20.0  # degrees
 
 Weights = dict[str, float]
 
-# What people do with their faces, as weights of ARKit-style units; a star stands for Left and Right.
+# Facial actions as weights of ARKit-style units; a star stands for Left and Right.
 _ACTIONS: tuple[Weights, ...] = (
     {"mouthSmile*": 0.9, "cheekSquint*": 0.5, "eyeSquint*": 0.3, "mouthDimple*": 0.4},
     {"mouthSmile*": 0.8, "cheekSquint*": 0.6, "jawOpen": 0.3, "mouthUpperUp*": 0.35, "mouthLowerDown*": 0.2},
@@ -35,7 +35,7 @@ _ACTIONS: tuple[Weights, ...] = (
     {"eyeWide*": 0.8},
     {"mouthDimple*": 0.8, "mouthPress*": 0.4},
 )
-# Mouth shapes that talking runs through, each on its own clock.
+# Mouth shapes of speech, each with its own random curve in time.
 _VISEMES: tuple[Weights, ...] = (
     {"jawOpen": 0.55, "mouthLowerDown*": 0.25},
     {"mouthFunnel": 0.6},
@@ -48,16 +48,16 @@ _SIDES = ("Left", "Right")
 
 @dataclass(frozen=True)
 class HeadMotion:
-    """M moments of one clip."""
+    """Expression and head pose at the M times of one clip."""
 
     times: NDArray[np.float32]  # [M] seconds, ascending
     expression: NDArray[np.float32]  # [M, E] in 0..1
     angles: NDArray[np.floating]  # [M, 3] yaw, pitch, roll in degrees
-    drift: NDArray[np.floating]  # [M, 3] in about -1..1: how the head wanders sideways, up and away
+    drift: NDArray[np.floating]  # [M, 3] in about -1..1: motion of the head along the camera's axes
 
 
 def rotation_from_angles(angles: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Rotations [..., 3, 3] from the model to an OpenCV camera of yaw, pitch, roll [..., 3] in degrees.
+    """Converts yaw, pitch, roll [..., 3] in degrees to rotations [..., 3, 3], model to OpenCV camera.
 
     R = diag(1, -1, -1) Rz(roll) Rx(pitch) Ry(yaw): zero is a frontal face, yaw turns it about its own vertical axis.
     """
@@ -75,13 +75,13 @@ def rotation_from_angles(angles: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _wave(rng: np.random.Generator, times: NDArray[np.floating], hertz: float) -> NDArray[np.floating]:
-    """A smooth random curve [M] in -1..1, of two incommensurable oscillations about `hertz`."""
+    """Draws a smooth random curve [M] in -1..1, the sum of two oscillations near `hertz`."""
     phase, rate = rng.uniform(0.0, 2.0 * np.pi, 2), hertz * rng.uniform(0.6, 1.5, 2)
     return 0.65 * np.sin(2 * np.pi * rate[0] * times + phase[0]) + 0.35 * np.sin(3.3 * rate[1] * times + phase[1])
 
 
 def _pose(rng: np.random.Generator, times: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Angles [M, 3]: around a mean near the front, swinging; softly limited, so that no angle passes its limit."""
+    """Draws angles [M, 3] that swing around a mean near the front, within their limits (tanh)."""
     limits = np.array([YAW_LIMIT, PITCH_LIMIT, ROLL_LIMIT])
     mean = rng.normal(0.0, [14.0, 6.5, 4.5])
     swing = rng.uniform([14.0, 5.0, 3.0], [60.0, 24.0, 16.0])
@@ -113,7 +113,7 @@ class _Units:
 
 
 def _sides(rng: np.random.Generator) -> tuple[float, float]:
-    """How strongly Left and Right take part: nearly the same, or now and then one side only."""
+    """Draws the strengths of the left and right side: nearly equal, or sometimes one side only."""
     if rng.random() < 0.12:
         return (1.0, 0.15) if rng.random() < 0.5 else (0.15, 1.0)
     left, right = np.clip(rng.normal(1.0, 0.1, 2), 0.7, 1.2)
@@ -121,7 +121,7 @@ def _sides(rng: np.random.Generator) -> tuple[float, float]:
 
 
 def _gaze(rng: np.random.Generator, times: NDArray[np.floating], angles: NDArray[np.floating], units: _Units) -> None:
-    """Eyes move together; most people look at the camera, so that the eyes turn against the head."""
+    """Adds gaze: both eyes move together, and mostly look at the camera against the head's rotation."""
     follow = rng.uniform(0.5, 1.0) if rng.random() < 0.6 else 0.0
     spread = 0.12 if follow else 0.45
     left = -follow * angles[:, 0] / 38.0 + spread * _wave(rng, times, 0.5)  # > 0: towards the subject's left
@@ -135,7 +135,7 @@ def _gaze(rng: np.random.Generator, times: NDArray[np.floating], angles: NDArray
 def _expression(
     rng: np.random.Generator, times: NDArray[np.floating], angles: NDArray[np.floating], names: tuple[str, ...]
 ) -> NDArray[np.floating]:
-    """Expression rows [M, E]: one to three actions that swell and fade, perhaps talking, gaze, and blinks."""
+    """Draws expressions [M, E]: up to three actions that rise and fall, sometimes speech, gaze, and blinks."""
     units = _Units(names, len(times))
     chosen = rng.choice(len(_ACTIONS), rng.choice([0, 1, 2, 3], p=[0.08, 0.42, 0.36, 0.14]), replace=False)
     for action in chosen:
@@ -149,8 +149,8 @@ def _expression(
     closed = rng.random(len(times)) < 0.07
     blink = np.where(closed, rng.uniform(0.5, 1.0, len(times)), rng.uniform(0.0, 0.12))
     units.add({"eyeBlink*": 1.0}, blink)
-    units.add({"eyeWide*": -1.0}, np.minimum(blink, units.get("eyeWideLeft")))  # no lid goes up and down at once
-    # Lips can only meet over a jaw that is open: sometimes they do, a mumble or a yawn held back.
+    units.add({"eyeWide*": -1.0}, np.minimum(blink, units.get("eyeWideLeft")))  # a blink cancels wide eyes
+    # Sometimes the lips are closed over an open jaw.
     if rng.random() < 0.10:
         units.add({"mouthClose": rng.uniform(0.3, 0.9)}, np.minimum(units.get("jawOpen"), 0.5))
     rows = np.clip(units.rows, 0.0, 1.0)
@@ -158,7 +158,7 @@ def _expression(
 
 
 def random_head_motion(rng: np.random.Generator, frames: int, expression_names: tuple[str, ...]) -> HeadMotion:
-    """A clip of two to six seconds, seen at `frames` moments spread over it."""
+    """Draws the motion of a clip of two to six seconds at `frames` times spread over it."""
     duration = rng.uniform(2.0, 6.0)
     times = (np.arange(frames) + rng.uniform(0.1, 0.9, frames)) * duration / frames
     angles = _pose(rng, times)

@@ -1,4 +1,4 @@
-"""Synthetic people: the full set of MakeHuman identity targets, drawn at random on the base mesh of the template."""
+"""Samples synthetic people from MakeHuman's identity targets on the base mesh of the template."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ ETHNICITIES = ("african", "asian", "caucasian")
 GENDERS = ("female", "male")
 AGES = {"child": 10.0, "young": 25.0, "old": 90.0}  # years
 LEVELS = ("min", "average", "max")
-SPREAD = 0.8  # of the detail parameters, relative to a spread at which some people turn into caricatures
+SPREAD = 0.8  # of the detail parameters, relative to a spread with some caricatures
 DETAIL_SIGMA, SIDE_SIGMA, ASYMMETRY_SIGMA = 0.28, 0.03, 0.10  # at spread 1
 ONE_SIDED = 0.6  # strength of a target that has no opposite
 SKULL, SKULL_SPREAD = ("head-", "forehead-"), 0.6  # these reshape the whole head and are drawn closer to the mean
@@ -24,7 +24,10 @@ SKULL, SKULL_SPREAD = ("head-", "forehead-"), 0.6  # these reshape the whole hea
 
 @dataclass(frozen=True)
 class Person:
-    """One neutral face. `ethnicity` are weights of ETHNICITIES, `gender` is 0 female .. 1 male, `age` in years."""
+    """A neutral face with its attributes.
+
+    `ethnicity` are weights of ETHNICITIES, `gender` is 0 female .. 1 male, `age` in years.
+    """
 
     vertices: Array  # [V0, 3] mm, template frame, natural size
     age: float
@@ -36,10 +39,10 @@ class Person:
 
 
 class PeopleSampler:
-    """Draws people: age, gender, ethnicity, muscle, weight, and about 200 signed details of the face."""
+    """Samples people: age, gender, ethnicity, muscle, weight, and about 200 signed details of the face."""
 
     def __init__(self, assets: Mapping[str, NDArray] | None = None) -> None:
-        """Uses the shipped template file, or `assets` with the same arrays."""
+        """Loads the targets from the shipped template file, or from `assets` with the same arrays."""
         assets = load_assets() if assets is None else assets
         self.rest: Array = assets["people_rest"]  # [V0, 3]
         self.reference: Array = assets["vertices"]  # [V0, 3]
@@ -52,7 +55,7 @@ class PeopleSampler:
         self.detail_names: tuple[str, ...] = tuple(names[k] for k in self._positive)
 
     def sample(self, rng: np.random.Generator) -> Person:
-        """One person; equal generators give equal people."""
+        """Draws one person; equal generators give equal people."""
         ethnicity = rng.dirichlet([0.5, 0.5, 0.5])
         gender = float(rng.beta(0.6, 0.6))
         age = 20.0 + 55.0 * float(rng.beta(1.2, 1.6))
@@ -70,7 +73,7 @@ class PeopleSampler:
         weight: float,
         details: NDArray[np.float64],
     ) -> Array:
-        """The face [V0, 3] in mm with these attributes (see Person), moved rigidly onto the template."""
+        """Computes the face [V0, 3] in mm with these attributes (see Person), aligned rigidly to the template."""
         amounts = self._macro_amounts(ethnicity, gender, age, muscle, weight)
         self._add_details(amounts, details)
         shape = self.rest + (amounts @ self._targets).reshape(-1, 3)
@@ -115,7 +118,7 @@ class PeopleSampler:
 
 
 def _hat_weights(value: float, knots: Mapping[str, float]) -> dict[str, float]:
-    """Piecewise-linear weights of the knots around a value."""
+    """Computes piecewise-linear weights of the knots around a value."""
     names, places = list(knots), list(knots.values())
     return {name: float(np.interp(value, places, np.eye(len(places))[k])) for k, name in enumerate(names)}
 
@@ -129,6 +132,6 @@ def _dense_targets(assets: Mapping[str, NDArray], count: int, num_vertices: int)
 
 
 def align_rigid(points: NDArray, reference: NDArray, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Moves points [V, 3] onto a reference [V, 3] by rotation and translation, least weighted squares."""
+    """Aligns points [V, 3] to a reference [V, 3] by rotation and translation, weighted least squares (Kabsch)."""
     source, target, w = (torch.from_numpy(np.asarray(x, np.float64)) for x in (points, reference, weights))
     return similarity_align(source[None], target[None], w, scaled=False).apply(source[None])[0].numpy()

@@ -1,4 +1,4 @@
-"""Things in and before a face, placed on the mean face: teeth, glasses, hands, microphones."""
+"""Generates teeth, glasses, hands and microphones, placed on the mean face."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from fmlfast.data.synthetic.mesh_parts import Array, Part, grid_part
 def _tube(
     path: Array, radius: Array | float, color: Array, sides: int = 6, present: NDArray[np.bool_] | None = None
 ) -> Part:
-    """A round tube along a path [N, 3], tapered to nothing at both ends."""
+    """Builds a round tube along a path [N, 3], closed at both ends."""
     along = np.gradient(path, axis=0)
     along /= np.linalg.norm(along, axis=1, keepdims=True)
     helper = np.where(np.abs(along[:, 1:2]) < 0.8, [[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]])
@@ -25,7 +25,7 @@ def _tube(
 
 
 def _ball(center: Array, size: Array, color: Array, present: NDArray[np.bool_] | None = None) -> Part:
-    """An ellipsoid."""
+    """Builds an ellipsoid."""
     theta, phi = np.linspace(0.0, np.pi, 9)[:, None], (np.arange(14) * (2 * np.pi / 14))[None]
     ray = np.stack(
         np.broadcast_arrays(np.sin(theta) * np.sin(phi), np.cos(theta), np.sin(theta) * np.cos(phi)), axis=-1
@@ -34,7 +34,7 @@ def _ball(center: Array, size: Array, color: Array, present: NDArray[np.bool_] |
 
 
 def teeth(marks: Array) -> Part:
-    """The upper row of teeth behind the lips. marks [68, 3]: landmarks of the mean face."""
+    """Builds the upper row of teeth behind the lips; marks [68, 3]: landmarks of the mean face."""
     x = np.linspace(-21.0, 21.0, 15)
     lip = marks[62]
     z = lip[2] - 7.5 - x**2 / 34.0
@@ -49,7 +49,7 @@ def teeth(marks: Array) -> Part:
 
 
 def glasses(rng: np.random.Generator, marks: Array) -> list[Part]:
-    """Two rims, a bridge and two temples."""
+    """Draws glasses: two rims, a bridge and two temples; marks [68, 3]: landmarks of the mean face."""
     palette = np.array(
         [[0.012, 0.012, 0.013], [0.06, 0.03, 0.015], [0.22, 0.22, 0.23], [0.30, 0.21, 0.09], [0.1, 0.02, 0.02]]
     )
@@ -77,7 +77,7 @@ def glasses(rng: np.random.Generator, marks: Array) -> list[Part]:
 
 
 def hand(rng: np.random.Generator, skin: Array, present: NDArray[np.bool_]) -> list[Part]:
-    """A hand on a cheek, the chin or before the mouth."""
+    """Draws a hand on a cheek, on the chin or before the mouth, in the frames `present` [M]."""
     side = rng.choice([-1.0, 1.0])
     palm = np.array([side * rng.uniform(15.0, 62.0), rng.uniform(-105.0, -70.0), rng.uniform(22.0, 40.0)])
     lean = np.radians(side * rng.uniform(-10.0, 50.0))
@@ -98,7 +98,7 @@ def hand(rng: np.random.Generator, skin: Array, present: NDArray[np.bool_]) -> l
 
 
 def microphone(rng: np.random.Generator, skin: Array, present: NDArray[np.bool_]) -> list[Part]:
-    """A hand-held microphone below the mouth."""
+    """Draws a hand-held microphone below the mouth, in the frames `present` [M]."""
     top = np.array([rng.uniform(-30.0, 30.0), rng.uniform(-78.0, -52.0), rng.uniform(52.0, 75.0)])
     foot = top + np.array([rng.uniform(-60.0, 60.0), -170.0, rng.uniform(0.0, 40.0)])
     steel = np.array([0.05, 0.05, 0.052]) * rng.uniform(0.4, 3.0)

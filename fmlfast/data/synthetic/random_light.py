@@ -1,4 +1,4 @@
-"""Random natural-looking light as nine spherical-harmonics coefficients a channel, in the camera frame (y down)."""
+"""Draws random natural light as nine spherical harmonics coefficients per channel, in the camera frame (y down)."""
 
 from functools import cache
 
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 _NORMS = np.array([0.282095] + [0.488603] * 3 + [1.092548] * 3 + [0.546274, 0.315392])
 _LAMBERT = np.array([1.0] + [2.0 / 3.0] * 3 + [0.25] * 5)
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
-_WHITE_BALANCE = 0.65  # how much of the light's colour a camera takes away
+_WHITE_BALANCE = 0.65  # share of the light's (log) colour that a camera removes
 _FLOOR = 0.04  # the darkest shading, as a share of the mean: real rooms have no black side
 
 
 @cache
 def sphere_directions(count: int = 1024) -> NDArray[np.float64]:
-    """Unit directions [count, 3] spread evenly over the sphere (a Fibonacci lattice)."""
+    """Computes unit directions [count, 3] spread evenly over the sphere (a Fibonacci lattice)."""
     index = np.arange(count) + 0.5
     z = 1.0 - 2.0 * index / count
     angle = np.pi * (1.0 + 5.0**0.5) * index
@@ -25,7 +25,7 @@ def sphere_directions(count: int = 1024) -> NDArray[np.float64]:
 
 
 def sh_terms(normals: NDArray[np.floating]) -> NDArray[np.floating]:
-    """H(n) [..., 9] of unit normals [..., 3], in the order of `fmlfast.kernels.shading.sh_basis`."""
+    """Evaluates the harmonics H(n) [..., 9] of unit normals [..., 3], ordered as in `sh_basis`."""
     x, y, z = np.moveaxis(normals, -1, 0)
     return np.stack([np.ones_like(x), x, y, z, x * y, x * z, y * z, x * x - y * y, 3 * z * z - 1], axis=-1)
 
@@ -38,10 +38,10 @@ def _projection() -> NDArray[np.float64]:
 
 
 def shade_environment(radiance: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Coefficients gamma [9, 3] such that H(n) @ gamma is the light a white Lambertian surface sends back.
+    """Projects environment light to coefficients gamma [9, 3]: H(n) @ gamma shades a white Lambertian surface.
 
-    radiance [N, 3] is the light arriving from each of `sphere_directions(N)` (N = 1024). Non-negative everywhere: where
-    three bands ring below zero, the higher bands are scaled down.
+    radiance [N, 3] is the light arriving from each of `sphere_directions(N)` (N = 1024). Shading is non-negative
+    everywhere: where three bands ring below zero, the higher bands are scaled down.
     """
     gamma = _projection() @ radiance  # [9, 3]
     rest = sh_terms(sphere_directions()) @ gamma - gamma[:1]  # [N, 3], what the bands above the constant add
@@ -51,14 +51,14 @@ def shade_environment(radiance: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _tint(rng: np.random.Generator, spread: float) -> NDArray[np.float64]:
-    """A light colour of luminance 1: warm to cold mostly, green to magenta a little."""
+    """Draws a light colour of luminance 1, mostly between warm and cold, slightly between green and magenta."""
     warm, green = rng.normal(0.0, spread), rng.normal(0.0, 0.25 * spread)
     colour = np.exp(np.array([warm, green, -1.25 * warm]))
     return colour / (colour @ LUMINANCE)
 
 
 def _area_light(rng: np.random.Generator, directions: NDArray[np.float64], key: bool) -> NDArray[np.float64]:
-    """One soft lobe [N, 3]; the key light stands on the camera's side and mostly above, others anywhere."""
+    """Draws a soft light lobe [N, 3]; key lights are on the camera's side and mostly above, others anywhere."""
     offset = np.array([0.0, -0.55, -0.95]) if key else np.array([0.0, -0.3, -0.3])
     toward = rng.normal(0.0, 0.75, 3) + offset
     toward /= np.linalg.norm(toward)
@@ -69,10 +69,10 @@ def _area_light(rng: np.random.Generator, directions: NDArray[np.float64], key: 
 
 
 def random_light(rng: np.random.Generator, exposure: float = 1.0) -> NDArray[np.float32]:
-    """SH light [9, 3] of a random room or sky: a sky-ground gradient, one to three area lights, a tint.
+    """Draws SH light [9, 3] of a random room or sky.
 
-    White balanced as cameras do, and scaled so that surfaces facing the camera, weighted by how much they face it,
-    receive a mean luminance of `exposure`.
+    It is a sky-ground gradient with one to three area lights and a tint. It is white balanced as by a camera, and
+    scaled so that surfaces facing the camera, weighted by the cosine, receive a mean luminance of `exposure`.
     """
     directions = sphere_directions()
     up = -directions[:, 1:2]  # the camera's y axis points down

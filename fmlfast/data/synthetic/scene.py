@@ -1,4 +1,4 @@
-"""One clip of one synthetic person: builds the scene, renders it, and keeps the ground truth."""
+"""Renders a clip of one synthetic person, with its ground truth."""
 
 from dataclasses import dataclass, replace
 
@@ -36,17 +36,20 @@ _PIVOT = np.array([0.0, -110.0, -92.0])  # where head and shoulders turn against
 
 @dataclass(frozen=True)
 class LabelledClip:
-    """A clip and what is true about it."""
+    """A clip and its ground truth, arrays by name."""
 
     clip: Clip
     truth: dict[str, NDArray[np.float32]]
 
 
 class SceneGenerator:
-    """Renders clips of people. Everything that depends on the template alone is computed once."""
+    """Renders clips of synthetic people; data that depend on the template alone are computed once."""
 
     def __init__(self, level: int, size: int, supersample: float) -> None:
-        """level: of the template's mesh. size: of the crops, pixels. supersample: samples a side of a pixel."""
+        """Prepares the template's data.
+
+        level: of the template's mesh. size: side of the crops, pixels. supersample: samples per pixel and axis.
+        """
         self.template = FaceTemplate.default(level)
         base = FaceTemplate.default(0)
         self.size, self.supersample = size, supersample
@@ -66,7 +69,7 @@ class SceneGenerator:
         self._gloss = self._gloss_map()
 
     def render_clip(self, rng: np.random.Generator, key: str, frames: int) -> LabelledClip:
-        """Draws a person, a look, a light and a motion from `rng`, and renders `frames` moments."""
+        """Draws person, appearance, light and motion from `rng`, and renders `frames` frames."""
         person = self._people.sample(rng)
         motion = random_head_motion(rng, frames, self.template.expression_names)
         look = self._appearance.sample(rng, person)
@@ -114,7 +117,7 @@ class SceneGenerator:
         return LabelledClip(clip, truth)
 
     def _place(self, rng: np.random.Generator, motion: HeadMotion) -> tuple[Array, Array, Array]:
-        """Rotations [M, 3, 3], translations [M, 3] and the source's K [3, 3]; the source's size is imagined."""
+        """Draws rotations [M, 3, 3], translations [M, 3] mm and K [3, 3] of an imaginary source video."""
         relative = np.exp(rng.uniform(np.log(1.2), np.log(4.0)))  # focal length over crop width
         depth = relative * _CROP_MM * (1.0 + rng.uniform(0.0, 0.06) * motion.drift[:, 2])
         middle = np.clip(rng.normal(0.0, [0.28, 0.16]), -0.6, 0.6)  # of the face off the principal point, crop widths
@@ -125,7 +128,7 @@ class SceneGenerator:
         return rotation_from_angles(motion.angles), translation, K
 
     def _build_scene(self, rng: np.random.Generator, person: Person, look: Look, frames: int) -> list[Part]:
-        """Everything but the face, around the mean face."""
+        """Draws all parts of the scene but the face, placed around the mean face."""
         age = (person.age - 20.0) / 55.0
         style = hair.random_style(rng, age, person.gender > 0.5)
         parts = [
@@ -148,7 +151,7 @@ class SceneGenerator:
     def _carry(
         self, parts: list[Part], person: Person, motion: HeadMotion, rotation: Array, translation: Array
     ) -> torch.Tensor:
-        """The parts' vertices [M, N, 3] in camera space: fitted to the person, shoulders lagging behind the head."""
+        """Warps the parts to the person and poses them, [M, N, 3] in camera space; shoulders turn less."""
         points = self._carrier.carry(np.concatenate([part.vertices for part in parts]), person.vertices)
         share = np.concatenate([part.body for part in parts])[:, None]
         angles = 0.85 * motion.angles.mean(axis=0) * [0.55, 0.2, 0.15]
@@ -166,7 +169,7 @@ class SceneGenerator:
         return torch.from_numpy(placed.astype(np.float32))
 
     def _landmarks(self, face: torch.Tensor, K: Array) -> tuple[torch.Tensor, Array]:
-        """Landmarks in camera space [M, 68, 3] and in the source image [M, 68, 2]; the jaw slides to the contour."""
+        """Computes landmarks in camera space [M, 68, 3] and the source image [M, 68, 2], jaw on the silhouette."""
         Ks = torch.from_numpy(K.astype(np.float32)).expand(len(face), 3, 3)
         marks = self.template.slide_landmarks(face, Ks)
         return marks, project(marks, Ks).numpy()
@@ -174,7 +177,7 @@ class SceneGenerator:
     def _detect(
         self, rng: np.random.Generator, marks: torch.Tensor, uv: Array, focal: float
     ) -> tuple[Array, list[Crop]]:
-        """Landmarks [M, 68, 2] as a detector would give them, source pixels, and the crops that follow from them."""
+        """Adds a detector's noise to landmarks [M, 68, 2], source pixels, and derives the crops from them."""
         frames = len(uv)
         span = (marks[:, 36] - marks[:, 45]).norm(dim=1) * focal / marks[:, 36:48, 2].mean(dim=1)
         eyes = span.numpy()[:, None, None]  # outer-eye distance as if seen from the front, px
@@ -204,7 +207,7 @@ class SceneGenerator:
         Ks: torch.Tensor,  # [M, 3, 3]
         motion: HeadMotion,
     ) -> tuple[NDArray[np.uint8], Array]:
-        """sRGB images [M, S, S, 3], and depth [M, D, D] at the resolution of drawing."""
+        """Renders sRGB images [M, S, S, 3], and depth [M, D, D] at the supersampled resolution."""
         frames, size = len(face), self.size
         vertices = torch.cat([face, others], dim=1)
         starts = np.cumsum([face.shape[1], *(len(part.vertices) for part in parts)])
@@ -215,7 +218,7 @@ class SceneGenerator:
         for part, start in zip(parts, starts, strict=False):
             if part.sheet:
                 facing[start : start + len(part.vertices)] = True
-        faces = faces[facing[faces.long()].any(dim=1)]  # what turns its back all the time need not be drawn
+        faces = faces[facing[faces.long()].any(dim=1)]  # skips triangles that are back faces in all frames
         colors = torch.from_numpy(np.concatenate([look.colors, *(part.colors for part in parts)]).astype(np.float32))
         light = torch.from_numpy(sh).expand(frames, 9, 3)
         shaded = shade_sh(colors[None], normals, light)
@@ -240,13 +243,13 @@ class SceneGenerator:
         return encoded.round().to(torch.uint8).numpy(), picture.depth.numpy()
 
     def _gloss_map(self) -> torch.Tensor:
-        """How much of a mirror each vertex is, [V, 1]: eyes much, lips and the oily middle of the face a little."""
+        """Computes the specular strength [V, 1] of skin and lips, largest in the middle of the face."""
         region = self.template.regions
         middle = torch.exp(-((self.template.vertices[:, 0] / 28.0) ** 2))
         return ((region["skin"] * (0.4 + 0.6 * middle) + 0.8 * region["lips"]) * 0.1)[:, None]
 
     def _shine(self, face: torch.Tensor, normals: torch.Tensor, sh: Array, oil: float) -> torch.Tensor:
-        """Highlights [M, V, 1] of the light's main direction (Blinn's half vector), on wet eyes and on skin."""
+        """Computes Blinn-Phong highlights [M, V, 1] of the light's main direction, on eyes and skin."""
         ahead = torch.from_numpy(sh[1:4] @ LUMINANCE.astype(np.float32))
         strength = float(ahead.norm()) + 1e-6
         half = normalize(ahead / strength - normalize(face, dim=-1), dim=-1)
@@ -255,7 +258,7 @@ class SceneGenerator:
         return strength * (oil * self._gloss * cosine**12 + 0.08 * eyes * cosine**60)
 
     def _confidence(self, marks: torch.Tensor, uv: Array, depth: Array, motion: HeadMotion) -> Array:
-        """[M, 68]: 1 for inner points; jaw points less, on the far side least; hidden points a third of that."""
+        """Computes confidence [M, 68]: 1 for inner points, less for the jaw, a third of that for hidden points."""
         confidence = np.ones(uv.shape[:2], np.float32)
         away = np.linspace(-1.0, 1.0, NUM_JAW)[None] * np.sin(np.radians(motion.angles[:, :1]))  # > 0: turned away
         confidence[:, :NUM_JAW] = np.clip(0.6 - 0.8 * away, 0.2, 0.6)
@@ -267,7 +270,7 @@ class SceneGenerator:
 
 
 def _outer_edge(template: FaceTemplate) -> NDArray[np.bool_]:
-    """Which vertices [V] lie on the mesh's outer rim: over the forehead, behind the ears, around the neck."""
+    """Finds the vertices [V] on the mesh's outer rim: over the forehead, behind the ears, around the neck."""
     edges = mesh_edges(template.triangles)
     rim = torch.zeros(len(template.vertices), dtype=torch.bool)
     rim[edges.ends[edges.triangles == 1].flatten()] = True

@@ -1,6 +1,6 @@
-"""Procedural reflectance of faces: skin of every tone, brows, lips, eyes, beards, freckles, age.
+"""Generates procedural reflectance of faces: skin tones, brows, lips, eyes, beards, freckles, age.
 
-Everything is a soft mask on the template's vertices, so one look costs a few milliseconds and fits every person.
+All features are soft masks on the template's vertices, so a look takes a few milliseconds and fits every person.
 Reflectance is linear RGB in 0..1, with the ambient occlusion of the face (eye sockets, nostrils) baked in.
 """
 
@@ -41,7 +41,7 @@ _BLOOD = np.array([0.35, -0.55, -0.40])  # log-colour of more blood under the sk
 
 @dataclass(frozen=True)
 class Look:
-    """One person's colours, linear RGB."""
+    """One person's reflectance, linear RGB."""
 
     colors: Array  # [V, 3] of the template's vertices
     skin: Array  # [3] average skin
@@ -49,13 +49,15 @@ class Look:
 
 
 def skin_color(tone: float) -> NDArray[np.float64]:
-    """Linear albedo [3] of skin, tone 0 (darkest) to 1 (lightest)."""
+    """Interpolates the linear albedo [3] of skin, tone 0 (darkest) to 1 (lightest)."""
     return np.exp([np.interp(tone, _SKIN_STOPS, np.log(channel)) for channel in _SKIN.T])
 
 
 def smooth_basis(points: NDArray[np.floating], length: float, count: int, seed: int) -> Array:
-    """Random Fourier features [V, count] of a Gaussian process on points [V, 3]: `basis @ normal(count)` is a smooth
-    random field of variance 1 that forgets itself within `length` (Rahimi and Recht 2007)."""
+    """Computes random Fourier features [V, count] of a Gaussian process on points [V, 3] (Rahimi and Recht 2007).
+
+    `basis @ normal(count)` is a smooth random field of variance 1 with length scale `length`.
+    """
     rng = np.random.default_rng(seed)
     frequencies = rng.normal(0.0, 1.0 / length, (3, count))
     phases = rng.uniform(0.0, 2.0 * np.pi, count)
@@ -63,10 +65,10 @@ def smooth_basis(points: NDArray[np.floating], length: float, count: int, seed: 
 
 
 class FaceAppearance:
-    """Draws looks for a template; what depends on the template alone is computed once."""
+    """Draws looks for a template; data that depend on the template alone are computed once."""
 
     def __init__(self, template: FaceTemplate, occlusion: NDArray[np.floating] | None = None) -> None:
-        """occlusion [V]: share of the sky that each vertex sees, 0..1; None: all of it."""
+        """Computes the masks; occlusion [V]: share of the sky that each vertex sees, 0..1 (None: 1)."""
         points = template.vertices.numpy().astype(np.float32)  # [V, 3]
         marks = template.landmarks(template.vertices).numpy()  # [68, 3]
         region = {name: mask.numpy() for name, mask in template.regions.items()}
@@ -85,7 +87,7 @@ class FaceAppearance:
         self._place_age(points, marks)
 
     def _place_brows(self, points: Array, marks: Array) -> None:
-        """Coordinates of the vertices near a brow: along it from the nose (0..1), above it and beyond its end (mm)."""
+        """Computes brow coordinates of nearby vertices: along it from the nose (0..1), above and beyond it (mm)."""
         left = points[:, 0] > 0
         along, above, away = np.zeros((3, len(points)), np.float32)
         for line, side in ((marks[21:16:-1], ~left), (marks[22:27], left)):
@@ -110,7 +112,7 @@ class FaceAppearance:
         )
 
     def _place_beard(self, points: Array, marks: Array) -> None:
-        """Beard masks by height over a line that runs from under the nose, over the mouth corners, to the ears."""
+        """Computes beard masks below a line from under the nose over the mouth corners to the ears."""
         mouth = np.concatenate([marks[48:60], marks[48:49]])
         self._mouth_distance = polyline_distance(points, mouth)[0]
         half = np.abs(points[:, 0])
@@ -164,7 +166,7 @@ class FaceAppearance:
         self._forehead = band * (0.5 + 0.5 * np.cos(2.0 * np.pi * (points[:, 1] - brow) / 8.5)) ** 2
 
     def sample(self, rng: np.random.Generator, person: Person) -> Look:
-        """Draws a look; the person's age, gender and ancestry decide what is likely, not what happens."""
+        """Draws a look; its probabilities depend on the person's age, gender and ethnicity."""
         age, male = (person.age - 20.0) / 55.0, person.gender > 0.5
         tone = float(np.clip(person.ethnicity @ _TONES + rng.normal(0.0, 0.15), 0.0, 1.0))
         skin = skin_color(tone) * np.exp(rng.normal(0.0, 0.05) * _BLOOD + rng.normal(0.0, [0.05, 0.03, 0.06]))
@@ -185,7 +187,7 @@ class FaceAppearance:
         )
 
     def _field(self, rng: np.random.Generator, basis: Array, channels: int = 1) -> NDArray[np.floating]:
-        """A smooth random field [V, channels] of variance 1."""
+        """Draws a smooth random field [V, channels] of variance 1."""
         return basis @ rng.normal(size=(basis.shape[1], channels)).astype(np.float32)
 
     def _hair_color(self, rng: np.random.Generator, tone: float, age: float) -> NDArray[np.floating]:
@@ -230,7 +232,7 @@ class FaceAppearance:
     def _paint_age(
         self, rng: np.random.Generator, color: NDArray[np.floating], tone: float, age: float, makeup: bool
     ) -> NDArray[np.floating]:
-        """Eye sockets, bags, lashes and wrinkles: all of them darker skin."""
+        """Darkens eye sockets, bags, lashes and wrinkles."""
         old = max(0.0, age - 0.3) / 0.7
         dark = rng.uniform(0.05, 0.3) * self._sockets + (rng.uniform(0.0, 0.18) + 0.12 * old) * self._bags
         dark = dark + rng.uniform(0.3, 0.75 if not makeup else 1.4) * self._lashes

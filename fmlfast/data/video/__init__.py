@@ -1,1 +1,1 @@
-"""Videos to clips: decode, find and follow faces, choose frames, write shards."""
+"""Converts videos to clips: decodes, detects and tracks faces, selects frames, writes shards."""

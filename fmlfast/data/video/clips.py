@@ -1,4 +1,4 @@
-"""One video to clips, and the record of what was kept and why the rest was not."""
+"""Converts one video to clips and records which frames were kept, and why the others were rejected."""
 
 import re
 from collections import Counter
@@ -15,20 +15,20 @@ from fmlfast.data.shards import Clip
 from fmlfast.data.video.decode import CutDetector, Video
 from fmlfast.data.video.tracking import FaceTrack, Tracker, pick_diverse, rejection_reason
 
-_SOFT = 0.4  # of the track's median sharpness: a frame below it is blurred by motion, compared with its neighbours
+_SOFT = 0.4  # times the track's median sharpness: a frame below it has motion blur
 
 
 class Detector(Protocol):
-    """What finds faces: fmlfast.data.face_detector.FaceDetector."""
+    """Interface of face detectors, such as fmlfast.data.face_detector.FaceDetector."""
 
     def detect(self, image: np.ndarray, min_face: float = 0) -> list[Face]:
-        """Faces in [H, W, 3] uint8."""
+        """Detects the faces of an image [H, W, 3] uint8 sRGB; those below `min_face` pixels may be missed."""
         ...
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What makes a clip: everything here changes what is written, so it is kept in meta.json."""
+    """Settings that change the clips written; meta.json holds them. See PrepareConfig for their meaning."""
 
     size: int
     frames_per_clip: int
@@ -45,14 +45,14 @@ class Source:
     """A video to prepare."""
 
     path: Path
-    key: str  # from path, size and time of change: what makes it the same file on a later run
-    name: str  # for people, unique in the folder of clips
-    subject: str | None  # who it shows, when its folder says so
+    key: str  # hash of path, size and modification time: recognises the file on a later run
+    name: str  # for display, unique in the folder of clips
+    subject: str | None  # the person's name, where the folder's layout gives it
 
 
 @dataclass
 class ClipRecord:
-    """What became of one face for a while."""
+    """Counts of kept and rejected frames of one face during one time window."""
 
     subject: str
     start: float  # seconds
@@ -76,7 +76,7 @@ class ClipRecord:
 
 @dataclass
 class SourceRecord:
-    """What became of one video."""
+    """Result of preparing one video: its clips, rejected frames and read errors."""
 
     name: str
     seconds: float = 0.0
@@ -86,7 +86,7 @@ class SourceRecord:
 
     @property
     def kept(self) -> int:
-        """How many clips it gave."""
+        """Returns the number of clips written from this video."""
         return sum(clip.key is not None for clip in self.clips)
 
     def __str__(self) -> str:
@@ -97,18 +97,18 @@ class SourceRecord:
         return "\n".join([*lines, *(f"  {clip}" for clip in self.clips)])
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Converts the record to JSON types."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
-        """The inverse of to_json; TypeError or KeyError when it is something else."""
+        """Inverts `to_json`; TypeError or KeyError for anything else."""
         return cls(**{**record, "clips": [ClipRecord(**clip) for clip in record["clips"]]})
 
 
 @dataclass(frozen=True)
 class _Shot:
-    """One frame of a face that passed, already cropped."""
+    """A cropped face of one frame that passed the rejection tests."""
 
     time: float
     image: np.ndarray  # [S, S, 3] uint8
@@ -123,7 +123,7 @@ class _Shot:
 
 @dataclass
 class _Window:
-    """A stretch of a track that becomes one clip at most."""
+    """A time window of a face track, which gives one clip at most."""
 
     track: FaceTrack
     start: float
@@ -134,7 +134,7 @@ class _Window:
 
 
 def prepare_video(source: Source, rules: Rules, detector: Detector) -> tuple[SourceRecord, list[Clip]]:
-    """Finds, follows, judges and crops the faces of one video. What cannot be read is noted in the record."""
+    """Detects, tracks, filters and crops the faces of one video; read errors are noted in the record."""
     record = SourceRecord(source.name)
     video = Video(source.path)
     done: list[tuple[_Window, ClipRecord, Clip | None]] = []
@@ -159,7 +159,7 @@ def prepare_video(source: Source, rules: Rules, detector: Detector) -> tuple[Sou
 
 
 def _windows(video: Video, rules: Rules, detector: Detector, record: SourceRecord) -> Iterator[_Window]:
-    """Stretches of single faces as they end; at most `clip_seconds` each."""
+    """Yields the windows of face tracks as they end, of at most `clip_seconds` each."""
     tracker, cuts = Tracker(), CutDetector()
     active: dict[int, _Window] = {}
     due = -np.inf
@@ -167,7 +167,7 @@ def _windows(video: Video, rules: Rules, detector: Detector, record: SourceRecor
         record.seconds = max(record.seconds, frame.time)
         if cuts.step(frame.thumbnail()):
             tracker.cut()
-            due = -np.inf  # a new scene is looked at from its first frame
+            due = -np.inf  # a new scene is searched from its first frame
         if frame.time < due:
             continue
         due = frame.time + 0.95 / rules.rate  # time stamps are rounded
@@ -206,7 +206,7 @@ def _render(image: np.ndarray, face: Face, time: float, sharpness: float, size: 
 
 
 def _finish(window: _Window, key: str, name: str, rules: Rules) -> tuple[ClipRecord, Clip | None]:
-    """Chooses the frames of a window; the subjects are settled by the caller, who sees all windows."""
+    """Selects the frames of a window's clip; the caller, who sees all windows, sets the subject."""
     floor = _SOFT * float(np.median([shot.sharpness for shot in window.shots])) if window.shots else 0.0
     shots = [shot for shot in window.shots if shot.sharpness >= floor]
     window.rejected["blurred"] += len(window.shots) - len(shots)
@@ -238,11 +238,11 @@ def _finish(window: _Window, key: str, name: str, rules: Rules) -> tuple[ClipRec
 
 
 def count(number: int, thing: str) -> str:
-    """ "1 clip", "2 clips"."""
+    """Formats a number of things: "1 clip", "2 clips"."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def clip_key(name: str, key: str) -> str:
-    """A clip's key that people can read: the file's name, then what makes it unique."""
+    """Builds a readable clip key: the file's name, then `key`, which makes it unique."""
     stem = re.sub(r"[^A-Za-z0-9]+", "_", Path(name).stem).strip("_")[:40]
     return f"{stem or 'video'}-{key}"

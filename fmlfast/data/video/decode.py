@@ -1,4 +1,4 @@
-"""Frames of a video as a viewer would see them, and where its scenes are cut."""
+"""Decodes videos, upright and with square pixels, and detects scene cuts."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -14,28 +14,28 @@ VIDEO_SUFFIXES = frozenset(
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .m1v .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogm "
     ".ogv .qt .rm .rmvb .ts .vob .webm .wmv".split()
 )
-"""What counts as a video when a folder is walked; a file that is named is read whatever its suffix."""
+"""Suffixes of videos searched for in folders; a file given by name is read whatever its suffix."""
 
-_THUMBNAIL = (48, 27)  # pixels, enough to tell a cut
+_THUMBNAIL = (48, 27)  # pixels, enough to detect a cut
 _CUT_FLOOR = 12.0  # of 255: people who move stay below 8, averaged over the thumbnail
-_CUT_FACTOR = 5.0  # times the recent median, so that a shaking camera does not cut
+_CUT_FACTOR = 5.0  # times the recent median, so that a shaking camera is no cut
 _CUT_MEMORY = 24  # frames
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One decoded frame; the picture is converted only when asked for."""
+    """One decoded frame; its image is converted on demand."""
 
     time: float  # seconds from the start of the video
     _raw: Any
     _width: int  # with square pixels, before rotation
 
     def image(self) -> np.ndarray:
-        """[H, W, 3] uint8 sRGB, upright and with square pixels."""
+        """Converts the frame to [H, W, 3] uint8 sRGB, upright and with square pixels."""
         return self._to_array(self._width, self._raw.height, "BICUBIC")
 
     def thumbnail(self) -> np.ndarray:
-        """A small picture of the whole frame, uint8, for CutDetector."""
+        """Converts the frame to a small uint8 image for CutDetector."""
         return self._to_array(*_THUMBNAIL, "AREA")
 
     def _to_array(self, width: int, height: int, interpolation: str) -> np.ndarray:
@@ -44,14 +44,14 @@ class Frame:
 
 
 class Video:
-    """A video file. Iterate over `frames()` once; `trouble` then says what could not be decoded, "" if nothing."""
+    """A video file: iterate over `frames()` once; then `trouble` names decoding errors, "" if there were none."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.trouble = ""
 
     def frames(self) -> Iterator[Frame]:
-        """Decodes the first video stream, as far as it goes; damaged packets are skipped and noted in `trouble`.
+        """Decodes the first video stream as far as possible; damaged packets are skipped and noted in `trouble`.
 
         Raises ValueError when the file cannot be opened or has no video stream, ImportError without the `video` extra.
         """
@@ -90,9 +90,9 @@ class Video:
 
 
 class CutDetector:
-    """Finds hard cuts: a frame unlike the one before, compared with how unlike recent frames were.
+    """Detects hard cuts by the mean absolute difference of successive thumbnails.
 
-    The measure is the mean absolute difference of thumbnails. Cross-fades are not found.
+    A cut is a difference above 12 of 255 and above 5 times the median of recent ones. Cross-fades are not found.
     """
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class CutDetector:
         self._recent: deque[float] = deque(maxlen=_CUT_MEMORY)
 
     def step(self, thumbnail: np.ndarray) -> bool:
-        """Takes the next thumbnail, uint8; True when it begins a new scene."""
+        """Compares the next thumbnail, uint8, with the last one; True when it begins a new scene."""
         current = thumbnail.astype(np.float32)
         last, self._last = self._last, current
         if last is None:

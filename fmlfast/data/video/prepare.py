@@ -1,8 +1,8 @@
-"""Videos to training clips: `fmlfast prepare VIDEOS... --out DIR`.
+"""Converts videos to training clips: `fmlfast prepare VIDEOS... --out DIR`.
 
-Every video is decoded once. Its scenes are separated at cuts; about six frames a second are searched for faces; each
-face is followed by its landmarks; frames in which it is small, cut off, blurred or doubtful are dropped; of the rest
-the M with the most different poses become a clip. Several videos are worked on at once, each in a process.
+Every video is decoded once. Scenes are split at cuts; faces are detected in about six frames a second and tracked by
+their landmarks. Frames with a small, cut-off, blurred or uncertain face are rejected; of the rest the M with the most
+different poses become a clip. Several videos are prepared at once, each in its own process.
 """
 
 import hashlib
@@ -38,34 +38,34 @@ _VOXCELEB_ID = re.compile(r"id\d+")  # id00012/video/00001.mp4
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What to prepare, where to, and how choosy to be."""
+    """Inputs, output and frame selection of `fmlfast prepare`."""
 
     inputs: Annotated[tuple[Path, ...], Positional, arg(metavar="VIDEOS...")]
     """Video files, and folders to search for them; in VoxCeleb's layout id/video/clip.mp4 the id is the subject."""
     out: Path
-    """Folder of clips; a second run adds what is missing."""
+    """Output folder of the clips; a second run adds the videos that are missing."""
     split: str = "train"
-    """Split the clips belong to."""
+    """Name of the split that the clips are added to."""
     size: int = 256
     """Side of the square crops, pixels."""
     frames_per_clip: int = 4
-    """Frames a clip has at most; they are chosen for different poses."""
+    """Largest number of frames in a clip; they are selected for different poses."""
     min_frames: int = 2
-    """Usable frames without which there is no clip."""
+    """Smallest number of usable frames for a clip."""
     min_face: float = 200
     """Smallest face, pixels of the source, forehead to chin or ear to ear, whichever is longer."""
     min_sharpness: float = 0.05
-    """Least sharpness of a face; clear ones have 0.1 to 0.6, blurred ones 0.02."""
+    """Least sharpness of a face (Laplacian variance over grey variance); clear: 0.1 to 0.6, blurred: 0.02."""
     max_doubt: float = 0.015
-    """Most disagreement between two looks at a face, share of its size; clear ones have 0.005, hidden ones 0.02."""
+    """Most landmark difference between a face and its mirror image, share of its size; clear: 0.005, hidden: 0.02."""
     rate: float = 6
-    """Frames looked at, per second of video."""
+    """Frames searched for faces, per second of video."""
     clip_seconds: float = 20
-    """A longer track gives several clips of one subject."""
+    """Longest time span of a clip, seconds; a longer track gives several clips of one subject."""
     workers: int = 0
-    """Processes; 0 takes one a CPU, 1 works in this process."""
+    """Number of processes; 0: one per CPU, 1: no subprocess."""
     face_landmarker: Path | None = None
-    """MediaPipe's face_landmarker.task; found or downloaded when not given."""
+    """MediaPipe's model file face_landmarker.task; taken from the cache or downloaded when not given."""
 
     def __post_init__(self) -> None:
         for name in ("min_face", "min_sharpness", "workers"):
@@ -83,21 +83,21 @@ class PrepareConfig:
 
     @property
     def rules(self) -> Rules:
-        """The part that decides what is written."""
+        """Returns the settings that change the clips written."""
         return Rules(**{name: getattr(self, name) for name in Rules.__dataclass_fields__})
 
 
 @dataclass
 class PrepareReport:
-    """What became of every video, this run's and earlier ones' of the same folder, by source key."""
+    """Records of all videos prepared into a folder, by this run and earlier ones, by source key."""
 
     sources: dict[str, SourceRecord] = field(default_factory=dict)
     new: int = 0
-    """Videos this run worked on."""
+    """Number of videos that this run prepared."""
 
     @property
     def clips(self) -> int:
-        """How many clips there are in all."""
+        """Returns the number of clips in the folder."""
         return sum(record.kept for record in self.sources.values())
 
     def __str__(self) -> str:
@@ -109,10 +109,10 @@ class PrepareReport:
 
 
 def prepare(config: PrepareConfig) -> PrepareReport:
-    """Prepares videos into `config.out`: shards, meta.json and report.json.
+    """Converts videos to clips in `config.out`: shards, meta.json and report.json.
 
-    A video that was prepared before, by path, size and time of change, is not touched again, unless it crashed its
-    process. A file that cannot be read is reported, not fatal. An interruption keeps what is finished.
+    A video that was prepared before, by path, size and modification time, is skipped, unless it crashed its process. A
+    file that cannot be read is reported, not fatal. An interruption keeps what is finished.
 
     Raises ValueError when an input is missing, no video is found, the folder holds clips made otherwise, or the face
     landmark model cannot be had; ImportError without the `video` extra.
@@ -120,7 +120,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     require("av", "video")
     paths = find_videos(config.inputs)
     report = _open_folder(config)
-    done = {key for key, record in report.sources.items() if record.trouble != _CRASHED}  # of memory, perhaps
+    done = {key for key, record in report.sources.items() if record.trouble != _CRASHED}  # perhaps out of memory
     sources = [source for source in _name_sources(paths, report) if source.key not in done]
     if sources:
         model = face_landmarker_file(config.face_landmarker)
@@ -133,7 +133,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
 
 
 def find_videos(inputs: tuple[Path, ...]) -> list[tuple[Path, str]]:
-    """(absolute path, name) of every video, each once; a name starts with the folder that was given.
+    """Lists (absolute path, name) of every video, each once; a name starts with the folder that was given.
 
     Raises ValueError when an input is missing, a folder holds no video, or there is no input.
     """
@@ -181,7 +181,7 @@ def _meta(config: PrepareConfig) -> dict[str, Any]:
 
 
 def _open_folder(config: PrepareConfig) -> PrepareReport:
-    """The report of earlier runs; ValueError when the folder cannot be added to."""
+    """Reads the report of earlier runs; ValueError when the folder cannot be added to."""
     out, report = config.out, PrepareReport()
     if not out.exists():
         return report
@@ -208,7 +208,7 @@ def _open_folder(config: PrepareConfig) -> PrepareReport:
 
 
 class _Output:
-    """Shards and report in step: a video counts as done only once all its clips are visible on disk."""
+    """Writes shards and report together: a video counts as done once all its clips are visible on disk."""
 
     def __init__(self, config: PrepareConfig, report: PrepareReport) -> None:
         self._out, self._report = config.out, report
@@ -225,12 +225,13 @@ class _Output:
         self._commit()  # an interruption keeps what is finished, too
 
     def add(self, source: Source, record: SourceRecord, clips: list[Clip]) -> None:
+        """Writes the clips of a video and keeps its record until they are visible on disk."""
         try:
             for clip in clips:
                 if clip.key not in self._present:  # present: the last run stopped between shard and report
                     self._writer.add(clip)
         except BaseException:
-            self._waiting.clear()  # the shard under way is lost, and with it what waited for it
+            self._waiting.clear()  # the unfinished shard is lost, and its videos are not done
             raise
         self._waiting[source.key] = record
         self._added += len(clips)
@@ -253,7 +254,7 @@ _Result = tuple[SourceRecord, list[Clip]]
 
 
 def _run(sources: list[Source], config: PrepareConfig, model: Path) -> Iterator[tuple[Source, _Result]]:
-    """Results as they come; a video that kills its process is reported like any other broken file."""
+    """Yields results as they finish; a video that kills its process is reported like any other broken file."""
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = min(config.workers or cpus, len(sources))
     if workers == 1:
@@ -261,7 +262,7 @@ def _run(sources: list[Source], config: PrepareConfig, model: Path) -> Iterator[
             for source in sources:
                 yield source, _work(source, config.rules, model)
         finally:
-            while _loaded:  # or MediaPipe complains at the end of Python
+            while _loaded:  # else MediaPipe prints errors at Python's exit
                 _loaded.popitem()[1].close()
         return
     pending = deque(sources)

@@ -1,4 +1,4 @@
-"""Following faces through a video, judging frames, and choosing the ones worth keeping."""
+"""Tracks faces through a video, rejects bad frames and selects frames of different poses."""
 
 from dataclasses import dataclass, field
 
@@ -9,25 +9,25 @@ from fmlfast.data.crop import crop_image, face_crop
 from fmlfast.data.face_detector import Face
 from fmlfast.ibug68 import INNER
 
-_SHARPNESS_SIZE = 128  # pixels; every face is judged at this size, so large and small ones compare
-_NEAR = 0.5  # mean distance of landmarks, share of the face's size, up to which a face is the same one
-_PATIENCE = 0.6  # seconds a face may be out of sight
+_SHARPNESS_SIZE = 128  # pixels; sharpness is measured at this size, so that large and small faces compare
+_NEAR = 0.5  # largest mean landmark distance between frames of one track, share of the face's size
+_PATIENCE = 0.6  # seconds without a detection after which a track ends
 _TIME_WEIGHT = 0.02  # radians a second, at most 5 s: among equal poses, frames far apart differ in expression at least
 
 
 @dataclass
 class FaceTrack:
-    """One face followed through one scene."""
+    """One face tracked through one scene."""
 
     number: int  # in order of appearance in the video
     scene: int
-    face: Face  # where it was last
-    time: float  # when that was, seconds
+    face: Face  # the last detection
+    time: float  # of the last detection, seconds
     weight: float = field(default=0.0)  # sum of the face's sizes: the main person of a scene has the largest
 
 
 class Tracker:
-    """Tells which faces of successive frames are the same, by the distance of their landmarks."""
+    """Tracks faces through successive frames by greedy matching of landmark distances."""
 
     def __init__(self) -> None:
         self.active: list[FaceTrack] = []
@@ -35,7 +35,7 @@ class Tracker:
         self._scene = 0
 
     def update(self, time: float, faces: list[Face]) -> list[FaceTrack]:
-        """The track of each face, in the order of `faces`; a track not seen for 0.6 s is ended first."""
+        """Assigns each face to a track, in the order of `faces`; tracks not seen for 0.6 s end first."""
         self.active = [track for track in self.active if time - track.time <= _PATIENCE]
         pairs = sorted(
             (distance, index, track.number)
@@ -59,13 +59,13 @@ class Tracker:
         return [assigned[index] for index in range(len(faces))]
 
     def cut(self) -> None:
-        """A new scene begins: no face goes on."""
+        """Begins a new scene: ends all tracks."""
         self.active = []
         self._scene += 1
 
 
 def sharpness(image: np.ndarray, landmarks: np.ndarray) -> float:
-    """Variance of the Laplacian over the variance of brightness, on the face at a fixed size.
+    """Computes sharpness: the variance of the Laplacian over the variance of grey values, on the face at 128 px.
 
     image: [H, W, 3] uint8. landmarks: [68, 2] pixels. Clear faces give 0.1 to 0.6; a Gaussian blur of 1% of the crop's
     side brings them to 0.02. Neither the face's size nor its contrast matters.
@@ -81,9 +81,9 @@ def sharpness(image: np.ndarray, landmarks: np.ndarray) -> float:
 def rejection_reason(
     image: np.ndarray, face: Face, min_face: float, max_doubt: float, min_sharpness: float
 ) -> tuple[str, float]:
-    """Why a frame is not worth keeping ("" when it is), and its sharpness (0 when not looked at).
+    """Returns the reason to reject a frame ("" to keep it), and its sharpness (0 when not measured).
 
-    image: [H, W, 3] uint8. Reasons: "small", "cut off", "unsure", "blurred".
+    image: [H, W, 3] uint8. Reasons: "small", "cut off", "unsure" (detector disagreement above max_doubt), "blurred".
     """
     height, width = image.shape[:2]
     outside = np.any((face.landmarks < 0) | (face.landmarks > (width, height)), axis=1)
@@ -98,10 +98,11 @@ def rejection_reason(
 
 
 def pick_diverse(rotations: np.ndarray, times: np.ndarray, doubts: np.ndarray, count: int) -> list[int]:
-    """Indices of at most `count` frames with poses as different as possible, in order of time.
+    """Selects at most `count` frames of different poses by farthest-point sampling; indices in order of time.
 
-    rotations: [N, 3, 3]. times: [N] seconds. doubts: [N]; the least doubtful frame is taken first. Then, each time, the
-    frame farthest from all taken ones: by the angle between rotations, radians, and a little by time.
+    rotations: [N, 3, 3]. times: [N] seconds. doubts: [N] detector disagreements; the frame with the smallest is taken
+    first, then, each time, the frame farthest from all taken ones: by the angle between rotations, radians, plus 0.02
+    times the difference in time, seconds (at most 5).
     """
     taken = [int(np.argmin(doubts))]
     nearest = np.full(len(times), np.inf)
@@ -116,5 +117,5 @@ def pick_diverse(rotations: np.ndarray, times: np.ndarray, doubts: np.ndarray, c
 
 
 def _distance(face: Face, other: Face) -> float:
-    """Mean distance of landmarks, as a share of the larger face's size."""
+    """Returns the mean distance between landmarks, as a share of the larger face's size."""
     return float(np.linalg.norm(face.landmarks - other.landmarks, axis=1).mean() / max(face.size, other.size))

@@ -1,1 +1,1 @@
-"""How good a model is against 3D scans, in the manner of the NoW challenge."""
+"""Evaluates models against 3D scans, by the protocol of the NoW challenge."""

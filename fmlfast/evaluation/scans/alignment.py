@@ -1,4 +1,4 @@
-"""Alignment of a mesh to a scan: a similarity from corresponding landmarks, then robust point-to-surface refinement."""
+"""Aligns a mesh to a scan: a similarity from landmarks (Umeyama), then robust point-to-surface registration (ICP)."""
 
 from dataclasses import dataclass
 
@@ -10,33 +10,33 @@ from fmlfast.evaluation.scans.closest_point import Closest, ClosestPoint
 from fmlfast.metrics import similarity_align
 
 Points = NDArray[np.float64]  # [P, 3]
-MAX_POINTS = 2000  # of the scan that refinement looks at, drawn once with a fixed seed
+MAX_POINTS = 2000  # of the scan that registration uses, drawn once with a fixed seed
 MAX_ITERATIONS = 100
-TOLERANCE = 1e-6  # refinement ends when a step moves the mesh by less than this share of the scan's radius
+TOLERANCE = 1e-6  # registration ends when a step moves the mesh by less than this share of the scan's radius
 TUKEY = 4.685  # standard deviations at which a point's weight reaches zero: 95% efficient for Gaussian noise
 _SIGMA_FLOOR = 1e-9  # of the scan's radius, where scan and mesh agree exactly
 
 
 @dataclass(frozen=True)
 class MeshToScan:
-    """x -> scale * rotation @ x + translation, from the frame of a mesh to that of a scan."""
+    """Similarity x -> scale * rotation @ x + translation, from a mesh's frame to a scan's."""
 
     scale: float
     rotation: NDArray[np.float64]  # [3, 3]
     translation: NDArray[np.float64]  # [3]
 
     def apply(self, points: Points) -> Points:
-        """Points [P, 3] of the mesh in the scan's frame and unit."""
+        """Maps points [P, 3] of the mesh to the scan's frame and unit."""
         return self.scale * points @ self.rotation.T + self.translation
 
     def undo(self, points: Points) -> Points:
-        """Points [P, 3] of the scan in the mesh's frame and unit."""
+        """Maps points [P, 3] of the scan to the mesh's frame and unit."""
         return (points - self.translation) @ self.rotation / self.scale
 
 
 @dataclass(frozen=True)
 class Registration:
-    """Where refinement ended."""
+    """Result of `register_robust`."""
 
     alignment: MeshToScan
     iterations: int
@@ -44,7 +44,7 @@ class Registration:
 
 
 def align_landmarks(mesh_landmarks: ArrayLike, scan_landmarks: ArrayLike) -> MeshToScan:
-    """The similarity of least squared distance between corresponding points [K, 3], K >= 3.
+    """Fits the least-squares similarity between corresponding points [K, 3], K >= 3.
 
     Source: Umeyama, PAMI 13(4), 1991. Raises ValueError for other shapes and for points without extent.
     """
@@ -67,12 +67,13 @@ def _on_a_line(points: Points) -> bool:
 
 
 def register_robust(mesh: ClosestPoint, scan: Points, start: MeshToScan) -> Registration:
-    """Moves, turns and scales a mesh onto scan points [P, 3], from a start that is nearly right.
+    """Registers a mesh to scan points [P, 3] by robust point-to-surface ICP with scale, from an approximate alignment.
 
-    Minimises the sum of Tukey's robust function of the distances from scan points to their closest points on the mesh,
-    in the scan's unit, by Levenberg-Marquardt over rotation, scale and translation; closest points are found anew in
-    every step. The robust function's scale is that of the median distance (1.4826 times it), so that up to half of the
-    points may be anywhere. No randomness beyond a subset of at most MAX_POINTS points, drawn with a fixed seed.
+    Minimises the sum of Tukey's robust function (Tukey biweight) of the distances from scan points to their closest
+    points on the mesh, in the scan's unit, by Levenberg-Marquardt over rotation, scale and translation (IRLS); closest
+    points are found anew in every step. The robust function's scale is 1.4826 times the median distance, so that up to
+    half of the points may be outliers. No randomness beyond a subset of at most MAX_POINTS points, drawn with a fixed
+    seed.
     """
     if len(scan) > MAX_POINTS:
         scan = scan[np.sort(np.random.default_rng(0).choice(len(scan), MAX_POINTS, replace=False))]
@@ -111,7 +112,10 @@ def _design(
     center: NDArray[np.float64],  # [3]
     radius: float,
 ) -> NDArray[np.float64]:
-    """How fast each distance shrinks, [P, 7]: by turning (3), growing and shifting (3) the mesh, all in mm."""
+    """Computes the negative Jacobian [P, 7] of the distances by rotation (3), scale (1) and translation (3).
+
+    Steps of rotation and scale are lengths at `radius`, so that all seven have the scan's unit.
+    """
     on_mesh = current.apply(closest.point)
     towards = scan - on_mesh
     length = np.linalg.norm(towards, axis=1, keepdims=True)
@@ -136,6 +140,6 @@ def _stepped(
 
 
 def _tukey(distance: NDArray[np.float64], sigma: float) -> float:
-    """Tukey's robust function of the distances, summed, in units of its own maximum."""
+    """Sums Tukey's robust function of the distances, in units of its maximum."""
     share = np.minimum(distance / (TUKEY * sigma), 1.0) ** 2
     return float((1 - (1 - share) ** 3).sum())

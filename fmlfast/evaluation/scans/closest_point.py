@@ -1,4 +1,4 @@
-"""Exact closest points on a triangle mesh of any shape."""
+"""Finds exact closest points on a triangle mesh of any shape."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,13 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 from fmlfast.common.extras import require
 
 Points = NDArray[np.float64]  # [P, 3]
-_POINTS = 256  # looked up at once: few enough for memory where all triangles are equally far
+_POINTS = 256  # queried at once: few enough for memory where all triangles are equally far
 _CLASSES = 12  # of triangle sizes; what is smaller than 4**-12 of the largest shares the last
 
 
 @dataclass(frozen=True)
 class Closest:
-    """For P points the closest point on a mesh."""
+    """The closest points on a mesh to P query points."""
 
     distance: NDArray[np.float64]  # [P]
     point: Points  # [P, 3]
@@ -23,7 +23,7 @@ class Closest:
 
 
 class ClosestPoint:
-    """Answers where on a triangle mesh the closest point to a point is.
+    """Finds the closest points on a triangle mesh, by KD-trees of the triangles' centroids.
 
     Exact whatever the triangles' shapes and sizes: the triangle of the nearest corner gives an upper bound d of the
     distance; a triangle with centroid c and radius r (centroid to farthest corner) lies at least |p - c| - r away from
@@ -33,7 +33,7 @@ class ClosestPoint:
     """
 
     def __init__(self, vertices: ArrayLike, triangles: ArrayLike) -> None:
-        """Takes vertices [V, 3] and triangles [T, 3]; raises ValueError where they are no finite mesh."""
+        """Builds the KD-trees of vertices [V, 3] and triangles [T, 3]; raises ValueError for no finite mesh."""
         points, corners = np.asarray(vertices, np.float64), np.asarray(triangles)
         if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
             raise ValueError(f"vertices must be finite numbers [V, 3], got {list(points.shape)}")
@@ -57,14 +57,14 @@ class ClosestPoint:
 
     @property
     def normals(self) -> Points:
-        """Unit normals [T, 3] of the triangles; zero where a triangle has no area."""
+        """Returns unit normals [T, 3] of the triangles, zero where a triangle has no area."""
         a, b, c = self.corners.swapaxes(0, 1)
         normals = np.cross(b - a, c - a)
         length = np.linalg.norm(normals, axis=1, keepdims=True)
         return np.divide(normals, length, out=np.zeros_like(normals), where=length > 0)
 
     def __call__(self, points: Points) -> Closest:
-        """The closest points to points [P, 3], in the mesh's unit."""
+        """Finds the closest points to points [P, 3], in the mesh's unit."""
         triangle = self._triangle_of_corner[self._corner_tree.query(points)[1]]
         point = closest_on_triangles(points, self.corners[triangle])
         best = Closest(np.linalg.norm(points - point, axis=1), point, triangle)
@@ -81,7 +81,7 @@ class ClosestPoint:
         tree: Any,
         ids: NDArray[np.int64],  # [N]
     ) -> None:
-        """Tries the triangles of a class that may be closer to some of the points than the best."""
+        """Updates the closest points from the triangles of one size class that may be closer."""
         reach = (best.distance[rows] + self._radii[ids].max()) * (1 + 1e-12)  # rounding must not lose one
         balls = tree.query_ball_point(points[rows], reach, return_sorted=False)
         row = np.repeat(rows, [len(ball) for ball in balls])
@@ -100,7 +100,7 @@ class ClosestPoint:
 
 
 def closest_on_triangles(points: Points, corners: NDArray[np.float64]) -> Points:
-    """The point of each triangle [n, 3 corners, 3] closest to its point [n, 3]; triangles may be without area."""
+    """Finds the point of each (possibly degenerate) triangle [n, 3 corners, 3] closest to its point [n, 3]."""
     a, b, c = corners.swapaxes(0, 1)
     normal = np.cross(b - a, c - a)
     area = np.maximum((normal * normal).sum(1), np.finfo(float).tiny)

@@ -1,4 +1,4 @@
-"""Sets of 3D scans with photos, as their publishers lay them out. You bring your own copy; nothing is downloaded.
+"""Reads sets of 3D scans with photos in their publishers' layouts, from your own copy; nothing is downloaded.
 
 Layouts ("auto" recognises them):
 
@@ -32,7 +32,7 @@ from fmlfast.ibug68 import EYES_APART
 from fmlfast.mesh_io import MILLIMETRES
 
 NOW_POINTS = (36, 39, 42, 45, 33, 48, 54)  # iBUG numbers of the 7 landmarks
-STEADY_POINTS = tuple(i for i in range(17, 68) if i not in (60, 64))  # of 68: the jaw line is no fixed point
+STEADY_POINTS = tuple(i for i in range(17, 68) if i not in (60, 64))  # of 68, without the sliding jaw line
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 SCANS = (".obj", ".ply", ".stl", ".off", ".glb", ".wrl", ".xyz")
 
@@ -46,20 +46,20 @@ class Scan:
     numbers: tuple[int, ...]
 
     def landmark(self, number: int) -> NDArray[np.float64]:
-        """The landmark [3] of an iBUG number."""
+        """Returns the landmark [3] of an iBUG number, mm."""
         return self.landmarks[self.numbers.index(number)]
 
 
 @dataclass(frozen=True)
 class ScanFile:
-    """Where a scan and its landmarks are, and how many millimetres their unit has."""
+    """Paths of a scan and its landmarks, and their unit in millimetres."""
 
     path: Path
     landmarks: Path
     millimetres: float
 
     def read(self) -> Scan:
-        """The scan. Raises ValueError, naming the file, where it is malformed or its unit cannot be right."""
+        """Reads the scan; raises ValueError, naming the file, where it is malformed or its unit implausible."""
         points = read_points(self.path)
         landmarks = read_landmarks(self.landmarks, points)
         numbers = NOW_POINTS
@@ -78,7 +78,7 @@ class ScanFile:
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo, and the scan of its moment where there is one."""
+    """A photo and, where there is one, the scan taken at the same moment."""
 
     path: Path
     scan: ScanFile | None = None
@@ -86,7 +86,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Person:
-    """One person: photos, and a scan of the neutral face where there is one."""
+    """One person's photos and, where there is one, a scan of the neutral face."""
 
     name: str
     layout: str
@@ -95,16 +95,16 @@ class Person:
 
     @property
     def scans(self) -> list[ScanFile]:
-        """All scans of this person."""
+        """Lists all scans of this person."""
         own = [photo.scan for photo in self.photos]
         return [file for file in (self.neutral, *own) if file is not None]
 
 
 def read_scans(folder: str | Path, layout: str = "auto") -> list[Person]:
-    """The people of a scan set, by name; scans are read later, by ScanFile.read.
+    """Lists the people of a scan set with their photos and scan files, by name.
 
-    Raises ValueError for unknown layouts, and for folders that hold no person or one without what is needed, saying
-    what is missing.
+    layout: "auto" or one of LAYOUTS. Scans themselves are read later, by ScanFile.read. Raises ValueError for unknown
+    layouts, and for folders without people or with incomplete ones, saying what is missing.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Parts of a face that errors are reported for: a partition of the template's face region by its landmarks."""
+"""Partitions the template's face region by its landmarks into the parts that errors are reported for."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,22 +7,22 @@ from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.regions import polyline_distance
 
 FACE_PARTS = ("eyes", "nose", "mouth", "forehead", "chin", "cheeks")
-OUTSIDE = -1  # what lies beyond the face region
+OUTSIDE = -1  # vertices beyond the face region
 _EYE_REACH, _NOSE_REACH, _MOUTH_REACH = 11.0, 13.0, 9.0  # mm around the landmarks' lines
 
 
 def face_parts(template: FaceTemplate) -> NDArray[np.int64]:
-    """The part of each vertex, [V] int64: an index of FACE_PARTS, or OUTSIDE where the face mask is below one half.
+    """Labels each vertex with its part of the face, [V] int64.
 
-    Eyes, nose and mouth are what lies within 11, 13 and 9 mm of the lines through their landmarks, in this order;
-    forehead is what lies above the brows' lower ends, chin what lies below the mouth between its corners, cheeks are
-    the rest.
+    A label is an index of FACE_PARTS, or OUTSIDE where the face mask is at most one half. Eyes, nose and mouth lie
+    within 11, 13 and 9 mm of the lines through their landmarks, in this order; the forehead lies above the brows' lower
+    ends, the chin below the mouth between its corners; cheeks are the rest.
     """
     points = template.vertices.numpy()
     marks = template.landmarks(template.vertices).numpy()  # [68, 3]
 
     def reach(*chain: int) -> NDArray[np.float32]:
-        """Distance [V] to the line through landmarks."""
+        """Computes the distance [V] mm of the vertices to the polyline through landmarks."""
         return polyline_distance(points, marks[list(chain)])[0]
 
     eyes = np.minimum(reach(*range(36, 42), 36), reach(*range(42, 48), 42))

@@ -1,4 +1,4 @@
-"""Scan-to-mesh errors in the manner of the NoW challenge: align by landmarks, refine, measure in millimetres."""
+"""Measures scan-to-mesh errors by the protocol of the NoW challenge: align landmarks, register, measure distances."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from fmlfast.model.fml import FML
 from fmlfast.reconstruction.pipeline import Reconstruction, reconstruct
 from fmlfast.template.face_template import FaceTemplate
 
-LANDMARK_MISFIT = 0.17  # of the landmarks' radius; faces miss each other by up to 0.11, mirrored orders by 0.20 or more
+LANDMARK_MISFIT = 0.17  # of the landmarks' radius; two faces differ by up to 0.11, mirrored orders by 0.20 or more
 MIN_POINTS = 10
 DISC = 1.4  # NoW's face: this many times the mean of the outer eyes' distance and the nose's length
 DISC_LANDMARKS = (36, 39, 42, 45, 33)
@@ -33,11 +33,11 @@ def scan_to_mesh(
     mesh_landmarks: ArrayLike,  # [K, 3]
     measured: ArrayLike | None = None,  # [P] bool
 ) -> ScanErrors:
-    """Measures any mesh against any scan: the distance of every scan point to the closest point of the mesh.
+    """Aligns any mesh to a scan and measures the distance of every scan point to the mesh.
 
-    The mesh is first brought onto the scan by the similarity of their K >= 3 landmarks, then by
-    `register_robust`. Only the points that are `measured` (all where None) count in either;
-    `face_disc` gives those that NoW measures. Distances are in the scan's unit, whatever the mesh's is, and exact.
+    The mesh is aligned by the similarity of their K >= 3 landmarks, then registered by `register_robust`. Registration
+    and errors use only the points that are `measured` (None: all); `face_disc` gives those that NoW measures. Distances
+    to the closest point of the mesh are exact, and in the scan's unit, whatever the mesh's is.
 
     Raises ValueError for malformed arrays, no points to measure, and landmarks that do not fit each other.
     """
@@ -55,7 +55,7 @@ def scan_to_mesh(
 
 
 def face_disc(scan: Scan) -> NDArray[np.bool_]:
-    """The scan points [P] that NoW measures: those in a ball around the face's centre.
+    """Selects the scan points [P] that NoW measures: those in a ball around the face's centre.
 
     The centre lies 30% of the way from the nose's base to the middle between the inner eye corners; the radius is 1.4
     times the mean of the outer eye corners' distance and that way's length (as NoW's published evaluation has it).
@@ -68,7 +68,7 @@ def face_disc(scan: Scan) -> NDArray[np.bool_]:
 
 
 def evaluate_scans(run: str | Path, folder: str | Path, *, refine: int, layout: str = "auto") -> dict[str, Any]:
-    """Measures the model of a run folder against a set of scans and writes scans.json and scans.png into it.
+    """Evaluates the model of a run folder against a set of scans; writes scans.json and scans.png into it.
 
     Args:
         run: run folder of a trained model.
@@ -91,7 +91,7 @@ def evaluate_scans(run: str | Path, folder: str | Path, *, refine: int, layout: 
     run = Path(run)
     template = FML.load(run).template
     people = read_scans(folder, layout)
-    for file in (file for person in people for file in person.scans):  # what is wrong is said before the work
+    for file in (file for person in people for file in person.scans):  # errors are raised before the slow part
         _check_scan(file, template)
     tally, failed = ScanErrorTable(), {}
     longest = max(len(person.photos) for person in people)
@@ -126,7 +126,7 @@ def _check_enough(points: int) -> None:
 
 
 def _checked_start(mesh: NDArray[np.float64], scan: NDArray[np.float64]) -> MeshToScan:
-    """The alignment of landmarks [K, 3]; raises ValueError where no two faces would differ so much."""
+    """Aligns landmarks [K, 3] by a similarity; raises ValueError where two faces cannot differ so much."""
     start = align_landmarks(mesh, scan)
     misfit = np.sqrt(((start.apply(mesh) - scan) ** 2).sum(1).mean())
     radius = np.sqrt(((scan - scan.mean(0)) ** 2).sum(1).mean())
@@ -148,12 +148,12 @@ def _check_scan(file: ScanFile, template: FaceTemplate) -> None:
 
 
 def _landmarks(template: FaceTemplate, vertices: Tensor, scan: Scan) -> NDArray[np.float64]:
-    """Those landmarks [K, 3] of vertices [V, 3] that a scan has."""
+    """Returns the landmarks [K, 3] of vertices [V, 3] whose numbers the scan has."""
     return template.landmarks(vertices)[list(scan.numbers)].double().numpy()
 
 
 def _measure_person(tally: ScanErrorTable, person: Person, run: Path, refine: int, jointly: str) -> dict[str, str]:
-    """Adds all errors of one person; returns the photos that failed and why."""
+    """Reconstructs one person and adds all errors; returns the failed photos with their reasons."""
     alone: dict[int, Reconstruction] = {}
     failed: dict[str, str] = {}
     for index, photo in enumerate(person.photos):
@@ -196,11 +196,11 @@ class _Ruler:
         self.template = template
         self.parts = face_parts(template)
         bag = template.regions["mouth_bag"] > 0.5
-        hidden = bag[template.triangles.long()].all(1)  # what hangs behind the lips is no face
+        hidden = bag[template.triangles.long()].all(1)  # the mouth bag behind the lips is not measured
         self.triangles = template.triangles[~hidden].numpy()
 
     def __call__(self, vertices: Tensor, scan: Scan) -> tuple[ScanErrors, NDArray[np.int64]]:
-        """The errors of vertices [V, 3] against a scan, and the part of the face [N] that each is on."""
+        """Measures vertices [V, 3] against a scan; returns N errors and the part of the face [N] of each."""
         start = align_landmarks(_landmarks(self.template, vertices, scan), scan.landmarks)
         points = scan.points[face_disc(scan)]
         errors = _measure(points, ClosestPoint(vertices.numpy(), self.triangles), start)

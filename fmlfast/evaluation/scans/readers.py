@@ -1,4 +1,4 @@
-"""Reads what scan sets are made of: points of meshes and point clouds in several formats, and 3D landmarks."""
+"""Reads points of meshes and point clouds in several formats, and 3D landmarks."""
 
 import re
 from pathlib import Path
@@ -15,10 +15,10 @@ _VRML_POINTS = re.compile(r"(?<!Texture)Coordinate3?\s*\{\s*point\s*\[([^\]]*)\]
 
 
 def read_points(path: Path) -> Points:
-    """The vertices [P, 3] of a scan, in the file's order and unit.
+    """Reads the vertices [P, 3] of a scan, in the file's order and unit.
 
-    OBJ and VRML (.wrl), the first shape of a FaceWarehouse .bs file, and whatever trimesh reads. Raises ValueError,
-    naming the file, if it is malformed, empty or not finite.
+    Formats: OBJ, VRML (.wrl), the first shape of a FaceWarehouse .bs file, and all that trimesh reads. Raises
+    ValueError, naming the file, if it is malformed, empty or not finite.
     """
     suffix = path.suffix.lower()
     if suffix == ".obj":
@@ -41,10 +41,10 @@ def read_points(path: Path) -> Points:
 
 
 def read_landmarks(path: Path, points: Points) -> Points:
-    """The 7 or 68 landmarks of a scan [K, 3], or 7 made from BU-3DFE's 83.
+    """Reads the 7 or 68 landmarks of a scan, [K, 3]; BU-3DFE's 83 are reduced to 7.
 
-    .pp (MeshLab), .bnd (BU-3DFE), or text with `x y z` or a vertex number from 0 in each line; lines starting with #
-    are ignored. Raises ValueError, naming the file, for anything else.
+    Formats: .pp (MeshLab), .bnd (BU-3DFE), or text with `x y z` or a vertex number from 0 in each line; lines starting
+    with # are ignored. Raises ValueError, naming the file, for anything else.
     """
     suffix = path.suffix.lower()
     try:
@@ -67,11 +67,11 @@ def read_landmarks(path: Path, points: Points) -> Points:
 
 
 def bu3dfe_to_seven(marks: Points) -> Points:
-    """BU-3DFE's 83 landmarks [83, 3] as the 7 [7, 3] that NoW uses.
+    """Reduces BU-3DFE's 83 landmarks [83, 3] to the 7 [7, 3] that NoW uses.
 
     Points 0-7 and 8-15 ring the eyes, 36-47 run down one side of the nose, along its base and up the other, 48-59 ring
     the mouth. Eye and mouth corners are the outermost points of their rings along the line between the eyes; the base
-    of the nose is the mean of the two points in the middle of its line. Which side is which follows from the shape (the
+    of the nose is the mean of the two points in the middle of its line. Left and right follow from the shape (the
     nose's base lies before the plane of eyes and mouth), not from the order in the file.
     """
     rings = [marks[:8], marks[8:16]]
@@ -98,7 +98,7 @@ def _vertices(path: Path, numbers: NDArray[np.float64], points: Points) -> Point
 
 
 def _obj(path: Path) -> Points:
-    """Of a mesh or a point cloud; what follows the coordinates of a vertex may be anything."""
+    """Reads the vertices of an OBJ mesh or point cloud; values after the coordinates are ignored."""
     rows = [line.split()[1:4] for line in path.read_text(errors="replace").splitlines() if line.startswith("v ")]
     try:
         return np.array(rows, np.float64)
@@ -121,7 +121,10 @@ def _vrml(path: Path) -> Points:
 
 
 def _blendshapes(path: Path) -> Points:
-    """The neutral shape of FaceWarehouse's shape.bs: int32 shapes, vertices, faces, then float32 xyz, neutral first."""
+    """Reads the neutral shape of FaceWarehouse's shape.bs.
+
+    Layout: int32 numbers of shapes, vertices and faces, then float32 xyz of each shape, neutral first.
+    """
     data = path.read_bytes()
     header = np.frombuffer(data[:12], "<i4")
     if len(header) != 3 or min(header) <= 0 or len(data) < 12 + 12 * int(header[1]) * (int(header[0]) + 1):

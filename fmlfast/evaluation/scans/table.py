@@ -1,4 +1,4 @@
-"""The table and the picture of a scan evaluation."""
+"""Sums up scan-to-mesh errors in a table and plots their cumulative curves."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,25 +23,25 @@ class ScanErrors:
     distances: NDArray[np.float64]  # [N] in the scan's unit
     nearest: NDArray[np.int64]  # [N] the mesh vertex next to each point's closest point
     alignment: MeshToScan
-    converged: bool  # whether the alignment came to rest
+    converged: bool  # False where registration hit its limit of iterations
 
     @property
     def median(self) -> float:
-        """Median distance."""
+        """Returns the median distance."""
         return float(np.median(self.distances))
 
     @property
     def mean(self) -> float:
-        """Mean distance."""
+        """Returns the mean distance."""
         return float(self.distances.mean())
 
     @property
     def std(self) -> float:
-        """Standard deviation of the distances."""
+        """Returns the standard deviation of the distances."""
         return float(self.distances.std())
 
     def curve(self, thresholds: ArrayLike) -> NDArray[np.float64]:
-        """Share of the points [K] that lie no farther from the mesh than each of K thresholds."""
+        """Computes the share of points [K] that lie no farther from the mesh than each of K thresholds."""
         order = np.sort(self.distances)
         return np.searchsorted(order, np.asarray(thresholds, float), side="right") / len(order)
 
@@ -64,7 +64,7 @@ class ScanErrorTable:
         parts: NDArray[np.int64],  # [N]
         times: int = 1,
     ) -> None:
-        """The errors of one shape against one scan, and the part of the face of each, counted `times` times."""
+        """Adds the errors of one shape against one scan, and the face part of each, counted `times` times."""
         key = (row, kind)
         self._distances.setdefault(key, []).extend([errors.distances.astype(np.float32)] * times)
         self._parts.setdefault(key, []).extend([parts.astype(np.int8)] * times)
@@ -73,11 +73,11 @@ class ScanErrorTable:
 
     @property
     def people(self) -> list[str]:
-        """Who was measured."""
+        """Lists the names of the people measured."""
         return list(dict.fromkeys(name for names in self._people.values() for name in names))
 
     def table(self) -> dict[str, Any]:
-        """Rows with their metrics, ratios to the mean face, spread over people, parts, curves and people's means."""
+        """Computes the metrics of each row, ratios to the mean face, spread, parts, curves and people's means."""
         rows: dict[str, dict[str, float]] = {}
         spread: dict[str, dict[str, float | None]] = {}
         parts: dict[str, Any] = {}
@@ -121,12 +121,12 @@ class ScanErrorTable:
         }
 
     def _ordered(self) -> list[tuple[str, str]]:
-        """Rows from the mean face to the refined one, posed before neutral."""
+        """Sorts the rows from the mean face to the refined one, posed before neutral."""
         rank = {MEAN_FACE: 0, "frames_1": 1}
         return sorted(self._distances, key=lambda key: (rank.get(key[0], 2), len(key[0]), key[1] == "neutral"))
 
     def _person_means(self, row: str, kind: str) -> dict[str, float]:
-        """Each person's mean over the means of their shapes."""
+        """Averages the mean distances of each person's shapes."""
         by_person: dict[str, list[float]] = {}
         for person, piece in zip(self._people[row, kind], self._distances[row, kind], strict=True):
             by_person.setdefault(person, []).append(float(piece.mean(dtype=np.float64)))
@@ -134,7 +134,7 @@ class ScanErrorTable:
 
 
 def draw_curves(path: Path, table: dict[str, Any]) -> None:
-    """Writes the cumulative error curves of a table as a PNG, a panel for each of posed and neutral geometry."""
+    """Plots the cumulative error curves of a table as a PNG, one panel each for posed and neutral geometry."""
     figure_module = require("matplotlib.figure", "eval")
     rows = [row for row in table["curves"] if row != "mm"]
     kinds = list(dict.fromkeys(kind for row in rows for kind in table["curves"][row]))
