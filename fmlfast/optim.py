@@ -143,11 +143,6 @@ class LowRankAdam(torch.optim.Optimizer):
             known = [(end, gradient) for end, gradient in ends if gradient is not None]
             torch.autograd.backward([end for end, _ in known], [gradient for _, gradient in known])
 
-    @property
-    def has_factors(self) -> bool:
-        """Checks whether `backward` passed through a result of `decode` since `zero_grad`."""
-        return bool(self._factors)
-
     def factors(self) -> tuple[Tensor, Tensor]:  # [R, K], [R, D]
         """Returns codes and gradients of their outputs since `zero_grad`; the basis' gradient is codes^T upstream.
 

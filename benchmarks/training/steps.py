@@ -96,7 +96,7 @@ def training_step(case: StepCase, folder: Path, device: str) -> Step:
 
 def _batch(clips: ClipDataset, subjects: int, frames: int) -> Batch:
     some = [clips[i % len(clips)] for i in range(subjects)]
-    return Batch(Frames.from_clips(some, clips.size, frames), draw(0, range(subjects), frames))
+    return Batch(Frames.whole(some, frames), draw(0, range(subjects), frames))
 
 
 def _without_network(model: FML, batch: Batch) -> None:

@@ -155,10 +155,11 @@ class World:
 
         Each process sends N (K + D) numbers, for codes [N, K] and upstream gradients [N, D], instead of the K D of a
         gradient. Call it before clipping. Codes are divided by the number of processes; upstream is not scaled, as the
-        codes' gradient is that of a process's own loss. Does nothing with one process, or while the decoder has no
-        factors, which is so in all processes or in none.
+        codes' gradient is that of a process's own loss. Does nothing with one process.
+
+        Raises ValueError where the decoder has no factors yet.
         """
-        if self.size == 1 or not decoder.has_factors:
+        if self.size == 1:
             return
         own = torch.cat(decoder.factors(), 1)
         gathered = own.new_empty(self.size * len(own), own.shape[1])

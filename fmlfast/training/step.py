@@ -125,8 +125,9 @@ class TrainingStep:
                 torch.stack(list(terms.values())).sum().backward()
             with record_function("fmlfast::optimiser"):
                 self.world.average_gradients([face.identity_basis, face.reflectance_mean])
-                self.world.gather_factors(self.decoder)
-                self.decoder.clip_grad_norm_(self.clip_gradient, [face.reflectance_mean])
+                if photometric:
+                    self.world.gather_factors(self.decoder)
+                    self.decoder.clip_grad_norm_(self.clip_gradient, [face.reflectance_mean])
         with record_function("fmlfast::optimiser"):
             for group in self.adam.param_groups[:2]:
                 torch.nn.utils.clip_grad_norm_(group["params"], self.clip_gradient)
