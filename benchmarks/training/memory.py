@@ -9,7 +9,7 @@ import argparse
 import gc
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def kernels_not_started() -> Iterator[None]:
 @contextmanager
 def stages_of(on_stage: Callable[[str | None], None]) -> Iterator[None]:
     """Calls `on_stage` with the name of every stage that is entered, and with that of the outer one when it is left."""
-    from fmlfast import losses as objective
+    from fmlfast import losses, optim
     from fmlfast.training import step
 
     stack: list[str | None] = [None]
@@ -128,7 +128,9 @@ def stages_of(on_stage: Callable[[str | None], None]) -> Iterator[None]:
         stack.pop()
         on_stage(stack[-1])
 
-    with mock.patch.object(objective, "record_function", mark), mock.patch.object(step, "record_function", mark):
+    with ExitStack() as patches:
+        for module in (losses, optim, step):
+            patches.enter_context(mock.patch.object(module, "record_function", mark))
         yield
 
 
