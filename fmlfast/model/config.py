@@ -51,7 +51,7 @@ class ModelConfig:
 
         Raises ValueError for settings that this version does not know.
         """
-        known = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
         switches = {known.pop(name) for name in ("aligned_crop", "landmark_input", "pose_init") if name in known}
         if len(switches) == 1:
             known["inputs"] = "aligned" if switches.pop() else "paper"

@@ -12,12 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.paper import real_clips
 from benchmarks.paper.real_clips import consistency, fit_frames, measure_real
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import ShardWriter, list_clips, read_clip
-from fmlfast.evaluation import real_clips
 from fmlfast.metrics import vertex_distances, weighted_mean
 from fmlfast.model.codes import Codes
 from fmlfast.model.fml import FML
