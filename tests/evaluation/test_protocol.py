@@ -252,15 +252,15 @@ def test_the_mean_face_is_posed_by_its_landmarks(synthetic_folder: Path) -> None
 
 
 def test_people_count_once_however_many_clips_they_have() -> None:
-    tally = ErrorTable(2)
+    error_table = ErrorTable(2)
     errors = {"vertex_mm": torch.tensor([1.0, 3.0, 5.0])}
     distances = torch.tensor([[1.0, 0.0], [3.0, 0.0], [5.0, 6.0]])
-    tally.add("mean_face", ["a", "a", "b"], errors, distances.sum(0))
-    tally.add("mean_face", ["b"], {"vertex_mm": torch.tensor([9.0])}, torch.tensor([9.0, 6.0]))
-    tally.add("frames_1", ["a", "a", "b", "b"], {"vertex_mm": torch.tensor([1.0, 1.0, 2.0, 2.0])}, None)
-    table = tally.table()
+    error_table.add("mean_face", ["a", "a", "b"], errors, distances.sum(0))
+    error_table.add("mean_face", ["b"], {"vertex_mm": torch.tensor([9.0])}, torch.tensor([9.0, 6.0]))
+    error_table.add("frames_1", ["a", "a", "b", "b"], {"vertex_mm": torch.tensor([1.0, 1.0, 2.0, 2.0])}, None)
+    table = error_table.table()
     assert table["mean_face"]["vertex_mm"] == 4.5  # a: 2, b: 7
     assert table["spread"]["mean_face"]["vertex_mm"] == pytest.approx(2.5)  # std of 2 and 7 over sqrt 2
     assert table["ratios"] == {"frames_1": {"vertex_mm": pytest.approx(1.5 / 4.5)}}
-    assert (tally.people, tally.frames) == (2, 4)
-    torch.testing.assert_close(tally.vertex_errors()["mean_face"], torch.tensor([4.5, 3.0]).double())
+    assert (error_table.people, error_table.frames) == (2, 4)
+    torch.testing.assert_close(error_table.vertex_errors()["mean_face"], torch.tensor([4.5, 3.0]).double())

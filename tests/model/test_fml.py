@@ -60,8 +60,8 @@ def test_alpha_and_beta_reach_the_frame_branch(model: FML, frames: Frames) -> No
 def test_every_input_setting_trains(change: dict, frames: Frames) -> None:
     torch.manual_seed(0)
     model = FML(replace(SMALL, **change)).train()
-    keep = torch.rand(2, 4, 68) > 0.1
-    codes = model.codes(model.observe(frames, 0.3 * torch.randn(2, 4, 68, 2), keep))
+    landmark_mask = torch.rand(2, 4, 68) > 0.1
+    codes = model.codes(model.observe(frames, 0.3 * torch.randn(2, 4, 68, 2), landmark_mask))
     R = codes.rotation
     torch.testing.assert_close(R @ R.transpose(2, 3), torch.eye(3).expand_as(R), atol=1e-4, rtol=0)
     assert (codes.translation[..., 2] > 100).all()

@@ -17,8 +17,8 @@ from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservat
 from fmlfast.model.landmark_pose import fit_pose
 from fmlfast.model.shape_prior import learn_shape_prior
 from fmlfast.training.priors import _some
+from tests.helpers.landmark_scenes import FACE, FIELDS, TEMPLATE, USED, geometry, seen
 from tests.helpers.small_model import SMALL
-from tests.model.test_landmark_fit import FACE, FIELDS, TEMPLATE, USED, geometry, seen
 
 JAW = TEMPLATE.expression_names.index("jawOpen")
 PEOPLE, FRAMES, WAYS = 96, 2, 6  # the crowd varies in so many ways, each twice as much as expected

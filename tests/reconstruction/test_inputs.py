@@ -8,7 +8,7 @@ from PIL import Image
 
 from fmlfast.data.face_detector import Face
 from fmlfast.reconstruction.inputs import is_video, read_photos, read_video
-from tests.data.video.test_decode import write_video
+from tests.helpers.videos import write_video
 
 SIDE = 160  # px
 

@@ -37,8 +37,8 @@ def new_step(device: str, clip: float = 1.0, graph: bool = False, lean: bool = F
 
 def plain_step(model: FML, adam: torch.optim.Adam, batch: Batch, phase: Phase, clip: float) -> dict[str, Tensor]:
     """What TrainingStep does, with one graph, one optimiser and every gradient written out."""
-    frames, noise, keep = augment(batch, AugmentConfig())
-    codes = model.codes(model.observe(frames, noise, keep))
+    frames, noise, landmark_mask = augment(batch, AugmentConfig())
+    codes = model.codes(model.observe(frames, noise, landmark_mask))
     losses = objective(model, frames, codes, LossWeights(), phase.photometric, phase.detach_geometry, fit_light=True)
     terms = {name: value.mean() for name, value in losses.items()}
     adam.zero_grad()
@@ -96,8 +96,8 @@ def test_the_gradient_of_codes_is_whole_though_the_graph_is_cut(batches: list[Ba
     step, other = new_step("cpu", 1e9), new_step("cpu")
     step(batches[0], FULL)
     other.model.face.decoder = None
-    frames, noise, keep = augment(batches[0], AugmentConfig())
-    codes = other.model.codes(other.model.observe(frames, noise, keep))
+    frames, noise, landmark_mask = augment(batches[0], AugmentConfig())
+    codes = other.model.codes(other.model.observe(frames, noise, landmark_mask))
     losses = objective(other.model, frames, codes, LossWeights(), FULL.photometric, fit_light=True)
     torch.stack([value.mean() for value in losses.values()]).sum().backward()
     for (name, parameter), whole in zip(

@@ -29,7 +29,7 @@ def template() -> FaceTemplate:
 
 
 @pytest.fixture(scope="module")
-def films() -> list[LabelledClip]:
+def labelled_clips() -> list[LabelledClip]:
     return [render_person(SMALL, "test", person) for person in range(24)]
 
 
@@ -37,9 +37,9 @@ def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".tar"}
 
 
-def camera_vertices(film: LabelledClip, template: FaceTemplate) -> torch.Tensor:
+def camera_vertices(labelled: LabelledClip, template: FaceTemplate) -> torch.Tensor:
     """[M, V, 3] from nothing but the truth, by the formula that models use."""
-    truth = {name: torch.from_numpy(array) for name, array in film.truth.items()}
+    truth = {name: torch.from_numpy(array) for name, array in labelled.truth.items()}
     posed = template.subdivide(truth["vertices"]) + torch.einsum(
         "me,evc->mvc", truth["expression"], template.expressions
     )
@@ -55,10 +55,10 @@ def test_clips_depend_on_the_seed_alone(tmp_path: Path) -> None:
         truth = read_truth(tmp_path / "data", split)
         assert len(refs) == count == len(truth)
         for person, ref in enumerate(refs):
-            clip, film = read_clip(ref), render_person(SMALL, split, person)
-            np.testing.assert_array_equal(clip.landmarks, film.clip.landmarks)
-            assert np.abs(clip.images.astype(int) - film.clip.images).mean() < 6.0  # only JPEG lies between
-            for name, array in film.truth.items():
+            clip, labelled = read_clip(ref), render_person(SMALL, split, person)
+            np.testing.assert_array_equal(clip.landmarks, labelled.clip.landmarks)
+            assert np.abs(clip.images.astype(int) - labelled.clip.images).mean() < 6.0  # only JPEG lies between
+            for name, array in labelled.truth.items():
                 np.testing.assert_array_equal(truth[clip.key][name], array)
     meta = read_meta(tmp_path / "data")
     assert meta["seed"] == 0 and meta["settings"]["people"] == 3
@@ -71,28 +71,28 @@ def test_clips_depend_on_the_seed_alone(tmp_path: Path) -> None:
 
 def test_no_person_is_in_two_splits() -> None:
     people = [render_person(replace(SMALL, frames=1), split, person) for split in SPLITS for person in range(3)]
-    keys = {film.clip.key for film in people}
-    assert len(keys) == 9 == len({film.clip.subject for film in people})
-    for index, film in enumerate(people):
+    keys = {labelled.clip.key for labelled in people}
+    assert len(keys) == 9 == len({labelled.clip.subject for labelled in people})
+    for index, labelled in enumerate(people):
         for other in people[index + 1 :]:
-            assert np.abs(film.truth["vertices"] - other.truth["vertices"]).mean() > 0.5  # mm
-            assert np.abs(film.truth["reflectance"] - other.truth["reflectance"]).mean() > 0.01
+            assert np.abs(labelled.truth["vertices"] - other.truth["vertices"]).mean() > 0.5  # mm
+            assert np.abs(labelled.truth["reflectance"] - other.truth["reflectance"]).mean() > 0.01
 
 
-def test_truth_reprojects_onto_its_landmarks(films: list[LabelledClip], template: FaceTemplate) -> None:
-    for film in films:
-        Ks = torch.from_numpy(film.clip.Ks)
-        vertices = camera_vertices(film, template)
+def test_truth_reprojects_onto_its_landmarks(labelled_clips: list[LabelledClip], template: FaceTemplate) -> None:
+    for labelled in labelled_clips:
+        Ks = torch.from_numpy(labelled.clip.Ks)
+        vertices = camera_vertices(labelled, template)
         inner = project(template.landmarks(vertices)[:, NUM_JAW:], Ks)
-        np.testing.assert_allclose(inner.numpy(), film.truth["landmarks"][:, NUM_JAW:], atol=2e-3)
+        np.testing.assert_allclose(inner.numpy(), labelled.truth["landmarks"][:, NUM_JAW:], atol=2e-3)
         # The silhouette was chosen in the source image and in float32: near ties may fall either way.
         jaw = project(template.slide_landmarks(vertices, Ks)[:, :NUM_JAW], Ks).numpy()
-        assert np.mean(np.abs(jaw - film.truth["landmarks"][:, :NUM_JAW]).max(axis=-1) < 2e-3) > 0.97
+        assert np.mean(np.abs(jaw - labelled.truth["landmarks"][:, :NUM_JAW]).max(axis=-1) < 2e-3) > 0.97
 
 
-def test_crops_frame_the_face_and_map_to_a_source(films: list[LabelledClip]) -> None:
-    for film in films:
-        clip, truth = film.clip, film.truth
+def test_crops_frame_the_face_and_map_to_a_source(labelled_clips: list[LabelledClip]) -> None:
+    for labelled in labelled_clips:
+        clip, truth = labelled.clip, labelled.truth
         span = np.ptp(truth["landmarks"], axis=1).max(axis=-1) / clip.images.shape[1]
         assert (span > 0.5).all() and (span < 0.75).all()
         assert ((truth["landmarks"] > 0.0) & (truth["landmarks"] < clip.images.shape[1])).all()
@@ -102,68 +102,74 @@ def test_crops_frame_the_face_and_map_to_a_source(films: list[LabelledClip]) -> 
         to_source = np.concatenate([clip.crop_to_source, np.tile([[[0.0, 0.0, 1.0]]], (len(relative), 1, 1))], axis=1)
         sources = to_source @ clip.Ks
         np.testing.assert_allclose(sources, np.broadcast_to(sources[:1], sources.shape), rtol=1e-3, atol=0.05)
-    focal = [film.clip.Ks[0, 0, 0] / 72 for film in films]
+    focal = [labelled.clip.Ks[0, 0, 0] / 72 for labelled in labelled_clips]
     assert min(focal) < 1.8 and max(focal) > 3.0
 
 
-def test_detected_landmarks_are_off_as_a_detector_is(films: list[LabelledClip]) -> None:
+def test_detected_landmarks_are_off_as_a_detector_is(labelled_clips: list[LabelledClip]) -> None:
     inner, jaw = [], []
-    for film in films:
-        depth = film.truth["translation"][:, 2]
-        eyes = 83.0 * film.clip.Ks[:, 0, 0] / depth  # px, about the outer-eye distance
-        off = np.linalg.norm(film.clip.landmarks - film.truth["landmarks"], axis=-1) / eyes[:, None]
+    for labelled in labelled_clips:
+        depth = labelled.truth["translation"][:, 2]
+        eyes = 83.0 * labelled.clip.Ks[:, 0, 0] / depth  # px, about the outer-eye distance
+        off = np.linalg.norm(labelled.clip.landmarks - labelled.truth["landmarks"], axis=-1) / eyes[:, None]
         inner.append(off[:, NUM_JAW:])
         jaw.append(off[:, :NUM_JAW])
     assert 0.014 < np.mean(inner) < 0.030
     assert 1.4 * np.mean(inner) < np.mean(jaw) < 0.055
 
 
-def test_confidence_is_lower_on_the_far_jaw_and_under_occluders(films: list[LabelledClip]) -> None:
-    for film in films:
-        assert (film.clip.confidence[:, :NUM_JAW] < film.clip.confidence[:, NUM_JAW:].max()).all()
-    inner = np.concatenate([film.clip.confidence[:, NUM_JAW:] for film in films])
+def test_confidence_is_lower_on_the_far_jaw_and_under_occluders(labelled_clips: list[LabelledClip]) -> None:
+    for labelled in labelled_clips:
+        assert (labelled.clip.confidence[:, :NUM_JAW] < labelled.clip.confidence[:, NUM_JAW:].max()).all()
+    inner = np.concatenate([labelled.clip.confidence[:, NUM_JAW:] for labelled in labelled_clips])
     assert 0.85 < np.mean(inner == 1.0) < 1.0
-    turned = [(f, m) for f in films for m in range(3) if abs(f.truth["rotation"][m, 0, 2]) > 0.35]
+    turned = [(f, m) for f in labelled_clips for m in range(3) if abs(f.truth["rotation"][m, 0, 2]) > 0.35]
     assert turned
-    for film, moment in turned:
-        subject_right, subject_left = film.clip.confidence[moment, 1:6], film.clip.confidence[moment, 11:16]
+    for labelled, moment in turned:
+        subject_right, subject_left = labelled.clip.confidence[moment, 1:6], labelled.clip.confidence[moment, 11:16]
         # R[0, 2] > 0 moves the nose right in the image: the subject's left side is the far one.
         near, far = (
-            (subject_right, subject_left) if film.truth["rotation"][moment, 0, 2] > 0 else (subject_left, subject_right)
+            (subject_right, subject_left)
+            if labelled.truth["rotation"][moment, 0, 2] > 0
+            else (subject_left, subject_right)
         )
         assert far.max() < 0.5 and far.mean() < near.mean()
 
 
-def test_light_of_the_truth_shades_without_negatives(films: list[LabelledClip], template: FaceTemplate) -> None:
-    for film in films:
-        normals = vertex_normals(camera_vertices(film, template), template.triangles)
-        shading = sh_basis(normals) @ torch.from_numpy(film.truth["sh"])
-        picture = shading * torch.from_numpy(film.truth["reflectance"])
+def test_light_of_the_truth_shades_without_negatives(
+    labelled_clips: list[LabelledClip], template: FaceTemplate
+) -> None:
+    for labelled in labelled_clips:
+        normals = vertex_normals(camera_vertices(labelled, template), template.triangles)
+        shading = sh_basis(normals) @ torch.from_numpy(labelled.truth["sh"])
+        picture = shading * torch.from_numpy(labelled.truth["reflectance"])
         assert shading.min() > 0.0
         facing = normals[..., 2] < -0.3
         assert 0.02 < picture[facing].mean() < 0.8
 
 
-def test_pictures_are_the_shaded_face(films: list[LabelledClip], template: FaceTemplate) -> None:
+def test_pictures_are_the_shaded_face(labelled_clips: list[LabelledClip], template: FaceTemplate) -> None:
     """The image at a visible vertex is its reflectance times its light, up to gloss, blur, noise and what hides it."""
     errors = []
     skin = template.regions["face"] > 0.95
-    for film in films:
-        vertices = camera_vertices(film, template)
+    for labelled in labelled_clips:
+        vertices = camera_vertices(labelled, template)
         normals = vertex_normals(vertices, template.triangles)
-        color = torch.from_numpy(film.truth["reflectance"]) * (sh_basis(normals) @ torch.from_numpy(film.truth["sh"]))
-        uv = project(vertices, torch.from_numpy(film.clip.Ks)).long().clamp(0, 71)
+        color = torch.from_numpy(labelled.truth["reflectance"]) * (
+            sh_basis(normals) @ torch.from_numpy(labelled.truth["sh"])
+        )
+        uv = project(vertices, torch.from_numpy(labelled.clip.Ks)).long().clamp(0, 71)
         straight = (torch.nn.functional.normalize(vertices, dim=-1) * normals).sum(dim=-1) < -0.8
         for moment in range(3):
             chosen = straight[moment] & skin
-            seen = torch.from_numpy(film.clip.images[moment])[uv[moment, chosen, 1], uv[moment, chosen, 0]] / 255.0
+            seen = torch.from_numpy(labelled.clip.images[moment])[uv[moment, chosen, 1], uv[moment, chosen, 0]] / 255.0
             shown = color[moment, chosen].clamp(0.0, 1.0) ** (1 / 2.2)
             errors.append((seen - shown).abs().median())
     assert np.median(errors) < 0.04
 
 
-def test_pictures_are_sane(films: list[LabelledClip]) -> None:
-    images = np.stack([film.clip.images for film in films]).astype(float) / 255.0  # [P, M, S, S, 3]
+def test_pictures_are_sane(labelled_clips: list[LabelledClip]) -> None:
+    images = np.stack([labelled.clip.images for labelled in labelled_clips]).astype(float) / 255.0  # [P, M, S, S, 3]
     means = images.mean(axis=(1, 2, 3, 4))
     assert 0.2 < means.mean() < 0.65 and means.std() > 0.05
     assert (images.std(axis=(2, 3, 4)) > 0.06).all()  # no empty frame

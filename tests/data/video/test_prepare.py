@@ -1,7 +1,5 @@
 """Videos to clips, on drawn faces that a simple detector finds."""
 
-import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,78 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from fmlfast.data.face_detector import Face
-from fmlfast.data.shards import Clip, list_clips, read_clip, read_meta
-from fmlfast.data.video import prepare as module
-from fmlfast.data.video.clips import Rules, Source, SourceRecord
-from fmlfast.data.video.prepare import PrepareConfig, PrepareReport, prepare
-from tests.data.video.test_decode import smooth, write_video
-from tests.data.video.test_tracking import make_face, textured, turn
+from fmlfast.data.shards import read_meta
+from fmlfast.data.video.clips import SourceRecord
+from fmlfast.data.video.prepare import PrepareReport, prepare
+from tests.helpers.drawn_faces import BLUE, HEIGHT, RED, WIDTH, SquareDetector, draw, moving
+from tests.helpers.preparing import clips_of, configure
+from tests.helpers.videos import write_video
 
-HEIGHT, WIDTH = 120, 200
-RED, BLUE = (1.0, 0.25, 0.25), (0.25, 0.25, 1.0)
-
-
-def draw(background: np.ndarray, *faces: tuple[float, float, float, tuple[float, float, float]]) -> np.ndarray:
-    """Textured squares (centre x, y, side, colour) on a picture: the faces of this file."""
-    image = background.copy()
-    for x, y, side, colour in faces:
-        skin = textured(np.random.default_rng(int(side)), 128)
-        patch = np.array(Image.fromarray(skin).resize((int(side), int(side)), Image.Resampling.LANCZOS))
-        left, top = int(x - side / 2), int(y - side / 2)
-        tinted = ((40 + patch * 0.84) * colour).astype(np.uint8)
-        image[top : top + int(side), left : left + int(side)] = tinted
-    return image
-
-
-class SquareDetector:
-    """Finds the squares that `draw` made; the pose is read from where they are, doubt from a mark in the corner."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def detect(self, image: np.ndarray, min_face: float = 0) -> list[Face]:
-        self.calls += 1
-        values = image.astype(int)
-        faces = []
-        for strong, weak in ((0, 2), (2, 0)):
-            ys, xs = np.nonzero(values[..., strong] > 2.2 * values[..., weak] + 5)
-            if len(xs) > 50:
-                side = float(np.ptp(xs) + 1)
-                x = float(xs.mean()) + 0.5
-                doubt = 0.03 if image[:4, :4].mean() > 250 else 0.004
-                face = make_face(x, float(ys.mean()) + 0.5, side, doubt)
-                faces.append(replace(face, rotation=turn(0.4 * (x - WIDTH / 2), 0).astype(np.float32)))
-        return sorted(faces, key=lambda face: -face.size)
-
-
-@pytest.fixture
-def detector(monkeypatch: pytest.MonkeyPatch) -> SquareDetector:
-    """The drawn squares' detector, in place of MediaPipe."""
-    drawn = SquareDetector()
-    monkeypatch.setattr(module, "_detector", lambda model: drawn)
-    monkeypatch.setattr(module, "face_landmarker_file", lambda path: Path("unused"))
-    return drawn
-
-
-@pytest.fixture
-def grey() -> np.ndarray:
-    """A background without colour."""
-    return np.repeat(smooth(np.random.default_rng(0), HEIGHT, WIDTH)[..., :1] // 2 + 60, 3, axis=2)
-
-
-def moving(background: np.ndarray, count: int = 24, side: float = 60, colour: tuple = RED) -> list[np.ndarray]:
-    """A square that wanders from left to right."""
-    return [draw(background, (x, 60, side, colour)) for x in np.linspace(50, 150, count)]
-
-
-def configure(out: Path, *inputs: Path, **options: Any) -> PrepareConfig:
-    settings: dict[str, Any] = {"min_face": 40, "size": 64, "min_sharpness": 0.01, "workers": 1}
-    return PrepareConfig(inputs, out, **(settings | options))
-
-
-def clips_of(out: Path) -> list[Clip]:
-    return [read_clip(ref) for ref in list_clips(out, "train")]
+pytest.importorskip("av")
 
 
 def only(report: PrepareReport) -> SourceRecord:
@@ -190,94 +124,6 @@ def test_voxceleb_ids_are_subjects(tmp_path: Path, detector: SquareDetector, gre
     assert large.images[..., 0].mean() > large.images[..., 2].mean()  # the larger face is the speaker
 
 
-def snapshot(folder: Path) -> dict[str, tuple[int, bytes]]:
-    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
-
-
-def test_a_second_run_does_only_what_is_missing(tmp_path: Path, detector: SquareDetector, grey: np.ndarray) -> None:
-    folder, out = tmp_path / "v", tmp_path / "out"
-    write_video(folder / "a.mkv", moving(grey, 12))
-    (folder / "broken.mp4").write_bytes(b"no video")
-    first = prepare(configure(out, folder))
-    before, calls = snapshot(out), detector.calls
-    again = prepare(configure(out, folder, folder / "a.mkv"))
-    assert detector.calls == calls
-    assert snapshot(out) == before
-    assert (first.new, again.new) == (2, 0)
-    assert again.sources == first.sources
-    assert "2 of them done before" in str(again)
-
-    write_video(folder / "b.mkv", moving(grey, 12, colour=BLUE))
-    third = prepare(configure(out, folder))
-    assert third.new == 1
-    assert detector.calls == 2 * calls
-    assert [clip.subject for clip in clips_of(out)] == ["v/a.mkv#0", "v/b.mkv#0"]
-    assert snapshot(out)["train-000000.tar"] == before["train-000000.tar"]
-
-
-def test_a_changed_file_is_another_one(tmp_path: Path, detector: SquareDetector, grey: np.ndarray) -> None:
-    path = write_video(tmp_path / "v" / "a.mkv", moving(grey, 12))
-    prepare(configure(tmp_path / "out", path))
-    write_video(path, moving(grey, 16, colour=BLUE))
-    prepare(configure(tmp_path / "out", path))
-    first, second = clips_of(tmp_path / "out")
-    assert first.subject == "v/a.mkv#0"
-    assert second.subject != first.subject  # nobody says it shows the same person
-
-
-def test_a_lost_report_makes_no_copies(tmp_path: Path, detector: SquareDetector, grey: np.ndarray) -> None:
-    path = write_video(tmp_path / "v" / "a.mkv", moving(grey, 12))
-    first = prepare(configure(tmp_path / "out", path))
-    (tmp_path / "out" / "report.json").unlink()
-    assert prepare(configure(tmp_path / "out", path)).sources == first.sources
-    assert len(clips_of(tmp_path / "out")) == 1
-
-
-def test_an_interruption_keeps_what_is_finished(
-    tmp_path: Path, detector: SquareDetector, grey: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, out = tmp_path / "v", tmp_path / "out"
-    for name in ("a", "b", "c"):
-        write_video(folder / f"{name}.mkv", moving(grey, 12))
-    work = module._work
-
-    def interrupted(source: Source, rules: Rules, model: Path):
-        if source.path.name == "c.mkv":
-            raise KeyboardInterrupt
-        return work(source, rules, model)
-
-    monkeypatch.setattr(module, "_work", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(configure(out, folder))
-    assert len(clips_of(out)) == 2
-    monkeypatch.setattr(module, "_work", work)
-    report = prepare(configure(out, folder))
-    assert report.new == 1
-    assert sorted(clip.source for clip in clips_of(out)) == ["v/a.mkv", "v/b.mkv", "v/c.mkv"]
-
-
-def test_a_full_disk_leaves_no_half_and_no_false_record(
-    tmp_path: Path, detector: SquareDetector, grey: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, out = tmp_path / "v", tmp_path / "out"
-    for name in ("a", "b"):
-        write_video(folder / f"{name}.mkv", moving(grey, 12))
-    replace_file = os.replace
-
-    def full(source: Path, target: Path) -> None:
-        if str(target).endswith(".tar"):
-            raise OSError(28, "No space left on device")
-        replace_file(source, target)
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
-        prepare(configure(out, folder))
-    assert [path.name for path in out.iterdir()] == ["meta.json"]
-    monkeypatch.setattr(os, "replace", replace_file)
-    assert prepare(configure(out, folder)).new == 2
-    assert len(clips_of(out)) == 2
-
-
 def test_broken_files_are_reported_and_not_fatal(tmp_path: Path, detector: SquareDetector, grey: np.ndarray) -> None:
     folder = tmp_path / "v"
     whole = write_video(folder / "good.mp4", moving(grey, 48), codec="mpeg4", movflags="+faststart").read_bytes()
@@ -316,21 +162,6 @@ def test_bad_input_is_refused_and_leaves_nothing(tmp_path: Path, detector: Squar
     assert detector.calls == 0
 
 
-def test_a_folder_made_otherwise_is_left_alone(tmp_path: Path, detector: SquareDetector, grey: np.ndarray) -> None:
-    out, path = tmp_path / "out", write_video(tmp_path / "v.mkv", moving(grey, 12))
-    prepare(configure(out, path))
-    before = snapshot(out)
-    with pytest.raises(ValueError, match="made in another way"):
-        prepare(configure(out, path, size=96))
-    assert snapshot(out) == before
-    (out / "report.json").write_text('{"sources": {"x": {"prior_loss": 1}}}')
-    with pytest.raises(ValueError, match="damaged"):
-        prepare(configure(out, path))
-    (out / "meta.json").write_text('{"generator": "synthetic", "settings": {}}')
-    with pytest.raises(ValueError, match="synthetic"):
-        prepare(configure(out, path))
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -347,25 +178,3 @@ def test_a_folder_made_otherwise_is_left_alone(tmp_path: Path, detector: SquareD
 def test_wrong_settings_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         configure(tmp_path / "out", tmp_path, **wrong)
-
-
-def crash_on_b(source: Source, rules: Rules, model: Path) -> tuple[SourceRecord, list[Clip]]:
-    """A worker that dies, as a decoder may, on one of the files."""
-    if source.path.name == "b.mkv":
-        os.abort()
-    return SourceRecord(source.name, looked_at=1), []
-
-
-def test_a_file_that_kills_its_worker_is_reported(
-    tmp_path: Path, detector: SquareDetector, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("a", "b", "c", "d"):
-        (tmp_path / "v").mkdir(exist_ok=True)
-        (tmp_path / "v" / f"{name}.mkv").write_bytes(b"")
-    monkeypatch.setattr(module, "_work", crash_on_b)
-    report = prepare(configure(tmp_path / "out", tmp_path / "v", workers=2))
-    troubles = {record.name: record.trouble for record in report.sources.values()}
-    assert troubles == {"v/a.mkv": "", "v/b.mkv": "reading it crashed the process", "v/c.mkv": "", "v/d.mkv": ""}
-    monkeypatch.setattr(module, "_work", lambda source, *_: (SourceRecord(source.name, looked_at=2), []))
-    report = prepare(configure(tmp_path / "out", tmp_path / "v", workers=1))
-    assert report.new == 1 and sorted(record.looked_at for record in report.sources.values()) == [1, 1, 1, 2]

@@ -9,8 +9,8 @@ import numpy as np
 from fmlfast.data.shards import list_clips, read_clip
 from fmlfast.data.video.decode import Video
 from fmlfast.data.video.prepare import PrepareConfig, prepare
-from tests.data.video.test_decode import write_video
 from tests.helpers.real_media import landmarker, real_media
+from tests.helpers.videos import write_video
 
 
 def test_real_videos_in_two_processes(tmp_path: Path) -> None:

@@ -1,33 +1,12 @@
 """Following, judging and choosing faces."""
 
-import math
-
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
 from fmlfast.data.face_detector import Face
 from fmlfast.data.video.tracking import Tracker, pick_diverse, rejection_reason, sharpness
-
-FRONTAL = np.diag([1, -1, -1]).astype(np.float32)
-
-
-def make_face(x: float, y: float, size: float, doubt: float = 0.005) -> Face:
-    """A face whose landmarks lie on a spiral that fills a square of side `size` around (x, y)."""
-    angle = np.linspace(0, 8 * np.pi, 68)
-    radius = np.linspace(0.1, 1, 68)
-    unit = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    unit = (unit - unit.min(axis=0)) / np.ptp(unit, axis=0) - 0.5
-    landmarks = (unit * size + (x, y)).astype(np.float32)
-    box = (x - size / 2, y - size / 2, x + size / 2, y + size / 2)
-    return Face(landmarks, np.full(68, 0.9, np.float32), box, FRONTAL, doubt)
-
-
-def turn(yaw: float, pitch: float) -> np.ndarray:
-    a, b = math.radians(yaw), math.radians(pitch)
-    about_y = np.array([[math.cos(a), 0, math.sin(a)], [0, 1, 0], [-math.sin(a), 0, math.cos(a)]])
-    about_x = np.array([[1, 0, 0], [0, math.cos(b), -math.sin(b)], [0, math.sin(b), math.cos(b)]])
-    return about_y @ about_x @ FRONTAL
+from tests.helpers.drawn_faces import FRONTAL, make_face, textured, turn
 
 
 def test_two_people_who_move_keep_their_tracks() -> None:
@@ -67,16 +46,6 @@ def test_one_face_is_not_given_to_two_tracks() -> None:
     tracker.update(0, [make_face(100, 100, 100), make_face(130, 100, 100)])
     tracks = tracker.update(0.2, [make_face(102, 100, 100), make_face(104, 100, 100)])
     assert sorted(track.number for track in tracks) == [0, 1]
-
-
-def textured(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Detail at all scales, as skin, brows and lips have."""
-    total = np.zeros((size, size))
-    for cells in (4, 8, 16, 32, 64):
-        layer = Image.fromarray(rng.uniform(0, 1, (cells, cells)).astype(np.float32)).resize((size, size))
-        total += np.asarray(layer) / cells**0.5
-    grey = 255 * (total - total.min()) / np.ptp(total)
-    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
 
 
 def test_sharpness_sees_blur_but_neither_size_nor_contrast() -> None:
