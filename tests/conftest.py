@@ -7,6 +7,7 @@ from pathlib import Path
 from fmlfast.common.child_processes import THREADS
 
 os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy
+os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch: two threads that spin wait long beside a busy process
 
 import pytest
 import torch
