@@ -52,15 +52,15 @@ class ModelConfig:
         Raises ValueError for settings that this version does not know.
         """
         known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-        switches = {known.pop(name) for name in ("aligned_crop", "landmark_input", "pose_init") if name in known}
-        if len(switches) == 1:
-            known["inputs"] = "aligned" if switches.pop() else "paper"
+        switches = {name: known.pop(name) for name in ("aligned_crop", "landmark_input", "pose_init") if name in known}
+        if len({*switches.values()}) == 1:
+            known["inputs"] = "aligned" if switches.popitem()[1] else "paper"
+            switches.clear()
         for name in ("residual_expressions", "signed_expressions"):
             if not known.get(name):
                 known.pop(name, None)
-        unknown = known.keys() - {field.name for field in fields(cls)}
-        if unknown or switches:
-            raise ValueError(f"this version has no setting {', '.join(sorted(unknown)) or 'for such inputs'}")
+        if unknown := (known | switches).keys() - {field.name for field in fields(cls)}:
+            raise ValueError(f"this version has no inputs or setting of {', '.join(sorted(unknown))}")
         return cls(**known)
 
 

@@ -93,14 +93,14 @@ def evaluate_scans(run: str | Path, folder: str | Path, *, refine: int, layout: 
     people = read_scans(folder, layout)
     for file in (file for person in people for file in person.scans):  # errors are raised before the slow part
         _check_scan(file, template)
-    tally, failed = ScanErrorTable(), {}
+    errors, failed = ScanErrorTable(), {}
     longest = max(len(person.photos) for person in people)
     for person in people:
-        failed |= _measure_person(tally, person, run, refine, f"frames_{longest}")
-    if not tally.people:
+        failed |= _measure_person(errors, person, run, refine, f"frames_{longest}")
+    if not errors.people:
         raise ValueError(f"{folder}: no photo could be reconstructed; the first reason: {next(iter(failed.values()))}")
-    table = tally.table()
-    table |= {"people": len(tally.people), "photos": sum(len(person.photos) for person in people) - len(failed)}
+    table = errors.table()
+    table |= {"people": len(errors.people), "photos": sum(len(person.photos) for person in people) - len(failed)}
     table |= {"layout": people[0].layout, "refine_steps": refine, "failed": failed}
     table = rounded(table)
     with atomic_path(run / "scans.json") as path:
@@ -110,12 +110,12 @@ def evaluate_scans(run: str | Path, folder: str | Path, *, refine: int, layout: 
 
 
 def _measure(points: NDArray[np.float64], mesh: ClosestPoint, start: MeshToScan) -> ScanErrors:
-    refined = register_robust(mesh, points, start)
-    closest = mesh(refined.alignment.undo(points))
+    found = register_robust(mesh, points, start)
+    closest = mesh(found.alignment.undo(points))
     corners = mesh.corners[closest.triangle]  # [N, 3, 3]
     corner = np.linalg.norm(corners - closest.point[:, None], axis=2).argmin(1)
     nearest = mesh.triangles[closest.triangle, corner]
-    return ScanErrors(refined.alignment.scale * closest.distance, nearest, refined.alignment, refined.converged)
+    return ScanErrors(found.alignment.scale * closest.distance, nearest, found.alignment, found.converged)
 
 
 def _check_enough(points: int) -> None:
@@ -152,7 +152,7 @@ def _landmarks(template: FaceTemplate, vertices: Tensor, scan: Scan) -> NDArray[
     return template.landmarks(vertices)[list(scan.numbers)].double().numpy()
 
 
-def _measure_person(tally: ScanErrorTable, person: Person, run: Path, refine: int, jointly: str) -> dict[str, str]:
+def _measure_person(errors: ScanErrorTable, person: Person, run: Path, refine: int, jointly: str) -> dict[str, str]:
     """Reconstructs one person and adds all errors; returns the failed photos with their reasons."""
     alone: dict[int, Reconstruction] = {}
     failed: dict[str, str] = {}
@@ -178,14 +178,14 @@ def _measure_person(tally: ScanErrorTable, person: Person, run: Path, refine: in
             shapes = {MEAN_FACE: template.vertices, "frames_1": result.vertices[0]}
             shapes |= {row: joint.vertices[place] for row, joint in together.items()}
             for row, vertices in shapes.items():
-                tally.add(row, "posed", person.name, *ruler(vertices, scan))
+                errors.add(row, "posed", person.name, *ruler(vertices, scan))
     if person.neutral is not None:
         scan = person.neutral.read()
         for result in alone.values():
-            tally.add("frames_1", "neutral", person.name, *ruler(result.neutral, scan))
+            errors.add("frames_1", "neutral", person.name, *ruler(result.neutral, scan))
         shared = {MEAN_FACE: template.vertices} | {row: joint.neutral for row, joint in together.items()}
         for row, vertices in shared.items():
-            tally.add(row, "neutral", person.name, *ruler(vertices, scan), times=len(alone))
+            errors.add(row, "neutral", person.name, *ruler(vertices, scan), times=len(alone))
     return failed
 
 
