@@ -60,7 +60,7 @@ class ModelConfig:
             if not known.get(name):
                 known.pop(name, None)
         if unknown := (known | switches).keys() - {field.name for field in fields(cls)}:
-            raise ValueError(f"this version has no inputs or setting of {', '.join(sorted(unknown))}")
+            raise ValueError(f"this version has no setting {', '.join(sorted(unknown))}; inputs are aligned or paper")
         return cls(**known)
 
 
