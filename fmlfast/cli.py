@@ -77,7 +77,7 @@ def evaluate(
 
     Args:
         run: Run folder of a trained model; the model that comes with fmlfast when not given.
-        data: Folder of prepared or synthetic clips; without ground truth, image errors and consistency are measured.
+        data: Folder of prepared or synthetic clips; without ground truth, landmark and colour errors are measured.
         scans: Folder of photos with scans; docs/evaluation.md describes the layouts.
         split: Split of the clips to evaluate.
         layout: Layout of the folder of scans: auto, folder, now, bu3dfe or facewarehouse.

@@ -129,19 +129,33 @@ class LowRankAdam(torch.optim.Optimizer):
     ) -> Iterator[tuple[Tensor, ...]]:
         """Cuts the graph at `codes` and `others`, so that `step` computes the codes' gradient in its one pass.
 
-        Yields leaves in place of them, the one of `codes` for `decode`. Within, compute the loss of the leaves and run
-        `backward`; then exchange and clip factors, if at all. At the end `step` updates the basis, and the gradients of
-        codes and others are propagated to their inputs. A loss without the basis does not change it.
+        Yields leaves in place of them, the one of `codes` for `decode`, which may be called several times. Within,
+        compute the loss of the leaves and run `backward`; then exchange and clip factors, if at all. At the end `step`
+        updates the basis, and the gradients of codes and others are propagated to their inputs. Earlier factors are
+        forgotten. A loss without the basis, or an exception within, does not change it.
+
+        Raises ValueError, before the step, where something else than the leaf of `codes` was decoded.
         """
+        self.zero_grad()
         leaves = codes.detach(), *(other.detach().requires_grad_() for other in others)
         yield leaves
-        with record_function("fmlfast::optimiser"):
-            gradient = self.step(codes_gradient=True) if self._factors else None
-        ends = [(codes, None if gradient is None else gradient[self._own])]
-        ends += [(other, leaf.grad) for other, leaf in zip(others, leaves[1:], strict=True)]
+        gradients = [leaf.grad for leaf in leaves]
+        if self._factors:
+            with record_function("fmlfast::optimiser"):
+                if len(self.factors()[0][self._own]) % len(codes):
+                    raise ValueError(
+                        f"factors are not of the {len(codes)} codes: decode the leaf of codes, nothing else"
+                    )
+                gradient = self.step(codes_gradient=True)
+                assert gradient is not None
+                gradients[0] = gradient[self._own].unflatten(0, (-1, len(codes))).sum(0)  # over calls of decode
         with record_function("fmlfast::gradients"):
-            known = [(end, gradient) for end, gradient in ends if gradient is not None]
-            torch.autograd.backward([end for end, _ in known], [gradient for _, gradient in known])
+            ends = [
+                (end, gradient)
+                for end, gradient in zip((codes, *others), gradients, strict=True)
+                if gradient is not None and end.requires_grad
+            ]
+            torch.autograd.backward([end for end, _ in ends], [gradient for _, gradient in ends])
 
     def factors(self) -> tuple[Tensor, Tensor]:  # [R, K], [R, D]
         """Returns codes and gradients of their outputs since `zero_grad`; the basis' gradient is codes^T upstream.

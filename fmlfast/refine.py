@@ -2,3 +2,4 @@
 
 from fmlfast.reconstruction.refinement import REFINEMENT as REFINEMENT
 from fmlfast.reconstruction.refinement import refine as refine
+from fmlfast.reconstruction.refinement import refine_measured as refine_measured

@@ -27,7 +27,8 @@ FLOORS = (  # top first; a box is its name and what it is for
     (SEE, (("mesh_io", "OBJ, PLY, GLB"),)),
     (SEE, (("renderer", "render() and its operations"),)),
     (SEE, (("camera", "projection, converters"),)),
-    (BASE, (("kernels", "torch, Triton"), ("common, optim", ""), ("ibug68, rotation, color", ""))),
+    (BASE, (("optim, common", "low-rank Adam, helpers"), ("ibug68, rotation, color", ""))),
+    (BASE, (("kernels", "every operation in torch and in Triton"),)),
 )
 
 

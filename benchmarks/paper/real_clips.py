@@ -260,16 +260,16 @@ def _held_out(frames: dict[str, dict[str, Tensor]], people: list[str], refs: lis
     """Computes the table over the held-out frames from the errors of all frames."""
     unseen = torch.cat([torch.arange(len(ref.images)) >= max(len(ref.images) // 2, 1) for ref in refs])
     shown = [person for person, kept in zip(people, unseen.tolist(), strict=True) if kept]
-    tally = ErrorTable(0)
+    error_table = ErrorTable(0)
     for row, errors in frames.items():
-        tally.add(row, shown, {name: values[unseen] for name, values in errors.items()}, None)
-    found = tally.frame_errors()
+        error_table.add(row, shown, {name: values[unseen] for name, values in errors.items()}, None)
+    found = error_table.frame_errors()
     wins = {
         stage: {name: float((found[stage][name] < other[name]).double().mean()) for name in other}
         for stage in STAGES
         if (other := found.get(f"{stage}_swapped")) is not None
     }
-    return {**tally.table(), "own_wins": wins, "frames": tally.frames, "people": tally.people}
+    return {**error_table.table(), "own_wins": wins, "frames": error_table.frames, "people": error_table.people}
 
 
 def main(

@@ -3,9 +3,8 @@
 import contextlib
 import hashlib
 import json
-import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -16,7 +15,7 @@ from benchmarks.harness.rows import provenance
 from benchmarks.paper.rows import FOLDER, Row, add_row, read_rows
 from benchmarks.paper.study import LONG_CLIP, Case, Study, base_config, changed
 from fmlfast.common.atomic import atomic_path
-from fmlfast.common.child_processes import THREADS
+from fmlfast.common.child_processes import single_threaded_children
 from fmlfast.data.shards import read_meta
 from fmlfast.data.synthetic.generate import SyntheticConfig, generate
 from fmlfast.model.fml import FML
@@ -95,7 +94,8 @@ def run_studies(studies: Sequence[Study], plan: Plan) -> list[Row]:
     for job in plan_jobs(studies, plan):
         waiting.setdefault(job.config.run, []).append(job)
     rows, failures = [], []
-    with _threads(plan), ThreadPoolExecutor(plan.jobs) as pool:
+    alone = single_threaded_children() if plan.base.device == "cpu" else contextlib.nullcontext()
+    with alone, ThreadPoolExecutor(plan.jobs) as pool:
         ready: deque[Path | Job] = deque(waiting)
         under_way: dict[Future[Any], Path | Job] = {}
         while ready or under_way:
@@ -179,19 +179,3 @@ def _alone(work: Callable[..., T], *arguments: Any) -> T:
     """Does some work in a fresh process, so that a crash takes nothing else along."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
-
-
-@contextlib.contextmanager
-def _threads(plan: Plan) -> Iterator[None]:
-    """Gives new processes one thread each where they work on the CPU: several then keep out of each other's way."""
-    before = {name: os.environ.get(name) for name in THREADS}
-    if plan.base.device == "cpu":
-        os.environ.update(dict.fromkeys(THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

@@ -35,13 +35,13 @@ def measure(device: str, folder: Path | None = None, seconds: float = 1.0) -> It
         refs = list_clips(folder, "train")[:CLIPS]
         sets: Iterable[list[Clip]] = [[read_clip(ref) for ref in refs]]
     else:
-        sets = (film(size) for size in SIZES)
+        sets = (rendered_clips(size) for size in SIZES)
     for clips in sets:
         with tempfile.TemporaryDirectory() as scratch:
             yield from _rows(write_clips(Path(scratch) / "clips", clips), clips[0].images.shape[1], device, seconds)
 
 
-def film(size: int) -> list[Clip]:
+def rendered_clips(size: int) -> list[Clip]:
     """Renders synthetic clips."""
     config = SyntheticConfig(out=Path("unused"), size=size, frames=FRAMES)
     return [render_person(config, "train", person).clip for person in range(PEOPLE)]

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from fmlfast.common.atomic import atomic_path
@@ -33,7 +34,7 @@ def face_landmarker_file(path: str | Path | None = None) -> Path:
     try:
         payload = _download()
         failure = "" if is_published(payload) else "the file's SHA-256 is wrong"
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         payload, failure = b"", str(error)
     if failure:
         raise ValueError(

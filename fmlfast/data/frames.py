@@ -51,13 +51,13 @@ class Frames(TensorBatch):
         Clips shorter than `frames` (default: the longest) repeat their frames under a False mask, so that padding never
         distorts batch statistics. Raises ValueError for no clips.
         """
-        if not clips:
-            raise ValueError("no clips given; at least one is needed to make a batch")
         return cls.whole([ClipTensors.of(resize_clip(clip, size)) for clip in clips], frames)
 
     @classmethod
     def whole(cls, clips: "Sequence[ClipTensors]", frames: int | None = None) -> "Frames":
         """Stacks all frames of each clip, at most `frames` (default: those of the longest), with float images."""
+        if not clips:
+            raise ValueError("no clips given; at least one is needed to make a batch")
         count = frames or max(len(clip.images) for clip in clips)
         return cls.stack(clips, [range(min(count, len(clip.images))) for clip in clips], count).unpacked()
 

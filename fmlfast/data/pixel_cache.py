@@ -33,6 +33,7 @@ from fmlfast.ibug68 import NUM_LANDMARKS
 FORMAT = 2
 _NAMES = tuple(field.name for field in fields(ClipTensors))
 _LABEL_BYTES = 4 * (3 * NUM_LANDMARKS + 9)  # a frame's
+_MEMORY = 4 * 10**9  # bytes of shards that are decoded at once, each whole in memory before it is written
 
 
 @dataclass
@@ -75,7 +76,9 @@ def cache_shards(shards: Sequence[tuple[Path, list[ClipRef]]], size: int) -> Non
     left out. Raises ValueError for a damaged clip.
     """
     total = sum(len(clips) for _, clips in shards)
-    pool = ThreadPoolExecutor(os.cpu_count())  # threads do: the JPEG decoder leaves Python's lock to the others
+    at_once = _MEMORY // max(stored_bytes(refs, size) for _, refs in shards)
+    workers = max(1, min(os.cpu_count() or 1, at_once))
+    pool = ThreadPoolExecutor(workers)  # threads do: the JPEG decoder leaves Python's lock to the others
     try:
         with tqdm(total=total, desc=f"decoding clips to {size} px, once", unit="clip", mininterval=0.5) as progress:
             for _ in pool.map(lambda shard: _make(shard[0], shard[1], size, progress.update), shards):
@@ -107,7 +110,11 @@ def _make(shard: Path, refs: list[ClipRef], size: int, advance: Callable[[int], 
                 tensors[name][begin : begin + len(part)] = part
             advance(1)
         with atomic_path(path) as temporary:
-            save_file({**tensors, "starts": starts}, temporary, header)
+            try:
+                save_file({**tensors, "starts": starts}, temporary, header)
+            except SafetensorError as error:  # also for a full disk
+                raise OSError(f"{path}: {error}") from error
+            temporary.chmod(shard.stat().st_mode & 0o666)  # who reads the shard may read this
 
 
 def stored_bytes(refs: Sequence[ClipRef], size: int) -> int:

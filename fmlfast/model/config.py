@@ -45,6 +45,10 @@ class ModelConfig:
     visibility: Literal["zbuffer", "backface"] = "zbuffer"
     """Vertices that the photometric loss uses: unoccluded ones (zbuffer), or all that face the camera (backface)."""
 
+    def __post_init__(self) -> None:
+        if self.inputs not in ("aligned", "paper"):
+            raise ValueError(f"inputs must be aligned or paper, not {self.inputs!r}")
+
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "ModelConfig":
         """Reads the settings stored in a checkpoint, including old ones with three switches instead of `inputs`.
@@ -60,7 +64,10 @@ class ModelConfig:
             if not known.get(name):
                 known.pop(name, None)
         if unknown := (known | switches).keys() - {field.name for field in fields(cls)}:
-            raise ValueError(f"this version has no setting {', '.join(sorted(unknown))}; inputs are aligned or paper")
+            raise ValueError(
+                f"this version has no setting {', '.join(sorted(unknown))} for inputs or expressions; "
+                "train the model anew, or use the version that trained it"
+            )
         return cls(**known)
 
 

@@ -123,9 +123,9 @@ class FML(nn.Module):
         """
         if self.shape_fit is None:
             raise ValueError("the shape prior is part of the shape's start; switch shape_init on")
-        smooth, usual = learn_shape_prior(self.template, self.face.smooth, people)
+        smooth, mean_expression = learn_shape_prior(self.template, self.face.smooth, people)
         self.face.smooth.copy_(smooth)
-        self.shape_fit.usual.copy_(usual)
+        self.shape_fit.usual.copy_(mean_expression)
         self.shape_fit.set_fields(smooth)
 
     @exact
@@ -295,8 +295,10 @@ class FML(nn.Module):
         try:
             stored = json.loads((folder / "config.json").read_text())
             config, fingerprint = ModelConfig.from_json(stored["model"]), stored["template"]["fingerprint"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder / 'config.json'} cannot be read ({error}); copy it anew") from error
+        except ValueError as error:
+            raise ValueError(f"{folder / 'config.json'}: {error}") from error
         template = load_template(config)
         if template.fingerprint != fingerprint:
             raise ValueError(

@@ -73,7 +73,7 @@ class World:
             if local >= found:
                 raise ValueError(
                     f"process {local} of this machine has no GPU: there are {found}; "
-                    f"start at most that many with --nproc-per-node, or give device cpu"
+                    f"start at most that many with --nproc-per-node"
                 )
             chosen = torch.device("cuda", local)
             torch.cuda.set_device(chosen)

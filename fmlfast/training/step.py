@@ -112,7 +112,6 @@ class TrainingStep:
         with record_function("fmlfast::encode"):
             codes = model.codes(model.observe(frames, noise, landmark_mask), self.encoder)
         self.adam.zero_grad()
-        self.decoder.zero_grad()
         names = [name for name in vars(codes) if name != "reflectance"]
         with self.decoder.cut(codes.reflectance, *(getattr(codes, name) for name in names)) as (reflectance, *others):
             leaves = Codes(reflectance=reflectance, **dict(zip(names, others, strict=True)))

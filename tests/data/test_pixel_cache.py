@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from fmlfast.data.frames import ClipTensors, resize_clip
 from fmlfast.data.loader import ClipDataset
@@ -109,6 +110,25 @@ def test_a_folder_that_cannot_be_written(
         clips = ClipDataset(folder, "train", 33, 10**9)
     assert "warning: not all decoded clips can be kept" in capsys.readouterr().err
     assert len(clips) == 6 and clips[0].images.shape == (3, 3, 33, 33)
+
+
+def test_a_disk_that_is_full(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr("fmlfast.data.pixel_cache.save_file", refuse)
+    clips = ClipDataset(folder, "train", 33, 10**9)
+    error = capsys.readouterr().err
+    assert "warning: not all decoded clips can be kept" in error and "No space left on device" in error
+    assert not files(folder) and len(clips) == 6 and clips[0].images.shape == (3, 3, 33, 33)
+
+
+def test_who_may_read_the_shard_may_read_its_pixels(folder: Path) -> None:
+    for mode in (0o644, 0o640):
+        (folder / "train-000000.tar").chmod(mode)
+        shutil.rmtree(folder / "decoded", ignore_errors=True)
+        ClipDataset(folder, "train", 33, 10**9)
+        assert (folder / "decoded/33px/train-000000.safetensors").stat().st_mode & 0o777 == mode
 
 
 def test_a_disk_that_would_be_filled(

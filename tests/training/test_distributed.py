@@ -207,6 +207,11 @@ def test_alone_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_input_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="batch 3 does not divide among 2 processes"):
         World(0, 2, torch.device("cpu")).require_equal_shares(3)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ValueError, match="several processes need a GPU each"):
+        World.start("cpu")
+    monkeypatch.delenv("WORLD_SIZE")
     with pytest.raises(ValueError, match="^factors "):
         World(0, 2, torch.device("cpu")).gather_factors(LowRankAdam(nn.Parameter(torch.zeros(2, 3))))
     monkeypatch.setenv("WORLD_SIZE", "2")

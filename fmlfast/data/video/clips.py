@@ -186,11 +186,11 @@ def _windows(video: Video, rules: Rules, detector: Detector, record: SourceRecor
             if reason:
                 window.rejected[reason] += 1
             else:
-                window.shots.append(_render(image, face, frame.time, value, rules.size))
+                window.shots.append(_crop_face(image, face, frame.time, value, rules.size))
     yield from active.values()
 
 
-def _render(image: np.ndarray, face: Face, time: float, sharpness: float, size: int) -> _Shot:
+def _crop_face(image: np.ndarray, face: Face, time: float, sharpness: float, size: int) -> _Shot:
     crop = face_crop(face.landmarks)
     return _Shot(
         time=time,
@@ -215,12 +215,9 @@ def _finish(window: _Window, key: str, name: str, rules: Rules) -> tuple[ClipRec
     if len(shots) < rules.min_frames:
         record.why_not = f"{count(len(shots), 'usable frame')}, {rules.min_frames} needed"
         return record, None
-    rotations, doubts = (
-        np.stack([shot.rotation for shot in shots]),
-        np.array([shot.detector_disagreement for shot in shots]),
-    )
-    times = np.array([shot.time for shot in shots])
-    kept = [shots[index] for index in pick_diverse(rotations, times, doubts, rules.frames_per_clip)]
+    rotations, times = np.stack([shot.rotation for shot in shots]), np.array([shot.time for shot in shots])
+    disagreements = np.array([shot.detector_disagreement for shot in shots])
+    kept = [shots[index] for index in pick_diverse(rotations, times, disagreements, rules.frames_per_clip)]
     record.key, record.kept = clip_key(name, key), len(kept)
     clip = Clip(
         key=record.key,

@@ -97,14 +97,14 @@ def rejection_reason(
     return ("blurred" if value < min_sharpness else ""), value
 
 
-def pick_diverse(rotations: np.ndarray, times: np.ndarray, doubts: np.ndarray, count: int) -> list[int]:
+def pick_diverse(rotations: np.ndarray, times: np.ndarray, disagreements: np.ndarray, count: int) -> list[int]:
     """Selects at most `count` frames of different poses by farthest-point sampling; indices in order of time.
 
-    rotations: [N, 3, 3]. times: [N] seconds. doubts: [N] detector disagreements; the frame with the smallest is taken
+    rotations: [N, 3, 3]. times: [N] seconds. disagreements: [N] of the detector; the frame with the smallest is taken
     first, then, each time, the frame farthest from all taken ones: by the angle between rotations, radians, plus 0.02
     times the difference in time, seconds (at most 5).
     """
-    taken = [int(np.argmin(doubts))]
+    taken = [int(np.argmin(disagreements))]
     nearest = np.full(len(times), np.inf)
     while len(taken) < min(count, len(times)):
         cosine = (np.einsum("nij,ij->n", rotations, rotations[taken[-1]]) - 1) / 2
