@@ -40,6 +40,8 @@ def main() -> None:
     path = RESULTS / f"{arguments.device}.csv"
     measure = cuda_rows if arguments.device == "cuda" else cpu_rows
     old, new = read_rows(path), measure(arguments.only, arguments.seconds)
+    if not new:
+        sys.exit(f"error: nothing was measured and {path} is left as it is; see above (the extra `dev` has pytest)")
     write_rows(path, merge(old, new, arguments.only))
     print(f"{len(new)} rows: {path}; {write_report()}")
     bad = [row for row in new if row.note.startswith(("wrong", "failed")) and row.provider in ("triton", "torch")]

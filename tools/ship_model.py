@@ -35,5 +35,7 @@ def main(run: Path, command: str) -> None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     torch.set_grad_enabled(False)
     main(Path(sys.argv[1]), sys.argv[2])
