@@ -31,7 +31,7 @@ def training_curves(history: list[dict[str, float]]) -> Any:
         if values.min() > 0 and values.max() > 10 * values.min():
             axes.set_yscale("log")
         axes.set_title(name.replace("_", " "), fontsize=9)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(which="both", labelsize=7)
         axes.grid(alpha=0.3)
     return figure
 
