@@ -212,6 +212,7 @@ def train_model(config: Config, world: World) -> None:
     watch = FiniteWatch(config.run, world.device)
 
     for done, batch in enumerate(batches, start + 1):
+        # Augment, encode, cut the graph at the codes, losses, backward, Adam and LowRankAdam: see TrainingStep.
         terms = step(batch, phase(done - 1, config))
         watch.check(done - 1, batch, torch.stack(list(terms.values())).sum())
         if done % config.log_every == 0:
