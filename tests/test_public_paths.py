@@ -163,13 +163,13 @@ def test_a_run_of_before_loads(model: FML, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        *(({name: False}, "inputs") for name in SWITCHES),
-        ({"aligned_crop": False, "landmark_input": False}, "inputs"),
+        *(({name: False}, ", ".join(SWITCHES)) for name in SWITCHES),
+        ({"aligned_crop": False, "landmark_input": False}, ", ".join(SWITCHES)),
         ({"residual_expressions": 5}, "residual_expressions"),
         ({"signed_expressions": True}, "signed_expressions"),
         ({"wings": 2}, "wings"),
     ],
 )
 def test_settings_that_no_version_has_or_that_left_are_named(changes: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=f"this version has no setting .*{named}"):
+    with pytest.raises(ValueError, match=f"this version has no setting {named};"):
         ModelConfig.from_json(BEFORE | changes)

@@ -45,13 +45,13 @@ def draw(seed: int, slots: Sequence[int], frames: int) -> Draws:
     if seed < 0 or min(slots) < 0:
         raise ValueError(f"seed and slots must not be negative, got {seed} and {min(slots)}")
     subjects = len(slots)
-    shared = np.empty((subjects, 2), np.float32)
+    shared = np.empty((subjects, 2), np.float32)  # its second and columns 4 to 7 below are spare, so that runs repeat
     normal = np.empty((subjects, frames, 8 + 2 * NUM_LANDMARKS), np.float32)
     uniform = np.empty((subjects, frames, 1 + NUM_LANDMARKS), np.float32)
     for row, slot in enumerate(slots):
         rng = np.random.Generator(np.random.Philox(key=np.array([seed, slot], np.uint64)))
         rng.standard_normal(out=shared[row], dtype=np.float32)
-        rng.standard_normal(out=normal[row], dtype=np.float32)  # columns 4 to 7 are spare, so that runs repeat
+        rng.standard_normal(out=normal[row], dtype=np.float32)
         rng.random(out=uniform[row], dtype=np.float32)
     # Hidden where u < p * 2 * u_frame, that is where u / (2 * u_frame) < p.
     hide = uniform[..., 1:] / np.maximum(2 * uniform[..., :1], np.finfo(np.float32).tiny)

@@ -64,10 +64,8 @@ class ModelConfig:
             if not known.get(name):
                 known.pop(name, None)
         if unknown := (known | switches).keys() - {field.name for field in fields(cls)}:
-            raise ValueError(
-                f"this version has no setting {', '.join(sorted(unknown))} for inputs or expressions; "
-                "train the model anew, or use the version that trained it"
-            )
+            named = ", ".join(sorted(unknown))
+            raise ValueError(f"this version has no setting {named}; train anew, or use the version that trained it")
         return cls(**known)
 
 

@@ -1,4 +1,4 @@
-"""Computes strips of surface points along which each jaw landmark slides when the head turns."""
+"""Computes the strips of surface points along which jaw landmarks slide, and selects the points on the silhouette."""
 
 import numpy as np
 import torch
