@@ -21,6 +21,7 @@ from tqdm import tqdm
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.child_processes import single_threaded_children
 from fmlfast.data.shards import ShardWriter, TruthWriter, write_meta
+from fmlfast.data.synthetic.population import Population
 from fmlfast.data.synthetic.scene import LabelledClip, SceneGenerator
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.version import __version__
@@ -49,6 +50,10 @@ class SyntheticConfig:
     """Subdivision level of the rendered meshes, 0 to 2."""
     supersample: float = 1.5
     """Samples per pixel along each axis."""
+    population: Path | None = None
+    """People of another head model (tools/register_population.py makes the file), beside MakeHuman's."""
+    population_share: float = 0.5
+    """Share of the people that are of `population`."""
     workers: int = os.cpu_count() or 1
     """Number of processes; the clips do not depend on it."""
     seed: int = 0
@@ -67,6 +72,8 @@ class SyntheticConfig:
                 raise ValueError(f"{name} must lie in {low}..{high}, got {getattr(self, name)}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
+        if not 0 <= self.population_share <= 1:
+            raise ValueError(f"population_share must lie in 0..1, got {self.population_share}")
 
 
 @cache
@@ -74,11 +81,19 @@ def _scene_generator(level: int, size: int, supersample: float) -> SceneGenerato
     return SceneGenerator(level, size, supersample)
 
 
+@cache
+def _population(path: Path) -> Population:
+    return Population(path)
+
+
 def render_person(config: SyntheticConfig, split: str, person: int) -> LabelledClip:
     """Renders the clip of one person of a split, with its ground truth."""
     rng = np.random.default_rng([config.seed, SPLITS.index(split), person])
+    population = None
+    if config.population is not None and rng.random() < config.population_share:
+        population = _population(config.population)
     return _scene_generator(config.level, config.size, config.supersample).render_clip(
-        rng, f"{split}-{person:05d}", config.frames
+        rng, f"{split}-{person:05d}", config.frames, population
     )
 
 
@@ -105,10 +120,13 @@ def generate(config: SyntheticConfig) -> None:
         if not out.is_dir() or any(out.iterdir()):
             raise ValueError(f"{out} exists and is not empty: choose another folder or remove it first")
         out.rmdir()  # the data set is written elsewhere and then moved here in one step
+    if config.population is not None:
+        _population(config.population)  # before the work, not in it
     counts = dict(zip(SPLITS, (config.people, config.val_people, config.test_people), strict=True))
     with atomic_path(out) as folder, ExitStack() as stack:
         folder.mkdir()
         settings = {name: value for name, value in asdict(config).items() if name not in ("out", "workers")}
+        settings["population"] = config.population and config.population.name  # never a machine's path
         fingerprint = FaceTemplate.default(config.level).fingerprint
         meta = {"generator": GENERATOR, "version": __version__, "template": fingerprint, "settings": settings}
         write_meta(folder, meta | {"seed": config.seed})

@@ -18,6 +18,7 @@ from fmlfast.data.synthetic.background import blur, random_backdrop, sensor_nois
 from fmlfast.data.synthetic.mesh_parts import Carrier, Part
 from fmlfast.data.synthetic.motion import HeadMotion, random_head_motion, rotation_from_angles
 from fmlfast.data.synthetic.people import PeopleSampler, Person
+from fmlfast.data.synthetic.population import Population
 from fmlfast.data.synthetic.random_light import LUMINANCE, random_light
 from fmlfast.data.synthetic.skin import FaceAppearance, Look
 from fmlfast.ibug68 import NUM_JAW
@@ -68,9 +69,14 @@ class SceneGenerator:
         self._carrier = Carrier(base.vertices.numpy(), fixed)
         self._gloss = self._gloss_map()
 
-    def render_clip(self, rng: np.random.Generator, key: str, frames: int) -> LabelledClip:
-        """Draws person, appearance, light and motion from `rng`, and renders `frames` frames."""
-        person = self._people.sample(rng)
+    def render_clip(
+        self, rng: np.random.Generator, key: str, frames: int, population: Population | None = None
+    ) -> LabelledClip:
+        """Draws person, appearance, light and motion from `rng`, and renders `frames` frames.
+
+        People are MakeHuman's, or of another `population`.
+        """
+        person = population.sample(rng, self._people) if population else self._people.sample(rng)
         motion = random_head_motion(rng, frames, self.template.expression_names)
         look = self._appearance.sample(rng, person)
         parts = self._build_scene(rng, person, look, frames)
@@ -97,7 +103,7 @@ class SceneGenerator:
         clip = Clip(
             key=key,
             subject=key,
-            source=f"synthetic/{key}",
+            source=f"synthetic/{population.name}/{key}" if population else f"synthetic/{key}",
             images=images,
             landmarks=in_crop.astype(np.float32),
             confidence=confidence,

@@ -1,0 +1,34 @@
+"""Samples people of another head model, registered to the template by tools/register_population.py."""
+
+from dataclasses import replace
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from fmlfast.data.synthetic.people import PeopleSampler, Person
+from fmlfast.template.face_template import FaceTemplate
+
+_MOST = 2.5  # standard deviations of a mode
+
+
+class Population:
+    """A linear model of neutral faces: mean and identity modes of unit variance on the template's base mesh."""
+
+    def __init__(self, path: str | Path) -> None:
+        """Loads the registered model. Raises ValueError naming the file if it is none or of another template."""
+        self.name = Path(path).stem
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                fingerprint = str(stored["fingerprint"])
+                self.mean = stored["mean"].astype(np.float32)  # [V0, 3] mm
+                self.modes = stored["modes"].astype(np.float32)  # [K, V0, 3] mm
+        except (OSError, KeyError, ValueError, BadZipFile) as error:
+            raise ValueError(f"{path}: no population; make one with tools/register_population.py ({error})") from error
+        if fingerprint != FaceTemplate.default(0).fingerprint:
+            raise ValueError(f"{path}: registered to template {fingerprint}, which is not this version's; register anew")
+
+    def sample(self, rng: np.random.Generator, people: PeopleSampler) -> Person:
+        """Draws a person: shape from this population; age, gender and ancestry, which colour the skin, from `people`."""
+        amounts = np.clip(rng.standard_normal(len(self.modes)), -_MOST, _MOST).astype(np.float32)
+        return replace(people.sample(rng), vertices=self.mean + np.einsum("k,kvc->vc", amounts, self.modes))
