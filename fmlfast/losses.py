@@ -41,6 +41,30 @@ def landmark_loss(
     return ((torch.sqrt(1 + distance) - 1) * weight * confidence).mean(1)
 
 
+def surface_loss(
+    predicted: Tensor,  # [F, P, 2] px
+    detected: Tensor,  # [F, P, 2] px
+    precision: Tensor,  # [F, P] px^-2, inverse variance of each point's own error; 0 for points to ignore
+    modes: Tensor,  # [F, P, 2, R] px, correlated errors with standard normal coefficients
+) -> Tensor:  # [F]
+    """Computes the Charbonnier loss of surface points whose errors are correlated.
+
+    mean_i (sqrt(1 + d_i^2) - 1) + |z|^2 / 2P with d_i = |detected_i - predicted_i - (modes z)_i| in standard
+    deviations: the errors' coefficients z are those of least cost (ridge regression), which need no gradient.
+    """
+    residual = detected - predicted
+    with torch.no_grad():
+        weight = precision / (1 + residual.square().sum(-1) * precision).sqrt()
+        rows = (modes * weight.sqrt()[..., None, None]).flatten(1, 2)  # [F, 2P, R]
+        right = rows.mT @ (residual * weight.sqrt()[..., None]).flatten(1)[..., None]
+        system = rows.mT @ rows + torch.eye(modes.shape[3], dtype=modes.dtype, device=modes.device)
+        errors = torch.linalg.solve_ex(system, right, check_errors=not modes.is_cuda)[0]  # checks synchronise a GPU
+        explained = (modes.flatten(1, 2) @ errors).view_as(residual)
+        cost = 0.5 * errors.square().sum((1, 2)) / max(1, predicted.shape[1])
+    distance = (residual - explained).square().sum(-1) * precision
+    return (torch.sqrt(1 + distance) - 1).mean(1) + cost
+
+
 def membrane_loss(
     displacements: Tensor,  # [B, G, 3] mm
     edges: Tensor,  # [N, 2] pairs of neighbouring nodes
@@ -77,6 +101,8 @@ class LossWeights:
     The paper's is squared."""
     landmarks: float = 2.0
     """Landmark loss (Charbonnier)."""
+    surface: float = 2.0
+    """Loss of the detector's dense surface points, which take the landmarks' place where there are any."""
     jaw: float = 1.0
     """Weight of the jaw line relative to other landmarks; its confidence is low already.
     With 0.25 the results are worse by 1% of the mean face's error."""
@@ -121,18 +147,25 @@ def objective(
     with record_function("fmlfast::landmarks"):
         # On the few vertices around them: gradients of landmarks need not pass through the whole mesh.
         around = model.face.geometry(displacements, *pose, model.landmark_mesh).flatten(0, 1)
+        precision = frames.precision.flatten(0, 1)
+        dense = precision.sum(1, keepdim=True) > 0  # [F, 1]
         landmarks = landmark_loss(
             project(model.landmark_mesh.slide_landmarks(around, Ks)[:, ids], Ks),
             frames.landmarks[:, :, ids].flatten(0, 1),
-            frames.confidence[:, :, ids].flatten(0, 1),
+            frames.confidence[:, :, ids].flatten(0, 1) * ~dense,
             size,
             weights.jaw,
         )
+        picked, detected = model.noise.picked, frames.surface.flatten(0, 1)
+        together = (dense.view(subjects, count) & frames.mask).sum(1).repeat_interleave(count)
+        points = project(model.landmark_mesh.surface_points(around, picked), Ks)
+        surface = surface_loss(points, detected[:, picked], *model.noise.of(detected, precision, together))
     with record_function("fmlfast::regularisers"):
+        own = displacements - model.face.mean_displacement
         terms = {
-            "landmarks": weights.landmarks * over_frames(landmarks),
-            "membrane": weights.membrane * membrane_loss(displacements, model.template.node_edges),
-            "displacement": weights.displacement * displacement_loss(displacements),
+            "landmarks": over_frames(weights.landmarks * landmarks + weights.surface * surface),
+            "membrane": weights.membrane * membrane_loss(own, model.template.node_edges),
+            "displacement": weights.displacement * displacement_loss(own),
             "expression": weights.expression * over_frames(expression_loss(codes.expression.flatten(0, 1))),
         }
     if photometric_ramp > 0:

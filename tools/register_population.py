@@ -106,7 +106,9 @@ def register(head: HeadModel, template: FaceTemplate) -> tuple[Array, Array, dic
     resist = energy(edges, points)
     corners = triangles[template.landmark_triangles.numpy()]  # [68, 3]
     rows = np.repeat(np.arange(68), 3)
-    pick = sp.csr_matrix((template.landmark_barycentrics.double().numpy().ravel(), (rows, corners.ravel())), (68, len(points)))
+    pick = sp.csr_matrix(
+        (template.landmark_barycentrics.double().numpy().ravel(), (rows, corners.ravel())), (68, len(points))
+    )
     weight = np.r_[np.full(17, 0.0), np.full(51, 1.0)]
     goal = start[head.landmarks]
 

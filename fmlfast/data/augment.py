@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fmlfast.common.tensors import TensorBatch, constant
 from fmlfast.data.frames import Frames
+from fmlfast.data.mediapipe478 import MIRROR_POINTS, MIRROR_SCORES
 from fmlfast.ibug68 import MIRROR, NUM_LANDMARKS
 
 
@@ -102,6 +103,10 @@ def mirror(
     swapped = constant(MIRROR, torch.int64, chosen.device)
     flipped = frames.landmarks[:, :, swapped]
     flipped = torch.cat([size - flipped[..., :1], flipped[..., 1:]], -1)
+    points = constant(MIRROR_POINTS, torch.int64, chosen.device)
+    scores = constant(MIRROR_SCORES, torch.int64, chosen.device)
+    mirrored_surface = frames.surface[:, :, points]
+    mirrored_surface = torch.cat([size - mirrored_surface[..., :1], mirrored_surface[..., 1:]], -1)
     Ks = frames.Ks.clone()
     Ks[..., 0, 2] = torch.where(chosen[:, None], size - Ks[..., 0, 2], Ks[..., 0, 2])
     # Rows of plain and mirrored subjects in turn: selecting rows copies memory, torch.where reads every pixel.
@@ -112,6 +117,9 @@ def mirror(
         landmarks=torch.where(pick, flipped, frames.landmarks),
         confidence=torch.where(pick[..., 0], frames.confidence[:, :, swapped], frames.confidence),
         Ks=Ks,
+        surface=torch.where(pick, mirrored_surface, frames.surface),
+        precision=torch.where(pick[..., 0], frames.precision[:, :, points], frames.precision),
+        scores=torch.where(pick[..., 0], frames.scores[:, :, scores], frames.scores),
         mask=frames.mask,
     )
 

@@ -15,32 +15,23 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
+import torch
+from PIL import Image
 
 from fmlfast.common.extras import require
 from fmlfast.data.crop import Crop, crop_image, crop_to_source, face_crop
+from fmlfast.data.detection import Detection
 from fmlfast.data.detector_model import face_landmarker_file
+from fmlfast.data.landmark_network import LandmarkNetwork
+from fmlfast.data.mediapipe478 import NUM_POINTS, TO_IBUG68
 from fmlfast.ibug68 import INNER, JAW, MIRROR
-
-# iBUG point -> MediaPipe points to average. The correspondence of Mediapipe_2_Dlib_Landmarks (P. Yan, MIT), made
-# symmetric: point 13 is there without 288, which put it 2% of the face's size off its counterpart 3.
-_FROM_MEDIAPIPE: tuple[tuple[int, ...], ...] = (
-    *((127,), (234,), (93,), (132, 58), (58, 172), (136,), (150,), (176,), (152,)),  # jaw, subject's right to chin
-    *((400,), (379,), (365,), (397, 288), (288, 361), (323,), (454,), (356,)),  # chin to subject's left
-    *((70,), (63,), (105,), (66,), (107,), (336,), (296,), (334,), (293,), (300,)),  # brows
-    *((168, 6), (197, 195), (5,), (4,), (75,), (97,), (2,), (326,), (305,)),  # nose
-    *((33,), (160,), (158,), (133,), (153,), (144,), (362,), (385,), (387,), (263,), (373,), (380,)),  # eyes
-    *((61,), (39,), (37,), (0,), (267,), (269,), (291,), (321,), (314,), (17,), (84,), (91,)),  # outer lips
-    *((78,), (82,), (13,), (312,), (308,), (317,), (14,), (87,)),  # inner lips
-)
-_REDUCE = np.zeros((68, 478))  # [68, 478] averaging matrix
-for _row, _points in enumerate(_FROM_MEDIAPIPE):
-    _REDUCE[_row, _points] = 1 / len(_points)
 
 NOT_A_FACE = 0.05  # mean disagreement of the inner points, share of the face's size; false alarms lie far above
 _AGREEMENT = 0.02  # disagreement that halves a point's confidence, share of the face's size
 _JAW_CONFIDENCE = 0.5  # the outline is the detector's weakest part (6% off where eyes are 2% off)
 _LOOK_SCALE = 1.5  # side of the landmarker's crop around a face, relative to its face_crop
 _LOOK_PIXELS = (192, 384)  # smallest and largest size of that crop
+_SEEN_PIXELS = 256  # smallest size that crops are enlarged to
 
 
 @dataclass(frozen=True)
@@ -50,7 +41,7 @@ class Face:
     landmarks: np.ndarray  # [68, 2] float32 pixels of the image, iBUG order, pixel centres at +0.5
     confidence: np.ndarray  # [68] float32 in 0..1
     box: tuple[float, float, float, float]  # x0, y0, x1, y1 pixels: forehead to chin, ear to ear
-    rotation: np.ndarray  # [3, 3] float32 face to camera (OpenCV axes); diag(1, -1, -1) for a frontal face
+    detection: Detection  # of this one frame, pixels of the image: dense surface points and blendshape scores
     detector_disagreement: float  # mean disagreement of the inner points, share of the face's size
 
     @property
@@ -58,10 +49,16 @@ class Face:
         """The longer side of the box, pixels."""
         return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
 
+    @property
+    def rotation(self) -> np.ndarray:
+        """Rotation [3, 3] of the face to the camera (OpenCV axes); diag(1, -1, -1) for a frontal face."""
+        return self.detection.rotation[0]
+
 
 class _Look(NamedTuple):
     points: np.ndarray  # [478, 3] pixels of the landmarker's input; z grows away from the camera
     rotation: np.ndarray  # [3, 3]
+    scores: np.ndarray  # [52]
 
 
 class FaceDetector:
@@ -79,7 +76,9 @@ class FaceDetector:
             base_options=base.BaseOptions(model_asset_path=str(face_landmarker_file(model))),
             num_faces=16,
             output_facial_transformation_matrixes=True,
+            output_face_blendshapes=True,
         )
+        self._network = LandmarkNetwork.load()
         with _quiet():
             self._landmarker = vision.FaceLandmarker.create_from_options(options)
             self._look(np.zeros((128, 128, 3), np.uint8))  # the first call prints, too
@@ -124,15 +123,42 @@ class FaceDetector:
         picture = self._mediapipe.Image(self._mediapipe.ImageFormat.SRGB, np.ascontiguousarray(image))
         result: Any = self._landmarker.detect(picture)
         looks = []
-        for landmarks, matrix in zip(result.face_landmarks, result.facial_transformation_matrixes, strict=True):
+        found = result.face_landmarks, result.facial_transformation_matrixes, result.face_blendshapes
+        for landmarks, matrix, blendshapes in zip(*found, strict=True):
             points = np.array([(p.x * width, p.y * height, p.z * width) for p in landmarks])
             rotation = np.diag([1, -1, -1]) @ np.asarray(matrix)[:3, :3]  # from OpenGL's axes to OpenCV's
-            looks.append(_Look(points, rotation / np.linalg.norm(rotation, axis=0)))
+            scores = np.array([shape.score for shape in blendshapes])
+            looks.append(_Look(points, rotation / np.linalg.norm(rotation, axis=0), scores))
         return looks
+
+    def observe(self, image: np.ndarray) -> Detection:
+        """Detects the face nearest to the middle of a crop, as a detection of one frame; the face may be missing.
+
+        image: [S, S, 3] uint8 sRGB, such as a frame of a prepared clip. One look, a third of the time of `detect`.
+        """
+        size = image.shape[0]
+        side = max(size, _SEEN_PIXELS)
+        seen = image
+        if side != size:
+            seen = np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
+        looks = self._look(seen)
+        if not looks:
+            return Detection.none(1)
+        nearest = min(looks, key=lambda look: np.abs(look.points[:, :2].mean(axis=0) - side / 2).max())
+        return self._detection(image, nearest, size / side)
+
+    def _detection(self, image: np.ndarray, look: _Look, scale: float) -> Detection:
+        """Corrects the points of a look, multiplied by `scale`, on an image."""
+        points = (look.points[None, :, :2] * scale).astype(np.float32)
+        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+        surface, spread = (array.numpy() for array in self._network.correct(pixels, torch.from_numpy(points)))
+        one = np.ones(1, np.bool_)
+        scores, rotation = look.scores[None].astype(np.float32), look.rotation[None].astype(np.float32)
+        return Detection(one, points, surface, spread, scores, rotation)
 
     def _reduced(self, look: _Look, crop: Crop) -> np.ndarray:
         """Averages 478 points to 68 and shifts them from an unscaled crop to the image: [68, 2] px."""
-        return (_REDUCE @ look.points)[:, :2] + (crop.x0, crop.y0)
+        return (TO_IBUG68 @ look.points)[:, :2] + (crop.x0, crop.y0)
 
     def _examine(self, image: np.ndarray, candidate: np.ndarray) -> Face | None:
         """Runs the landmarker on a candidate's crop and on its mirror image; None when no face is confirmed."""
@@ -147,7 +173,7 @@ class FaceDetector:
         for mirrored in (False, True):
             view = []
             for look in self._look(picture[:, ::-1] if mirrored else picture):
-                points = _REDUCE @ look.points
+                points = TO_IBUG68 @ look.points
                 if mirrored:
                     points = points[list(MIRROR)] * (-1, 1, 1) + (size, 0, 0)
                 view.append((np.abs(points[:, :2].mean(axis=0) - size / 2).max(), points, look))
@@ -161,15 +187,13 @@ class FaceDetector:
         if overall > NOT_A_FACE:
             return None
         points = (first + second) / 2
-        corners = [
-            axis[:, :2].astype(np.float64) @ transform[:, :2] + transform[:, 2] for axis in (look.points, points)
-        ]
-        (x0, y0), (x1, y1) = corners[0].min(axis=0), corners[0].max(axis=0)
+        detection = self._detection(picture, look, 1.0).moved(float(transform[0, 0]), transform[:, 2])
+        (x0, y0), (x1, y1) = detection.points[0].min(axis=0), detection.points[0].max(axis=0)
         return Face(
-            landmarks=corners[1].astype(np.float32),
+            landmarks=detection.surface[0, NUM_POINTS:],
             confidence=_confidence(points, disagreement, look.rotation),
             box=(float(x0), float(y0), float(x1), float(y1)),
-            rotation=look.rotation.astype(np.float32),
+            detection=detection,
             detector_disagreement=overall,
         )
 

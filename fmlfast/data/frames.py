@@ -11,6 +11,8 @@ from torch import Tensor
 
 from fmlfast.color import srgb_to_linear
 from fmlfast.common.tensors import TensorBatch
+from fmlfast.data.detection import Detection
+from fmlfast.data.mediapipe478 import NUM_POINTS
 from fmlfast.data.shards import Clip
 
 
@@ -22,6 +24,9 @@ class Frames(TensorBatch):
     landmarks: Tensor  # [B, M, 68, 2] px
     confidence: Tensor  # [B, M, 68] in [0, 1]
     Ks: Tensor  # [B, M, 3, 3] px
+    surface: Tensor  # [B, M, 478, 2] px, points of the template's surface, by detector and landmark network
+    precision: Tensor  # [B, M, 478] px^-2, inverse variance of `surface`; 0 where the detector was not asked
+    scores: Tensor  # [B, M, 52] the detector's blendshape scores in [0, 1]
     mask: Tensor  # [B, M] bool
 
     def unpacked(self) -> "Frames":
@@ -87,16 +92,30 @@ class ClipTensors:
     landmarks: Tensor  # [n, 68, 2] px
     confidence: Tensor  # [n, 68]
     Ks: Tensor  # [n, 3, 3] px
+    surface: Tensor  # [n, 478, 2] px
+    precision: Tensor  # [n, 478] px^-2
+    scores: Tensor  # [n, 52]
 
     @classmethod
     def of(cls, clip: Clip) -> "ClipTensors":
-        """Wraps a clip's arrays as tensors, without copying."""
+        """Converts a clip's arrays to tensors.
+
+        In frames where the detector found the face its landmarks replace the clip's own, which are simulated in
+        synthetic clips; `replace(clip, detection=None)` keeps these.
+        """
         images = torch.from_numpy(clip.images).permute(0, 3, 1, 2)
-        return cls(images, *(torch.from_numpy(a) for a in (clip.landmarks, clip.confidence, clip.Ks)))
+        seen = clip.detection or Detection.none(clip.frames)
+        found = seen.found[:, None]
+        landmarks = np.where(found[..., None], seen.surface[:, NUM_POINTS:], clip.landmarks)
+        confidence = np.where(found, seen.confidence, clip.confidence).astype(np.float32)
+        with np.errstate(divide="ignore"):
+            precision = np.where(found, seen.spread**-2, 0).astype(np.float32)
+        own = landmarks, confidence, clip.Ks, seen.surface[:, :NUM_POINTS], precision[:, :NUM_POINTS], seen.scores
+        return cls(images, *(torch.from_numpy(np.ascontiguousarray(array)) for array in own))
 
 
 def resize_clip(clip: Clip, size: int) -> Clip:
-    """Resizes a clip's images to `size` px (bilinear) and scales landmarks, Ks and crop_to_source to match."""
+    """Resizes a clip's images to `size` px (bilinear) and scales all that is in pixels to match."""
     old = clip.images.shape[1]
     if old == size:
         return clip
@@ -108,4 +127,6 @@ def resize_clip(clip: Clip, size: int) -> Clip:
     Ks[:, :2] *= factor
     crop_to_source = clip.crop_to_source.copy()
     crop_to_source[:, :, :2] /= factor
-    return replace(clip, images=images, landmarks=clip.landmarks * factor, Ks=Ks, crop_to_source=crop_to_source)
+    detection = clip.detection and clip.detection.moved(factor)
+    landmarks = clip.landmarks * factor
+    return replace(clip, images=images, landmarks=landmarks, Ks=Ks, crop_to_source=crop_to_source, detection=detection)

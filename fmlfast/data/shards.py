@@ -1,7 +1,8 @@
 """Reads and writes prepared clips on disk as webdataset-style tar shards.
 
 A folder holds `meta.json` and, for each split, shards `<split>-000000.tar`, `<split>-000001.tar`, ... A sample is one
-clip: `<key>.000.jpg`, `<key>.001.jpg`, ..., and last `<key>.json`. Ground truth of synthetic clips lies beside the
+clip: `<key>.000.jpg`, `<key>.001.jpg`, ..., `<key>.safetensors` where the face detector has seen the frames
+(`fmlfast.data.detection`), and last `<key>.json`. Ground truth of synthetic clips lies beside the
 clips in `<split>-truth-000000.tar`, one `<key>.safetensors` a clip. A shard appears whole or not at all, and whatever
 is read is checked: every malformed thing raises ValueError naming the file and the sample.
 """
@@ -20,6 +21,7 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.data.detection import Detection
 from fmlfast.data.tar_files import KEY, SHARD, TarWriter, check, read_members, shard_paths
 from fmlfast.ibug68 import NUM_LANDMARKS
 
@@ -34,6 +36,7 @@ class Clip:
 
     key: unique in its split, letters, digits and `_#=-`. subject: name of the person; equal subjects share one
     identity. source: where it came from, for display. focal_source: "known", or "assumed" when Ks come from a guess.
+    detection: what the face detector says of the frames; None where it was not asked.
     Raises ValueError when any field has a wrong shape, dtype or value.
     """
 
@@ -48,6 +51,7 @@ class Clip:
     times: np.ndarray  # [M] float32 seconds
     scheme: str = SCHEME
     focal_source: str = "known"
+    detection: Detection | None = None
 
     def __post_init__(self) -> None:
         check(isinstance(self.key, str) and KEY.fullmatch(self.key) is not None, f"key {self.key!r} is not allowed")
@@ -76,6 +80,8 @@ class Clip:
         check(bool((focal > 0).all() and fixed.all()), "Ks must be upper triangular with positive focal lengths")
         determinant = np.linalg.det(self.crop_to_source[:, :, :2].astype(np.float64))
         check(bool((np.abs(determinant) > 1e-12).all()), "crop_to_source cannot be inverted")
+        seen = self.detection
+        check(seen is None or len(seen.found) == frames, f"the detection must be of {frames} frames")
 
     @property
     def frames(self) -> int:
@@ -84,7 +90,9 @@ class Clip:
 
     def part(self, first: int, last: int) -> "Clip":
         """Returns the clip with frames `first`..`last`-1 only."""
-        return replace(self, **{name: getattr(self, name)[first:last] for name in ("images", *_ARRAYS)})
+        detection = self.detection and self.detection.part(first, last)
+        some = {name: getattr(self, name)[first:last] for name in ("images", *_ARRAYS)}
+        return replace(self, **some, detection=detection)
 
 
 _ARRAYS: dict[str, tuple[int, ...]] = {
@@ -98,12 +106,13 @@ _ARRAYS: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class ClipRef:
-    """Location of a clip in its shard: byte offsets and sizes of its JPEG files and of its JSON."""
+    """Location of a clip in its shard: byte offsets and sizes of its JPEG files, its JSON and its detection."""
 
     shard: Path
     key: str
     images: tuple[tuple[int, int], ...]
     json: tuple[int, int]
+    detection: tuple[int, int] | None = None
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -137,6 +146,8 @@ class ShardWriter(TarWriter):
         for name in _ARRAYS:  # through the shortest decimal form of float32: small, and read back exactly
             record[name] = getattr(clip, name).astype(str).astype(np.float64).tolist()
         members = [(f"{clip.key}.{index:03d}.jpg", jpeg) for index, jpeg in enumerate(jpegs)]
+        if clip.detection is not None:
+            members.append((f"{clip.key}.safetensors", clip.detection.to_bytes()))
         self.write_sample(
             clip.key, [*members, (f"{clip.key}.json", json.dumps(record, separators=(",", ":")).encode())]
         )
@@ -195,6 +206,7 @@ def list_clips(folder: str | Path, split: str) -> list[ClipRef]:
     seen: set[str] = set()
     for path in shard_paths(folder, split, ""):
         images: list[tuple[int, int]] = []
+        detection: tuple[int, int] | None = None
         current: str | None = None
         for key, suffix, span in read_members(path):
             check(current in (None, key), f"{path}: sample {current}: its JSON is missing")
@@ -203,10 +215,14 @@ def list_clips(folder: str | Path, split: str) -> list[ClipRef]:
                 check(len(images) > 0, f"{path}: sample {key}: no images before its JSON")
                 check(key not in seen, f"{path}: sample {key}: a sample of this name came before")
                 seen.add(key)
-                refs.append(ClipRef(path, key, tuple(images), span))
-                images, current = [], None
+                refs.append(ClipRef(path, key, tuple(images), span, detection))
+                images, detection, current = [], None, None
+            elif suffix == "safetensors":
+                check(detection is None and len(images) > 0, f"{path}: sample {key}: unexpected file {key}.{suffix}")
+                detection = span
             else:
-                check(suffix == f"{len(images):03d}.jpg", f"{path}: sample {key}: unexpected file {key}.{suffix}")
+                expected = detection is None and suffix == f"{len(images):03d}.jpg"
+                check(expected, f"{path}: sample {key}: unexpected file {key}.{suffix}")
                 images.append(span)
         check(current is None, f"{path}: sample {current}: its JSON is missing")
     return refs
@@ -219,8 +235,12 @@ def read_clip(ref: ClipRef) -> Clip:
         with ref.shard.open("rb") as file:  # a sample is contiguous: one read
             file.seek(start)
             block = file.read(ref.json[0] + ref.json[1] - start)
-        parts = [block[offset - start : offset - start + size] for offset, size in (*ref.images, ref.json)]
-        return _decode_clip(ref.key, parts[:-1], parts[-1])
+
+        def part(span: tuple[int, int]) -> bytes:
+            return block[span[0] - start : span[0] - start + span[1]]
+
+        clip = _decode_clip(ref.key, [part(span) for span in ref.images], part(ref.json))
+        return replace(clip, detection=Detection.from_bytes(part(ref.detection))) if ref.detection else clip
     except (ValueError, TypeError, KeyError, OverflowError, OSError, Image.DecompressionBombError) as error:
         reason = f"{error} is missing from the JSON" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{ref.shard}: sample {ref.key}: {reason}") from error

@@ -20,14 +20,15 @@ SMOOTH_FIELDS = 250  # Gaussian process modes that refinement or the landmark fi
 class FaceModel(nn.Module):
     """Decodes codes to vertices v and reflectance r (paper section 3).
 
-    v = v_bar + S OC(theta_s) alpha + E delta and r = r_bar + theta_r beta. v_bar: template vertices; S: skinning
-    weights of the graph; theta_s, alpha: identity basis and code; OC: projection onto the orthogonal complement of the
-    expressions; E, delta: blendshapes and coefficients; r_bar: mean reflectance; theta_r, beta: reflectance basis and
-    code.
+    v = v_bar + S (m + OC(theta_s) alpha) + E delta and r = r_bar + theta_r beta. v_bar: template vertices; S: skinning
+    weights of the graph; m: mean displacement; theta_s, alpha: identity basis and code; OC: projection onto the
+    orthogonal complement of the expressions; E, delta: blendshapes and coefficients; r_bar: mean reflectance; theta_r,
+    beta: reflectance basis and code.
 
     `smooth_basis` writes theta_s as coefficients times smooth fields, nearly symmetric modes of a Gaussian process
     (`gp_basis`): fewer degrees of freedom, and one cheek informs the other. Without it theta_s is free, as in the
-    paper. `complement_rank`: number of expression directions that OC removes; None for all (the paper), 0 for none.
+    paper. `learned_mean`: m is learned, as coefficients of the smooth fields; else it is 0 (the paper).
+    `complement_rank`: number of expression directions that OC removes; None for all (the paper), 0 for none.
     `light_complement` projects the nine shading directions of the whole face out of theta_r, and scales r_bar to the
     template's mean face colour. The reflectance basis is stored padded, see `pad_columns`. `backend` is passed to every
     operation; in training `decoder` keeps factors of that basis' gradient; neither is part of a checkpoint.
@@ -45,6 +46,7 @@ class FaceModel(nn.Module):
         reflectance_dim: int,
         complement_rank: int | None,
         smooth_basis: bool,
+        learned_mean: bool,
         light_complement: bool,
     ) -> None:
         super().__init__()
@@ -63,6 +65,7 @@ class FaceModel(nn.Module):
         else:
             initial = torch.randn(identity_dim, 3 * self.num_nodes) * 0.05
         self.identity_basis = nn.Parameter(initial)
+        self.identity_mean = nn.Parameter(torch.zeros(len(self.smooth))) if learned_mean else None
         self.reflectance_mean = nn.Parameter(template.colors.flatten().clone())
         self.reflectance_basis = nn.Parameter(pad_columns(torch.randn(reflectance_dim, 3 * self.num_vertices) * 0.01))
         span, share = _light_directions(template) if light_complement else (None, None)
@@ -74,7 +77,7 @@ class FaceModel(nn.Module):
         self,
         alpha: Tensor,  # [B, K + N], 0 <= N <= SMOOTH_FIELDS
     ) -> Tensor:  # [B, G, 3] mm
-        """Computes node displacements t = OC(theta_s) alpha; OC removes the span of the expressions' basis Q.
+        """Computes node displacements t = m + OC(theta_s) alpha; OC removes the span of the expressions' basis Q.
 
         The landmark fit and refinement add smooth fields to the basis: the entries of alpha beyond K are the
         coefficients of the first N of them.
@@ -85,7 +88,26 @@ class FaceModel(nn.Module):
         field = field - (field @ self.complement) @ self.complement.T
         if alpha.shape[1] > learned:
             field = field + alpha[:, learned:] @ self.smooth[: alpha.shape[1] - learned]
-        return rearrange(field, "b (g c) -> b g c", c=3)
+        return rearrange(field, "b (g c) -> b g c", c=3) + self.mean_displacement
+
+    @property
+    def mean_displacement(self) -> Tensor:  # [G, 3] mm
+        """Node displacements m of the mean face from the template."""
+        if self.identity_mean is None:
+            return self.smooth.new_zeros(self.num_nodes, 3)
+        return (self.identity_mean @ self.smooth).view(-1, 3)
+
+    @torch.no_grad()
+    def set_population(
+        self,
+        smooth: Tensor,  # [N, 3G] mm
+        mean: Tensor,  # [3G] mm, in the span of the fields
+    ) -> None:
+        """Sets the smooth fields and, where it is learned, the mean face."""
+        self.smooth.copy_(smooth)
+        if self.identity_mean is not None:
+            gram = smooth.double() @ smooth.double().T
+            self.identity_mean.copy_(torch.linalg.pinv(gram, hermitian=True) @ (smooth.double() @ mean.double()))
 
     def neutral(
         self,

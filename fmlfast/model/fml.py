@@ -19,12 +19,14 @@ from fmlfast.ibug68 import LANDMARKS_66
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.common.topology import unique_edges
 from fmlfast.kernels.normals import vertex_normals
+from fmlfast.model.aux_features import aux_features
 from fmlfast.model.codes import Codes
 from fmlfast.model.config import ModelConfig, load_template
+from fmlfast.model.detector_noise import DetectorNoise
 from fmlfast.model.encoder import Encoder
 from fmlfast.model.face_model import FaceModel
 from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
-from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, Alignment, align_to_front, fit_pose, to_rays
+from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, Alignment, align_to_front, fit_pose
 from fmlfast.model.lighting import light_from_image
 from fmlfast.model.shape_prior import learn_shape_prior
 from fmlfast.model.vertex_weights import vertex_weights
@@ -68,6 +70,7 @@ class FML(nn.Module):
             config.reflectance_dim,
             config.complement_rank,
             config.smooth_basis,
+            config.learned_mean,
             config.light_complement,
         )
         self.num_expressions = len(self.template.expressions)
@@ -75,10 +78,11 @@ class FML(nn.Module):
         aligned = config.inputs == "aligned"
         if config.shape_init and not aligned:
             raise ValueError("shape_init needs the pose of aligned inputs; choose these, or switch shape_init off")
+        self.noise = DetectorNoise(self.template)
         self.shape_fit, started = None, 0
         if config.shape_init:
             self.shape_fit = LandmarkFit(self.template, min(START_FIELDS, len(self.face.smooth)))
-            self.shape_fit.set_fields(self.face.smooth)
+            self.shape_fit.set_fields(self.face.smooth, self.shape_fit.mean)
             started = self.shape_fit.count + self.num_expressions
         aux = (2 * len(LANDMARKS_66) + 13 if aligned else 0) + started
         of_frames = 33 + self.num_expressions
@@ -113,20 +117,20 @@ class FML(nn.Module):
         """Loads the parameters and updates the landmark fit's copy of the smooth fields."""
         found = super().load_state_dict(state_dict, strict, assign)
         if self.shape_fit is not None:
-            self.shape_fit.set_fields(self.face.smooth)
+            self.shape_fit.set_fields(self.face.smooth, self.shape_fit.mean)
         return found
 
     def learn_shape_prior(self, people: Sequence[LandmarkObservations]) -> None:
-        """Learns covariance of the smooth fields and mean expression from landmarks (EM), before any training.
+        """Learns mean and covariance of shapes and mean expression from landmarks (EM), before any training.
 
         Raises ValueError where the config has no shape_init.
         """
         if self.shape_fit is None:
             raise ValueError("the shape prior is part of the shape's start; switch shape_init on")
-        smooth, mean_expression = learn_shape_prior(self.template, self.face.smooth, people)
-        self.face.smooth.copy_(smooth)
-        self.shape_fit.usual.copy_(mean_expression)
-        self.shape_fit.set_fields(smooth)
+        learned = learn_shape_prior(self.template, self.face.smooth, people, self.config.learned_mean)
+        self.face.set_population(learned.smooth, learned.mean)
+        self.shape_fit.usual.copy_(learned.expression)
+        self.shape_fit.set_fields(learned.smooth, learned.mean)
 
     @exact
     def encode(self, frames: Frames) -> Codes:
@@ -155,13 +159,13 @@ class FML(nn.Module):
         start = InitialFit(rotation, translation)
         if self.shape_fit is not None:
             start = self.shape_fit(seen, start)
-        aux_features, aux_mask = _aux_features(seen, alignment, start), None
+        features, aux_mask = aux_features(seen, alignment, start), None
         if landmark_mask is not None:
             used = constant(LANDMARKS_66, torch.int64, landmark_mask.device)
             points = landmark_mask[:, :, used].flatten(0, 1).float().repeat_interleave(2, 1)
-            aux_mask = F.pad(points, (0, aux_features.shape[1] - points.shape[1]), value=1.0)
+            aux_mask = F.pad(points, (0, features.shape[1] - points.shape[1]), value=1.0)
         crop = self._aligned_crop(frames.images, alignment)
-        return Observation(crop, frames.mask, seen.Ks, size, aux_features, aux_mask, alignment, start)
+        return Observation(crop, frames.mask, seen.Ks, size, features, aux_mask, alignment, start)
 
     @exact  # the encoder has an autocast of its own
     def codes(self, seen: Observation, encoder: nn.Module | None = None) -> Codes:
@@ -307,24 +311,10 @@ class FML(nn.Module):
             )
         model = cls(config, template)
         try:
-            model.load_state_dict(load_file(folder / "model.safetensors"))
+            known = load_file(folder / "model.safetensors")
+            if model.shape_fit is not None:  # checkpoints of before keep the template's mean
+                known.setdefault("shape_fit.mean", model.shape_fit.mean)
+            model.load_state_dict(known)
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{folder / 'model.safetensors'} does not hold this model: {error}") from error
         return model.eval().to(device)
-
-
-def _aux_features(seen: LandmarkObservations, alignment: Alignment, start: InitialFit) -> Tensor:
-    """Concatenates aligned landmarks, fitted pose relative to the aligned crop, and fitted shape, [F, N]."""
-    landmarks, Ks, rotation, translation = seen.landmarks, seen.Ks, start.rotation, start.translation
-    unroll = rotation_about_view(-alignment.roll)
-    scale = alignment.scale / Ks[:, 0, 0]  # rays in half a crop: how close the camera is
-    center = to_rays(alignment.offset[:, None], Ks)[:, 0]
-    shift = (translation[:, :2] / translation[:, 2:] - center) / scale[:, None]
-    depth = torch.stack([translation[:, 2] * scale / CROP_HALF_WIDTH, scale * 4], 1).log()
-    turned = (unroll @ rotation @ constant(FRONTAL, rotation.dtype, rotation.device)).flatten(1)
-    pose = torch.cat([turned, (unroll[:, :2, :2] @ shift[..., None])[..., 0], depth], 1)
-    parts = [alignment.to_crop(landmarks).flatten(1), pose]
-    if start.smooth is not None and start.expression is not None:
-        frames = len(landmarks) // len(start.smooth)
-        parts += [start.smooth.repeat_interleave(frames, 0), start.expression]
-    return torch.cat(parts, 1)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from fmlfast.common.tensors import constant
 from fmlfast.data.frames import Frames
 from fmlfast.ibug68 import LANDMARKS_66, NUM_JAW
+from fmlfast.model.detector_noise import DetectorNoise
 from fmlfast.model.landmark_pose import step_pose, to_rays
 from fmlfast.rotation import skew
 from fmlfast.template.face_template import FaceTemplate
@@ -32,12 +33,15 @@ class InitialFit:
 
 
 class LandmarkObservations(NamedTuple):
-    """Landmarks of F = B*M frames of B subjects, a subject's frames in a row."""
+    """Landmarks and surface points of F = B*M frames of B subjects, a subject's frames in a row."""
 
     landmarks: Tensor  # [F, 66, 2] px
     confidence: Tensor  # [F, 66], 0 for padding frames
     Ks: Tensor  # [F, 3, 3] px
     subjects: int
+    surface: Tensor  # [F, 478, 2] px
+    precision: Tensor  # [F, 478] px^-2, 0 for padding frames and where there are none
+    scores: Tensor  # [F, 52]
 
     @classmethod
     def of(
@@ -51,31 +55,40 @@ class LandmarkObservations(NamedTuple):
         landmarks = (frames.landmarks if noise is None else frames.landmarks + noise)[:, :, used].flatten(0, 1)
         counts = frames.mask[..., None] if landmark_mask is None else landmark_mask[:, :, used] & frames.mask[..., None]
         confidence = (frames.confidence[:, :, used] * counts).flatten(0, 1)
-        return cls(landmarks, confidence, frames.Ks.flatten(0, 1), len(frames.mask))
+        precision = (frames.precision * frames.mask[..., None]).flatten(0, 1)
+        surface, scores = frames.surface.flatten(0, 1), frames.scores.flatten(0, 1)
+        return cls(landmarks, confidence, frames.Ks.flatten(0, 1), len(frames.mask), surface, precision, scores)
 
 
 class LandmarkFit(nn.Module):
-    """Fits shape, poses and expressions to the 66 landmarks of all frames of a subject by Gauss-Newton.
+    """Fits shape, poses and expressions to the points of all frames of a subject by Gauss-Newton.
 
     Maximum a posteriori with Gaussian priors: unknowns are the coefficients of smooth fields (standard normal), and of
-    each frame pose and expressions (mean `usual`). Landmarks have Cauchy weights (IRLS). The unknowns of frames are
-    eliminated (Schur complement), so a step solves one small system a frame and one a subject. Jaw points slide to the
-    silhouette of the current estimate.
+    each frame pose, expressions (mean `usual`) and the coefficients of the detector's correlated errors
+    (`DetectorNoise`). Frames with surface points use these and the blendshape scores, the others the 66 landmarks,
+    whose jaw points slide to the silhouette of the current estimate. Points have Cauchy weights (IRLS). The unknowns
+    of frames are eliminated (Schur complement), so a step solves one small system a frame and one a subject.
     """
 
-    points: Tensor  # [P, 3] mm: the candidates of the 17 jaw points, then 49 inner points
+    base: Tensor  # [P, 3] mm on the template: the candidates of the 17 jaw points, 49 inner points, surface points
+    points: Tensor  # [P, 3] mm, the same on the mean face
     skinning: Tensor  # [P, G]
     fields: Tensor  # [P, 3, N]
     expressions: Tensor  # [P, 3, E]
     usual: Tensor  # [E] mean expression
+    mean: Tensor  # [3G] mm, displacement of the mean face
 
     def __init__(self, template: FaceTemplate, count: int) -> None:
         """Prepares a fit of `template`'s landmarks with `count` smooth fields; `set_fields` sets these."""
         super().__init__()
         self.count = count
         inner = list(LANDMARKS_66[NUM_JAW:])
-        triangles = torch.cat([template.jaw_triangles.flatten(), template.landmark_triangles[inner]])
-        weights = torch.cat([template.jaw_barycentrics.flatten(0, 1), template.landmark_barycentrics[inner]])
+        self.noise = DetectorNoise(template)
+        picked = self.noise.picked
+        triangles = [template.jaw_triangles.flatten(), template.landmark_triangles[inner]]
+        weights = [template.jaw_barycentrics.flatten(0, 1), template.landmark_barycentrics[inner]]
+        on_surface = template.surface_triangles[picked], template.surface_barycentrics[picked]
+        triangles, weights = torch.cat([*triangles, on_surface[0]]), torch.cat([*weights, on_surface[1]])
         corners = template.triangles.long()[triangles]  # [P, 3]
 
         def on_points(values: Tensor) -> Tensor:  # [P, 3, ...] -> [P, ...]
@@ -83,28 +96,34 @@ class LandmarkFit(nn.Module):
 
         skinning = torch.zeros(*corners.shape, len(template.nodes))  # of these few vertices only
         skinning.scatter_add_(2, template.skin_indices.long()[corners], template.skin_weights[corners])
-        self.register_buffer("points", on_points(template.vertices[corners]), persistent=False)
+        points = on_points(template.vertices[corners])
+        self.register_buffer("base", points, persistent=False)
+        self.register_buffer("points", points.clone(), persistent=False)
         self.register_buffer("skinning", on_points(skinning), persistent=False)
         self.register_buffer("fields", torch.zeros(len(corners), 3, count), persistent=False)
         expressions = on_points(template.expressions.movedim(0, -1)[corners])
         self.register_buffer("expressions", expressions, persistent=False)
         self.register_buffer("usual", torch.zeros(len(template.expressions)))
+        self.register_buffer("mean", torch.zeros(3 * len(template.nodes)))
         self.candidates = template.jaw_triangles.shape[1]
 
     def set_fields(
         self,
         smooth: Tensor,  # [., 3G] mm
+        mean: Tensor,  # [3G] mm
     ) -> None:
-        """Sets the smooth fields to the first `count` of these displacement fields on the graph."""
+        """Sets the smooth fields to the first `count` of these displacement fields on the graph, and the mean face."""
         moved = smooth[: self.count].view(-1, self.skinning.shape[1], 3)
         self.fields = torch.einsum("pg,ngc->pcn", self.skinning, moved)
+        self.mean = mean
+        self.points = self.base + self.skinning @ mean.view(-1, 3)
 
     def forward(
         self,
         seen: LandmarkObservations,
         start: InitialFit,  # its pose only
     ) -> InitialFit:
-        """Runs Gauss-Newton from the template's fitted pose."""
+        """Runs Gauss-Newton from the mean face's fitted pose."""
         return self.fit(seen, start)[0]
 
     @torch.no_grad()
@@ -114,42 +133,62 @@ class LandmarkFit(nn.Module):
         start: InitialFit,  # its pose only
     ) -> tuple[InitialFit, Tensor]:  # and [B, N, N]
         """Runs the fit; also returns the posterior precision of the smooth fields' coefficients [B, N, N]."""
-        landmarks, confidence, Ks, subjects = seen
-        rays, rotation, translation = to_rays(landmarks, Ks), start.rotation, start.translation
+        subjects, noise, picked = seen.subjects, self.noise, self.noise.picked
+        pixels = torch.cat([seen.landmarks, seen.surface[:, picked]], 1)
+        rays, rotation, translation = to_rays(pixels, seen.Ks), start.rotation, start.translation
         frames, kinds = len(rays), self.expressions.shape[2]
         smooth = rays.new_zeros(subjects, self.fields.shape[2])
         expression = self.usual.expand(frames, kinds)
         hessian = identity = torch.eye(smooth.shape[1], dtype=rays.dtype, device=rays.device)
         spread = constant((_JAW,) * NUM_JAW + (_INNER,) * (len(LANDMARKS_66) - NUM_JAW), rays.dtype, rays.device)
-        precision = rays.new_zeros(6 + kinds)
-        precision[:6], precision[6:] = _STILL, _EXPRESSION**-2
+        dense = seen.precision.sum(1, keepdim=True) > 0  # [F, 1]
+        sparse_weight = seen.confidence * ~dense / spread.square()  # [F, 66] mm^-2
+        focal = 0.5 * (seen.Ks[:, 0, 0] + seen.Ks[:, 1, 1])
+        together = dense.view(subjects, -1).sum(1).repeat_interleave(frames // subjects)  # [F] frames of the subject
+        own_precision, modes = noise.of(seen.surface, seen.precision, together)  # [F, P], [F, P, 2, R]
+        modes = torch.cat([modes.new_zeros(frames, len(spread), *modes.shape[2:]), modes], 1)
+        errors = rays.new_zeros(frames, modes.shape[3])
+        observed, told = noise.expression_evidence(seen.scores, dense)  # [F, E] each
+        still = rays.new_full((frames, 6), _STILL)
+        precision = torch.cat([still, observed + _EXPRESSION**-2, torch.ones_like(errors)], 1)
         for _ in range(_STEPS):
             own = smooth.repeat_interleave(frames // subjects, 0)
             moved = own @ self.fields.flatten(0, 1).T + expression @ self.expressions.flatten(0, 1).T
             shape = self.points.flatten() + moved
             turned = shape.view(frames, -1, 3) @ rotation.mT
             camera = turned + translation[:, None]
-            chosen = self._slide(camera[..., :2] / camera[..., 2:])  # [F, 66]
+            chosen = self._slide(camera[..., :2] / camera[..., 2:])  # [F, 66 + P]
             turned, camera = (x.gather(1, chosen[..., None].expand(-1, -1, 3)) for x in (turned, camera))
             inverse, distance = 1 / camera[..., 2:].clamp(min=1.0), translation[:, 2:, None]
             projected = camera[..., :2] * inverse
-            error = (rays - projected) * distance  # mm at the face
-            weight = confidence / spread.square() / (1 + error.square().sum(-1) / (_OUTLIER * spread).square())
+            to_mm = distance / focal[:, None, None]
+            by_error = modes * to_mm[..., None]
+            error = (rays - projected) * distance - (by_error @ errors[:, None, :, None])[..., 0]  # mm at the face
+            weight = torch.cat([sparse_weight, own_precision / to_mm[..., 0].square()], 1)
+            weight = weight / (1 + error.square().sum(-1) * weight / _OUTLIER**2)
             root = weight.sqrt()[..., None]
             to_image = (distance * inverse * root)[..., None] * torch.cat(
                 [
-                    torch.eye(2, dtype=rays.dtype, device=rays.device).expand(frames, len(spread), 2, 2),
+                    torch.eye(2, dtype=rays.dtype, device=rays.device).expand(frames, weight.shape[1], 2, 2),
                     -projected[..., None],
                 ],
                 -1,
-            )  # [F, 66, 2, 3]
+            )  # [F, 66 + P, 2, 3]
             to_model = to_image @ rotation[:, None]
-            by_shape = (to_model @ self.fields[chosen]).flatten(1, 2)  # [F, 132, N]
-            by_frame = torch.cat([to_image @ -skew(turned), to_image, to_model @ self.expressions[chosen]], -1)
-            by_frame, error = by_frame.flatten(1, 2), (error * root).flatten(1)[..., None]
-            along_frame = by_frame.mT @ error - precision[:, None] * _padded(expression - self.usual)
-            cross = by_frame.mT @ by_shape  # [F, 6 + E, N]
-            solved = _solve(by_frame.mT @ by_frame + torch.diag(precision), torch.cat([cross, along_frame], -1))
+            by_shape = (to_model @ self.fields[chosen]).flatten(1, 2)  # [F, 2 (66 + P), N]
+            by_frame = [
+                to_image @ -skew(turned),
+                to_image,
+                to_model @ self.expressions[chosen],
+                by_error * root[..., None],
+            ]
+            by_frame, error = torch.cat(by_frame, -1).flatten(1, 2), (error * root).flatten(1)[..., None]
+            pull = told - observed * expression - _EXPRESSION**-2 * (expression - self.usual)
+            prior = torch.cat([torch.zeros_like(still), pull, -errors], 1)
+            along_frame = by_frame.mT @ error + prior[..., None]
+            cross = by_frame.mT @ by_shape  # [F, 6 + E + R, N]
+            system = by_frame.mT @ by_frame + torch.diag_embed(precision)
+            solved = _solve(system, torch.cat([cross, along_frame], -1))
             rows, held, error, given = (x.reshape(subjects, -1, x.shape[2]) for x in (by_shape, cross, error, solved))
             along_shape = rows.mT @ error - held.mT @ given[..., -1:]
             hessian = rows.mT @ rows - held.mT @ given[..., :-1] + identity
@@ -158,21 +197,18 @@ class LandmarkFit(nn.Module):
             change = (solved[..., -1:] - solved[..., :-1] @ own)[..., 0]
             smooth = smooth + step
             rotation, translation = step_pose(rotation, translation, change[:, :6])
-            expression = (expression + change[:, 6:]).clamp(min=0.0)
+            expression = (expression + change[:, 6 : 6 + kinds]).clamp(min=0.0)
+            errors = errors + change[:, 6 + kinds :]
         return InitialFit(rotation, translation, smooth, expression), hessian
 
     def _slide(self, rays: Tensor) -> Tensor:
-        """Selects the points [F, 66] of the 66 landmarks, jaw points on the silhouette; rays [F, P, 2]."""
+        """Selects the points [F, 66 + P] to compare, jaw points on the silhouette; rays [F, ., 2]."""
         jaw = NUM_JAW * self.candidates
-        strips, center = rays[:, :jaw].unflatten(1, (NUM_JAW, -1)), rays[:, jaw:].mean(1)
+        inner = rays[:, jaw : jaw + len(LANDMARKS_66) - NUM_JAW]
+        strips, center = rays[:, :jaw].unflatten(1, (NUM_JAW, -1)), inner.mean(1)
         first = torch.arange(NUM_JAW, device=rays.device) * self.candidates
-        inner = torch.arange(jaw, rays.shape[1], device=rays.device).expand(len(rays), -1)
-        return torch.cat([select_contour(strips, center) + first, inner], 1)
-
-
-def _padded(expression: Tensor) -> Tensor:
-    """Pads [F, E] to [F, 6 + E, 1]: the prior of a frame's unknowns is on expressions only."""
-    return nn.functional.pad(expression, (6, 0))[..., None]
+        others = torch.arange(jaw, rays.shape[1], device=rays.device).expand(len(rays), -1)
+        return torch.cat([select_contour(strips, center) + first, others], 1)
 
 
 def _solve(matrices: Tensor, right: Tensor) -> Tensor:

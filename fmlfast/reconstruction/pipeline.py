@@ -17,6 +17,7 @@ from torch import Tensor
 from fmlfast.camera import project
 from fmlfast.common.atomic import atomic_path
 from fmlfast.data.crop import K_to_crop, crop_image, crop_to_source, face_crop, points_to_crop
+from fmlfast.data.detection import Detection, detection_to_crop
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import Clip
@@ -263,6 +264,7 @@ def _clip(photos: Sequence[Photo], Ks: np.ndarray, size: int) -> Clip:
         crop_to_source=np.stack([crop_to_source(crop, size) for crop in crops]),
         times=np.array([photo.time or 0.0 for photo in photos], np.float32),
         focal_source="assumed",
+        detection=Detection.stack([detection_to_crop(f.detection, c, size) for f, c in zip(faces, crops, strict=True)]),
     )
 
 

@@ -43,6 +43,8 @@ class FaceTemplate:
     landmark_barycentrics: Tensor  # [68, 3]
     jaw_triangles: Tensor  # [17, C] int64, surface points of the sliding jaw, the static landmark first
     jaw_barycentrics: Tensor  # [17, C, 3]
+    surface_triangles: Tensor  # [478] int64, surface points that the face detector's points stand for; or none: [0]
+    surface_barycentrics: Tensor  # [478, 3], or [0, 3]
     node_vertices: Tensor  # [G] int64
     skin_indices: Tensor  # [V, 8] int32
     skin_weights: Tensor  # [V, 8] float32, rows sum to 1
@@ -104,6 +106,8 @@ class FaceTemplate:
             landmark_barycentrics=tensor("landmark_barycentrics", torch.float32),
             jaw_triangles=tensor("jaw_triangles", torch.int64),
             jaw_barycentrics=tensor("jaw_barycentrics", torch.float32),
+            surface_triangles=tensor("surface_triangles", torch.int64),
+            surface_barycentrics=tensor("surface_barycentrics", torch.float32),
             node_vertices=tensor("node_vertices", torch.int64),
             skin_indices=skin_indices,
             skin_weights=skin_weights,
@@ -143,6 +147,15 @@ class FaceTemplate:
         corners = vertices[..., self.triangles.long()[self.landmark_triangles], :]  # [..., 68, 3, 3]
         return (corners * self.landmark_barycentrics[:, :, None]).sum(dim=-2)
 
+    def surface_points(
+        self,
+        vertices: Tensor,  # [..., V, 3]
+        ids: Tensor,  # [P] int64
+    ) -> Tensor:  # [..., P, 3]
+        """Interpolates the surface points that the face detector's points `ids` stand for."""
+        corners = vertices[..., self.triangles.long()[self.surface_triangles[ids]], :]  # [..., P, 3, 3]
+        return (corners * self.surface_barycentrics[ids][:, :, None]).sum(dim=-2)
+
     def slide_landmarks(
         self,
         vertices: Tensor,  # [F, V, 3] mm, camera frame
@@ -162,14 +175,16 @@ class FaceTemplate:
         return torch.cat([jaw, points[:, NUM_JAW:]], dim=1)
 
     def landmark_part(self) -> "FaceTemplate":
-        """Extracts the few triangles that landmarks and jaw strips lie on as a template of this level.
+        """Extracts the few triangles that landmarks, jaw strips and surface points lie on as a template of this level.
 
         Its nodes are still those of the whole mesh; `node_vertices` index the whole mesh's vertices.
         """
-        wanted = torch.cat([self.landmark_triangles, self.jaw_triangles.flatten()])
+        wanted = torch.cat([self.landmark_triangles, self.jaw_triangles.flatten(), self.surface_triangles])
         used, places = torch.unique(wanted, return_inverse=True)
         vertices, corners = torch.unique(self.triangles.long()[used], return_inverse=True)
-        count = len(self.landmark_triangles)
+        landmarks, jaw, surface = places.split(
+            [len(self.landmark_triangles), self.jaw_triangles.numel(), len(self.surface_triangles)]
+        )
         return replace(
             self,
             vertices=self.vertices[vertices],
@@ -178,8 +193,9 @@ class FaceTemplate:
             colors=self.colors[vertices],
             regions={name: mask[vertices] for name, mask in self.regions.items()},
             expressions=self.expressions[:, vertices].contiguous(),
-            landmark_triangles=places[:count],
-            jaw_triangles=places[count:].view_as(self.jaw_triangles),
+            landmark_triangles=landmarks,
+            jaw_triangles=jaw.view_as(self.jaw_triangles),
+            surface_triangles=surface,
             skin_indices=self.skin_indices[vertices],
             skin_weights=self.skin_weights[vertices],
             subdivision=(),
@@ -211,6 +227,7 @@ class FaceTemplate:
         count = len(self.triangles)
         landmarks = subdivide_points(count, self.landmark_triangles, self.landmark_barycentrics)
         jaw = subdivide_points(count, self.jaw_triangles, self.jaw_barycentrics)
+        surface = subdivide_points(count, self.surface_triangles, self.surface_barycentrics)
         return replace(
             self,
             level=self.level + 1,
@@ -224,6 +241,8 @@ class FaceTemplate:
             landmark_barycentrics=landmarks[1],
             jaw_triangles=jaw[0],
             jaw_barycentrics=jaw[1],
+            surface_triangles=surface[0],
+            surface_barycentrics=surface[1],
             skin_indices=indices,
             skin_weights=weights,
             subdivision=(*self.subdivision, step.matrix),

@@ -14,7 +14,8 @@ from fmlfast.template.graph import build_graph, fit_expressions, skinning_matrix
 from fmlfast.template.jaw_line import jaw_strips
 from fmlfast.template.regions import brow_mask, face_mask, lip_mask, neck_mask
 
-NEUTRAL, LANDMARKS, MOUTH_OPENER, OPENING = "neutral.obj", "landmarks.txt", "jawOpen", 0.35
+NEUTRAL, LANDMARKS, SURFACE, MOUTH_OPENER, OPENING = "neutral.obj", "landmarks.txt", "surface.txt", "jawOpen", 0.35
+DETECTOR_POINTS = 478
 EYE_REACH, EAR_GAP = 25.0, 4.0  # mm
 ORIGIN = [36, 39, 42, 45, 30, 48, 54]
 SKIN_COLOR = (0.55, 0.32, 0.225)  # linear
@@ -33,6 +34,8 @@ def read_folder(path: str | Path, unit: str = "mm", num_nodes: int = 521) -> dic
       opens the mouth for the deformation graph; without it the lips must be apart in the neutral mesh.
     - `landmarks.txt`: 68 lines in iBUG order, each either a vertex id (from 0) or `triangle b0 b1 b2` (a triangle of
       the triangulated neutral mesh, from 0, and barycentrics summing to 1). Lines starting with # are ignored.
+    - `surface.txt`, which `fmlfast calibrate` writes: 478 lines of the same form, the surface points that the face
+      detector's points stand for. Without it the 68 landmarks alone are fitted.
 
     The masks are guesses from the landmarks: the largest connected part is skin; other parts near the eyes are eyes,
     the rest is the inside of the mouth; ears lie behind and outside landmarks 0 and 16; lips, brows, neck and face as
@@ -55,7 +58,10 @@ def read_folder(path: str | Path, unit: str = "mm", num_nodes: int = 521) -> dic
     neutral = read_obj(folder / NEUTRAL)
     scale = MILLIMETRES[unit]
     names, deltas = _read_expressions(folder, neutral, scale)
-    landmark_triangles, barycentrics = _read_landmarks(folder / LANDMARKS, neutral)
+    landmark_triangles, barycentrics = _read_points(folder / LANDMARKS, neutral, 68)
+    surface = np.zeros(0, np.int64), np.zeros((0, 3))
+    if (folder / SURFACE).is_file():
+        surface = _read_points(folder / SURFACE, neutral, DETECTOR_POINTS)
 
     vertices = neutral.vertices * scale
     corners = neutral.triangles[landmark_triangles]  # [68, 3]
@@ -91,6 +97,8 @@ def read_folder(path: str | Path, unit: str = "mm", num_nodes: int = 521) -> dic
         "landmark_barycentrics": barycentrics,
         "jaw_triangles": skin_only[jaw_triangles],
         "jaw_barycentrics": jaw_barycentrics,
+        "surface_triangles": surface[0],
+        "surface_barycentrics": surface[1],
         "node_vertices": graph.node_vertices.numpy(),
         "skin_indices": graph.skin_indices.numpy(),
         "skin_weights": graph.skin_weights.numpy(),
@@ -125,14 +133,15 @@ def _read_expressions(folder: Path, neutral: Obj, scale: float) -> tuple[list[st
     return [file.stem for file in files], np.stack(deltas)
 
 
-def _read_landmarks(path: Path, neutral: Obj) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def _read_points(path: Path, neutral: Obj, count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Reads triangles [N] and barycentrics [N, 3] of `count` surface points."""
     lines = [line.split("#")[0].split() for line in path.read_text().splitlines()]
     rows = [row for row in lines if row]
-    if len(rows) != 68:
-        raise ValueError(f"{path} must hold 68 landmarks, not {len(rows)}")
+    if len(rows) != count:
+        raise ValueError(f"{path} must hold {count} landmarks, not {len(rows)}")
     triangle_of = np.full(len(neutral.vertices), -1)
     triangle_of[neutral.triangles.ravel()] = np.repeat(np.arange(len(neutral.triangles)), 3)
-    triangles, barycentrics = np.zeros(68, np.int64), np.zeros((68, 3))
+    triangles, barycentrics = np.zeros(count, np.int64), np.zeros((count, 3))
     for k, row in enumerate(rows):
         try:
             numbers = [int(row[0]), *(float(x) for x in row[1:])]

@@ -76,7 +76,8 @@ class TrainingStep:
         self.model, self.weights, self.augmentation, self.rates = model, weights, augmentation, rates
         self.clip_gradient, self.world = clip_gradient, world
         self.encoder = world.wrap(model.encoder)
-        groups = [list(model.encoder.parameters()), [face.identity_basis], [face.reflectance_mean]]
+        shape = [face.identity_basis] if face.identity_mean is None else [face.identity_basis, face.identity_mean]
+        groups = [list(model.encoder.parameters()), shape, [face.reflectance_mean]]
 
         def rate() -> Tensor:  # a tensor, which a CUDA graph reads at each replay
             return torch.zeros((), device=device)
@@ -123,7 +124,7 @@ class TrainingStep:
             with record_function("fmlfast::gradients"):
                 torch.stack(list(terms.values())).sum().backward()
             with record_function("fmlfast::optimiser"):
-                self.world.average_gradients([face.identity_basis, face.reflectance_mean])
+                self.world.average_gradients([*self.adam.param_groups[1]["params"], face.reflectance_mean])
                 if photometric:
                     self.world.gather_factors(self.decoder)
                     self.decoder.clip_grad_norm_(self.clip_gradient, [face.reflectance_mean])

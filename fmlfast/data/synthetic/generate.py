@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,7 +20,9 @@ from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.child_processes import single_threaded_children
-from fmlfast.data.shards import ShardWriter, TruthWriter, write_meta
+from fmlfast.data.detection import Detection
+from fmlfast.data.face_detector import FaceDetector
+from fmlfast.data.shards import Clip, ShardWriter, TruthWriter, write_meta
 from fmlfast.data.synthetic.population import Population
 from fmlfast.data.synthetic.scene import LabelledClip, SceneGenerator
 from fmlfast.template.face_template import FaceTemplate
@@ -54,6 +56,8 @@ class SyntheticConfig:
     """People of another head model (tools/register_population.py makes the file), beside MakeHuman's."""
     population_share: float = 0.5
     """Share of the people that are of `population`."""
+    detect: bool = True
+    """Store what the face detector says of the frames, too. Needs the `video` extra; left out where it is missing."""
     workers: int = os.cpu_count() or 1
     """Number of processes; the clips do not depend on it."""
     seed: int = 0
@@ -97,8 +101,30 @@ def render_person(config: SyntheticConfig, split: str, person: int) -> LabelledC
     )
 
 
+@cache
+def _detector() -> FaceDetector:
+    return FaceDetector()
+
+
+def detected(clip: Clip, detector: FaceDetector) -> Clip:
+    """Returns the clip with what the face detector says of its frames."""
+    return replace(clip, detection=Detection.stack([detector.observe(image) for image in clip.images]))
+
+
 def _render_job(job: tuple[SyntheticConfig, str, int]) -> LabelledClip:
-    return render_person(*job)
+    labelled = render_person(*job)
+    return replace(labelled, clip=detected(labelled.clip, _detector())) if job[0].detect else labelled
+
+
+def _with_detector(config: SyntheticConfig) -> SyntheticConfig:
+    """Switches detection off, with a note, where the face detector is missing."""
+    try:
+        if config.detect:
+            FaceDetector().close()
+        return config
+    except (ImportError, ValueError) as error:
+        print(f"note: the clips get simulated landmarks only: {error}", file=sys.stderr)
+        return replace(config, detect=False)
 
 
 def _one_thread() -> None:
@@ -115,7 +141,7 @@ def generate(config: SyntheticConfig) -> None:
 
     The folder is written whole or not at all. Raises ValueError when it exists and is not empty.
     """
-    out = config.out
+    out, config = config.out, _with_detector(config)
     if out.exists():
         if not out.is_dir() or any(out.iterdir()):
             raise ValueError(f"{out} exists and is not empty: choose another folder or remove it first")

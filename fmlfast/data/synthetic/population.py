@@ -26,9 +26,11 @@ class Population:
         except (OSError, KeyError, ValueError, BadZipFile) as error:
             raise ValueError(f"{path}: no population; make one with tools/register_population.py ({error})") from error
         if fingerprint != FaceTemplate.default(0).fingerprint:
-            raise ValueError(f"{path}: registered to template {fingerprint}, which is not this version's; register anew")
+            raise ValueError(
+                f"{path}: registered to template {fingerprint}, which is not this version's; register anew"
+            )
 
     def sample(self, rng: np.random.Generator, people: PeopleSampler) -> Person:
-        """Draws a person: shape from this population; age, gender and ancestry, which colour the skin, from `people`."""
+        """Draws a person: the shape from this population; age, gender and ancestry, which colour skin, from `people`."""
         amounts = np.clip(rng.standard_normal(len(self.modes)), -_MOST, _MOST).astype(np.float32)
         return replace(people.sample(rng), vertices=self.mean + np.einsum("k,kvc->vc", amounts, self.modes))

@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from fmlfast.data.crop import K_to_crop, assumed_K, crop_image, crop_to_source, face_crop, points_to_crop
+from fmlfast.data.detection import Detection, detection_to_crop
 from fmlfast.data.face_detector import Face
 from fmlfast.data.shards import Clip
 from fmlfast.data.video.decode import CutDetector, Video
@@ -114,6 +115,7 @@ class _Shot:
     image: np.ndarray  # [S, S, 3] uint8
     landmarks: np.ndarray  # [68, 2] crop pixels
     confidence: np.ndarray  # [68]
+    detection: Detection  # of one frame, crop pixels
     K: np.ndarray  # [3, 3]
     crop_to_source: np.ndarray  # [2, 3]
     rotation: np.ndarray  # [3, 3]
@@ -197,6 +199,7 @@ def _crop_face(image: np.ndarray, face: Face, time: float, sharpness: float, siz
         image=crop_image(image, crop, size),
         landmarks=points_to_crop(face.landmarks, crop, size),
         confidence=face.confidence,
+        detection=detection_to_crop(face.detection, crop, size),
         K=K_to_crop(assumed_K(image.shape[1], image.shape[0]), crop, size),
         crop_to_source=crop_to_source(crop, size),
         rotation=face.rotation,
@@ -230,6 +233,7 @@ def _finish(window: _Window, key: str, name: str, rules: Rules) -> tuple[ClipRec
         crop_to_source=np.stack([shot.crop_to_source for shot in kept]).astype(np.float32),
         times=np.array([shot.time for shot in kept], np.float32),
         focal_source="assumed",
+        detection=Detection.stack([shot.detection for shot in kept]),
     )
     return record, clip
 

@@ -1,0 +1,128 @@
+"""Defines the dense landmark network: corrects the face detector's 478 points on the pixels of the aligned crop.
+
+The detector's points lie 3.6% of the eye distance off the surface points they stand for, with errors that are
+correlated and pull towards the detector's own mean face. This network sees the crop and the points, and gives the 2D
+positions of fixed surface points, hidden ones too, each with its uncertainty. Like Wood et al., 3D Face Reconstruction
+with Dense Landmarks (ECCV 2022), it is taught by the renderer's 2D points of synthetic people only.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fmlfast.data.mediapipe478 import NUM_POINTS
+from fmlfast.ibug68 import NUM_LANDMARKS
+
+CROP = 128  # px, side of the network's input
+_ALIASING = 1.1  # px of the image in one of the crop; above it the image is made smaller first
+_SKIN = NUM_POINTS - 10  # the last points ring the irises, which turn
+
+
+class _Residual(nn.Module):
+    """Adds two 3x3 convolutions to their input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = F.relu(self.norms[0](self.first(x)))
+        return F.relu(x + self.norms[1](self.second(inner)))
+
+
+def _down(inputs: int, outputs: int) -> nn.Sequential:
+    """Builds a 3x3 convolution of stride 2, BatchNorm, ReLU."""
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
+
+
+class LandmarkNetwork(nn.Module):
+    """Predicts surface points from the aligned crop and the detector's points, in crop coordinates [-1, 1]^2."""
+
+    canonical: Tensor  # [478, 2] mean position of the detector's points, which crops are aligned to
+    reduce: Tensor  # [68, 478] the detector's points that each iBUG landmark averages
+
+    def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 96, 160), width: int = 512) -> None:
+        super().__init__()
+        a, b, c, d = channels
+        self.tower = nn.Sequential(
+            *(_down(3, a), _down(a, b), _Residual(b), _down(b, c), _Residual(c), _down(c, d), _Residual(d)),
+            *(nn.Conv2d(d, 48, 1), nn.ReLU(), nn.Flatten()),
+        )
+        self.pixels = nn.Sequential(nn.Linear(48 * (CROP // 16) ** 2, width), nn.ReLU())
+        self.points = nn.Sequential(nn.Linear(2 * NUM_POINTS, 256), nn.ReLU())
+        self.join = nn.Sequential(nn.Linear(width + 256, width), nn.ReLU())
+        self.out = nn.Linear(width, 3 * (NUM_POINTS + NUM_LANDMARKS))
+        with torch.no_grad():
+            self.out.weight.mul_(0.1)
+            self.out.bias.zero_()
+        self.register_buffer("canonical", torch.zeros(NUM_POINTS, 2))
+        self.register_buffer("reduce", torch.zeros(NUM_LANDMARKS, NUM_POINTS))
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def forward(
+        self,
+        crops: Tensor,  # [F, 3, 128, 128] sRGB in [0, 1]
+        points: Tensor,  # [F, 478, 2] of the detector, crop coordinates
+    ) -> tuple[Tensor, Tensor]:  # [F, 546, 2] crop coordinates, [F, 546]
+        """Predicts 478 surface points, then 68 landmarks, and the logarithm of each one's standard deviation."""
+        pixels = self.pixels(self.tower(((crops - 0.45) * 3).contiguous(memory_format=torch.channels_last)))
+        known = self.points(((points - self.canonical) * 10).flatten(1))
+        raw = self.out(self.join(torch.cat([pixels, known], 1))).float()
+        offsets, spread = raw.split([2 * (NUM_POINTS + NUM_LANDMARKS), NUM_POINTS + NUM_LANDMARKS], 1)
+        base = torch.cat([points, self.reduce @ points], 1)
+        return base + 0.02 * offsets.unflatten(1, (-1, 2)), spread - 4.0
+
+    @torch.no_grad()
+    def correct(
+        self,
+        images: Tensor,  # [F, 3, H, W] sRGB in [0, 1]
+        points: Tensor,  # [F, 478, 2] px, the detector's
+    ) -> tuple[Tensor, Tensor]:  # [F, 546, 2] px, [F, 546] px
+        """Corrects the detector's points; returns surface points, then landmarks, and their standard deviations."""
+        matrix, offset = align_points(self.canonical, points)
+        size = matrix.new_tensor([images.shape[3], images.shape[2]])
+        theta = torch.cat([matrix, offset[..., None]], 2) * (2 / size)[:, None] - F.pad(torch.ones(2, 1), (2, 0))
+        grid = F.affine_grid(theta, [len(images), 3, CROP, CROP], align_corners=False)
+        finer = float(matrix[:, 0].norm(dim=1).max()) * 2 / CROP
+        if finer > _ALIASING:
+            images = F.interpolate(images, scale_factor=1 / finer, mode="bilinear", antialias=True)
+        crops = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+        scale = matrix[:, 0].norm(dim=1)[:, None, None]
+        inside = (points - offset[:, None]) @ matrix / scale.square()
+        found, spread = self(crops, inside)
+        return found @ matrix.mT + offset[:, None], spread.exp() * scale[..., 0]
+
+    @classmethod
+    def load(cls) -> "LandmarkNetwork":
+        """Loads the network that ships with the package, in evaluation mode."""
+        network = cls()
+        known = landmark_assets()
+        network.load_state_dict({name: known[f"network.{name}"].float() for name in network.state_dict()})
+        return network.eval().requires_grad_(False)
+
+
+def align_points(
+    canonical: Tensor,  # [478, 2]
+    points: Tensor,  # [F, 478, 2] px
+) -> tuple[Tensor, Tensor]:  # [F, 2, 2], [F, 2] px
+    """Fits the least-squares similarity px = matrix @ c + offset from the mean position of the points on the skin."""
+    source, target = canonical[:_SKIN], points[:, :_SKIN]
+    middle, center = source.mean(0), target.mean(1)
+    x, y = source - middle, target - center[:, None]
+    norm = x.square().sum()
+    a = (y * x).sum((1, 2)) / norm
+    b = (x[:, 0] * y[..., 1] - x[:, 1] * y[..., 0]).sum(1) / norm
+    matrix = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
+    return matrix, center - matrix @ middle
+
+
+@cache
+def landmark_assets() -> dict[str, Tensor]:
+    """Loads the shipped file: the network's weights (`network.`) and the errors of points and scores."""
+    return load_file(Path(__file__).with_name("landmarks.safetensors"))

@@ -1,0 +1,106 @@
+"""Trains the landmark network on synthetic people and writes fmlfast/data/landmarks.safetensors, which ships.
+
+    python -m fmlfast.data.synthetic --out data/points-0 --people 8000 --frames 2 --size 160 --seed 1000 ...
+    python tools/train_landmark_network.py data/points-0 data/points-1 --steps 8000
+
+The folders' training people teach the network, all but the last `--held-out` people of each. These give the errors of
+points and scores that the model's fits count with. `make train` and the tests use seed 0: other people.
+"""
+
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import tyro
+from landmark_noise import measure_points, measure_scores
+from landmark_training import MARGIN, Crops, train
+from safetensors.torch import save_file
+from torch import Tensor
+
+from fmlfast.camera import project
+from fmlfast.common.atomic import atomic_path
+from fmlfast.data.landmark_network import CROP, LandmarkNetwork, align_points, landmark_assets
+from fmlfast.data.mediapipe478 import MIRROR_POINTS, NUM_POINTS, TO_IBUG68
+from fmlfast.data.shards import list_clips, read_clip, read_truth
+from fmlfast.template.face_template import FaceTemplate
+
+OUT = Path(__file__).parents[1] / "fmlfast" / "data" / "landmarks.safetensors"
+STORED = round(CROP * MARGIN)
+
+
+def read_crops(folder: Path, canonical: Tensor) -> tuple[Crops, Tensor, Tensor]:
+    """Reads the training people of a folder: crops, scores [N, 52], true expressions [N, E]."""
+    template, truth = FaceTemplate.default(1), read_truth(folder, "train")
+    every = torch.arange(NUM_POINTS)
+    parts, scores, expressions = [], [], []
+    for person, ref in enumerate(list_clips(folder, "train")):
+        clip = read_clip(ref)
+        if clip.detection is None:
+            raise ValueError(f"{folder} was made without the face detector; install the video extra and make it anew")
+        seen, known = clip.detection, {k: torch.from_numpy(v).float() for k, v in truth[ref.key].items()}
+        found = torch.from_numpy(seen.found)
+        neutral = template.subdivide(known["vertices"])
+        shapes = neutral + torch.einsum("me,evc->mvc", known["expression"], template.expressions)
+        camera = shapes @ known["rotation"].mT + known["translation"][:, None]
+        surface = project(template.surface_points(camera, every), torch.from_numpy(clip.Ks))
+        targets = torch.cat([surface, known["landmarks"]], 1)[found]
+        points = torch.from_numpy(seen.points)[found]
+        matrix, offset = align_points(canonical, points)
+        inside = matrix / matrix[:, 0].square().sum(1)[:, None, None]
+        size = clip.images.shape[1]
+        theta = torch.cat([matrix * (2 * MARGIN / size), (offset * (2 / size) - 1)[..., None]], 2)
+        grid = F.affine_grid(theta, [len(points), 3, STORED, STORED], align_corners=False)
+        images = torch.from_numpy(clip.images).permute(0, 3, 1, 2)[found].float()
+        images = F.grid_sample(images, grid, padding_mode="border", align_corners=False).round().byte()
+        owner = torch.full((len(points),), person)
+        parts.append(Crops(images, (points - offset[:, None]) @ inside, (targets - offset[:, None]) @ inside, owner))
+        scores.append(torch.from_numpy(seen.scores)[found])
+        expressions.append(known["expression"][found])
+    return joined(parts), torch.cat(scores), torch.cat(expressions)
+
+
+def joined(parts: list[Crops]) -> Crops:
+    """Concatenates crops."""
+    return Crops(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Crops)))
+
+
+def write_assets(network: LandmarkNetwork, noise: dict[str, Tensor]) -> None:
+    """Writes the network's weights in half precision, and the errors."""
+    weights = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
+    small = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in (weights | noise).items()}
+    with atomic_path(OUT) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in small.items()}, temporary)
+        temporary.chmod(0o644)
+
+
+def main(data: tyro.conf.Positional[list[Path]], steps: int = 8000, held_out: int = 300, seed: int = 0) -> None:
+    """Trains, measures and writes.
+
+    Args:
+        data: folders of synthetic clips with detections.
+        steps: of 64 crops.
+        held_out: people of each folder that are not trained on.
+        seed: of the training.
+    """
+    network = LandmarkNetwork()
+    network.canonical.copy_(landmark_assets()["network.canonical"])
+    network.reduce.copy_(torch.from_numpy(TO_IBUG68))
+    read = {folder.name: read_crops(folder, network.canonical) for folder in data}
+    learned, others, scores, expressions = [], {}, [], []
+    for name, (crops, told, truth) in read.items():
+        late = crops.person > crops.person.max() - held_out
+        learned.append(crops.select(~late))
+        others[name] = crops.select(late)
+        scores.append(told[late])
+        expressions.append(truth[late])
+    teaching = joined(learned)
+    train(network, lambda: teaching, others, torch.tensor(MIRROR_POINTS), steps, seed)
+    names = FaceTemplate.default(0).expression_names
+    noise = measure_points(network, joined([*others.values()]))
+    write_assets(network, noise | measure_scores(torch.cat(scores), torch.cat(expressions), names))
+    print(f"{OUT}: {OUT.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    tyro.cli(main, description=__doc__)
