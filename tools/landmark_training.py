@@ -18,6 +18,7 @@ RATE = 2e-3
 MARGIN = 1.125  # half side of the stored crops, in crop coordinates: room to shift, scale and turn them
 SHIFT, SCALE, TURN = 0.03, 0.05, 0.06  # standard deviations: crop coordinates, logarithm, radians
 ERRORS = 40  # principal components of the detector's errors that the points are disturbed along
+EARLY = 0.3  # weight of the first estimate's loss
 AVERAGE = 0.999  # decay of the weights' moving average, which is what the training returns
 
 
@@ -155,8 +156,9 @@ def train(
                 group["lr"] = RATE * min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / steps))
             images, points, targets = augmented(data.select(chosen), swap, modes)
             with torch.autocast("cpu", torch.bfloat16):
-                predicted, spread = network(images, points)
-            value = loss(predicted, spread, targets)
+                stages = network.stages(images, points)
+            values = [loss(predicted, spread, targets) for predicted, spread in stages]
+            value = values[1] + EARLY * values[0]
             optimizer.zero_grad()
             value.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)

@@ -236,6 +236,9 @@ def random_batch(subjects: int, frames: int, size: int) -> Any:
         landmarks=(0.3 + 0.4 * torch.rand(*shape, 68, 2)) * size,
         confidence=torch.ones(*shape, 68),
         Ks=K.repeat(*shape, 1, 1),
+        surface=(0.3 + 0.4 * torch.rand(*shape, 478, 2)) * size,
+        precision=torch.ones(*shape, 478),
+        scores=torch.rand(*shape, 52),
         mask=torch.ones(shape, dtype=torch.bool),
     )
     return Batch(pictures, draw(0, range(subjects), frames))

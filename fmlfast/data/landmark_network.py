@@ -18,6 +18,9 @@ from fmlfast.data.mediapipe478 import NUM_POINTS
 from fmlfast.ibug68 import NUM_LANDMARKS
 
 CROP = 128  # px, side of the network's input
+_TOTAL = NUM_POINTS + NUM_LANDMARKS
+_LOCAL = 8  # features that each point takes from its surroundings
+_UNIT = 0.02  # crop coordinates, of the outputs
 _ALIASING = 1.1  # px of the image in one of the crop; above it the image is made smaller first
 _SKIN = NUM_POINTS - 10  # the last points ring the irises, which turn
 
@@ -41,8 +44,42 @@ def _down(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
+class _Descent(nn.Module):
+    """Corrects points by the features at their places, a learned descent step (Xiong and De la Torre, CVPR 2013)."""
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.local = nn.Parameter(torch.randn(_TOTAL, features, _LOCAL) / features**0.5)
+        self.offset = nn.Parameter(torch.zeros(_TOTAL, 1, _LOCAL))
+        self.join = nn.Sequential(nn.Linear(_TOTAL * _LOCAL + width, width // 2), nn.ReLU())
+        self.out = _small_linear(width // 2, 3 * _TOTAL)
+
+    def forward(self, features: Tensor, points: Tensor, known: Tensor) -> Tensor:
+        seen = F.grid_sample(features.float(), points[:, :, None], padding_mode="border", align_corners=False)[..., 0]
+        seen = torch.baddbmm(self.offset, seen.permute(2, 0, 1), self.local)  # [546, F, 8]
+        return self.out(self.join(torch.cat([F.relu(seen).transpose(0, 1).flatten(1), known], 1))).float()
+
+
+def _estimate(base: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Converts outputs [F, 3 * 546] to points [F, 546, 2] and the logarithm of their deviations [F, 546]."""
+    offsets, spread = outputs.split([2 * _TOTAL, _TOTAL], 1)
+    return base + _UNIT * offsets.unflatten(1, (-1, 2)), spread - 4.0
+
+
+def _small_linear(inputs: int, outputs: int) -> nn.Linear:
+    """Builds a dense layer with small initial outputs."""
+    layer = nn.Linear(inputs, outputs)
+    with torch.no_grad():
+        layer.weight.mul_(0.1)
+        layer.bias.zero_()
+    return layer
+
+
 class LandmarkNetwork(nn.Module):
-    """Predicts surface points from the aligned crop and the detector's points, in crop coordinates [-1, 1]^2."""
+    """Predicts surface points from the aligned crop and the detector's points, in crop coordinates [-1, 1]^2.
+
+    A first estimate from the whole crop and the detector's points is corrected by the features around its points.
+    """
 
     canonical: Tensor  # [478, 2] mean position of the detector's points, which crops are aligned to
     reduce: Tensor  # [68, 478] the detector's points that each iBUG landmark averages
@@ -50,17 +87,16 @@ class LandmarkNetwork(nn.Module):
     def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 96, 160), width: int = 512) -> None:
         super().__init__()
         a, b, c, d = channels
-        self.tower = nn.Sequential(
-            *(_down(3, a), _down(a, b), _Residual(b), _down(b, c), _Residual(c), _down(c, d), _Residual(d)),
-            *(nn.Conv2d(d, 48, 1), nn.ReLU(), nn.Flatten()),
+        self.tower = nn.ModuleList(
+            nn.Sequential(*part) for part in ([_down(3, a)], [_down(a, b), _Residual(b)], [_down(b, c), _Residual(c)])
         )
+        self.last = nn.Sequential(_down(c, d), _Residual(d), nn.Conv2d(d, 48, 1), nn.ReLU(), nn.Flatten())
         self.pixels = nn.Sequential(nn.Linear(48 * (CROP // 16) ** 2, width), nn.ReLU())
         self.points = nn.Sequential(nn.Linear(2 * NUM_POINTS, 256), nn.ReLU())
         self.join = nn.Sequential(nn.Linear(width + 256, width), nn.ReLU())
-        self.out = nn.Linear(width, 3 * (NUM_POINTS + NUM_LANDMARKS))
-        with torch.no_grad():
-            self.out.weight.mul_(0.1)
-            self.out.bias.zero_()
+        self.out = _small_linear(width, 3 * _TOTAL)
+        self.around = nn.Sequential(nn.Conv2d(4 * a + b + c, 64, 1), nn.ReLU())
+        self.descent = _Descent(64, width)
         self.register_buffer("canonical", torch.zeros(NUM_POINTS, 2))
         self.register_buffer("reduce", torch.zeros(NUM_LANDMARKS, NUM_POINTS))
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
@@ -71,12 +107,20 @@ class LandmarkNetwork(nn.Module):
         points: Tensor,  # [F, 478, 2] of the detector, crop coordinates
     ) -> tuple[Tensor, Tensor]:  # [F, 546, 2] crop coordinates, [F, 546]
         """Predicts 478 surface points, then 68 landmarks, and the logarithm of each one's standard deviation."""
-        pixels = self.pixels(self.tower(((crops - 0.45) * 3).contiguous(memory_format=torch.channels_last)))
+        return self.stages(crops, points)[1]
+
+    def stages(self, crops: Tensor, points: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Predicts as `forward` does; returns the estimates before and after the correction."""
+        fine = self.tower[0](((crops - 0.45) * 3).contiguous(memory_format=torch.channels_last))
+        middle = self.tower[1](fine)
+        coarse = self.tower[2](middle)
         known = self.points(((points - self.canonical) * 10).flatten(1))
-        raw = self.out(self.join(torch.cat([pixels, known], 1))).float()
-        offsets, spread = raw.split([2 * (NUM_POINTS + NUM_LANDMARKS), NUM_POINTS + NUM_LANDMARKS], 1)
+        joined = self.join(torch.cat([self.pixels(self.last(coarse)), known], 1))
         base = torch.cat([points, self.reduce @ points], 1)
-        return base + 0.02 * offsets.unflatten(1, (-1, 2)), spread - 4.0
+        first, spread = _estimate(base, self.out(joined).float())
+        coarse = F.interpolate(coarse, scale_factor=2.0, mode="bilinear")
+        features = self.around(torch.cat([F.pixel_unshuffle(fine, 2), middle, coarse], 1))
+        return (first, spread), _estimate(first, self.descent(features, first.detach(), joined))
 
     @torch.no_grad()
     def correct(

@@ -1,7 +1,7 @@
 """Measures errors on held-out people with ground truth: geometry, normals, landmarks, colours, head pose."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from fmlfast.evaluation.table import ErrorTable, rounded
 from fmlfast.model.fml import FML
 from fmlfast.renderer import interpolate, rasterize, shade_vertices, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
+
+SIMULATED = "simulated: the clips were made without the face detector, which the video extra installs"
 
 Methods = Callable[[FML, Frames, FaceTemplate, int, int], Iterable[tuple[str, Estimate]]]
 """Maps (model, frames, evaluation mesh, frames of the longest clip, refinement steps) to (row, estimate) pairs."""
@@ -93,8 +95,12 @@ def evaluate(
     that the graph allows, alone and with the model's orthogonal complement. Folders without ground truth give
     landmark_nme (against the detector's points) and photometric only. `batch` clips are evaluated at once, `clips`
     limits how many. Raises ValueError for folders without clips and clips of another template.
+
+    Landmarks and surface points are the face detector's, as users get them; `landmarks` says so. Synthetic clips made
+    without the `video` extra have simulated ones only. Where they have both, rows `simulated_frames_M` and
+    `simulated_frames_M_refined` tell what the simulated ones (68 points with independent noise) give.
     """
-    return measure(model, folder, split, refine_steps=refine_steps, batch=batch, clips=clips).table
+    return measure(model, folder, split, refine_steps=refine_steps, batch=batch, clips=clips, simulated=True).table
 
 
 @torch.no_grad()
@@ -108,11 +114,13 @@ def measure(
     clips: int | None = None,
     frames: int | None = None,
     methods: Methods = default_methods,
+    simulated: bool = False,
 ) -> Evaluation:
     """Evaluates a model as `evaluate` does; returns errors per vertex and per frame beside the table.
 
     `frames` limits each clip to its first so many frames. `methods` gives the rows, `mean_face` among them, for a batch
-    of clips; they are compared with the clips as stored, whatever the methods do to them.
+    of clips; they are compared with the clips as stored, whatever the methods do to them. `simulated` adds rows with
+    simulated landmarks where the clips have both.
     """
     refs = list_clips(folder, split)[:clips]
     if not refs:
@@ -127,6 +135,7 @@ def measure(
     totals = ErrorTable(len(template.vertices))
     complement = own.complement_basis(model.config.complement_rank)
     floors = {"graph": [], "complement": []}
+    asked = all(ref.detection for ref in refs)
     training = model.training
     model.eval()
     try:
@@ -137,6 +146,11 @@ def measure(
             target = _target(stacked, part, truth, template)
             for row, estimate in methods(model, stacked, template, longest, refine_steps):
                 totals.add(row, people, *_errors(estimate, target, template, own))
+            if simulated and asked and truth is not None:
+                plain = Frames.from_clips([replace(c, detection=None) for c in part], model.config.image_size, longest)
+                for row, estimate in methods(model, plain, template, longest, refine_steps):
+                    if row.startswith(f"frames_{longest}"):
+                        totals.add(f"simulated_{row}", people, *_errors(estimate, target, template, own))
             if target.truth is not None:
                 floors["graph"].append(metrics.skinning_floor(template, target.truth.neutral, face))
                 floors["complement"].append(metrics.skinning_floor(template, target.truth.neutral, face, complement))
@@ -146,6 +160,7 @@ def measure(
     if truth is not None:
         floor = {name: float(torch.cat(values).mean()) for name, values in floors.items()}
         table["floor"] = {**floor, "complement_rank": complement.shape[1]}
+    table["landmarks"] = "detector" if asked or truth is None else SIMULATED
     table |= {"split": split, "level": template.level, "clips": len(refs), "people": totals.people}
     table |= {"frames": totals.frames, "refine_steps": refine_steps, "landmark_points": 66, "landmark_jaw": True}
     return Evaluation(rounded(table), template, totals.vertex_errors(), totals.frame_errors(), totals.frame_people())

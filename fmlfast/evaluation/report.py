@@ -85,7 +85,7 @@ def _header(name: str, history: list[dict[str, float]], evaluation: dict[str, An
     facts = []
     if evaluation is not None:
         for row, ratios in evaluation.get("ratios", {}).items():
-            if "vertex_mm" in ratios and row != "frames_1":
+            if "vertex_mm" in ratios and row.startswith("frames_") and row != "frames_1":
                 facts.append((f"{ratios['vertex_mm']:.2f}", f"of the mean face's error, {row_name(row)}"))
         if "people" in evaluation:
             facts.append((str(evaluation["people"]), f"people of the {evaluation['split']} split"))
@@ -100,7 +100,7 @@ def _header(name: str, history: list[dict[str, float]], evaluation: dict[str, An
 
 
 def _results(evaluation: dict[str, Any]) -> str:
-    rows = [key for key, value in evaluation.items() if key == MEAN_FACE or key.startswith("frames_")]
+    rows = [key for key in evaluation if key == MEAN_FACE or key.startswith(("frames_", "simulated_"))]
     rows = [row for row in rows if isinstance(evaluation[row], dict)]
     columns = [name for name in METRICS if any(name in evaluation[row] for row in rows)]
     head = "".join(f"<th>{LABELS[name][0]}<br><small>{LABELS[name][1]}</small></th>" for name in columns)
@@ -120,6 +120,8 @@ def _results(evaluation: dict[str, Any]) -> str:
         "similarity alignment over the face region. Landmarks: 66 points, the jaw line included. Colour: mean absolute "
         "sRGB difference over the rendered face."
     )
+    if "landmarks" in evaluation:
+        notes += f" The methods' landmarks: {html.escape(evaluation['landmarks'])}."
     floor = evaluation.get("floor")
     if floor is not None:
         notes += (

@@ -29,9 +29,10 @@ def evaluate_run(
     """
     run = Path(run)
     model = FML.load(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    result = measure(model, data, split, refine_steps=refine_steps, clips=clips)
+    result = measure(model, data, split, refine_steps=refine_steps, clips=clips, simulated=True)
     if has_truth(data, split):
-        named = {row_name(row): values for row, values in result.vertex_errors.items()}
+        shown = {row: values for row, values in result.vertex_errors.items() if not row.startswith("simulated_")}
+        named = {row_name(row): values for row, values in shown.items()}
         save_image(run / "error_map.png", error_map(result.template, named))
     table = {"data": Path(data).resolve().name} | result.table
     stored = run / "evaluation.json"

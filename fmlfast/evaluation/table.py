@@ -73,6 +73,8 @@ class ErrorTable:
 
 def row_name(row: str) -> str:
     """Formats the name of a row for display: "frames_4_refined" is "4 frames, refined"."""
+    if row.startswith("simulated_"):
+        return f"{row_name(row.removeprefix('simulated_'))}, simulated landmarks"
     words = row.split("_")
     if words[0] != "frames":
         return " ".join(words)

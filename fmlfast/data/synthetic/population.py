@@ -31,6 +31,6 @@ class Population:
             )
 
     def sample(self, rng: np.random.Generator, people: PeopleSampler) -> Person:
-        """Draws a person: the shape from this population; age, gender and ancestry, which colour skin, from `people`."""
+        """Draws a person: the shape from this population, age, gender and ancestry from `people`."""
         amounts = np.clip(rng.standard_normal(len(self.modes)), -_MOST, _MOST).astype(np.float32)
         return replace(people.sample(rng), vertices=self.mean + np.einsum("k,kvc->vc", amounts, self.modes))
