@@ -18,18 +18,20 @@ from landmark_table import JAW_OPEN, MIRROR, RIGHT, landmark_positions
 from makehuman import HEAD, MakeHuman
 from numpy.typing import NDArray
 from paint import reference_colors, region_masks
-from surface import closest_points, points_at
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.data.synthetic.people import PeopleSampler, align_rigid
+from fmlfast.template.assets import load_assets
 from fmlfast.template.graph import build_graph, fit_expressions, skinning_matrix
 from fmlfast.template.jaw_line import jaw_strips
+from fmlfast.template.surface import closest_points, points_at
 
 Array = NDArray[np.float64]
 
 POPULATION, SEED = 1500, 20190616  # people whose mean is the template
 ORIGIN = [36, 39, 42, 45, 30, 48, 54]
 EXPRESSIONS = "faceunits01/targets/faceunits"
+UNMOVED = 1e-3  # mm; other machines round differently
 BLINK = 0.8  # of MakeHuman's eyeBlink, which lowers the upper lid beyond the lower one
 
 
@@ -152,6 +154,27 @@ def node_density(cut: Cut, masks: dict[str, Array]) -> Array:
     return np.where(np.isin(cut.part, (INNER_LID, BAG, EYEBALL)), 0.0, density)
 
 
+def kept_surface(arrays: dict[str, NDArray], present: dict[str, NDArray]) -> dict[str, NDArray]:
+    """Returns the detector points' tie, `surface_*`, of the `present` template file; no points where its mesh differs.
+
+    The tie is made from renders of the finished template, by tools/tie_points.py.
+    """
+    names = ("surface_triangles", "surface_barycentrics")
+    same = (
+        all(name in present for name in names)
+        and np.array_equal(present["triangles"], arrays["triangles"])
+        and present["vertices"].shape == arrays["vertices"].shape
+        and np.allclose(present["vertices"], arrays["vertices"], rtol=0.0, atol=UNMOVED)
+    )
+    if same:
+        return {name: present[name] for name in names}
+    print(
+        "The mesh is not that of the shipped template, so the tie of the face detector's points to it is void and was "
+        "left out: make synthetic clips with this template and run tools/tie_points.py on them."
+    )
+    return {"surface_triangles": np.zeros(0, np.int32), "surface_barycentrics": np.zeros((0, 3), np.float32)}
+
+
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -159,6 +182,7 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="the npz to write")
     arguments = parser.parse_args()
     arrays = build(arguments.wheel_dir)
+    arrays |= kept_surface(arrays, load_assets())
     with atomic_path(arguments.out) as temporary:
         np.savez_compressed(temporary, **arrays)  # pyright: ignore[reportArgumentType]
     print(f"{arguments.out}: {len(arrays['vertices'])} vertices, {arguments.out.stat().st_size / 1e6:.2f} MB")

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from fmlfast.template.face_template import FaceTemplate
 
 _LENGTHS = (12.0, 36.0)  # mm, length scales of the kernel: of a nostril, and of a cheek
-_SPREAD = 2.5  # mm, scale of the displacements along each axis
+_SPREAD = (2.5, 2.5, 2.5025)  # mm, scale along each axis; equal ones would leave modes of two axes undetermined
 _SYMMETRY = 0.98  # correlation of a displacement with its mirror image's
 
 
@@ -35,12 +35,12 @@ def smooth_fields(
     for axis in range(3):
         sign = -1.0 if axis == 0 else 1.0  # a mirror turns the first axis around
         values, vectors = torch.linalg.eigh(near + sign * _SYMMETRY * across)
-        values = values.clamp(min=0.0) * (_SPREAD**2 / (1 + _SYMMETRY))
+        values = values.clamp(min=0.0) * (_SPREAD[axis] ** 2 / (1 + _SYMMETRY))
         modes = torch.zeros(len(points), len(points), 3, dtype=torch.float64)
-        modes[:, :, axis] = (vectors * values.sqrt()).T
+        modes[:, :, axis] = _signed(vectors.T) * values.sqrt()[:, None]
         spreads.append(values)
         fields.append(modes.flatten(1))
-    strongest = torch.cat(spreads).argsort(descending=True)[:count]
+    strongest = torch.cat(spreads).argsort(descending=True, stable=True)[:count]
     return torch.cat(fields)[strongest].float()
 
 
@@ -56,4 +56,11 @@ def sort_modes_by_face_motion(
     share = weights.new_zeros(len(template.nodes)).index_add(0, nodes, weights.flatten())
     moved = (fields.view(len(fields), -1, 3) * share.sqrt()[:, None]).flatten(1).double()
     rotation = torch.linalg.eigh(moved @ moved.T).eigenvectors.flip(1)
-    return (rotation.T @ fields.double()).float()
+    return _signed(rotation.T @ fields.double()).float()
+
+
+def _signed(
+    modes: Tensor,  # [N, D]
+) -> Tensor:  # [N, D]
+    """Gives eigenvectors the sign that does not depend on the CPU: of a positive sum of cubes."""
+    return modes * torch.where(modes.pow(3).sum(1, keepdim=True) < 0, -1.0, 1.0)

@@ -32,6 +32,14 @@ class InitialFit:
     expression: Tensor | None = None  # [F, E], at least 0
 
 
+class Fitted(NamedTuple):
+    """A landmark fit, with what it tells of itself."""
+
+    found: InitialFit
+    precision: Tensor  # [B, N, N] of the smooth fields' coefficients, a posteriori
+    energy: Tensor  # [B] negative log posterior before the last step, up to a constant
+
+
 class LandmarkObservations(NamedTuple):
     """Landmarks and surface points of F = B*M frames of B subjects, a subject's frames in a row."""
 
@@ -124,15 +132,16 @@ class LandmarkFit(nn.Module):
         start: InitialFit,  # its pose only
     ) -> InitialFit:
         """Runs Gauss-Newton from the mean face's fitted pose."""
-        return self.fit(seen, start)[0]
+        return self.fit(seen, start).found
 
     @torch.no_grad()
     def fit(
         self,
         seen: LandmarkObservations,
         start: InitialFit,  # its pose only
-    ) -> tuple[InitialFit, Tensor]:  # and [B, N, N]
-        """Runs the fit; also returns the posterior precision of the smooth fields' coefficients [B, N, N]."""
+        steps: int = _STEPS,
+    ) -> Fitted:
+        """Runs `steps` of Gauss-Newton."""
         subjects, noise, picked = seen.subjects, self.noise, self.noise.picked
         pixels = torch.cat([seen.landmarks, seen.surface[:, picked]], 1)
         rays, rotation, translation = to_rays(pixels, seen.Ks), start.rotation, start.translation
@@ -151,7 +160,8 @@ class LandmarkFit(nn.Module):
         observed, told = noise.expression_evidence(seen.scores, dense)  # [F, E] each
         still = rays.new_full((frames, 6), _STILL)
         precision = torch.cat([still, observed + _EXPRESSION**-2, torch.ones_like(errors)], 1)
-        for _ in range(_STEPS):
+        energy = rays.new_zeros(subjects)
+        for _ in range(steps):
             own = smooth.repeat_interleave(frames // subjects, 0)
             moved = own @ self.fields.flatten(0, 1).T + expression @ self.expressions.flatten(0, 1).T
             shape = self.points.flatten() + moved
@@ -165,7 +175,13 @@ class LandmarkFit(nn.Module):
             by_error = modes * to_mm[..., None]
             error = (rays - projected) * distance - (by_error @ errors[:, None, :, None])[..., 0]  # mm at the face
             weight = torch.cat([sparse_weight, own_precision / to_mm[..., 0].square()], 1)
-            weight = weight / (1 + error.square().sum(-1) * weight / _OUTLIER**2)
+            robust = 1 + error.square().sum(-1) * weight / _OUTLIER**2
+            expected = expression - self.usual
+            energy = (
+                _OUTLIER**2 * robust.log().sum(1) + errors.square().sum(1) + _EXPRESSION**-2 * expected.square().sum(1)
+            )
+            energy = energy.view(subjects, -1).sum(1) + smooth.square().sum(1)
+            weight = weight / robust
             root = weight.sqrt()[..., None]
             to_image = (distance * inverse * root)[..., None] * torch.cat(
                 [
@@ -183,7 +199,7 @@ class LandmarkFit(nn.Module):
                 by_error * root[..., None],
             ]
             by_frame, error = torch.cat(by_frame, -1).flatten(1, 2), (error * root).flatten(1)[..., None]
-            pull = told - observed * expression - _EXPRESSION**-2 * (expression - self.usual)
+            pull = told - observed * expression - _EXPRESSION**-2 * expected
             prior = torch.cat([torch.zeros_like(still), pull, -errors], 1)
             along_frame = by_frame.mT @ error + prior[..., None]
             cross = by_frame.mT @ by_shape  # [F, 6 + E + R, N]
@@ -199,7 +215,7 @@ class LandmarkFit(nn.Module):
             rotation, translation = step_pose(rotation, translation, change[:, :6])
             expression = (expression + change[:, 6 : 6 + kinds]).clamp(min=0.0)
             errors = errors + change[:, 6 + kinds :]
-        return InitialFit(rotation, translation, smooth, expression), hessian
+        return Fitted(InitialFit(rotation, translation, smooth, expression), hessian, energy)
 
     def _slide(self, rays: Tensor) -> Tensor:
         """Selects the points [F, 66 + P] to compare, jaw points on the silhouette; rays [F, ., 2]."""

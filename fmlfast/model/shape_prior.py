@@ -47,7 +47,7 @@ def learn_shape_prior(
         moments, expressions, subjects, total = _FEW * unit, [], _FEW, torch.zeros_like(mean)
         for seen in people:
             rotation, translation = fit_pose(seen.landmarks, seen.Ks, points)
-            found, precision = fit.fit(seen, InitialFit(rotation, translation))
+            found, precision, _ = fit.fit(seen, InitialFit(rotation, translation))
             assert found.smooth is not None and found.expression is not None
             whole = precision.isfinite().all(2).all(1)  # landmarks of the others are invalid
             known = found.smooth[whole].double()

@@ -1,4 +1,4 @@
-"""Computes points on a triangle mesh: interpolation and closest points."""
+"""Computes points on a triangle mesh: interpolation, and closest points by comparing with every triangle."""
 
 import numpy as np
 from numpy.typing import NDArray
