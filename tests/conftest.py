@@ -1,6 +1,7 @@
 """Fixtures that many tests share: a few synthetic clips and a small model on the coarsest mesh."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import pytest
 import torch
 
 from fmlfast.data.frames import Frames
-from fmlfast.data.shards import list_clips, read_clip
+from fmlfast.data.shards import ShardWriter, list_clips, list_splits, read_clip, read_truth
 from fmlfast.data.synthetic.generate import SyntheticConfig, generate
 from fmlfast.model.fml import FML
+from tests.helpers.detections import with_perfect_detection
 from tests.helpers.small_model import SMALL
 
 torch.set_num_threads(1)
@@ -60,15 +62,46 @@ def synthetic_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of synthetic clips: 6 training, 2 validation and 3 test people, 64 px."""
     folder = tmp_path_factory.mktemp("synthetic") / "clips"
     generate(
-        SyntheticConfig(out=folder, people=6, val_people=2, test_people=3, size=64, level=0, supersample=1, workers=1)
+        SyntheticConfig(
+            out=folder,
+            people=6,
+            val_people=2,
+            test_people=3,
+            size=64,
+            level=0,
+            supersample=1,
+            detect=False,
+            workers=1,
+        )
     )
     return folder
 
 
 @pytest.fixture(scope="session")
+def detected_folder(synthetic_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same clips with surface points and scores, as of a face detector that errs little."""
+    folder = tmp_path_factory.mktemp("detected") / "clips"
+    folder.mkdir()
+    shutil.copy(synthetic_folder / "meta.json", folder)
+    for split in list_splits(synthetic_folder):
+        truth = read_truth(synthetic_folder, split)
+        shutil.copy(synthetic_folder / f"{split}-truth-000000.tar", folder)
+        with ShardWriter(folder, split) as writer:
+            for ref in list_clips(synthetic_folder, split):
+                writer.add(with_perfect_detection(read_clip(ref), truth[ref.key], 0.3))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def frames(synthetic_folder: Path) -> Frames:
-    """Two people in four frames each."""
+    """Two people in four frames each, with landmarks only."""
     return Frames.from_clips([read_clip(ref) for ref in list_clips(synthetic_folder, "train")[:2]], 64)
+
+
+@pytest.fixture(scope="session")
+def dense_frames(detected_folder: Path) -> Frames:
+    """The same frames with surface points and scores."""
+    return Frames.from_clips([read_clip(ref) for ref in list_clips(detected_folder, "train")[:2]], 64)
 
 
 @pytest.fixture

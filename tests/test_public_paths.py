@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import fmlfast
 from fmlfast.model.config import ModelConfig
@@ -23,8 +24,8 @@ AFFINE_NORM = ("weight", "bias", *NORM)
 LAYER = ("weight", "bias")
 KEYS = {
     "": ("code_mean", "code_factor"),
-    "face.": ("identity_basis", "reflectance_mean", "reflectance_basis", "smooth"),
-    "shape_fit.": ("usual",),
+    "face.": ("identity_basis", "identity_mean", "reflectance_mean", "reflectance_basis", "smooth"),
+    "shape_fit.": ("usual", "mean"),
     "encoder.tower.0.0.": ("weight",),
     "encoder.tower.0.1.": AFFINE_NORM,
     "encoder.tower.1.0.": ("weight",),
@@ -72,7 +73,8 @@ BEFORE = {
     "visibility": "zbuffer",
     "residual_expressions": 0,
 }
-"""SMALL as config.json held it when three switches stood for `inputs`."""
+"""SMALL as config.json held it when three switches stood for `inputs` and the mean face was the template's."""
+OLD = replace(SMALL, learned_mean=False)
 
 
 @pytest.mark.parametrize("name", fmlfast._HOME)
@@ -138,11 +140,11 @@ def test_a_checkpoint_holds_these_tensors() -> None:
 
 
 def test_settings_of_before_are_read() -> None:
-    assert ModelConfig.from_json(BEFORE) == SMALL
+    assert ModelConfig.from_json(BEFORE) == OLD
     paper = ModelConfig.from_json(BEFORE | dict.fromkeys((*SWITCHES, "shape_init"), False))
-    assert paper == replace(SMALL, inputs="paper", shape_init=False)
+    assert paper == replace(OLD, inputs="paper", shape_init=False)
     without = {name: value for name, value in BEFORE.items() if not name.endswith("_expressions")}
-    assert ModelConfig.from_json(without) == SMALL
+    assert ModelConfig.from_json(without) == OLD
 
 
 def test_settings_of_now_are_read() -> None:
@@ -150,12 +152,16 @@ def test_settings_of_now_are_read() -> None:
         assert ModelConfig.from_json(json.loads(json.dumps(asdict(config)))) == config
 
 
-def test_a_run_of_before_loads(model: FML, tmp_path: Path) -> None:
+def test_a_run_of_before_loads_with_the_templates_mean(tmp_path: Path) -> None:
+    model = FML(OLD)
     model.save(tmp_path)
+    known = load_file(tmp_path / "model.safetensors")
+    assert not known.pop("shape_fit.mean").any()
+    save_file(known, tmp_path / "model.safetensors")
     stored = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**stored, "model": BEFORE}))
     loaded = FML.load(tmp_path)
-    assert loaded.config == SMALL
+    assert loaded.config == OLD and not loaded.face.mean_displacement.any()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, loaded.state_dict()[name]), name
 

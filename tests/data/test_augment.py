@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from fmlfast.data.frames import Frames
 
 def packed(frames: Frames) -> Frames:
     images = (frames.images * 255).round().to(torch.uint8)
-    return Frames(images, frames.landmarks, frames.confidence, frames.Ks, frames.mask)
+    return replace(frames, images=images)
 
 
 def test_mirroring_twice_is_nothing(frames: Frames) -> None:

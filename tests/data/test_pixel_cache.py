@@ -52,7 +52,7 @@ def test_made_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_only_what_goes_into_the_budget(folder: Path) -> None:
-    one = 6 * (33 * 33 * 3 + 213 * 4)
+    one = 6 * (33 * 33 * 3 + 1699 * 4)
     clips = ClipDataset(folder, "train", 33, 2 * one + one // 2)
     assert sorted(files(folder)) == ["train-000000.safetensors", "train-000001.safetensors"]
     assert len(clips) == 6
@@ -78,7 +78,7 @@ def test_stale_and_damaged_files_are_made_anew(folder: Path, damage: str) -> Non
         (folder / "train-000002.tar").rename(shard)
         os.utime(shard, ns=(0, 10**18))
     elif damage == "another format":
-        path.write_bytes(whole.replace(b'\\"format\\": 2', b'\\"format\\": 9'))
+        path.write_bytes(whole.replace(b'\\"format\\": 3', b'\\"format\\": 9'))
     else:
         path.write_bytes(
             {

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from fmlfast.data.prefetch import PackedBatch, Prefetcher
 def make_batch(frames: Frames, step: int) -> Batch:
     images = (frames.images[:, :3, :, :33, :33] * 255).to(torch.uint8)  # an odd number of bytes
     mask = torch.tensor([[True, True, False], [True, True, True]])
-    packed = Frames(images, frames.landmarks[:, :3], frames.confidence[:, :3], frames.Ks[:, :3], mask)
+    packed = replace(frames.only(range(3)), images=images, mask=mask)
     return Batch(packed, draw(step, [step, 7], 3))
 
 

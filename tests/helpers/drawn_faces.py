@@ -1,19 +1,19 @@
 """Faces that are drawn, and a detector that finds them."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 from PIL import Image
 
 from fmlfast.data.face_detector import Face
+from tests.helpers.detections import face_detection
 
 HEIGHT, WIDTH = 120, 200
 RED, BLUE = (1.0, 0.25, 0.25), (0.25, 0.25, 1.0)
 FRONTAL = np.diag([1, -1, -1]).astype(np.float32)
 
 
-def make_face(x: float, y: float, size: float, doubt: float = 0.005) -> Face:
+def make_face(x: float, y: float, size: float, doubt: float = 0.005, rotation: np.ndarray = FRONTAL) -> Face:
     """A face whose landmarks lie on a spiral that fills a square of side `size` around (x, y)."""
     angle = np.linspace(0, 8 * np.pi, 68)
     radius = np.linspace(0.1, 1, 68)
@@ -21,7 +21,7 @@ def make_face(x: float, y: float, size: float, doubt: float = 0.005) -> Face:
     unit = (unit - unit.min(axis=0)) / np.ptp(unit, axis=0) - 0.5
     landmarks = (unit * size + (x, y)).astype(np.float32)
     box = (x - size / 2, y - size / 2, x + size / 2, y + size / 2)
-    return Face(landmarks, np.full(68, 0.9, np.float32), box, FRONTAL, doubt)
+    return Face(landmarks, np.full(68, 0.9, np.float32), box, face_detection(landmarks, rotation), doubt)
 
 
 def turn(yaw: float, pitch: float) -> np.ndarray:
@@ -70,8 +70,7 @@ class SquareDetector:
                 side = float(np.ptp(xs) + 1)
                 x = float(xs.mean()) + 0.5
                 doubt = 0.03 if image[:4, :4].mean() > 250 else 0.004
-                face = make_face(x, float(ys.mean()) + 0.5, side, doubt)
-                faces.append(replace(face, rotation=turn(0.4 * (x - WIDTH / 2), 0).astype(np.float32)))
+                faces.append(make_face(x, float(ys.mean()) + 0.5, side, doubt, turn(0.4 * (x - WIDTH / 2), 0)))
         return sorted(faces, key=lambda face: -face.size)
 
 

@@ -9,23 +9,22 @@ from torch import Tensor
 from fmlfast.kernels.shading import shade_sh
 from fmlfast.metrics import vertex_error
 from fmlfast.model.fml import FML
-from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
+from fmlfast.model.landmark_fit import InitialFit, LandmarkFit
 from fmlfast.model.landmark_pose import fit_pose
 from fmlfast.model.lighting import fit_light
-from tests.helpers.landmark_scenes import FACE, FIELDS, TEMPLATE, USED, geometry, seen
+from tests.helpers.landmark_scenes import FACE, FIELDS, TEMPLATE, USED, geometry, seen, sparse
 from tests.helpers.small_model import SMALL
 
 
 def fitted(landmarks: Tensor, Ks: Tensor, subjects: int, confidence: Tensor | None = None) -> InitialFit:
     points = TEMPLATE.landmarks(TEMPLATE.vertices)[USED].to(landmarks)
-    confidence = landmarks.new_ones(len(landmarks), 66) if confidence is None else confidence
     start = InitialFit(*fit_pose(landmarks, Ks, points))
-    return shape_fit().to(landmarks)(LandmarkObservations(landmarks, confidence, Ks, subjects), start)
+    return shape_fit().to(landmarks)(sparse(landmarks, Ks, subjects, confidence), start)
 
 
 def shape_fit() -> LandmarkFit:
     fit = LandmarkFit(TEMPLATE, 60)
-    fit.set_fields(FIELDS)
+    fit.set_fields(FIELDS, fit.mean)
     return fit
 
 
@@ -86,10 +85,7 @@ def test_a_broken_frame_spoils_nobody_else(truth: Tensor) -> None:
     for broken in (torch.nan, torch.inf, 1e12):
         spoiled = landmarks.clone()
         spoiled[0, 40] = broken
-        start, whole = (
-            fit(LandmarkObservations(marks, torch.ones(8, 66), Ks, 2), InitialFit(*pose))
-            for marks in (spoiled, landmarks)
-        )
+        start, whole = (fit(sparse(marks, Ks, 2), InitialFit(*pose)) for marks in (spoiled, landmarks))
         assert start.smooth is not None and start.expression is not None
         assert whole.smooth is not None and whole.expression is not None
         assert start.smooth.isfinite().all() and start.expression.isfinite().all()

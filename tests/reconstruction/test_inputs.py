@@ -8,6 +8,7 @@ from PIL import Image
 
 from fmlfast.data.face_detector import Face
 from fmlfast.reconstruction.inputs import is_video, read_photos, read_video
+from tests.helpers.detections import face_detection
 from tests.helpers.videos import write_video
 
 SIDE = 160  # px
@@ -19,7 +20,8 @@ def face(x: float = 0.0, doubt: float = 0.005, size: float = 100.0) -> Face:
     points = SIDE / 2 + np.stack([x + size / 2 * np.cos(angles), size / 2 * np.sin(angles)], 1)
     (x0, y0), (x1, y1) = points.min(0), points.max(0)
     box = (float(x0), float(y0), float(x1), float(y1))
-    return Face(points.astype(np.float32), np.ones(68, np.float32), box, np.eye(3, dtype=np.float32), doubt)
+    detection = face_detection(points, np.eye(3))
+    return Face(points.astype(np.float32), np.ones(68, np.float32), box, detection, doubt)
 
 
 class Detector:

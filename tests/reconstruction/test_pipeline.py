@@ -13,12 +13,14 @@ from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
 from fmlfast.data.crop import assumed_K
 from fmlfast.data.face_detector import Face
+from fmlfast.data.mediapipe478 import NUM_POINTS
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction import pipeline as reconstruction
 from fmlfast.reconstruction.pipeline import Reconstruction, reconstruct
 from fmlfast.renderer import render
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
+from tests.helpers.detections import face_detection
 from tests.helpers.real_media import landmarker, real_media
 
 trimesh = pytest.importorskip("trimesh")
@@ -49,7 +51,9 @@ def photograph(
     landmarks = project(template.slide_landmarks(camera, K[None]), K[None])[0].numpy()
     (x0, y0), (x1, y1) = landmarks.min(0), landmarks.max(0)
     confidence = np.ones(68, np.float32)
-    face = Face(landmarks, confidence, (float(x0), float(y0), float(x1), float(y1)), rotation.numpy(), 0.0)
+    points = project(template.surface_points(camera, torch.arange(NUM_POINTS)), K[None])[0].numpy()
+    detection = face_detection(landmarks, rotation.numpy(), points)
+    face = Face(landmarks, confidence, (float(x0), float(y0), float(x1), float(y1)), detection, 0.0)
     return (linear_to_srgb(picture.image[0]) * 255).round().byte().numpy(), face
 
 
@@ -226,7 +230,7 @@ def test_a_crowd_is_listed_and_one_is_chosen(photos, run, monkeypatch):
     for shift in (35, -70, 0):  # not in order
         moved = face.landmarks + np.array([shift, 0], np.float32)
         box = (face.box[0] + shift, face.box[1], face.box[2] + shift, face.box[3])
-        crowd.append(Face(moved, face.confidence, box, face.rotation, 0.0))
+        crowd.append(Face(moved, face.confidence, box, face.detection.moved(1.0, (shift, 0)), 0.0))
     monkeypatch.setitem(FakeDetector.faces, PLACES["left"][:2], crowd)
     with pytest.raises(ValueError, match="left.png: 3 faces; choose with --face N") as caught:
         reconstruct([photos["left"]], run)

@@ -35,7 +35,7 @@ def pictured(model: FML, frames: Frames, codes: Codes) -> Frames:
     images = linear_to_srgb(picture).movedim(-1, 1).contiguous().view(frames.images.shape)
     marks = project(model.template.slide_landmarks(camera, Ks), Ks)
     known = torch.ones_like(frames.confidence)
-    return Frames(images, marks.view_as(frames.landmarks), known, frames.Ks, frames.mask)
+    return replace(frames, images=images, landmarks=marks.view_as(frames.landmarks), confidence=known)
 
 
 def disturbed(codes: Codes) -> Codes:

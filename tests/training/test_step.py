@@ -58,7 +58,7 @@ def test_a_step_is_adams_step(batches: list[Batch], phase: Phase, clip: float) -
     face = model.face
     groups = [
         (list(model.encoder.parameters()), RATES.network),
-        ([face.identity_basis], RATES.identity),
+        ([face.identity_basis, face.identity_mean], RATES.identity),
         ([face.reflectance_mean, face.reflectance_basis], RATES.reflectance),
     ]
     adam = torch.optim.Adam([{"params": p, "lr": r * phase.rate} for p, r in groups], betas=BETAS, eps=1e-8)

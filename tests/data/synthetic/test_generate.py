@@ -19,7 +19,16 @@ from fmlfast.template.jaw_line import select_contour
 from tools.contact_sheet import SheetConfig, contact_sheet
 
 SMALL = SyntheticConfig(
-    out=Path("unused"), people=3, val_people=2, test_people=2, frames=3, size=72, level=0, supersample=2, workers=1
+    out=Path("unused"),
+    people=3,
+    val_people=2,
+    test_people=2,
+    frames=3,
+    size=72,
+    level=0,
+    supersample=2,
+    detect=False,
+    workers=1,
 )
 
 
