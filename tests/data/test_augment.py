@@ -6,6 +6,8 @@ import torch
 
 from fmlfast.data.augment import AugmentConfig, Batch, augment, draw, mirror, tint
 from fmlfast.data.frames import Frames
+from fmlfast.data.mediapipe478 import SCORE_NAMES
+from fmlfast.model.fml import FML
 
 
 def packed(frames: Frames) -> Frames:
@@ -93,6 +95,40 @@ def test_augmentation_of_a_batch(frames: Frames) -> None:
     assert changed.images.dtype == torch.float32 and changed.images.is_contiguous()
     assert changed.images.min() >= 0 and changed.images.max() <= 1
     assert not torch.allclose(changed.landmarks, frames.landmarks, atol=1)
+
+
+def test_mirroring_brings_each_surface_point_to_the_other_side(dense_frames: Frames) -> None:
+    frames = dense_frames
+    chosen = torch.tensor([False, True])
+    once = mirror(frames, chosen)
+    for name in ("surface", "precision", "scores"):
+        assert torch.equal(getattr(once, name)[0], getattr(frames, name)[0])
+    left, right = 263, 33  # outer eye corners
+    assert (frames.surface[..., left, 0] > frames.surface[..., right, 0] + 3).all()
+    moved = once.surface[1, :, left]
+    torch.testing.assert_close(moved[:, 0], 64 - frames.surface[1, :, right, 0])
+    torch.testing.assert_close(moved[:, 1], frames.surface[1, :, right, 1])
+    assert (once.surface[1, :, left, 0] > once.surface[1, :, right, 0] + 3).all()
+    known = replace(frames, precision=frames.precision.clone())
+    known.precision[..., left] = 7.0
+    assert (mirror(known, chosen).precision[1, :, right] == 7).all()
+    blink = SCORE_NAMES.index("eyeBlinkLeft")
+    known = replace(frames, scores=torch.zeros_like(frames.scores))
+    known.scores[..., blink] = 0.5
+    scores = mirror(known, chosen).scores
+    assert (scores[1, :, SCORE_NAMES.index("eyeBlinkRight")] == 0.5).all() and not scores[1, :, blink].any()
+    twice = mirror(once, chosen)
+    for name, value in vars(frames).items():
+        torch.testing.assert_close(getattr(twice, name), value)
+
+
+def test_a_mirrored_fit_is_the_mirrored_face(model: FML, dense_frames: Frames) -> None:
+    both = torch.tensor([True, True])
+    plain, turned = (model.observe(frames).start for frames in (dense_frames, mirror(dense_frames, both)))
+    assert plain is not None and turned is not None
+    flip = torch.diag(torch.tensor([-1.0, 1, 1]))
+    torch.testing.assert_close(turned.rotation, flip @ plain.rotation @ flip, atol=0.08, rtol=0)
+    assert (turned.rotation - plain.rotation).abs().max() > 0.3
 
 
 @pytest.mark.gpu

@@ -39,7 +39,8 @@ def plain_step(model: FML, adam: torch.optim.Adam, batch: Batch, phase: Phase, c
     """What TrainingStep does, with one graph, one optimiser and every gradient written out."""
     frames, noise, landmark_mask = augment(batch, AugmentConfig())
     codes = model.codes(model.observe(frames, noise, landmark_mask))
-    losses = objective(model, frames, codes, LossWeights(), phase.photometric, phase.detach_geometry, fit_light=True)
+    labels, weights = frames.labelled(), LossWeights()
+    losses = objective(model, labels, codes, weights, phase.photometric, phase.detach_geometry, fit_light=True)
     terms = {name: value.mean() for name, value in losses.items()}
     adam.zero_grad()
     torch.stack(list(terms.values())).sum().backward()
@@ -98,7 +99,7 @@ def test_the_gradient_of_codes_is_whole_though_the_graph_is_cut(batches: list[Ba
     other.model.face.decoder = None
     frames, noise, landmark_mask = augment(batches[0], AugmentConfig())
     codes = other.model.codes(other.model.observe(frames, noise, landmark_mask))
-    losses = objective(other.model, frames, codes, LossWeights(), FULL.photometric, fit_light=True)
+    losses = objective(other.model, frames.labelled(), codes, LossWeights(), FULL.photometric, fit_light=True)
     torch.stack([value.mean() for value in losses.values()]).sum().backward()
     for (name, parameter), whole in zip(
         step.model.encoder.named_parameters(), other.model.encoder.parameters(), strict=True
