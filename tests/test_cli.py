@@ -6,12 +6,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fmlfast import cli
+from fmlfast.data.detection import Detection
+from fmlfast.data.face_detector import FaceDetector
+from fmlfast.mesh_io import write_mesh
 from fmlfast.model import pretrained
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction import pipeline as reconstruction
+from fmlfast.template.face_template import FaceTemplate
 from tests.helpers.real_media import landmarker, real_media
 
 
@@ -217,6 +222,51 @@ def test_a_photo_is_reconstructed_by_the_shipped_model(shipped, tmp_path, monkey
     assert all(0 < entry["landmark_error"] < 20 for entry in stored)
 
 
+@pytest.fixture
+def head(tmp_path: Path) -> Path:
+    """The shipped template as a user's folder, in millimetres."""
+    folder, template = tmp_path / "my_head", FaceTemplate.default(0)
+    folder.mkdir()
+    write_mesh(folder / "neutral.obj", template.vertices, template.triangles, template.colors)
+    for name in ("jawOpen", "mouthSmileLeft", "browInnerUp"):
+        moved = template.vertices + template.expressions[template.expression_names.index(name)]
+        write_mesh(folder / f"{name}.obj", moved, template.triangles)
+    rows = zip(template.landmark_triangles.tolist(), template.landmark_barycentrics.tolist(), strict=True)
+    lines = [f"{triangle} {' '.join(f'{b:.6f}' for b in weights)}\n" for triangle, weights in rows]
+    (folder / "landmarks.txt").write_text("".join(lines))
+    return folder
+
+
+def test_calibrate_ties_a_users_head(head, capsys):
+    """With the real detector, on the shipped template, whose own tie is known."""
+    landmarker()
+    (head / "surface.txt").write_text("of another mesh")
+    command = ["calibrate", head, "--unit", "mm", "--views", 40]
+    assert "surface.txt exists; add --overwrite" in fails(command, capsys)
+    assert (head / "surface.txt").read_text() == "of another mesh"
+    cli.main([str(a) for a in [*command, "--overwrite"]])
+    first, second = capsys.readouterr().out.splitlines()
+    seen, scatter = int(first.split()[0]), float(first.split("by ")[1].split()[0])
+    assert 30 <= seen <= 40 and f"{seen} of 40 views showed a face" in first and 0 < scatter < 5
+    assert second == f"{head / 'surface.txt'}: written"
+    own, shipped, every = FaceTemplate.from_folder(head), FaceTemplate.default(0), torch.arange(478)
+    assert len(own.surface_triangles) == 478
+    moved = own.surface_points(shipped.vertices, every) - shipped.surface_points(shipped.vertices, every)
+    assert float(moved.norm(dim=1).median()) < 5
+
+
+def test_calibrate_of_a_head_that_is_not_seen(head, monkeypatch, capsys):
+    landmarker()
+    monkeypatch.setattr(FaceDetector, "observe", lambda *_: Detection.none(1))
+    before = sorted(head.iterdir())
+    command = ["calibrate", head, "--unit", "mm", "--views", 2]
+    error = fails(command, capsys)
+    assert "found the head of my_head in 0 of 2 views only" in error and "vertex colours" in error
+    assert "views must be positive" in fails([*command[:-1], 0], capsys)
+    assert "name the files' unit" in fails(["calibrate", head, "--unit", "m"], capsys)
+    assert sorted(head.iterdir()) == before
+
+
 def test_a_defect_keeps_its_traceback(tmp_path, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
@@ -228,5 +278,5 @@ def test_a_defect_keeps_its_traceback(tmp_path, monkeypatch):
 
 def test_help_names_the_subcommands():
     result = subprocess.run([sys.executable, "-m", "fmlfast.cli", "--help"], capture_output=True, text=True, check=True)
-    for name in ("prepare", "reconstruct", "evaluate"):
+    for name in ("prepare", "reconstruct", "evaluate", "calibrate"):
         assert f"• {name}" in result.stdout

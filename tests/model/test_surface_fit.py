@@ -1,0 +1,176 @@
+"""The landmark fit by the detector's surface points and scores, against faces whose truth is known."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from fmlfast.data.frames import Frames
+from fmlfast.metrics import vertex_error
+from fmlfast.model.fml import FML
+from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
+from fmlfast.model.landmark_pose import fit_pose
+from tests.helpers.landmark_scenes import FACE, FIELDS, TEMPLATE, USED, dense, geometry, seen, sparse
+
+JAW = TEMPLATE.expression_names.index("jawOpen")
+
+
+@pytest.fixture(scope="module")
+def fit() -> LandmarkFit:
+    fit = LandmarkFit(TEMPLATE, 60)
+    fit.set_fields(FIELDS, fit.mean)
+    return fit
+
+
+@pytest.fixture(scope="module")
+def truth() -> Tensor:
+    """Two people in four frames each, with open mouths."""
+    expression = torch.zeros(8, len(TEMPLATE.expressions))
+    expression[:, JAW] = torch.linspace(0, 0.8, 8)
+    return geometry(0.7 * torch.randn(2, 60, generator=torch.Generator().manual_seed(3)), expression)
+
+
+def started(fit: LandmarkFit, observed: LandmarkObservations) -> tuple[Tensor, Tensor]:
+    """Coefficients of the fields and expressions."""
+    points = TEMPLATE.landmarks(TEMPLATE.vertices)[USED].to(observed.Ks)
+    start = fit(observed, InitialFit(*fit_pose(observed.landmarks, observed.Ks, points)))
+    assert start.smooth is not None and start.expression is not None
+    return start.smooth, start.expression
+
+
+def error(fit: LandmarkFit, observed: LandmarkObservations, truth: Tensor) -> Tensor:
+    return vertex_error(geometry(*started(fit, observed)), truth, FACE).mean()
+
+
+def known_scores(fit: LandmarkFit, expression: Tensor) -> Tensor:
+    """What the detector's scores are on average for these coefficients, [F, 52]."""
+    told = fit.noise.gain * expression + fit.noise.offset
+    return torch.zeros(len(expression), 52).index_copy(1, fit.noise.score, told)
+
+
+def quiet(observed: LandmarkObservations, fit: LandmarkFit) -> LandmarkObservations:
+    """With scores of a face at rest."""
+    return observed._replace(scores=known_scores(fit, torch.zeros(len(observed.Ks), len(TEMPLATE.expressions))))
+
+
+def test_surface_points_tell_far_more_than_landmarks(fit: LandmarkFit, truth: Tensor) -> None:
+    by_landmarks = error(fit, sparse(*seen(truth), 2), truth)
+    expression = torch.zeros(8, len(TEMPLATE.expressions))
+    expression[:, JAW] = torch.linspace(0, 0.8, 8)
+    observed = dense(truth, 2, 0.1)._replace(scores=known_scores(fit, expression))
+    assert error(fit, observed, truth) < 0.6 * by_landmarks
+    assert error(fit, quiet(dense(truth, 2, 2.0), fit), truth) > error(fit, observed, truth)
+
+
+def test_landmarks_do_not_count_where_there_are_points(fit: LandmarkFit, truth: Tensor) -> None:
+    observed = quiet(dense(truth, 2), fit)
+    points = TEMPLATE.landmarks(TEMPLATE.vertices)[USED]
+    start = InitialFit(*fit_pose(observed.landmarks, observed.Ks, points))
+    moved = observed._replace(landmarks=observed.landmarks + 10)
+    a, b = fit(observed, start), fit(moved, start)
+    assert a.smooth is not None and b.smooth is not None and a.expression is not None and b.expression is not None
+    torch.testing.assert_close(a.smooth, b.smooth)
+    torch.testing.assert_close(a.expression, b.expression)
+
+
+def test_frames_without_points_use_the_landmarks(fit: LandmarkFit, truth: Tensor) -> None:
+    plain, full = sparse(*seen(truth), 8), quiet(dense(truth, 8), fit)
+    chosen = torch.tensor([True, False] * 4)
+    some = full._replace(precision=full.precision * chosen[:, None])
+    mixed, by_landmarks, by_points = (started(fit, observed) for observed in (some, plain, full))
+    for part in range(2):
+        torch.testing.assert_close(mixed[part][chosen], by_points[part][chosen], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(mixed[part][~chosen], by_landmarks[part][~chosen], atol=1e-4, rtol=1e-3)
+    assert (by_landmarks[0] - by_points[0]).abs().max() > 0.1
+
+
+def test_scores_pull_expressions(fit: LandmarkFit, truth: Tensor) -> None:
+    still = geometry(torch.zeros(2, 60), torch.zeros(8, len(TEMPLATE.expressions)))
+    name = TEMPLATE.expression_names[int((fit.noise.gain**2 / fit.noise.variance).argmax())]
+    index, coefficients = TEMPLATE.expression_names.index(name), torch.zeros(8, len(TEMPLATE.expressions))
+    coefficients[1::2, index] = 0.8
+    observed = dense(still, 8, 3.0)._replace(scores=known_scores(fit, coefficients))
+    expression = started(fit, observed)[1]
+    assert (expression[1::2, index] > expression[::2, index] + 0.2).all()
+    assert (expression[1::2].argmax(1) == index).all()
+    unasked = observed._replace(precision=torch.zeros_like(observed.precision))  # scores without points do not count
+    none = sparse(*seen(still), 8)
+    torch.testing.assert_close(started(fit, unasked)[1], started(fit, none)[1])
+
+
+def test_a_sure_point_counts_more_than_a_doubtful_one(fit: LandmarkFit, truth: Tensor) -> None:
+    observed = quiet(dense(truth, 2), fit)
+    cheek = fit.noise.picked[::7]
+    moved = observed._replace(surface=observed.surface.clone(), precision=observed.precision.clone())
+    moved.surface[:, cheek] += 1.5
+    doubtful = moved._replace(precision=moved.precision.clone())
+    doubtful.precision[:, cheek] *= 1e-4
+    base = started(fit, observed)[0]
+    assert (started(fit, doubtful)[0] - base).norm() < 0.5 * (started(fit, moved)[0] - base).norm()
+
+
+def test_padding_frames_do_not_count(dense_frames: Frames) -> None:
+    fit = LandmarkFit(TEMPLATE, 60).double()
+    fit.set_fields(FIELDS.double(), fit.mean)
+    exact = Frames(**{n: v.double() if v.is_floating_point() else v for n, v in vars(dense_frames).items()})
+    three, padded = exact.only([0, 1, 2]), exact.only([0, 1, 2, 0])
+    padded = replace(padded, mask=padded.mask & (torch.arange(4) < 3), surface=padded.surface.clone())
+    padded.surface[:, 3] += 9
+    a, b, whole = (started(fit, LandmarkObservations.of(frames)) for frames in (three, padded, exact))
+    torch.testing.assert_close(a[0], b[0], atol=1e-9, rtol=0)
+    torch.testing.assert_close(a[1].view(2, 3, -1), b[1].view(2, 4, -1)[:, :3], atol=1e-9, rtol=0)
+    assert (whole[0] - a[0]).abs().max() > 0.05
+    assert not LandmarkObservations.of(padded).precision.view(2, 4, -1)[:, 3].any()
+
+
+def test_more_frames_help_less_than_independent_errors_would(fit: LandmarkFit) -> None:
+    """Errors that frames share are not averaged away: the posterior knows."""
+    still = geometry(torch.zeros(1, 60), torch.zeros(1, len(TEMPLATE.expressions)))
+    points = TEMPLATE.landmarks(TEMPLATE.vertices)[USED]
+
+    def sureness(copies: int) -> Tensor:
+        one = quiet(dense(still, 1), fit)
+        many = one._replace(**{n: getattr(one, n).repeat_interleave(copies, 0) for n in one._fields if n != "subjects"})
+        pose = fit_pose(many.landmarks, many.Ks, points)
+        return fit.fit(many, InitialFit(*pose))[1][0] - torch.eye(60)
+
+    one, eight = sureness(1), sureness(8)
+    ratio = eight.diagonal().sum() / one.diagonal().sum()
+    assert 1.0 < ratio < 7.2
+
+
+def test_fields_and_mean_move_the_fits_points() -> None:
+    fit = LandmarkFit(TEMPLATE, 5)
+    mean = 2 * torch.randn(3 * len(TEMPLATE.nodes), generator=torch.Generator().manual_seed(0))
+    fit.set_fields(FIELDS, mean)
+    moved = geometry(torch.zeros(1, 60), torch.zeros(1, len(TEMPLATE.expressions)), mean)[0]
+    picked = fit.noise.picked
+    expected = torch.cat([TEMPLATE.landmarks(moved)[USED[17:]], TEMPLATE.surface_points(moved, picked)])
+    torch.testing.assert_close(fit.points[-len(expected) :], expected, atol=1e-3, rtol=0)
+    neutral = TEMPLATE.surface_points(TEMPLATE.vertices, picked)
+    torch.testing.assert_close(fit.base[-len(picked) :], neutral, atol=1e-3, rtol=0)
+    first = geometry(torch.eye(5, 60), torch.zeros(5, len(TEMPLATE.expressions)))
+    change = (TEMPLATE.surface_points(first, picked) - neutral).movedim(0, 2)
+    torch.testing.assert_close(fit.fields[-len(picked) :], change, atol=1e-3, rtol=0)
+    fit.set_fields(FIELDS, torch.zeros_like(mean))
+    assert torch.equal(fit.points, fit.base)
+
+
+def test_a_known_mean_is_where_the_fit_starts() -> None:
+    fit = LandmarkFit(TEMPLATE, 60)
+    mean = 3.0 * FIELDS[2] - 2.0 * FIELDS[7]
+    face = geometry(torch.zeros(2, 60), torch.zeros(4, len(TEMPLATE.expressions)), mean)
+    sizes = []
+    for known in (torch.zeros_like(mean), mean):
+        fit.set_fields(FIELDS, known)
+        sizes.append(started(fit, quiet(dense(face, 2), fit))[0].norm())
+    assert sizes[1] < 0.2 * sizes[0]
+
+
+def test_the_encoder_starts_from_surface_points(model: FML, frames: Frames, dense_frames: Frames) -> None:
+    by_landmarks, by_points = (model.observe(observed).start for observed in (frames, dense_frames))
+    assert by_landmarks is not None and by_points is not None
+    assert by_landmarks.smooth is not None and by_points.smooth is not None
+    assert (by_landmarks.smooth - by_points.smooth).abs().max() > 0.1
+    assert by_points.smooth.isfinite().all()
