@@ -110,6 +110,31 @@ def evaluate(
         print(f"{len(failed)} photos left out, the first because {next(iter(failed.values()))}; scans.json lists all")
 
 
+@app.command
+def calibrate(
+    folder: Annotated[Path, Positional, arg(metavar="FOLDER")],
+    /,
+    unit: str,
+    views: int = 200,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> None:
+    """Ties the face detector's points to your own head: renders it, looks at it, writes surface.txt into its folder.
+
+    Args:
+        folder: Template folder with neutral.obj, expressions and landmarks.txt, see the README.
+        unit: Unit of the OBJ files: mm, cm, dm or m.
+        views: Number of random pictures of the head.
+        seed: Seed of the pictures.
+        overwrite: Replace an existing surface.txt.
+    """
+    from fmlfast.data.synthetic.calibrate import calibrate as run
+
+    done = run(folder, unit, views=views, seed=seed, overwrite=overwrite)
+    print(f"{done.seen} of {done.views} views showed a face; the points scatter by {done.scatter:.2f} mm (median)")
+    print(f"{done.path}: written")
+
+
 def print_table(table: dict[str, Any], heading: str = "") -> None:
     """Prints the numbers in nested results, one row per dict, headed by its path of names."""
     for name, row in table.items():

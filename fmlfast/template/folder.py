@@ -22,7 +22,9 @@ SKIN_COLOR = (0.55, 0.32, 0.225)  # linear
 EYE_COLOR, MOUTH_COLOR = (0.70, 0.66, 0.63), (0.045, 0.012, 0.012)
 
 
-def read_folder(path: str | Path, unit: str = "mm", num_nodes: int = 521) -> dict[str, NDArray]:
+def read_folder(
+    path: str | Path, unit: str = "mm", num_nodes: int = 521, with_surface: bool = True
+) -> dict[str, NDArray]:
     """Reads a template folder into arrays for `FaceTemplate.from_arrays`, named as in the shipped npz file.
 
     The folder holds
@@ -45,6 +47,7 @@ def read_folder(path: str | Path, unit: str = "mm", num_nodes: int = 521) -> dic
         path: the folder.
         unit: of the OBJ files: "mm", "cm", "dm" or "m".
         num_nodes: nodes of the deformation graph.
+        with_surface: read `surface.txt` where there is one.
 
     Raises:
         ValueError: naming the file, if one is missing, malformed, or does not fit the neutral mesh.
@@ -60,7 +63,7 @@ def read_folder(path: str | Path, unit: str = "mm", num_nodes: int = 521) -> dic
     names, deltas = _read_expressions(folder, neutral, scale)
     landmark_triangles, barycentrics = _read_points(folder / LANDMARKS, neutral, 68)
     surface = np.zeros(0, np.int64), np.zeros((0, 3))
-    if (folder / SURFACE).is_file():
+    if with_surface and (folder / SURFACE).is_file():
         surface = _read_points(folder / SURFACE, neutral, DETECTOR_POINTS)
 
     vertices = neutral.vertices * scale

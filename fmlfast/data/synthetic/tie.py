@@ -19,7 +19,7 @@ from fmlfast.template.surface import closest_points, points_at
 
 SKIN_POINTS = NUM_POINTS - 10  # the last ten ring the irises
 FACING = 0.55  # cosine between normal and line of sight; on slanted skin a pixel spans many millimetres
-ENOUGH = 8  # hits that make a median
+ENOUGH = 5  # hits that make a median
 _TURNS = 2  # of choosing the pictures that count
 _ROUNDS, _NEAR = 30, 0.3  # of the geometric median; mm, below which distances count alike
 
@@ -62,26 +62,31 @@ def find_hits(
         template: at the level of the vertices.
         vertices: float32, contiguous, mm, camera space, of the posed template, whoever's face it has.
         Ks: float32, px.
-        points: px, pixel centres at +0.5. Points that are off the picture, or on another part, hit nothing.
+        points: px, pixel centres at +0.5. Points off the picture or on another part hit nothing.
         size: side of the pictures, px.
     """
     skin, eyes = _parts(template)
-    fragments = rasterize(vertices, template.triangles, Ks, size, size)
-    pixels = points.nan_to_num(-1.0).floor().long()
-    x, y = pixels.clamp(0, size - 1).unbind(-1)  # [F, 478]
-    frame = torch.arange(len(points))[:, None]
-    hit = fragments.triangle_id[frame, y, x].long()
-    weights = fragments.barycentrics[frame, y, x][..., None]  # [F, 478, 3, 1]
-    triangle = hit.clamp(min=0)
-    corners = template.triangles.long()[triangle]  # [F, 478, 3]
-    sight = normalize((vertices[frame[..., None], corners] * weights).sum(2), dim=-1)
     normals = vertex_normals(vertices, template.triangles)
-    outside = ((normals[frame[..., None], corners] * weights).sum(2) * sight).sum(-1) < 0
-    right = torch.where(torch.arange(NUM_POINTS) < SKIN_POINTS, skin[triangle], eyes[triangle])
-    keep = ((pixels >= 0) & (pixels < size)).all(-1) & (hit >= 0) & right & outside
-    place = (template.vertices[corners] * weights).sum(2)
-    toward = -sight @ _rotations(template.vertices, vertices)
-    return Hits(keep.nonzero()[:, 1], place[keep], toward[keep])
+    turn = _rotations(template.vertices, vertices)
+    everything = torch.arange(len(template.triangles))
+    eyeballs = everything if torch.equal(skin, eyes) else everything[eyes]  # the irises' rings reach under the lids
+    ids = torch.arange(NUM_POINTS)
+    hits = []
+    for own, part, drawn in ((ids[:SKIN_POINTS], skin, everything), (ids[SKIN_POINTS:], eyes, eyeballs)):
+        fragments = rasterize(vertices, template.triangles[drawn], Ks, size, size)
+        pixels = points[:, own].nan_to_num(-1.0).floor().long()
+        x, y = pixels.clamp(0, size - 1).unbind(-1)  # [F, P]
+        frame = torch.arange(len(points))[:, None]
+        hit = fragments.triangle_id[frame, y, x].long()
+        weights = fragments.barycentrics[frame, y, x][..., None]  # [F, P, 3, 1]
+        triangle = drawn[hit.clamp(min=0)]
+        corners = template.triangles.long()[triangle]  # [F, P, 3]
+        sight = normalize((vertices[frame[..., None], corners] * weights).sum(2), dim=-1)
+        outside = ((normals[frame[..., None], corners] * weights).sum(2) * sight).sum(-1) < 0
+        keep = ((pixels >= 0) & (pixels < size)).all(-1) & (hit >= 0) & part[triangle] & outside
+        place = (template.vertices[corners] * weights).sum(2)
+        hits.append(Hits(own[keep.nonzero()[:, 1]], place[keep], (-sight @ turn)[keep]))
+    return Hits.join(hits)
 
 
 def tie_points(
