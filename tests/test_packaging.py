@@ -37,6 +37,7 @@ def test_wheel_holds_every_module_and_the_template(wheel):
     assert any(name.startswith("fmlfast/kernels/") for name in modules)
     assert modules <= set(wheel)
     assert "fmlfast/template/template.npz" in wheel
+    assert "fmlfast/data/landmarks.safetensors" in wheel
 
 
 def test_wheel_installs_nothing_outside_fmlfast(wheel):

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import pytest
 from PIL import Image, ImageFilter
 
 from fmlfast.data import detector_model
+from fmlfast.data.crop import crop_image, face_crop, points_to_crop
 from fmlfast.data.face_detector import FaceDetector, detect_faces
+from fmlfast.data.mediapipe478 import SCORE_NAMES
 from fmlfast.ibug68 import INNER, JAW, MIRROR
 from tests.helpers.real_media import landmarker, real_media
 
@@ -148,6 +151,77 @@ def test_no_face_where_there_is_none(photo: np.ndarray) -> None:
     assert detect_faces(np.zeros((1, 1, 3), np.uint8)) == []
     smeared = Image.fromarray(photo).filter(ImageFilter.GaussianBlur(60))
     assert detect_faces(np.array(smeared)) == []
+
+
+def framed(photo: np.ndarray, size: int) -> np.ndarray:
+    """A crop as prepared clips have it."""
+    (face,) = detect_faces(photo)
+    return crop_image(photo, face_crop(face.landmarks), size)
+
+
+@pytest.mark.parametrize("size", [64, 128, 300])
+def test_a_crops_face_is_observed(photo: np.ndarray, size: int) -> None:
+    picture = framed(photo, size)
+    with FaceDetector() as detector:
+        seen, again = detector.observe(picture), detector.observe(picture)
+        (face,) = detector.detect(photo)
+    assert seen.found.tolist() == [True] and seen.points.shape == (1, 478, 2)
+    np.testing.assert_allclose(again.surface, seen.surface)
+    eyes = np.linalg.norm(seen.points[0, 33] - seen.points[0, 263])
+    off = np.linalg.norm(seen.surface[0, :478] - seen.points[0], axis=1) / eyes
+    assert 0.001 < off.mean() < 0.08
+    assert (seen.spread > 0).all() and seen.spread.mean() < 0.1 * eyes
+    landmarks = points_to_crop(face.landmarks, face_crop(face.landmarks), size)
+    assert np.linalg.norm(seen.surface[0, 478:] - landmarks, axis=1).mean() < 0.06 * eyes
+    assert ((seen.scores >= 0) & (seen.scores <= 1)).all()
+    smile = [SCORE_NAMES.index(f"mouthSmile{side}") for side in ("Left", "Right")]
+    assert seen.scores[0, smile].min() > 0.2  # he smiles
+    np.testing.assert_allclose(seen.rotation[0], np.diag([1, -1, -1]), atol=0.25)
+    assert seen.confidence[0, INNER].mean() > 0.5
+
+
+def test_the_face_in_the_middle_is_observed(photo: np.ndarray) -> None:
+    picture = framed(photo, 128)
+    row = np.concatenate([picture] * 3, axis=1)
+    canvas = np.full((384, 384, 3), 90, np.uint8)
+    canvas[128:256] = row
+    with FaceDetector() as detector:
+        seen = detector.observe(canvas)
+    assert seen.found[0] and (np.abs(seen.points[0].mean(axis=0) - 192) < 40).all()
+
+
+def test_no_face_is_observed_where_there_is_none() -> None:
+    landmarker()
+    with FaceDetector() as detector:
+        for picture in (
+            np.random.default_rng(1).integers(0, 255, (96, 96, 3), dtype=np.uint8),
+            np.zeros((300, 300, 3), np.uint8),
+        ):
+            seen = detector.observe(picture)
+            assert seen.found.tolist() == [False] and not seen.surface.any() and not seen.scores.any()
+
+
+def test_a_detected_face_holds_its_detection(photo: np.ndarray) -> None:
+    (face,) = detect_faces(photo)
+    seen = face.detection
+    assert seen.found.tolist() == [True]
+    np.testing.assert_array_equal(seen.surface[0, 478:], face.landmarks)
+    np.testing.assert_array_equal(seen.rotation[0], face.rotation)
+    x0, y0, x1, y1 = face.box
+    low, high = seen.points[0].min(axis=0), seen.points[0].max(axis=0)
+    np.testing.assert_allclose([*low, *high], [x0, y0, x1, y1], rtol=1e-5)
+    eyes = np.linalg.norm(seen.points[0, 33] - seen.points[0, 263])
+    assert np.linalg.norm(seen.surface[0, :478] - seen.points[0], axis=1).mean() < 0.08 * eyes
+
+
+def test_pictures_that_cannot_be_written_to_are_no_trouble(photo: np.ndarray) -> None:
+    """As numpy.asarray(PIL.Image) gives them."""
+    picture = framed(photo, 256)
+    picture.flags.writeable = False
+    with FaceDetector() as detector, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert detector.observe(picture).found[0]
+        assert len(detector.detect(picture)) == 1
 
 
 def test_wrong_arrays_are_refused(photo: np.ndarray) -> None:

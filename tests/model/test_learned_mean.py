@@ -30,8 +30,7 @@ def crowd(mean: Tensor) -> list[LandmarkObservations]:
     lots = []
     for seed in range(2):
         smooth = 0.5 * torch.randn(64, 60, generator=torch.Generator().manual_seed(seed))
-        seen = dense(geometry(smooth, torch.zeros(128, EXPRESSIONS), mean), 64, 0.5, turn=5.0 * seed)
-        lots.append(seen._replace(precision=seen.precision))
+        lots.append(dense(geometry(smooth, torch.zeros(128, EXPRESSIONS), mean), 64, 0.5, turn=5.0 * seed))
     return lots
 
 

@@ -9,6 +9,7 @@ import torch
 
 from fmlfast.color import linear_to_srgb
 from fmlfast.data.frames import Frames
+from fmlfast.losses import LossWeights, objective
 from fmlfast.mesh_io import read_obj
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.refinement import refine
@@ -212,6 +213,65 @@ def test_bad_landmarks_are_named(folder: Path, line: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         FaceTemplate.from_folder(folder)
     assert "landmarks.txt" in str(error.value)
+
+
+def write_surface(folder: Path, source: FaceTemplate) -> list[str]:
+    """The shipped template's surface points, in a folder's surface.txt."""
+    rows = zip(source.surface_triangles.tolist(), source.surface_barycentrics.tolist(), strict=True)
+    lines = [f"{triangle} {' '.join(f'{b:.6f}' for b in weights)}" for triangle, weights in rows]
+    (folder / "surface.txt").write_text("# written by fmlfast calibrate\n" + "\n".join(lines) + "\n")
+    return lines
+
+
+def test_surface_points_are_read_where_there_are_any(folder: Path, source: FaceTemplate) -> None:
+    without = FaceTemplate.from_folder(folder, unit="cm", num_nodes=NODES, level=1)
+    assert without.surface_triangles.shape == (0,) and without.surface_barycentrics.shape == (0, 3)
+    none = torch.zeros(0, dtype=torch.int64)
+    assert without.surface_points(without.vertices, none).shape == (0, 3)
+    write_surface(folder, source)
+    template, ids = FaceTemplate.from_folder(folder, unit="cm", num_nodes=NODES), torch.arange(478)
+    found = template.surface_points(template.vertices, ids)
+    torch.testing.assert_close(found, source.surface_points(source.vertices, ids), atol=1e-2, rtol=0)
+    assert template.fingerprint == without.fingerprint  # codes do not depend on them
+    level = FaceTemplate.from_folder(folder, unit="cm", num_nodes=NODES, level=1)
+    assert (level.surface_points(level.vertices, ids) - found).norm(dim=1).max() < 2  # mm
+    model = FML(replace(SMALL, complement_rank=0), template)
+    assert len(model.noise.picked) > 100
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("99999", "no triangle of neutral.obj has vertex 99999"),
+        ("99999 0.2 0.3 0.5", "triangle below"),
+        ("5 0.2 0.3 0.6", "sum to 1"),
+        ("chin", "invalid literal"),
+        ("", "must hold 478 .*, not 477"),
+    ],
+)
+def test_bad_surface_points_are_named(folder: Path, source: FaceTemplate, line: str, message: str) -> None:
+    lines = write_surface(folder, source)
+    (folder / "surface.txt").write_text("\n".join([*lines[:200], line, *lines[201:]]))
+    with pytest.raises(ValueError, match=message) as error:
+        FaceTemplate.from_folder(folder)
+    assert "surface.txt" in str(error.value)
+
+
+def test_without_surface_points_the_landmarks_are_used(folder: Path, frames: Frames, dense_frames: Frames) -> None:
+    template = FaceTemplate.from_folder(folder, unit="cm", num_nodes=NODES)
+    torch.manual_seed(0)
+    model = FML(replace(SMALL, complement_rank=0), template).eval()
+    assert len(model.noise.picked) == 0
+    asked = replace(dense_frames, landmarks=frames.landmarks, confidence=frames.confidence)
+    starts = [model.observe(observed).start for observed in (frames, asked)]
+    assert starts[0] is not None and starts[1] is not None
+    assert starts[0].smooth is not None and starts[1].smooth is not None
+    assert starts[0].smooth.abs().max() > 0.1
+    torch.testing.assert_close(starts[1].smooth, starts[0].smooth, atol=0.05, rtol=0)
+    codes = model.encode(frames)
+    plain, also = (objective(model, observed, codes, LossWeights(), 0.0)["landmarks"] for observed in (frames, asked))
+    assert plain.isfinite().all() and (plain > 0).all()
+    torch.testing.assert_close(also, plain)
 
 
 def test_a_surface_that_cannot_be_subdivided_is_named(folder: Path) -> None:
