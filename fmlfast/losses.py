@@ -65,6 +65,17 @@ def surface_loss(
     return (torch.sqrt(1 + distance) - 1).mean(1) + cost
 
 
+def surface_label_loss(
+    predicted: Tensor,  # [F, P, 2] px
+    labels: Tensor,  # [F, P, 2] px
+    known: Tensor,  # [F] 1 where there are labels, 0 else
+    size: int,  # px, side of the image
+) -> Tensor:  # [F]
+    """Computes the Charbonnier loss of exactly labelled surface points: mean_i sqrt(1 + d_i^2) - 1, d_i in percent."""
+    distance = ((predicted - labels) * (100.0 / size)).square().sum(-1)
+    return (torch.sqrt(1 + distance) - 1).mean(1) * known
+
+
 def membrane_loss(
     displacements: Tensor,  # [B, G, 3] mm
     edges: Tensor,  # [N, 2] pairs of neighbouring nodes
@@ -106,6 +117,8 @@ class LossWeights:
     jaw: float = 1.0
     """Weight of the jaw line relative to other landmarks; its confidence is low already.
     With 0.25 the results are worse by 1% of the mean face's error."""
+    surface_labels: float = 4.0
+    """Loss of surface points that the renderer of synthetic clips knows."""
     membrane: float = 0.01
     """Membrane energy of the identity's node displacements (smoothness)."""
     displacement: float = 0.001
@@ -160,10 +173,13 @@ def objective(
         together = (dense.view(subjects, count) & frames.mask).sum(1).repeat_interleave(count)
         points = project(model.landmark_mesh.surface_points(around, picked), Ks)
         surface = surface_loss(points, detected[:, picked], *model.noise.of(detected, precision, together))
+        labels = frames.surface_labels.flatten(0, 1)[:, picked]
+        labelled = surface_label_loss(points, labels, frames.surface_known.flatten(), size)
+        marks = weights.landmarks * landmarks + weights.surface * surface + weights.surface_labels * labelled
     with record_function("fmlfast::regularisers"):
         own = displacements - model.face.mean_displacement
         terms = {
-            "landmarks": over_frames(weights.landmarks * landmarks + weights.surface * surface),
+            "landmarks": over_frames(marks),
             "membrane": weights.membrane * membrane_loss(own, model.template.node_edges),
             "displacement": weights.displacement * displacement_loss(own),
             "expression": weights.expression * over_frames(expression_loss(codes.expression.flatten(0, 1))),

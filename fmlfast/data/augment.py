@@ -101,12 +101,16 @@ def mirror(
     size = frames.images.shape[-1]
     pick = chosen[:, None, None, None]
     swapped = constant(MIRROR, torch.int64, chosen.device)
-    flipped = frames.landmarks[:, :, swapped]
-    flipped = torch.cat([size - flipped[..., :1], flipped[..., 1:]], -1)
     points = constant(MIRROR_POINTS, torch.int64, chosen.device)
     scores = constant(MIRROR_SCORES, torch.int64, chosen.device)
-    mirrored_surface = frames.surface[:, :, points]
-    mirrored_surface = torch.cat([size - mirrored_surface[..., :1], mirrored_surface[..., 1:]], -1)
+
+    def flipped(places: Tensor, table: Tensor) -> Tensor:  # [B, M, N, 2]
+        other = places[:, :, table]
+        return torch.where(pick, torch.cat([size - other[..., :1], other[..., 1:]], -1), places)
+
+    def swap(values: Tensor, table: Tensor) -> Tensor:  # [B, M, N]
+        return torch.where(pick[..., 0], values[:, :, table], values)
+
     Ks = frames.Ks.clone()
     Ks[..., 0, 2] = torch.where(chosen[:, None], size - Ks[..., 0, 2], Ks[..., 0, 2])
     # Rows of plain and mirrored subjects in turn: selecting rows copies memory, torch.where reads every pixel.
@@ -114,12 +118,16 @@ def mirror(
     row = torch.arange(len(chosen), device=chosen.device) * 2 + chosen
     return Frames(
         images=both.index_select(0, row),
-        landmarks=torch.where(pick, flipped, frames.landmarks),
-        confidence=torch.where(pick[..., 0], frames.confidence[:, :, swapped], frames.confidence),
+        landmarks=flipped(frames.landmarks, swapped),
+        confidence=swap(frames.confidence, swapped),
+        labels=flipped(frames.labels, swapped),
+        label_confidence=swap(frames.label_confidence, swapped),
+        surface_labels=flipped(frames.surface_labels, points),
+        surface_known=frames.surface_known,
         Ks=Ks,
-        surface=torch.where(pick, mirrored_surface, frames.surface),
-        precision=torch.where(pick[..., 0], frames.precision[:, :, points], frames.precision),
-        scores=torch.where(pick[..., 0], frames.scores[:, :, scores], frames.scores),
+        surface=flipped(frames.surface, points),
+        precision=swap(frames.precision, points),
+        scores=swap(frames.scores, scores),
         mask=frames.mask,
     )
 

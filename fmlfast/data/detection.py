@@ -12,6 +12,7 @@ from fmlfast.data.tar_files import check
 from fmlfast.ibug68 import NUM_LANDMARKS, OUTER_EYES
 
 NUM_SURFACE = NUM_POINTS + NUM_LANDMARKS
+_LABELS = "surface_labels"
 _UNSURE = 0.03  # of the outer-eye distance
 
 
@@ -69,17 +70,22 @@ class Detection:
             self.found, **places, spread=self.spread * np.float32(scale), scores=self.scores, rotation=self.rotation
         )
 
-    def to_bytes(self) -> bytes:
-        """Encodes as safetensors."""
-        return safetensors.numpy.save({f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self)})
 
-    @classmethod
-    def from_bytes(cls, payload: bytes) -> "Detection":
-        """Inverts `to_bytes`; ValueError for anything else."""
-        try:
-            return cls(**safetensors.numpy.load(payload))
-        except (SafetensorError, TypeError) as error:
-            raise ValueError(f"damaged detection: {error}") from error
+def to_bytes(detection: Detection | None, surface_labels: np.ndarray | None) -> bytes:
+    """Encodes a detection and labels of surface points [M, 478, 2], where there are any, as safetensors."""
+    arrays = {} if detection is None else {f.name: getattr(detection, f.name) for f in fields(detection)}
+    arrays |= {} if surface_labels is None else {_LABELS: surface_labels}
+    return safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+def from_bytes(payload: bytes) -> tuple[Detection | None, np.ndarray | None]:
+    """Inverts `to_bytes`; ValueError for anything else."""
+    try:
+        arrays = safetensors.numpy.load(payload)
+        labels = arrays.pop(_LABELS, None)
+        return (Detection(**arrays) if arrays else None), labels
+    except (SafetensorError, TypeError) as error:
+        raise ValueError(f"damaged detection: {error}") from error
 
 
 def detection_to_crop(detection: Detection, crop: Crop, size: int) -> Detection:

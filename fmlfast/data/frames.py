@@ -21,8 +21,12 @@ class Frames(TensorBatch):
     """A batch of M frames of each of B subjects; frames with mask False are padding and ignored."""
 
     images: Tensor  # [B, M, 3, S, S] sRGB, float in [0, 1] or, as the loader gives them, uint8 in 0..255
-    landmarks: Tensor  # [B, M, 68, 2] px
+    landmarks: Tensor  # [B, M, 68, 2] px, the detector's where it was asked
     confidence: Tensor  # [B, M, 68] in [0, 1]
+    labels: Tensor  # [B, M, 68, 2] px, landmarks stored with the clip: simulated in synthetic clips
+    label_confidence: Tensor  # [B, M, 68] in [0, 1]
+    surface_labels: Tensor  # [B, M, 478, 2] px, surface points that the renderer of synthetic clips knows
+    surface_known: Tensor  # [B, M] 1 where there are such labels, else 0
     Ks: Tensor  # [B, M, 3, 3] px
     surface: Tensor  # [B, M, 478, 2] px, points of the template's surface, by detector and landmark network
     precision: Tensor  # [B, M, 478] px^-2, inverse variance of `surface`; 0 where the detector was not asked
@@ -39,6 +43,20 @@ class Frames(TensorBatch):
     def linear(self) -> Tensor:
         """The images in linear RGB, [B, M, 3, S, S]."""
         return srgb_to_linear(self.unpacked().images)
+
+    def labelled(self) -> "Frames":
+        """Replaces the landmarks by the stored ones, which training compares with.
+
+        Surface points are left out where the stored landmarks are not the detector's own: simulated ones, whose errors
+        are independent, are better labels.
+        """
+        own = (self.labels == self.landmarks).flatten(2).all(2)
+        precision = self.precision * own[..., None]
+        return replace(self, landmarks=self.labels, confidence=self.label_confidence, precision=precision)
+
+    def unlabelled(self) -> "Frames":
+        """Removes the labels of surface points, which only training may see."""
+        return replace(self, surface_known=torch.zeros_like(self.surface_known))
 
     def only(self, frames: Sequence[int]) -> "Frames":
         """Selects frames by their numbers, the same ones of every subject."""
@@ -91,6 +109,10 @@ class ClipTensors:
     images: Tensor  # [n, 3, S, S] uint8 sRGB
     landmarks: Tensor  # [n, 68, 2] px
     confidence: Tensor  # [n, 68]
+    labels: Tensor  # [n, 68, 2] px
+    label_confidence: Tensor  # [n, 68]
+    surface_labels: Tensor  # [n, 478, 2] px
+    surface_known: Tensor  # [n]
     Ks: Tensor  # [n, 3, 3] px
     surface: Tensor  # [n, 478, 2] px
     precision: Tensor  # [n, 478] px^-2
@@ -100,8 +122,7 @@ class ClipTensors:
     def of(cls, clip: Clip) -> "ClipTensors":
         """Converts a clip's arrays to tensors.
 
-        In frames where the detector found the face its landmarks replace the clip's own, which are simulated in
-        synthetic clips; `replace(clip, detection=None)` keeps these.
+        The landmarks are the detector's in frames where it found the face, else the clip's own.
         """
         images = torch.from_numpy(clip.images).permute(0, 3, 1, 2)
         seen = clip.detection or Detection.none(clip.frames)
@@ -110,7 +131,10 @@ class ClipTensors:
         confidence = np.where(found, seen.confidence, clip.confidence).astype(np.float32)
         with np.errstate(divide="ignore"):
             precision = np.where(found, seen.spread**-2, 0).astype(np.float32)
-        own = landmarks, confidence, clip.Ks, seen.surface[:, :NUM_POINTS], precision[:, :NUM_POINTS], seen.scores
+        known = clip.surface_labels is not None
+        labels = clip.surface_labels if clip.surface_labels is not None else np.zeros_like(seen.points)
+        marks = landmarks, confidence, clip.landmarks, clip.confidence, labels, np.full(clip.frames, known, np.float32)
+        own = *marks, clip.Ks, seen.surface[:, :NUM_POINTS], precision[:, :NUM_POINTS], seen.scores
         return cls(images, *(torch.from_numpy(np.ascontiguousarray(array)) for array in own))
 
 
@@ -128,5 +152,6 @@ def resize_clip(clip: Clip, size: int) -> Clip:
     crop_to_source = clip.crop_to_source.copy()
     crop_to_source[:, :, :2] /= factor
     detection = clip.detection and clip.detection.moved(factor)
-    landmarks = clip.landmarks * factor
-    return replace(clip, images=images, landmarks=landmarks, Ks=Ks, crop_to_source=crop_to_source, detection=detection)
+    labels = None if clip.surface_labels is None else clip.surface_labels * np.float32(factor)
+    pixels = {"images": images, "landmarks": clip.landmarks * factor, "Ks": Ks, "crop_to_source": crop_to_source}
+    return replace(clip, **pixels, detection=detection, surface_labels=labels)

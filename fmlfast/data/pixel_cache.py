@@ -33,7 +33,7 @@ from fmlfast.ibug68 import NUM_LANDMARKS
 
 FORMAT = 3
 _NAMES = tuple(field.name for field in fields(ClipTensors))
-_LABEL_BYTES = 4 * (3 * NUM_LANDMARKS + 9 + 3 * NUM_POINTS + NUM_SCORES)  # a frame's
+_LABEL_BYTES = 4 * (6 * NUM_LANDMARKS + 10 + 5 * NUM_POINTS + NUM_SCORES)  # a frame's
 _MEMORY = 4 * 10**9  # bytes of shards that are decoded at once, each whole in memory before it is written
 
 

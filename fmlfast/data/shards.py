@@ -1,7 +1,7 @@
 """Reads and writes prepared clips on disk as webdataset-style tar shards.
 
 A folder holds `meta.json` and, for each split, shards `<split>-000000.tar`, `<split>-000001.tar`, ... A sample is one
-clip: `<key>.000.jpg`, `<key>.001.jpg`, ..., `<key>.safetensors` where the face detector has seen the frames
+clip: `<key>.000.jpg`, `<key>.001.jpg`, ..., `<key>.safetensors` with dense points where there are any
 (`fmlfast.data.detection`), and last `<key>.json`. Ground truth of synthetic clips lies beside the
 clips in `<split>-truth-000000.tar`, one `<key>.safetensors` a clip. A shard appears whole or not at all, and whatever
 is read is checked: every malformed thing raises ValueError naming the file and the sample.
@@ -21,7 +21,8 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from fmlfast.common.atomic import atomic_path
-from fmlfast.data.detection import Detection
+from fmlfast.data.detection import Detection, from_bytes, to_bytes
+from fmlfast.data.mediapipe478 import NUM_POINTS
 from fmlfast.data.tar_files import KEY, SHARD, TarWriter, check, read_members, shard_paths
 from fmlfast.ibug68 import NUM_LANDMARKS
 
@@ -36,7 +37,8 @@ class Clip:
 
     key: unique in its split, letters, digits and `_#=-`. subject: name of the person; equal subjects share one
     identity. source: where it came from, for display. focal_source: "known", or "assumed" when Ks come from a guess.
-    detection: what the face detector says of the frames; None where it was not asked.
+    detection: what the face detector says of the frames; None where it was not asked. surface_labels: [M, 478, 2]
+    float32, pixels of the template's surface points as the renderer of synthetic clips knows them; None for real clips.
     Raises ValueError when any field has a wrong shape, dtype or value.
     """
 
@@ -52,6 +54,7 @@ class Clip:
     scheme: str = SCHEME
     focal_source: str = "known"
     detection: Detection | None = None
+    surface_labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check(isinstance(self.key, str) and KEY.fullmatch(self.key) is not None, f"key {self.key!r} is not allowed")
@@ -82,6 +85,11 @@ class Clip:
         check(bool((np.abs(determinant) > 1e-12).all()), "crop_to_source cannot be inverted")
         seen = self.detection
         check(seen is None or len(seen.found) == frames, f"the detection must be of {frames} frames")
+        labels = self.surface_labels
+        if labels is not None:
+            shape = (frames, NUM_POINTS, 2)
+            good = labels.dtype == np.float32 and labels.shape == shape and bool(np.isfinite(labels).all())
+            check(good, f"surface_labels must be finite float32 {list(shape)}")
 
     @property
     def frames(self) -> int:
@@ -92,7 +100,8 @@ class Clip:
         """Returns the clip with frames `first`..`last`-1 only."""
         detection = self.detection and self.detection.part(first, last)
         some = {name: getattr(self, name)[first:last] for name in ("images", *_ARRAYS)}
-        return replace(self, **some, detection=detection)
+        labels = None if self.surface_labels is None else self.surface_labels[first:last]
+        return replace(self, **some, detection=detection, surface_labels=labels)
 
 
 _ARRAYS: dict[str, tuple[int, ...]] = {
@@ -106,13 +115,13 @@ _ARRAYS: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class ClipRef:
-    """Location of a clip in its shard: byte offsets and sizes of its JPEG files, its JSON and its detection."""
+    """Location of a clip in its shard: byte offsets and sizes of its JPEG files, its JSON and its dense points."""
 
     shard: Path
     key: str
     images: tuple[tuple[int, int], ...]
     json: tuple[int, int]
-    detection: tuple[int, int] | None = None
+    dense: tuple[int, int] | None = None
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -146,8 +155,8 @@ class ShardWriter(TarWriter):
         for name in _ARRAYS:  # through the shortest decimal form of float32: small, and read back exactly
             record[name] = getattr(clip, name).astype(str).astype(np.float64).tolist()
         members = [(f"{clip.key}.{index:03d}.jpg", jpeg) for index, jpeg in enumerate(jpegs)]
-        if clip.detection is not None:
-            members.append((f"{clip.key}.safetensors", clip.detection.to_bytes()))
+        if clip.detection is not None or clip.surface_labels is not None:
+            members.append((f"{clip.key}.safetensors", to_bytes(clip.detection, clip.surface_labels)))
         self.write_sample(
             clip.key, [*members, (f"{clip.key}.json", json.dumps(record, separators=(",", ":")).encode())]
         )
@@ -206,7 +215,7 @@ def list_clips(folder: str | Path, split: str) -> list[ClipRef]:
     seen: set[str] = set()
     for path in shard_paths(folder, split, ""):
         images: list[tuple[int, int]] = []
-        detection: tuple[int, int] | None = None
+        dense: tuple[int, int] | None = None
         current: str | None = None
         for key, suffix, span in read_members(path):
             check(current in (None, key), f"{path}: sample {current}: its JSON is missing")
@@ -215,13 +224,13 @@ def list_clips(folder: str | Path, split: str) -> list[ClipRef]:
                 check(len(images) > 0, f"{path}: sample {key}: no images before its JSON")
                 check(key not in seen, f"{path}: sample {key}: a sample of this name came before")
                 seen.add(key)
-                refs.append(ClipRef(path, key, tuple(images), span, detection))
-                images, detection, current = [], None, None
+                refs.append(ClipRef(path, key, tuple(images), span, dense))
+                images, dense, current = [], None, None
             elif suffix == "safetensors":
-                check(detection is None and len(images) > 0, f"{path}: sample {key}: unexpected file {key}.{suffix}")
-                detection = span
+                check(dense is None and len(images) > 0, f"{path}: sample {key}: unexpected file {key}.{suffix}")
+                dense = span
             else:
-                expected = detection is None and suffix == f"{len(images):03d}.jpg"
+                expected = dense is None and suffix == f"{len(images):03d}.jpg"
                 check(expected, f"{path}: sample {key}: unexpected file {key}.{suffix}")
                 images.append(span)
         check(current is None, f"{path}: sample {current}: its JSON is missing")
@@ -240,7 +249,10 @@ def read_clip(ref: ClipRef) -> Clip:
             return block[span[0] - start : span[0] - start + span[1]]
 
         clip = _decode_clip(ref.key, [part(span) for span in ref.images], part(ref.json))
-        return replace(clip, detection=Detection.from_bytes(part(ref.detection))) if ref.detection else clip
+        if ref.dense is None:
+            return clip
+        detection, labels = from_bytes(part(ref.dense))
+        return replace(clip, detection=detection, surface_labels=labels)
     except (ValueError, TypeError, KeyError, OverflowError, OSError, Image.DecompressionBombError) as error:
         reason = f"{error} is missing from the JSON" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{ref.shard}: sample {ref.key}: {reason}") from error

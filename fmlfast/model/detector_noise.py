@@ -7,7 +7,7 @@ from fmlfast.data.landmark_network import align_points, landmark_assets
 from fmlfast.data.mediapipe478 import NUM_POINTS, SCORE_NAMES
 from fmlfast.template.face_template import FaceTemplate
 
-_USED = 240  # surface points of the fit; more cost time and, their errors being correlated, tell little
+_USED = 160  # surface points of the fit; more cost time and, their errors being correlated, tell little
 
 
 class DetectorNoise(nn.Module):

@@ -81,7 +81,7 @@ def refine_measured(
         )
     if steps == 0:
         return codes, torch.full_like(codes.identity[:, 0], torch.inf)
-    unknowns = _Unknowns(model, codes)
+    frames, unknowns = frames.unlabelled(), _Unknowns(model, codes)
 
     def step(state: _State) -> dict[str, Tensor]:
         with torch.enable_grad():

@@ -117,7 +117,8 @@ class TrainingStep:
         with self.decoder.cut(codes.reflectance, *(getattr(codes, name) for name in names)) as (reflectance, *others):
             leaves = Codes(reflectance=reflectance, **dict(zip(names, others, strict=True)))
             fit_light = model.config.light_fit
-            losses = objective(model, frames, leaves, weights, float(photometric), detach_geometry, fit_light)
+            labels = frames.labelled()
+            losses = objective(model, labels, leaves, weights, float(photometric), detach_geometry, fit_light)
             terms = {name: value.mean() for name, value in losses.items()}
             if photometric:
                 terms["photometric"] = terms["photometric"] * self.photometric

@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate, normalize
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
 from fmlfast.data.crop import Crop, K_to_crop, crop_to_source, face_crop, points_to_crop
+from fmlfast.data.mediapipe478 import NUM_POINTS
 from fmlfast.data.shards import Clip
 from fmlfast.data.synthetic import hair, props
 from fmlfast.data.synthetic import head as heads
@@ -99,6 +100,7 @@ class SceneGenerator:
 
         in_crop = np.stack([points_to_crop(points, crop, self.size) for points, crop in zip(noisy, crops, strict=True)])
         exact = project(marks, Ks).numpy()
+        surface = project(self.template.surface_points(face, torch.arange(NUM_POINTS)), Ks).numpy()
         confidence = self._confidence(marks, exact, depth, motion)
         clip = Clip(
             key=key,
@@ -110,6 +112,7 @@ class SceneGenerator:
             Ks=Ks.numpy(),
             crop_to_source=np.stack([crop_to_source(crop, self.size) for crop in crops]),
             times=motion.times,
+            surface_labels=surface,
         )
         truth = {
             "vertices": person.vertices,
