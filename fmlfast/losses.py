@@ -44,25 +44,11 @@ def landmark_loss(
 def surface_loss(
     predicted: Tensor,  # [F, P, 2] px
     detected: Tensor,  # [F, P, 2] px
-    precision: Tensor,  # [F, P] px^-2, inverse variance of each point's own error; 0 for points to ignore
-    modes: Tensor,  # [F, P, 2, R] px, correlated errors with standard normal coefficients
+    weights: Tensor,  # [F, P] px^-2, inverse variances; 0 for points to ignore
 ) -> Tensor:  # [F]
-    """Computes the Charbonnier loss of surface points whose errors are correlated.
-
-    mean_i (sqrt(1 + d_i^2) - 1) + |z|^2 / 2P with d_i = |detected_i - predicted_i - (modes z)_i| in standard
-    deviations: the errors' coefficients z are those of least cost (ridge regression), which need no gradient.
-    """
-    residual = detected - predicted
-    with torch.no_grad():
-        weight = precision / (1 + residual.square().sum(-1) * precision).sqrt()
-        rows = (modes * weight.sqrt()[..., None, None]).flatten(1, 2)  # [F, 2P, R]
-        right = rows.mT @ (residual * weight.sqrt()[..., None]).flatten(1)[..., None]
-        system = rows.mT @ rows + torch.eye(modes.shape[3], dtype=modes.dtype, device=modes.device)
-        errors = torch.linalg.solve_ex(system, right, check_errors=not modes.is_cuda)[0]  # checks synchronise a GPU
-        explained = (modes.flatten(1, 2) @ errors).view_as(residual)
-        cost = 0.5 * errors.square().sum((1, 2)) / max(1, predicted.shape[1])
-    distance = (residual - explained).square().sum(-1) * precision
-    return (torch.sqrt(1 + distance) - 1).mean(1) + cost
+    """Computes the Charbonnier loss of surface points: mean_i sqrt(1 + d_i^2) - 1, d_i in standard deviations."""
+    distance = (predicted - detected).square().sum(-1) * weights
+    return (torch.sqrt(1 + distance) - 1).mean(1)
 
 
 def surface_label_loss(
@@ -170,9 +156,8 @@ def objective(
             weights.jaw,
         )
         picked, detected = model.noise.picked, frames.surface.flatten(0, 1)
-        together = (dense.view(subjects, count) & frames.mask).sum(1).repeat_interleave(count)
         points = project(model.landmark_mesh.surface_points(around, picked), Ks)
-        surface = surface_loss(points, detected[:, picked], *model.noise.of(detected, precision, together))
+        surface = surface_loss(points, detected[:, picked], model.noise.weights(precision))
         labels = frames.surface_labels.flatten(0, 1)[:, picked]
         labelled = surface_label_loss(points, labels, frames.surface_known.flatten(), size)
         marks = weights.landmarks * landmarks + weights.surface * surface + weights.surface_labels * labelled

@@ -3,8 +3,8 @@
     python -m fmlfast.data.synthetic --out data/points-0 --people 8000 --frames 2 --size 160 --seed 1000 ...
     python tools/train_landmark_network.py data/points-0 data/points-1 --steps 8000
 
-The folders' training people teach the network, all but the last `--held-out` people of each. These give the errors of
-points and scores that the model's fits count with. `make train` and the tests use seed 0: other people.
+The folders' training people teach the network, all but the last `--held-out` people of each. These show how far it
+errs, and what the detector's scores tell of expressions. `make train` and the tests use seed 0: other people.
 """
 
 from dataclasses import fields
@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import tyro
-from landmark_noise import measure_points, measure_scores
 from landmark_training import MARGIN, Crops, train
 from safetensors.torch import save_file
+from score_calibration import measure_scores
 from torch import Tensor
 
 from fmlfast.camera import project
@@ -65,10 +65,10 @@ def joined(parts: list[Crops]) -> Crops:
     return Crops(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Crops)))
 
 
-def write_assets(network: LandmarkNetwork, noise: dict[str, Tensor]) -> None:
-    """Writes the network's weights in half precision, and the errors."""
+def write_assets(network: LandmarkNetwork, scores: dict[str, Tensor]) -> None:
+    """Writes the network's weights in half precision, and what the scores tell."""
     weights = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
-    small = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in (weights | noise).items()}
+    small = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in (weights | scores).items()}
     with atomic_path(OUT) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in small.items()}, temporary)
         temporary.chmod(0o644)
@@ -97,8 +97,7 @@ def main(data: tyro.conf.Positional[list[Path]], steps: int = 8000, held_out: in
     teaching = joined(learned)
     train(network, lambda: teaching, others, torch.tensor(MIRROR_POINTS), steps, seed)
     names = FaceTemplate.default(0).expression_names
-    noise = measure_points(network, joined([*others.values()]))
-    write_assets(network, noise | measure_scores(torch.cat(scores), torch.cat(expressions), names))
+    write_assets(network, measure_scores(torch.cat(scores), torch.cat(expressions), names))
     print(f"{OUT}: {OUT.stat().st_size / 1e6:.1f} MB")
 
 

@@ -22,6 +22,7 @@ class Draws(TensorBatch):
     """Random numbers for B subjects of M frames, to be scaled by the strengths in AugmentConfig."""
 
     mirror: Tensor  # [B] bool, true half of the time
+    undetected: Tensor  # [B] uniform in [0, 1]
     tint: Tensor  # [B, M, 3] normal: one number a frame, and 0.6 times one a channel
     noise: Tensor  # [B, M, 68, 2] standard normal
     hide: Tensor  # [B, M, 68] at least 0; below p for a share p of the landmarks, more in some frames than in others
@@ -46,20 +47,21 @@ def draw(seed: int, slots: Sequence[int], frames: int) -> Draws:
     if seed < 0 or min(slots) < 0:
         raise ValueError(f"seed and slots must not be negative, got {seed} and {min(slots)}")
     subjects = len(slots)
-    shared = np.empty((subjects, 2), np.float32)  # its second and columns 4 to 7 below are spare, so that runs repeat
-    normal = np.empty((subjects, frames, 8 + 2 * NUM_LANDMARKS), np.float32)
+    shared = np.empty((subjects, 2), np.float32)
+    normal = np.empty((subjects, frames, 4 + 2 * NUM_LANDMARKS), np.float32)
     uniform = np.empty((subjects, frames, 1 + NUM_LANDMARKS), np.float32)
     for row, slot in enumerate(slots):
         rng = np.random.Generator(np.random.Philox(key=np.array([seed, slot], np.uint64)))
-        rng.standard_normal(out=shared[row], dtype=np.float32)
+        rng.random(out=shared[row], dtype=np.float32)
         rng.standard_normal(out=normal[row], dtype=np.float32)
         rng.random(out=uniform[row], dtype=np.float32)
     # Hidden where u < p * 2 * u_frame, that is where u / (2 * u_frame) < p.
     hide = uniform[..., 1:] / np.maximum(2 * uniform[..., :1], np.finfo(np.float32).tiny)
     return Draws(
-        mirror=torch.from_numpy(shared[:, 0] < 0),
+        mirror=torch.from_numpy(shared[:, 0] < 0.5),
+        undetected=torch.from_numpy(shared[:, 1].copy()),
         tint=torch.from_numpy(normal[..., :1] + 0.6 * normal[..., 1:4]),
-        noise=torch.from_numpy(normal[..., 8:].copy()).unflatten(-1, (NUM_LANDMARKS, 2)),
+        noise=torch.from_numpy(normal[..., 4:].copy()).unflatten(-1, (NUM_LANDMARKS, 2)),
         hide=torch.from_numpy(hide),
     )
 
@@ -74,6 +76,8 @@ class AugmentConfig:
     """Colour jitter: standard deviation of the logarithm of the exposure; the channels differ by 0.6 times as much."""
     jitter: float = 0.005
     """Standard deviation of the noise on the encoder's landmarks, as a share of the image's side."""
+    undetected: float = 0.25
+    """Probability that a clip is shown with its stored landmarks, not the detector's points: both can be used then."""
     drop: float = 0.1
     """Landmark dropout: probability that a landmark is hidden from the encoder."""
 
@@ -87,6 +91,8 @@ def augment(batch: Batch, config: AugmentConfig) -> tuple[Frames, Tensor | None,
     frames, draws = batch.frames, batch.draws
     if config.mirror:
         frames = mirror(frames, draws.mirror)
+    if config.undetected:
+        frames = frames.undetected(draws.undetected < config.undetected)
     frames = tint(frames, draws.tint * config.tint) if config.tint else frames.unpacked()
     noise = draws.noise * (config.jitter * frames.images.shape[-1]) if config.jitter else None
     landmark_mask = draws.hide >= config.drop if config.drop else None

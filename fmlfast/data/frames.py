@@ -54,6 +54,19 @@ class Frames(TensorBatch):
         precision = self.precision * own[..., None]
         return replace(self, landmarks=self.labels, confidence=self.label_confidence, precision=precision)
 
+    def undetected(
+        self,
+        chosen: Tensor,  # [B] bool
+    ) -> "Frames":
+        """Replaces the detector's points of the `chosen` subjects by the stored landmarks."""
+        pick = chosen[:, None, None]
+        return replace(
+            self,
+            landmarks=torch.where(pick[..., None], self.labels, self.landmarks),
+            confidence=torch.where(pick, self.label_confidence, self.confidence),
+            precision=self.precision * ~pick,
+        )
+
     def unlabelled(self) -> "Frames":
         """Removes the labels of surface points, which only training may see."""
         return replace(self, surface_known=torch.zeros_like(self.surface_known))

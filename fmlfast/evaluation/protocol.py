@@ -135,7 +135,7 @@ def measure(
     totals = ErrorTable(len(template.vertices))
     complement = own.complement_basis(model.config.complement_rank)
     floors = {"graph": [], "complement": []}
-    asked = all(ref.detection for ref in refs)
+    asked = all(clip.detection is not None for clip in map(read_clip, refs))
     training = model.training
     model.eval()
     try:

@@ -1,29 +1,23 @@
-"""Models the errors of surface points and blendshape scores: correlated modes, and the scores' gain and spread."""
+"""Models the errors of surface points and blendshape scores."""
 
 import torch
 from torch import Tensor, nn
 
-from fmlfast.data.landmark_network import align_points, landmark_assets
+from fmlfast.data.landmark_network import landmark_assets
 from fmlfast.data.mediapipe478 import NUM_POINTS, SCORE_NAMES
 from fmlfast.template.face_template import FaceTemplate
 
 _USED = 160  # surface points of the fit; more cost time and, their errors being correlated, tell little
+_CORRELATED = 4.0  # times its own variance that a point's counts: neighbours err alike. 1 and 16 give worse fits
 
 
 class DetectorNoise(nn.Module):
-    """What renders of people with known faces tell of the errors of detector and landmark network.
+    """Weighs surface points by the variances that the landmark network tells, and scores by those seen on renders.
 
-    The network tells each point's variance (the inverse of `Frames.precision`). The share `own` of it is independent
-    of other points; the rest is a combination of R modes with standard normal coefficients, in units of the frame's
-    mean deviation. The share `shared` of a mode's variance is common to all frames of a person: averaging M frames does
-    not reduce it, so that it counts 1 + shared * (M - 1) fold in each. A score is gain * coefficient + offset + noise.
+    A score is gain * coefficient + offset + noise; the three numbers were measured on synthetic people.
     """
 
     picked: Tensor  # [P] int64, ids of the surface points that are used
-    canonical: Tensor  # [478, 2] crop coordinates
-    modes: Tensor  # [R, P, 2] mean deviations
-    own: Tensor  # [P]
-    shared: Tensor  # [R] in [0, 1]
     gain: Tensor  # [E], 0 for expressions without a score
     offset: Tensor  # [E]
     variance: Tensor  # [E]
@@ -32,12 +26,7 @@ class DetectorNoise(nn.Module):
     def __init__(self, template: FaceTemplate) -> None:
         super().__init__()
         known = landmark_assets()
-        picked = spread_points(template)
-        self.register_buffer("picked", picked, persistent=False)
-        self.register_buffer("canonical", known["network.canonical"].float(), persistent=False)
-        self.register_buffer("modes", known["noise.modes"].float()[:, picked], persistent=False)
-        self.register_buffer("own", known["noise.own"].float()[picked], persistent=False)
-        self.register_buffer("shared", known["noise.shared"].float(), persistent=False)
+        self.register_buffer("picked", spread_points(template), persistent=False)
         place = {name: index for index, name in enumerate(SCORE_NAMES)}
         score = torch.tensor([place.get(name, 0) for name in template.expression_names])
         self.register_buffer("score", score, persistent=False)
@@ -45,19 +34,12 @@ class DetectorNoise(nn.Module):
         self.register_buffer("offset", known["scores.offset"].float()[score], persistent=False)
         self.register_buffer("variance", known["scores.variance"].float()[score], persistent=False)
 
-    def of(
+    def weights(
         self,
-        surface: Tensor,  # [F, 478, 2] px
         precision: Tensor,  # [F, 478] px^-2, 0 where there are no points
-        frames: Tensor,  # [F] number of frames of the subject that have points
-    ) -> tuple[Tensor, Tensor]:  # [F, P] px^-2, [F, P, 2, R] px
-        """Computes the inverse variance of the points' own errors, and the modes turned and scaled to each face."""
-        matrix, _ = align_points(self.canonical, surface)
-        turn = matrix / matrix[:, 0].norm(dim=1).clamp(min=1e-9)[:, None, None]
-        level = (1 / precision.clamp(min=1e-9)).mean(1).sqrt() * (precision.sum(1) > 0)  # [F] px
-        scale = level[:, None] * (1 + self.shared * (frames[:, None] - 1).clamp(min=0)).sqrt()  # [F, R]
-        modes = torch.einsum("fij,rpj->fpir", turn, self.modes) * scale[:, None, None]
-        return precision[:, self.picked] / self.own, modes
+    ) -> Tensor:  # [F, P] px^-2
+        """Computes the weights of the points that are used."""
+        return precision[:, self.picked] / _CORRELATED
 
     def expression_evidence(
         self,

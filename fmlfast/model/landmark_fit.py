@@ -16,7 +16,7 @@ from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.jaw_line import select_contour
 
 _INNER, _JAW = 2.0, 3.5  # mm, standard deviation of a detected point
-_EXPRESSION = 0.25  # standard deviation of expression coefficients
+_EXPRESSION = 0.15  # standard deviation of expression coefficients
 _OUTLIER = 3.0  # standard deviations, scale of the Cauchy weights
 _STEPS = 2  # four give no lower error
 _STILL = 1e-4  # damping of the pose, which a frame without landmarks keeps
@@ -72,10 +72,10 @@ class LandmarkFit(nn.Module):
     """Fits shape, poses and expressions to the points of all frames of a subject by Gauss-Newton.
 
     Maximum a posteriori with Gaussian priors: unknowns are the coefficients of smooth fields (standard normal), and of
-    each frame pose, expressions (mean `usual`) and the coefficients of the detector's correlated errors
-    (`DetectorNoise`). Frames with surface points use these and the blendshape scores, the others the 66 landmarks,
-    whose jaw points slide to the silhouette of the current estimate. Points have Cauchy weights (IRLS). The unknowns
-    of frames are eliminated (Schur complement), so a step solves one small system a frame and one a subject.
+    each frame pose and expressions (mean `usual`). Frames with surface points use these and the blendshape scores, the
+    others the 66 landmarks, whose jaw points slide to the silhouette of the current estimate. Points have Cauchy
+    weights (IRLS). The unknowns of frames are eliminated (Schur complement), so a step solves one small system a frame
+    and one a subject.
     """
 
     base: Tensor  # [P, 3] mm on the template: the candidates of the 17 jaw points, 49 inner points, surface points
@@ -153,13 +153,10 @@ class LandmarkFit(nn.Module):
         dense = seen.precision.sum(1, keepdim=True) > 0  # [F, 1]
         sparse_weight = seen.confidence * ~dense / spread.square()  # [F, 66] mm^-2
         focal = 0.5 * (seen.Ks[:, 0, 0] + seen.Ks[:, 1, 1])
-        together = dense.view(subjects, -1).sum(1).repeat_interleave(frames // subjects)  # [F] frames of the subject
-        own_precision, modes = noise.of(seen.surface, seen.precision, together)  # [F, P], [F, P, 2, R]
-        modes = torch.cat([modes.new_zeros(frames, len(spread), *modes.shape[2:]), modes], 1)
-        errors = rays.new_zeros(frames, modes.shape[3])
+        dense_weight = noise.weights(seen.precision) * focal[:, None].square()  # [F, P] of rays
         observed, told = noise.expression_evidence(seen.scores, dense)  # [F, E] each
         still = rays.new_full((frames, 6), _STILL)
-        precision = torch.cat([still, observed + _EXPRESSION**-2, torch.ones_like(errors)], 1)
+        precision = torch.cat([still, observed + _EXPRESSION**-2], 1)
         energy = rays.new_zeros(subjects)
         for _ in range(steps):
             own = smooth.repeat_interleave(frames // subjects, 0)
@@ -171,15 +168,11 @@ class LandmarkFit(nn.Module):
             turned, camera = (x.gather(1, chosen[..., None].expand(-1, -1, 3)) for x in (turned, camera))
             inverse, distance = 1 / camera[..., 2:].clamp(min=1.0), translation[:, 2:, None]
             projected = camera[..., :2] * inverse
-            to_mm = distance / focal[:, None, None]
-            by_error = modes * to_mm[..., None]
-            error = (rays - projected) * distance - (by_error @ errors[:, None, :, None])[..., 0]  # mm at the face
-            weight = torch.cat([sparse_weight, own_precision / to_mm[..., 0].square()], 1)
+            error = (rays - projected) * distance  # mm at the face
+            weight = torch.cat([sparse_weight, dense_weight / distance[..., 0].square()], 1)
             robust = 1 + error.square().sum(-1) * weight / _OUTLIER**2
             expected = expression - self.usual
-            energy = (
-                _OUTLIER**2 * robust.log().sum(1) + errors.square().sum(1) + _EXPRESSION**-2 * expected.square().sum(1)
-            )
+            energy = _OUTLIER**2 * robust.log().sum(1) + _EXPRESSION**-2 * expected.square().sum(1)
             energy = energy.view(subjects, -1).sum(1) + smooth.square().sum(1)
             weight = weight / robust
             root = weight.sqrt()[..., None]
@@ -192,17 +185,12 @@ class LandmarkFit(nn.Module):
             )  # [F, 66 + P, 2, 3]
             to_model = to_image @ rotation[:, None]
             by_shape = (to_model @ self.fields[chosen]).flatten(1, 2)  # [F, 2 (66 + P), N]
-            by_frame = [
-                to_image @ -skew(turned),
-                to_image,
-                to_model @ self.expressions[chosen],
-                by_error * root[..., None],
-            ]
-            by_frame, error = torch.cat(by_frame, -1).flatten(1, 2), (error * root).flatten(1)[..., None]
+            by_frame = torch.cat([to_image @ -skew(turned), to_image, to_model @ self.expressions[chosen]], -1)
+            by_frame, error = by_frame.flatten(1, 2), (error * root).flatten(1)[..., None]
             pull = told - observed * expression - _EXPRESSION**-2 * expected
-            prior = torch.cat([torch.zeros_like(still), pull, -errors], 1)
+            prior = torch.cat([torch.zeros_like(still), pull], 1)
             along_frame = by_frame.mT @ error + prior[..., None]
-            cross = by_frame.mT @ by_shape  # [F, 6 + E + R, N]
+            cross = by_frame.mT @ by_shape  # [F, 6 + E, N]
             system = by_frame.mT @ by_frame + torch.diag_embed(precision)
             solved = _solve(system, torch.cat([cross, along_frame], -1))
             rows, held, error, given = (x.reshape(subjects, -1, x.shape[2]) for x in (by_shape, cross, error, solved))
@@ -213,8 +201,7 @@ class LandmarkFit(nn.Module):
             change = (solved[..., -1:] - solved[..., :-1] @ own)[..., 0]
             smooth = smooth + step
             rotation, translation = step_pose(rotation, translation, change[:, :6])
-            expression = (expression + change[:, 6 : 6 + kinds]).clamp(min=0.0)
-            errors = errors + change[:, 6 + kinds :]
+            expression = (expression + change[:, 6:]).clamp(min=0.0)
         return Fitted(InitialFit(rotation, translation, smooth, expression), hessian, energy)
 
     def _slide(self, rays: Tensor) -> Tensor:
