@@ -63,6 +63,8 @@ def test_draws_have_their_distributions() -> None:
     assert abs(draws.mirror.float().mean() - 0.5) < 0.04
     assert abs(draws.noise.mean()) < 0.06 and abs(draws.noise.std() - 1) < 0.05
     # Exposure is common to the channels: variance 1 + 0.36 each, covariance 1.
+    assert abs(draws.undetected.mean() - 0.5) < 0.02 and abs((draws.undetected < 0.25).float().mean() - 0.25) < 0.03
+    assert abs(torch.corrcoef(torch.stack([draws.undetected, draws.mirror.float()]))[0, 1]) < 0.07
     covariance = draws.tint.flatten(0, 1).T.cov()
     torch.testing.assert_close(covariance, torch.ones(3, 3) + 0.36 * torch.eye(3), atol=0.08, rtol=0)
     hidden = draws.hide < 0.1
@@ -120,6 +122,20 @@ def test_mirroring_brings_each_surface_point_to_the_other_side(dense_frames: Fra
     twice = mirror(once, chosen)
     for name, value in vars(frames).items():
         torch.testing.assert_close(getattr(twice, name), value)
+
+
+def test_a_share_of_the_clips_is_shown_without_the_detector(dense_frames: Frames) -> None:
+    draws = draw(1, [3, 4], 4)
+    draws.undetected[:] = torch.tensor([0.3, 0.1])
+    nothing = AugmentConfig(mirror=False, tint=0, jitter=0, drop=0, undetected=0)
+    batch = Batch(dense_frames, draws)
+    assert torch.equal(augment(batch, nothing)[0].precision, dense_frames.precision)
+    shown = augment(batch, replace(nothing, undetected=0.25))[0]
+    assert torch.equal(shown.precision[0], dense_frames.precision[0]) and not shown.precision[1].any()
+    assert torch.equal(shown.landmarks[1], dense_frames.labels[1])
+    draws.mirror[:] = True
+    mirrored = augment(batch, replace(nothing, undetected=0.25, mirror=True))[0]
+    assert torch.equal(mirrored.landmarks[1], mirror(dense_frames, draws.mirror).labels[1])
 
 
 def test_a_mirrored_fit_is_the_mirrored_face(model: FML, dense_frames: Frames) -> None:

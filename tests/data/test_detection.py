@@ -10,7 +10,7 @@ import safetensors.numpy
 import torch
 
 from fmlfast.data.crop import Crop, points_to_crop
-from fmlfast.data.detection import NUM_SURFACE, Detection, detection_to_crop
+from fmlfast.data.detection import NUM_SURFACE, Detection, detection_to_crop, from_bytes, to_bytes
 from fmlfast.data.frames import ClipTensors, Frames, resize_clip
 from fmlfast.data.loader import ClipDataset
 from fmlfast.data.shards import Clip, ShardWriter, list_clips, read_clip
@@ -59,11 +59,15 @@ def test_a_wrong_detection_cannot_be_made(field: str, value: np.ndarray, message
         replace(draw(), **{field: value})
 
 
-def test_bytes_are_read_back_and_others_refused() -> None:
+@pytest.mark.parametrize("labelled", [False, True])
+def test_bytes_are_read_back_and_others_refused(labelled: bool) -> None:
     detection = draw()
-    payload = detection.to_bytes()
-    assert_equal(Detection.from_bytes(payload), detection)
-    assert draw().to_bytes() == payload
+    labels = np.random.default_rng(3).uniform(0, 64, (3, 478, 2)).astype(np.float32) if labelled else None
+    payload = to_bytes(detection, labels)
+    found, other = from_bytes(payload)
+    assert_equal(found, detection)
+    np.testing.assert_array_equal(other, labels)
+    assert to_bytes(draw(), labels) == payload
     arrays = safetensors.numpy.load(payload)
     rest = {name: array for name, array in arrays.items() if name != "scores"}
     for wrong in (
@@ -77,7 +81,14 @@ def test_bytes_are_read_back_and_others_refused() -> None:
         safetensors.numpy.save(arrays | {"spread": -arrays["spread"]}),
     ):
         with pytest.raises(ValueError):
-            Detection.from_bytes(wrong)
+            from_bytes(wrong)
+
+
+def test_labels_of_the_renderer_need_no_detection() -> None:
+    labels = np.random.default_rng(4).uniform(0, 64, (2, 478, 2)).astype(np.float32)
+    detection, found = from_bytes(to_bytes(None, labels))
+    assert detection is None
+    np.testing.assert_array_equal(found, labels)
 
 
 def test_parts_stack_to_the_whole() -> None:
@@ -139,7 +150,7 @@ def test_clips_keep_their_detection(tmp_path: Path) -> None:
     write(tmp_path, clips, clips_per_shard=2)
     refs = list_clips(tmp_path, "train")
     assert [ref.key for ref in refs] == ["a", "b", "c", "d"]
-    assert [ref.detection is not None for ref in refs] == [True, False, True, True]
+    assert [ref.dense is not None for ref in refs] == [True, False, True, True]
     for clip, ref in zip(clips, refs, strict=True):
         got = read_clip(ref)
         np.testing.assert_array_equal(got.landmarks, clip.landmarks)
@@ -152,6 +163,32 @@ def test_clips_keep_their_detection(tmp_path: Path) -> None:
             writer.add(read_clip(ref))
     (copied,) = list_clips(tmp_path / "again", "train")
     assert_equal(read_clip(copied).detection, clips[0].detection)
+
+
+def test_clips_keep_their_surface_labels(tmp_path: Path) -> None:
+    labels = np.random.default_rng(5).uniform(-9, 42, (3, 478, 2)).astype(np.float32)
+    clips = [
+        replace(detected_clip("a"), surface_labels=labels),
+        replace(make_clip(np.random.default_rng(2), "b"), surface_labels=labels[::-1].copy()),
+        detected_clip("c"),
+    ]
+    write(tmp_path, clips)
+    for clip, ref in zip(clips, list_clips(tmp_path, "train"), strict=True):
+        got = read_clip(ref)
+        np.testing.assert_array_equal(got.surface_labels, clip.surface_labels)
+        assert (got.detection is None) == (clip.detection is None)
+    np.testing.assert_array_equal(clips[0].part(1, 3).surface_labels, labels[1:])
+    assert clips[2].part(1, 3).surface_labels is None
+    np.testing.assert_allclose(resize_clip(clips[0], 66).surface_labels, 2 * labels, rtol=1e-6)
+    tensors = [ClipTensors.of(clip) for clip in clips]
+    assert [part.surface_known.tolist() for part in tensors] == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
+    np.testing.assert_array_equal(tensors[0].surface_labels, labels)
+    assert not tensors[2].surface_labels.any()
+    frames = Frames.whole(tensors)
+    assert not frames.unlabelled().surface_known.any() and frames.surface_known.any()
+    for wrong in (labels[:2], labels[:, :68], labels.astype(np.float64), labels * np.float32(np.nan)):
+        with pytest.raises(ValueError, match=r"surface_labels must be finite float32 \[3, 478, 2\]"):
+            replace(clips[0], surface_labels=wrong)
 
 
 def test_a_clip_and_its_detection_have_as_many_frames() -> None:
@@ -236,6 +273,18 @@ def test_training_compares_with_stored_landmarks_where_they_are_not_the_detector
     assert torch.equal(labelled.precision[0, 2], frames.precision[0, 2]) and frames.precision[0, 2].all()
     assert torch.equal(labelled.images, frames.images) and torch.equal(labelled.surface, frames.surface)
     assert not torch.equal(frames.landmarks[0, 0], labelled.landmarks[0, 0])
+
+
+def test_subjects_can_be_shown_as_if_the_detector_had_not_seen_them() -> None:
+    clips = [detected_clip("a"), detected_clip("b", 7)]
+    frames = Frames.from_clips(clips, 33)
+    shown = frames.undetected(torch.tensor([False, True]))
+    plain = Frames.from_clips([replace(clip, detection=None) for clip in clips], 33)
+    for name in ("landmarks", "confidence", "precision"):
+        assert torch.equal(getattr(shown, name)[0], getattr(frames, name)[0]), name
+        assert torch.equal(getattr(shown, name)[1], getattr(plain, name)[1]), name
+    assert not torch.equal(shown.landmarks[1], frames.landmarks[1])
+    assert torch.equal(shown.labels, frames.labels) and torch.equal(shown.images, frames.images)
 
 
 def test_a_resized_clip_scales_its_detection() -> None:

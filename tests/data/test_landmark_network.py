@@ -67,9 +67,7 @@ def test_the_shipped_file_fits(network: LandmarkNetwork) -> None:
     assert network.canonical[33, 0] < network.canonical[263, 0] and network.canonical[10, 1] < network.canonical[152, 1]
     assert network.canonical.abs().max() < 1
     known = landmark_assets()
-    assert known["noise.modes"].shape[1:] == (NUM_POINTS, 2) and known["noise.own"].shape == (NUM_POINTS,)
-    assert (known["noise.own"] > 0).all() and (known["scores.variance"] > 0).all() and (known["scores.gain"] >= 0).all()
-    assert ((known["noise.shared"] >= 0) & (known["noise.shared"] <= 1)).all()
+    assert (known["scores.variance"] > 0).all() and (known["scores.gain"] >= 0).all() and known["scores.gain"].any()
 
 
 def test_the_corrected_points_lie_about_where_they_were(network: LandmarkNetwork, scene: Scene) -> None:

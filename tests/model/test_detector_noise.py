@@ -1,7 +1,5 @@
 """How the errors of surface points and scores are modelled."""
 
-import math
-
 import pytest
 import torch
 
@@ -10,18 +8,10 @@ from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES, SCORE_NAMES
 from fmlfast.model.detector_noise import DetectorNoise, spread_points
 from tests.helpers.landmark_scenes import TEMPLATE
 
-ONE = torch.ones(1)
-
 
 @pytest.fixture(scope="module")
 def noise() -> DetectorNoise:
     return DetectorNoise(TEMPLATE)
-
-
-def placed(noise: DetectorNoise, scale: float = 40.0, angle: float = 0.0) -> torch.Tensor:
-    """The mean face's points [1, 478, 2], px."""
-    c, s = math.cos(angle), math.sin(angle)
-    return (scale * noise.canonical @ torch.tensor([[c, -s], [s, c]]).T + torch.tensor([60.0, 70]))[None]
 
 
 def test_points_cover_the_face_evenly_and_leave_out_the_irises(noise: DetectorNoise) -> None:
@@ -35,48 +25,14 @@ def test_points_cover_the_face_evenly_and_leave_out_the_irises(noise: DetectorNo
     assert torch.equal(spread_points(TEMPLATE), picked)
 
 
-def test_modes_turn_and_scale_with_the_face(noise: DetectorNoise) -> None:
-    precision = torch.full((1, NUM_POINTS), 4.0)
-    own, modes = noise.of(placed(noise), precision, ONE)
-    known = landmark_assets()
-    torch.testing.assert_close(modes[0], 0.5 * known["noise.modes"].float()[:, noise.picked].movedim(0, 2))
-    torch.testing.assert_close(own[0], 4 / known["noise.own"].float()[noise.picked])
-    large = noise.of(placed(noise, 90.0), precision, ONE)[1]  # their unit is the deviation, not the face
-    torch.testing.assert_close(large, modes)
-    doubled = noise.of(placed(noise), precision / 4, ONE)
-    torch.testing.assert_close(doubled[1], 2 * modes)
-    torch.testing.assert_close(doubled[0], own / 4)
-    angle = 0.7
-    turned = noise.of(placed(noise, 40.0, angle), precision, ONE)[1]
-    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    torch.testing.assert_close(turned, torch.einsum("ij,fpjr->fpir", turn, modes), atol=1e-5, rtol=1e-4)
-
-
-def test_the_level_is_the_root_of_the_mean_variance(noise: DetectorNoise) -> None:
-    deviation = 0.3 + torch.rand(1, NUM_POINTS, generator=torch.Generator().manual_seed(0))
-    modes = noise.of(placed(noise), deviation**-2, ONE)[1]
-    unit = noise.of(placed(noise), torch.ones(1, NUM_POINTS), ONE)[1]
-    torch.testing.assert_close(modes, unit * deviation.square().mean().sqrt())
-
-
-def test_what_frames_share_counts_more_the_more_there_are(noise: DetectorNoise) -> None:
-    surface, precision = placed(noise).expand(4, -1, -1), torch.ones(4, NUM_POINTS)
-    modes = noise.of(surface, precision, torch.tensor([0, 1, 2, 5]))[1]
-    torch.testing.assert_close(modes[0], modes[1])
-    for frame, count in ((2, 2), (3, 5)):
-        variance = modes[1].square() * (1 + noise.shared * (count - 1))
-        torch.testing.assert_close(modes[frame].square(), variance)
-    # The average of M such frames is as uncertain as modes shared by a part can be.
-    assert (modes[3].square().sum((0, 1)) / 5 < modes[1].square().sum((0, 1))).all() and (noise.shared > 0).all()
-
-
-def test_frames_without_points_have_no_errors(noise: DetectorNoise) -> None:
-    surface = torch.cat([torch.zeros(1, NUM_POINTS, 2), placed(noise)])
-    precision = torch.zeros(2, NUM_POINTS)
-    precision[1] = 2.0
-    own, modes = noise.of(surface, precision, torch.tensor([1, 1]))
-    assert not own[0].any() and not modes[0].any() and own[1].all() and modes[1].any()
-    assert own.isfinite().all() and modes.isfinite().all()
+def test_weights_are_a_part_of_the_precision_and_zero_without_points(noise: DetectorNoise) -> None:
+    precision = torch.rand(3, NUM_POINTS, generator=torch.Generator().manual_seed(0))
+    precision[1] = 0.0
+    weights = noise.weights(precision)
+    assert weights.shape == (3, len(noise.picked)) and not weights[1].any()
+    ratio = precision[::2, noise.picked] / weights[::2]
+    torch.testing.assert_close(ratio, ratio[:1, :1].expand_as(ratio))
+    assert ratio[0, 0] > 1  # neighbours err alike, so that each tells less than its variance says
 
 
 def test_scores_tell_of_their_expressions(noise: DetectorNoise) -> None:

@@ -124,22 +124,6 @@ def test_padding_frames_do_not_count(dense_frames: Frames) -> None:
     assert not LandmarkObservations.of(padded).precision.view(2, 4, -1)[:, 3].any()
 
 
-def test_more_frames_help_less_than_independent_errors_would(fit: LandmarkFit) -> None:
-    """Errors that frames share are not averaged away: the posterior knows."""
-    still = geometry(torch.zeros(1, 60), torch.zeros(1, len(TEMPLATE.expressions)))
-    points = TEMPLATE.landmarks(TEMPLATE.vertices)[USED]
-
-    def sureness(copies: int) -> Tensor:
-        one = quiet(dense(still, 1), fit)
-        many = one._replace(**{n: getattr(one, n).repeat_interleave(copies, 0) for n in one._fields if n != "subjects"})
-        pose = fit_pose(many.landmarks, many.Ks, points)
-        return fit.fit(many, InitialFit(*pose))[1][0] - torch.eye(60)
-
-    one, eight = sureness(1), sureness(8)
-    ratio = eight.diagonal().sum() / one.diagonal().sum()
-    assert 1.0 < ratio < 7.2
-
-
 def test_fields_and_mean_move_the_fits_points() -> None:
     fit = LandmarkFit(TEMPLATE, 5)
     mean = 2 * torch.randn(3 * len(TEMPLATE.nodes), generator=torch.Generator().manual_seed(0))

@@ -23,7 +23,7 @@ FREE = LossWeights(photometric=10.0, membrane=0.0, displacement=0.0, expression=
 
 def losses(model: FML, frames: Frames, codes: Codes, weights: LossWeights) -> torch.Tensor:  # [B]
     with torch.no_grad():
-        return torch.stack(list(objective(model, frames, codes, weights).values())).sum(0)
+        return torch.stack(list(objective(model, frames.unlabelled(), codes, weights).values())).sum(0)
 
 
 def pictured(model: FML, frames: Frames, codes: Codes) -> Frames:
