@@ -243,6 +243,7 @@ def random_batch(subjects: int, frames: int, size: int) -> Any:
         surface=(0.3 + 0.4 * torch.rand(*shape, 478, 2)) * size,
         precision=torch.ones(*shape, 478),
         scores=torch.rand(*shape, 52),
+        features=torch.rand(*shape, 2, 512),
         mask=torch.ones(shape, dtype=torch.bool),
     )
     return Batch(pictures, draw(0, range(subjects), frames))

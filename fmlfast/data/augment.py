@@ -134,6 +134,7 @@ def mirror(
         surface=flipped(frames.surface, points),
         precision=swap(frames.precision, points),
         scores=swap(frames.scores, scores),
+        features=torch.where(pick, frames.features.flip(2), frames.features),
         mask=frames.mask,
     )
 

@@ -7,6 +7,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from fmlfast.data.crop import Crop
+from fmlfast.data.landmark_network import FEATURES
 from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES
 from fmlfast.data.tar_files import check
 from fmlfast.ibug68 import NUM_LANDMARKS, OUTER_EYES
@@ -29,6 +30,7 @@ class Detection:
     spread: np.ndarray  # [M, 546] float32 px, standard deviation of `surface`
     scores: np.ndarray  # [M, 52] float32 in 0..1, blendshapes in MediaPipe's order
     rotation: np.ndarray  # [M, 3, 3] float32, face to camera (OpenCV axes)
+    features: np.ndarray  # [M, 2, 512] float32, the landmark network's of the frame and of its mirror image
 
     def __post_init__(self) -> None:
         frames = len(self.found)
@@ -100,4 +102,5 @@ _SHAPES: dict[str, tuple[int, ...]] = {
     "spread": (NUM_SURFACE,),
     "scores": (NUM_SCORES,),
     "rotation": (3, 3),
+    "features": (2, FEATURES),
 }

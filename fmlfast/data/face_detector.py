@@ -151,10 +151,11 @@ class FaceDetector:
         """Corrects the points of a look, multiplied by `scale`, on an image."""
         points = (look.points[None, :, :2] * scale).astype(np.float32)
         pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-        surface, spread = (array.numpy() for array in self._network.correct(pixels, torch.from_numpy(points)))
+        found = self._network.correct(pixels, torch.from_numpy(points))
+        surface, spread, features = (array.numpy() for array in found)
         one = np.ones(1, np.bool_)
         scores, rotation = look.scores[None].astype(np.float32), look.rotation[None].astype(np.float32)
-        return Detection(one, points, surface, spread, scores, rotation)
+        return Detection(one, points, surface, spread, scores, rotation, features)
 
     def _reduced(self, look: _Look, crop: Crop) -> np.ndarray:
         """Averages 478 points to 68 and shifts them from an unscaled crop to the image: [68, 2] px."""

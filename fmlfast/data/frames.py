@@ -31,6 +31,7 @@ class Frames(TensorBatch):
     surface: Tensor  # [B, M, 478, 2] px, points of the template's surface, by detector and landmark network
     precision: Tensor  # [B, M, 478] px^-2, inverse variance of `surface`; 0 where the detector was not asked
     scores: Tensor  # [B, M, 52] the detector's blendshape scores in [0, 1]
+    features: Tensor  # [B, M, 2, 512] the landmark network's, of the image and of its mirror image
     mask: Tensor  # [B, M] bool
 
     def unpacked(self) -> "Frames":
@@ -130,6 +131,7 @@ class ClipTensors:
     surface: Tensor  # [n, 478, 2] px
     precision: Tensor  # [n, 478] px^-2
     scores: Tensor  # [n, 52]
+    features: Tensor  # [n, 2, 512]
 
     @classmethod
     def of(cls, clip: Clip) -> "ClipTensors":
@@ -147,7 +149,7 @@ class ClipTensors:
         known = clip.surface_labels is not None
         labels = clip.surface_labels if clip.surface_labels is not None else np.zeros_like(seen.points)
         marks = landmarks, confidence, clip.landmarks, clip.confidence, labels, np.full(clip.frames, known, np.float32)
-        own = *marks, clip.Ks, seen.surface[:, :NUM_POINTS], precision[:, :NUM_POINTS], seen.scores
+        own = *marks, clip.Ks, seen.surface[:, :NUM_POINTS], precision[:, :NUM_POINTS], seen.scores, seen.features
         return cls(images, *(torch.from_numpy(np.ascontiguousarray(array)) for array in own))
 
 

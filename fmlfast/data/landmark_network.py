@@ -6,6 +6,7 @@ positions of fixed surface points, hidden ones too, each with its uncertainty. L
 with Dense Landmarks (ECCV 2022), it is taught by the renderer's 2D points of synthetic people only.
 """
 
+import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fmlfast.data.mediapipe478 import NUM_POINTS
-from fmlfast.ibug68 import NUM_LANDMARKS
+from fmlfast.data.mediapipe478 import MIRROR_POINTS, NUM_POINTS
+from fmlfast.ibug68 import MIRROR, NUM_LANDMARKS
 
+FEATURES = 512  # of a frame, which the encoder gets
 CROP = 128  # px, side of the network's input
 _TOTAL = NUM_POINTS + NUM_LANDMARKS
 _LOCAL = 8  # features that each point takes from its surroundings
@@ -84,7 +86,7 @@ class LandmarkNetwork(nn.Module):
     canonical: Tensor  # [478, 2] mean position of the detector's points, which crops are aligned to
     reduce: Tensor  # [68, 478] the detector's points that each iBUG landmark averages
 
-    def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 96, 160), width: int = 512) -> None:
+    def __init__(self, channels: tuple[int, int, int, int] = (16, 32, 96, 160), width: int = FEATURES) -> None:
         super().__init__()
         a, b, c, d = channels
         self.tower = nn.ModuleList(
@@ -109,8 +111,10 @@ class LandmarkNetwork(nn.Module):
         """Predicts 478 surface points, then 68 landmarks, and the logarithm of each one's standard deviation."""
         return self.stages(crops, points)[1]
 
-    def stages(self, crops: Tensor, points: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Predicts as `forward` does; returns the estimates before and after the correction."""
+    def stages(
+        self, crops: Tensor, points: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:  # and [F, FEATURES]
+        """Predicts as `forward` does; returns the estimates before and after the correction, and the features."""
         fine = self.tower[0](((crops - 0.45) * 3).contiguous(memory_format=torch.channels_last))
         middle = self.tower[1](fine)
         coarse = self.tower[2](middle)
@@ -120,15 +124,18 @@ class LandmarkNetwork(nn.Module):
         first, spread = _estimate(base, self.out(joined).float())
         coarse = F.interpolate(coarse, scale_factor=2.0, mode="bilinear")
         features = self.around(torch.cat([F.pixel_unshuffle(fine, 2), middle, coarse], 1))
-        return (first, spread), _estimate(first, self.descent(features, first.detach(), joined))
+        return (first, spread), _estimate(first, self.descent(features, first.detach(), joined)), joined
 
     @torch.no_grad()
     def correct(
         self,
         images: Tensor,  # [F, 3, H, W] sRGB in [0, 1]
         points: Tensor,  # [F, 478, 2] px, the detector's
-    ) -> tuple[Tensor, Tensor]:  # [F, 546, 2] px, [F, 546] px
-        """Corrects the detector's points; returns surface points, then landmarks, and their standard deviations."""
+    ) -> tuple[Tensor, Tensor, Tensor]:  # [F, 546, 2] px, [F, 546] px, [F, 2, FEATURES]
+        """Corrects the detector's points; returns surface points, then landmarks, and their standard deviations.
+
+        The mean of the predictions on the crop and on its mirror image; also both images' features.
+        """
         matrix, offset = align_points(self.canonical, points)
         size = matrix.new_tensor([images.shape[3], images.shape[2]])
         theta = torch.cat([matrix, offset[..., None]], 2) * (2 / size)[:, None] - F.pad(torch.ones(2, 1), (2, 0))
@@ -139,8 +146,14 @@ class LandmarkNetwork(nn.Module):
         crops = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
         scale = matrix[:, 0].norm(dim=1)[:, None, None]
         inside = (points - offset[:, None]) @ matrix / scale.square()
-        found, spread = self(crops, inside)
-        return found @ matrix.mT + offset[:, None], spread.exp() * scale[..., 0]
+        points_table, table = constant_tables()
+        axis = inside.new_tensor([-1.0, 1.0])
+        both = torch.cat([crops, crops.flip(-1)]), torch.cat([inside, inside[:, points_table] * axis])
+        _, (found, spread), features = self.stages(*both)
+        (found, other), (spread, beside) = found.chunk(2), spread.chunk(2)
+        found, spread = 0.5 * (found + other[:, table] * axis), 0.5 * (spread + beside[:, table])
+        features = torch.stack(features.chunk(2), 1)
+        return found @ matrix.mT + offset[:, None], spread.exp() * scale[..., 0], features
 
     @classmethod
     def load(cls) -> "LandmarkNetwork":
@@ -167,6 +180,22 @@ def align_points(
 
 
 @cache
+def constant_tables() -> tuple[Tensor, Tensor]:
+    """Returns the permutations of the 478 points and of all 546 in a mirrored image."""
+    points = torch.tensor(MIRROR_POINTS)
+    return points, torch.cat([points, torch.tensor(MIRROR) + NUM_POINTS])
+
+
+ASSETS = Path(__file__).with_name("landmarks.safetensors")
+
+
+@cache
 def landmark_assets() -> dict[str, Tensor]:
-    """Loads the shipped file: the network's weights (`network.`) and the errors of points and scores."""
-    return load_file(Path(__file__).with_name("landmarks.safetensors"))
+    """Loads the shipped file: the network's weights (`network.`) and what the detector's scores tell (`scores.`)."""
+    return load_file(ASSETS)
+
+
+@cache
+def landmarks_version() -> str:
+    """Returns 16 hex digits of the shipped file: features and points of one network mean nothing to another."""
+    return hashlib.sha256(ASSETS.read_bytes()).hexdigest()[:16]

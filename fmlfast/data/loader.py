@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fmlfast.data.augment import Batch, draw
 from fmlfast.data.frames import ClipTensors, Frames, resize_clip
+from fmlfast.data.meta import check_landmarks
 from fmlfast.data.pixel_cache import CachedShard, cache_shards, open_cached, stored_bytes
 from fmlfast.data.prefetch import PackedBatch
 from fmlfast.data.shards import ClipRef, list_clips, list_splits, read_clip
@@ -27,6 +28,7 @@ class ClipDataset(Dataset[ClipTensors]):
     def __init__(self, folder: str | Path, split: str, size: int, decoded_bytes: int) -> None:
         self.size = size
         folder = Path(folder)
+        check_landmarks(folder)
         if split not in list_splits(folder):
             raise ValueError(f"{folder} holds no clips of split {split!r}; prepare or generate some first")
         found = {path: open_cached(path, size) for path in shard_paths(folder, split, "")}

@@ -20,9 +20,10 @@ import safetensors.numpy
 from PIL import Image
 from safetensors import SafetensorError
 
-from fmlfast.common.atomic import atomic_path
 from fmlfast.data.detection import Detection, from_bytes, to_bytes
 from fmlfast.data.mediapipe478 import NUM_POINTS
+from fmlfast.data.meta import read_meta as read_meta
+from fmlfast.data.meta import write_meta as write_meta
 from fmlfast.data.tar_files import KEY, SHARD, TarWriter, check, read_members, shard_paths
 from fmlfast.ibug68 import NUM_LANDMARKS
 
@@ -175,24 +176,7 @@ class TruthWriter(TarWriter):
         self.write_sample(key, [(f"{key}.safetensors", safetensors.numpy.save(contiguous))])
 
 
-def write_meta(folder: str | Path, meta: dict[str, Any]) -> None:
-    """Writes `meta.json` (generator, seed, version, settings, ...) into the folder, atomically."""
-    with atomic_path(Path(folder) / "meta.json") as temporary:
-        temporary.write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-
-
 # ------------------------------------------------------------------------------------------------------------ reading
-
-
-def read_meta(folder: str | Path) -> dict[str, Any]:
-    """Reads the folder's `meta.json`; ValueError when it is missing or not a JSON object."""
-    path = Path(folder) / "meta.json"
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: not readable ({error}); is this a folder of prepared clips?") from error
-    check(isinstance(meta, dict), f"{path}: not a JSON object")
-    return meta
 
 
 def list_splits(folder: str | Path) -> list[str]:

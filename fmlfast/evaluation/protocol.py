@@ -12,6 +12,7 @@ from fmlfast import metrics
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
 from fmlfast.data.frames import Frames
+from fmlfast.data.meta import check_landmarks
 from fmlfast.data.shards import Clip, Truth, list_clips, read_clip, read_meta, read_truth
 from fmlfast.evaluation.methods import Estimate, default_methods
 from fmlfast.evaluation.table import ErrorTable, rounded
@@ -122,6 +123,7 @@ def measure(
     of clips; they are compared with the clips as stored, whatever the methods do to them. `simulated` adds rows with
     simulated landmarks where the clips have both.
     """
+    check_landmarks(folder)
     refs = list_clips(folder, split)[:clips]
     if not refs:
         raise ValueError(f"{folder}: no clips to evaluate in split {split!r}")

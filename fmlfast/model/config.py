@@ -38,6 +38,8 @@ class ModelConfig:
     shape_init: bool = True
     """Predict shape and expressions relative to a fit of Gaussian process modes to the landmarks of all frames.
     Its prior is learned from the clips' landmarks (EM) before training. Needs aligned inputs."""
+    landmark_features: bool = True
+    """Give the encoder the landmark network's features of each frame. Needs aligned inputs."""
     learned_mean: bool = True
     """Learn the mean face; False keeps the template's (the paper)."""
     light_fit: bool = True
@@ -62,7 +64,7 @@ class ModelConfig:
         if len({*switches.values()}) == 1:
             known["inputs"] = "aligned" if switches.popitem()[1] else "paper"
             switches.clear()
-        known.setdefault("learned_mean", False)  # not in checkpoints of before
+        known = {"learned_mean": False, "landmark_features": False} | known  # not in checkpoints of before
         for name in ("residual_expressions", "signed_expressions"):
             if not known.get(name):
                 known.pop(name, None)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.tensors import constant, exact
 from fmlfast.data.frames import Frames
+from fmlfast.data.landmark_network import FEATURES, landmarks_version
 from fmlfast.ibug68 import LANDMARKS_66
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.common.topology import unique_edges
 from fmlfast.kernels.normals import vertex_normals
-from fmlfast.model.aux_features import aux_features
 from fmlfast.model.codes import Codes
 from fmlfast.model.config import ModelConfig, load_template
 from fmlfast.model.detector_noise import DetectorNoise
@@ -28,6 +28,7 @@ from fmlfast.model.face_model import FaceModel
 from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
 from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, Alignment, align_to_front, fit_pose
 from fmlfast.model.lighting import light_from_image
+from fmlfast.model.observation import Observation, aux_features
 from fmlfast.model.shape_prior import learn_shape_prior
 from fmlfast.model.vertex_weights import vertex_weights
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
@@ -35,20 +36,6 @@ from fmlfast.template.face_template import FaceTemplate
 
 START_FIELDS = 80  # smooth fields of the landmark fit: more cost time and gain little
 PLAIN_DEPTH_WIDTH = 2.2 * CROP_HALF_WIDTH  # mm that an unaligned crop spans at the face's usual depth
-
-
-@dataclass(frozen=True)
-class Observation:
-    """The encoder's inputs of F = B*M frames, and the landmark fit that its outputs are relative to."""
-
-    inputs: Tensor  # [B, M, 3, s, s] sRGB in [0, 1]
-    mask: Tensor  # [B, M] bool
-    Ks: Tensor  # [F, 3, 3] px
-    size: int  # px, side of the frames
-    aux_features: Tensor | None = None  # [F, N] aligned landmarks, starting pose and shape; None for the paper's inputs
-    aux_mask: Tensor | None = None  # [F, N] 0 where an auxiliary feature is hidden, 1 else
-    alignment: Alignment | None = None
-    start: InitialFit | None = None
 
 
 class FML(nn.Module):
@@ -84,7 +71,8 @@ class FML(nn.Module):
             self.shape_fit = LandmarkFit(self.template, min(START_FIELDS, len(self.face.smooth)))
             self.shape_fit.set_fields(self.face.smooth, self.shape_fit.mean)
             started = self.shape_fit.count + self.num_expressions
-        aux = (2 * len(LANDMARKS_66) + 13 if aligned else 0) + started
+        self.described = aligned and config.landmark_features
+        aux = (2 * len(LANDMARKS_66) + 13 if aligned else 0) + started + FEATURES * self.described
         of_frames = 33 + self.num_expressions
         self.encoder = Encoder(config.input_size, config.channels, config.width, aux, codes, of_frames)
         # Mean and square root of the covariance of codes over training subjects: refinement's Gaussian prior.
@@ -160,10 +148,15 @@ class FML(nn.Module):
         if self.shape_fit is not None:
             start = self.shape_fit(seen, start)
         features, aux_mask = aux_features(seen, alignment, start), None
+        if self.described:
+            features = torch.cat([features, frames.features[:, :, 0].flatten(0, 1)], 1)
+            aux_mask = torch.ones_like(features)
+            aux_mask[:, -FEATURES:] = (seen.precision.sum(1, keepdim=True) > 0).float()
         if landmark_mask is not None:
             used = constant(LANDMARKS_66, torch.int64, landmark_mask.device)
             points = landmark_mask[:, :, used].flatten(0, 1).float().repeat_interleave(2, 1)
-            aux_mask = F.pad(points, (0, features.shape[1] - points.shape[1]), value=1.0)
+            hidden = F.pad(points, (0, features.shape[1] - points.shape[1]), value=1.0)
+            aux_mask = hidden if aux_mask is None else hidden * aux_mask
         crop = self._aligned_crop(frames.images, alignment)
         return Observation(crop, frames.mask, seen.Ks, size, features, aux_mask, alignment, start)
 
@@ -278,6 +271,7 @@ class FML(nn.Module):
         config = {
             "model": asdict(self.config),
             "template": {"name": self.template.name, "fingerprint": self.template.fingerprint},
+            "landmarks": landmarks_version(),
             **extra,
         }
         with atomic_path(folder / "config.json") as path:
@@ -308,6 +302,11 @@ class FML(nn.Module):
             raise ValueError(
                 f"{folder} was trained on template {stored['template']['name']} ({fingerprint}), but "
                 f"{template.name} ({template.fingerprint}) is installed; use the release that trained it"
+            )
+        if config.landmark_features and stored.get("landmarks") != landmarks_version():
+            raise ValueError(
+                f"{folder} was trained with landmark network {stored.get('landmarks')}, but {landmarks_version()} is "
+                "installed; use the release that trained it"
             )
         model = cls(config, template)
         try:

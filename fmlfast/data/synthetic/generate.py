@@ -22,6 +22,7 @@ from fmlfast.common.atomic import atomic_path
 from fmlfast.common.child_processes import single_threaded_children
 from fmlfast.data.detection import Detection
 from fmlfast.data.face_detector import FaceDetector
+from fmlfast.data.landmark_network import landmarks_version
 from fmlfast.data.shards import Clip, ShardWriter, TruthWriter, write_meta
 from fmlfast.data.synthetic.population import Population
 from fmlfast.data.synthetic.scene import LabelledClip, SceneGenerator
@@ -155,7 +156,8 @@ def generate(config: SyntheticConfig) -> None:
         settings["population"] = config.population and config.population.name  # never a machine's path
         fingerprint = FaceTemplate.default(config.level).fingerprint
         meta = {"generator": GENERATOR, "version": __version__, "template": fingerprint, "settings": settings}
-        write_meta(folder, meta | {"seed": config.seed})
+        points = {"landmarks": landmarks_version()} if config.detect else {}
+        write_meta(folder, meta | points | {"seed": config.seed})
         stack.enter_context(single_threaded_children())
         # Also for one worker: BLAS with other numbers of threads would give other last bits.
         pool = ProcessPoolExecutor(config.workers, get_context("spawn"), _one_thread)

@@ -25,6 +25,8 @@ from fmlfast.common.atomic import atomic_path
 from fmlfast.common.extras import require
 from fmlfast.data.detector_model import face_landmarker_file
 from fmlfast.data.face_detector import FaceDetector
+from fmlfast.data.landmark_network import landmarks_version
+from fmlfast.data.meta import check_landmarks
 from fmlfast.data.shards import Clip, ShardWriter, list_clips, list_splits, read_meta, write_meta
 from fmlfast.data.video.clips import Rules, Source, SourceRecord, count, prepare_video
 from fmlfast.data.video.decode import VIDEO_SUFFIXES
@@ -177,7 +179,8 @@ def _name_sources(paths: list[tuple[Path, str]], report: PrepareReport) -> list[
 
 
 def _meta(config: PrepareConfig) -> dict[str, Any]:
-    return {"generator": GENERATOR, "version": __version__, "settings": asdict(config.rules)}
+    made = {"generator": GENERATOR, "version": __version__, "landmarks": landmarks_version()}
+    return made | {"settings": asdict(config.rules)}
 
 
 def _open_folder(config: PrepareConfig) -> PrepareReport:
@@ -192,6 +195,7 @@ def _open_folder(config: PrepareConfig) -> PrepareReport:
             raise ValueError(f"{out} is not empty and holds no prepared clips; choose another output")
         return report
     meta = read_meta(out)
+    check_landmarks(out)
     if meta.get("generator") != GENERATOR or meta.get("settings") != _meta(config)["settings"]:
         raise ValueError(
             f"{out} holds clips made in another way: {meta.get('generator')} with {meta.get('settings')}, "

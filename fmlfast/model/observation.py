@@ -1,4 +1,6 @@
-"""Computes the encoder's auxiliary features from landmarks and the landmark fit."""
+"""Holds the encoder's inputs, and computes the auxiliary features among them."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -7,6 +9,20 @@ from fmlfast.common.tensors import constant
 from fmlfast.model.landmark_fit import InitialFit, LandmarkObservations
 from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, Alignment, to_rays
 from fmlfast.rotation import FRONTAL, rotation_about_view
+
+
+@dataclass(frozen=True)
+class Observation:
+    """The encoder's inputs of F = B*M frames, and the landmark fit that its outputs are relative to."""
+
+    inputs: Tensor  # [B, M, 3, s, s] sRGB in [0, 1]
+    mask: Tensor  # [B, M] bool
+    Ks: Tensor  # [F, 3, 3] px
+    size: int  # px, side of the frames
+    aux_features: Tensor | None = None  # [F, N] aligned landmarks, starting pose and shape; None for the paper's inputs
+    aux_mask: Tensor | None = None  # [F, N] 0 where an auxiliary feature is hidden, 1 else
+    alignment: Alignment | None = None
+    start: InitialFit | None = None
 
 
 def aux_features(seen: LandmarkObservations, alignment: Alignment, start: InitialFit) -> Tensor:
