@@ -74,7 +74,7 @@ BEFORE = {
     "residual_expressions": 0,
 }
 """SMALL as config.json held it when three switches stood for `inputs` and the mean face was the template's."""
-OLD = replace(SMALL, learned_mean=False)
+OLD = replace(SMALL, learned_mean=False, landmark_features=False)
 
 
 @pytest.mark.parametrize("name", fmlfast._HOME)

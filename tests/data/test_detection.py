@@ -13,7 +13,7 @@ from fmlfast.data.crop import Crop, points_to_crop
 from fmlfast.data.detection import NUM_SURFACE, Detection, detection_to_crop, from_bytes, to_bytes
 from fmlfast.data.frames import ClipTensors, Frames, resize_clip
 from fmlfast.data.loader import ClipDataset
-from fmlfast.data.shards import Clip, ShardWriter, list_clips, read_clip
+from fmlfast.data.shards import Clip, ShardWriter, list_clips, read_clip, write_meta
 from fmlfast.ibug68 import OUTER_EYES
 from tests.data.test_shards import make_clip, tamper, write
 from tests.helpers.detections import random_detection
@@ -51,6 +51,7 @@ def assert_equal(a: Detection | None, b: Detection | None) -> None:
         ("spread", np.full((3, 546), np.nan, np.float32), "spread holds NaN"),
         ("spread", np.zeros((3, 546), np.float32), "spread must be positive where a face was found"),
         ("scores", np.zeros((3, 51), np.float32), r"scores must be \[3, 52\]"),
+        ("features", np.zeros((3, 512), np.float32), r"features must be \[3, 2, 512\]"),
         ("rotation", np.zeros((3, 9), np.float32), r"rotation must be \[3, 3, 3\]"),
     ],
 )
@@ -107,7 +108,7 @@ def test_moving_scales_the_spread_and_leaves_frames_without_a_face_empty() -> No
         np.testing.assert_allclose(getattr(moved, name)[::2], expected, rtol=1e-5, atol=1e-4)
         assert not getattr(moved, name)[1].any()
     np.testing.assert_allclose(moved.spread, 2.5 * detection.spread, rtol=1e-6)
-    for name in ("found", "scores", "rotation"):
+    for name in ("found", "scores", "rotation", "features"):
         np.testing.assert_array_equal(getattr(moved, name), getattr(detection, name))
     none = Detection.none(4)
     assert not any(getattr(none, field.name).any() for field in fields(none)) and len(none.found) == 4
@@ -239,6 +240,7 @@ def test_detected_landmarks_replace_the_clips_own_where_a_face_was_found() -> No
         np.testing.assert_array_equal(tensors.confidence[frame], confidence)
         np.testing.assert_array_equal(tensors.surface[frame], seen.surface[frame, :478])
         np.testing.assert_array_equal(tensors.scores[frame], seen.scores[frame])
+        np.testing.assert_array_equal(tensors.features[frame], seen.features[frame])
     np.testing.assert_allclose(tensors.precision[::2], seen.spread[::2, :478] ** -2.0, rtol=1e-5)
     assert not tensors.precision[1].any()
     np.testing.assert_array_equal(tensors.labels, clip.landmarks)
@@ -303,6 +305,7 @@ def test_a_resized_clip_scales_its_detection() -> None:
 def test_cached_clips_come_back_with_their_detection(tmp_path: Path) -> None:
     clips = [detected_clip("a"), make_clip(np.random.default_rng(2), "b"), detected_clip("c", 5, [True])]
     write(tmp_path, clips)
+    write_meta(tmp_path, {})
     cached, decoded = ClipDataset(tmp_path, "train", 28, 10**9), ClipDataset(tmp_path, "train", 28, 0)
     assert list(tmp_path.glob("decoded/28px/*"))
     for index, ref in enumerate(list_clips(tmp_path, "train")):

@@ -1,6 +1,7 @@
 """The landmark network: its alignment, and that its corrections follow the picture."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fmlfast.data.landmark_network import LandmarkNetwork, align_points, landmark_assets
-from fmlfast.data.mediapipe478 import NUM_POINTS, TO_IBUG68
+from fmlfast.data.landmark_network import FEATURES, LandmarkNetwork, align_points, landmark_assets, landmarks_version
+from fmlfast.data.mediapipe478 import MIRROR_POINTS, NUM_POINTS, TO_IBUG68
+from fmlfast.data.meta import check_landmarks, write_meta
 from fmlfast.data.shards import list_clips, read_clip
+from fmlfast.ibug68 import MIRROR
 
 Scene = tuple[Tensor, Tensor]
 
@@ -21,7 +24,7 @@ def network() -> LandmarkNetwork:
 
 
 @pytest.fixture(scope="module")
-def scene(detected_folder) -> Scene:
+def scene(detected_folder: Path) -> Scene:
     """Faces [2, 3, 64, 64] and their points [2, 478, 2]."""
     clips = [read_clip(ref) for ref in list_clips(detected_folder, "val")]
     images = torch.from_numpy(np.stack([clip.images[1] for clip in clips])).permute(0, 3, 1, 2).float() / 255
@@ -72,8 +75,14 @@ def test_the_shipped_file_fits(network: LandmarkNetwork) -> None:
 
 def test_the_corrected_points_lie_about_where_they_were(network: LandmarkNetwork, scene: Scene) -> None:
     images, points = scene
-    surface, spread = network.correct(images, points)
-    assert surface.shape == (2, 546, 2) and spread.shape == (2, 546) and (spread > 0).all()
+    surface, spread, features = network.correct(images, points)
+    assert (
+        features.shape == (2, 2, FEATURES)
+        and features.isfinite().all()
+        and surface.shape == (2, 546, 2)
+        and spread.shape == (2, 546)
+        and (spread > 0).all()
+    )
     everything = torch.cat([points, torch.from_numpy(TO_IBUG68).float() @ points], 1)
     eyes = (points[:, 33] - points[:, 263]).norm(dim=1)[:, None]
     assert ((surface - everything).norm(dim=2) / eyes).mean() < 0.1
@@ -89,9 +98,9 @@ def test_the_picture_matters(network: LandmarkNetwork, scene: Scene) -> None:
 
 def test_corrections_move_with_the_picture(network: LandmarkNetwork, scene: Scene) -> None:
     images, points = scene
-    surface, spread = network.correct(images, points)
+    surface, spread, _ = network.correct(images, points)
     wide = F.pad(images, (30, 11, 7, 20), mode="replicate")
-    moved, same = network.correct(wide, points + torch.tensor([30.0, 7]))
+    moved, same, _ = network.correct(wide, points + torch.tensor([30.0, 7]))
     assert relative(moved - torch.tensor([30.0, 7]), surface, points) < 2e-3
     torch.testing.assert_close(same, spread, rtol=1e-2, atol=1e-3)
 
@@ -99,13 +108,37 @@ def test_corrections_move_with_the_picture(network: LandmarkNetwork, scene: Scen
 @pytest.mark.parametrize("size", [128, 160, 256, 511])
 def test_corrections_scale_with_the_picture(network: LandmarkNetwork, scene: Scene, size: int) -> None:
     images, points = scene
-    surface, spread = network.correct(images, points)
+    surface, spread, _ = network.correct(images, points)
     factor = size / 64
     large = F.interpolate(images, size=(size, size), mode="bilinear")
-    found, wider = network.correct(large, points * factor)
+    found, wider, _ = network.correct(large, points * factor)
     assert relative(found / factor, surface, points) < 0.02
     assert float(((found / factor - surface).norm(dim=2) / spread).mean()) < 0.35
     torch.testing.assert_close(wider / factor, spread, rtol=0.2, atol=0)
+
+
+def test_a_mirrored_picture_gives_mirrored_points_and_the_other_features_first(
+    network: LandmarkNetwork, scene: Scene
+) -> None:
+    images, points = scene
+    surface, spread, features = network.correct(images, points)
+    axis, shift = torch.tensor([-1.0, 1]), torch.tensor([64.0, 0])
+    turned = network.correct(images.flip(3), points[:, list(MIRROR_POINTS)] * axis + shift)
+    table = [*MIRROR_POINTS, *(NUM_POINTS + place for place in MIRROR)]
+    assert relative(turned[0][:, table] * axis + shift, surface, points) < 0.01
+    torch.testing.assert_close(turned[1][:, table], spread, rtol=0.05, atol=0)
+    size = features.norm(dim=2).mean()
+    assert (turned[2].flip(1) - features).norm(dim=2).max() < 0.1 * size
+    assert (features[:, 0] - features[:, 1]).norm(dim=1).min() > 0.1 * size
+
+
+def test_clips_of_another_landmark_network_are_refused(tmp_path: Path) -> None:
+    for known in ({}, {"landmarks": landmarks_version()}):
+        write_meta(tmp_path, known)
+        check_landmarks(tmp_path)
+    write_meta(tmp_path, {"landmarks": "0123456789abcdef"})
+    with pytest.raises(ValueError, match="was made with landmark network 0123456789abcdef, this version has"):
+        check_landmarks(tmp_path)
 
 
 def test_a_frame_does_not_depend_on_its_batch(network: LandmarkNetwork, scene: Scene) -> None:
@@ -121,8 +154,9 @@ def test_the_correction_is_the_second_stage(network: LandmarkNetwork) -> None:
     generator = torch.Generator().manual_seed(2)
     crops = torch.rand(2, 3, 128, 128, generator=generator)
     points = network.canonical + 0.02 * torch.randn(2, NUM_POINTS, 2, generator=generator)
-    first, second = network.stages(crops, points)
+    first, second, features = network.stages(crops, points)
     found = network(crops, points)
     torch.testing.assert_close(found[0], second[0])
     torch.testing.assert_close(found[1], second[1])
     assert (first[0] - second[0]).abs().max() > 1e-4
+    assert features.shape == (2, FEATURES) and not torch.equal(features[0], features[1])

@@ -76,7 +76,8 @@ def test_measures_add_no_rows_unless_asked(detected_folder: Path) -> None:
 
 
 def test_real_clips_have_the_detectors_landmarks_and_no_simulated_rows(detected_folder: Path, tmp_path: Path) -> None:
-    shutil.copy(detected_folder / "test-000000.tar", tmp_path)
+    for name in ("test-000000.tar", "meta.json"):
+        shutil.copy(detected_folder / name, tmp_path)
     table = evaluate(small_model(), tmp_path, refine_steps=0, clips=2)
     assert table["landmarks"] == "detector" and sorted(rows(table)) == sorted(OWN[:3])
     assert set(table["frames_4"]) == {"landmark_nme", "photometric"}

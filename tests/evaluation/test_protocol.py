@@ -126,7 +126,7 @@ def test_refinement_of_no_steps_has_no_row(synthetic_folder: Path) -> None:
 
 
 def test_clips_without_truth_give_image_errors_only(synthetic_folder: Path, tmp_path: Path) -> None:
-    for path in synthetic_folder.glob("test-0*.tar"):
+    for path in (*synthetic_folder.glob("test-0*.tar"), synthetic_folder / "meta.json"):
         shutil.copy(path, tmp_path)
     result = measure(small_model(), tmp_path, refine_steps=2)
     for row in ROWS:
@@ -170,7 +170,7 @@ def test_a_run_on_real_clips_gets_what_can_be_known(synthetic_folder: Path, tmp_
     run, real = tmp_path / "run", tmp_path / "real"
     small_model().save(run)
     real.mkdir()
-    for path in synthetic_folder.glob("test-0*.tar"):
+    for path in (*synthetic_folder.glob("test-0*.tar"), synthetic_folder / "meta.json"):
         shutil.copy(path, real)
     table = evaluate_run(run, real, refine_steps=1, clips=2)
     assert set(table["frames_4_refined"]) == {"landmark_nme", "photometric"} and "floor" not in table

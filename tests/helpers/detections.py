@@ -7,6 +7,7 @@ import torch
 
 from fmlfast.camera import project
 from fmlfast.data.detection import NUM_SURFACE, Detection
+from fmlfast.data.landmark_network import FEATURES
 from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES, SCORE_NAMES
 from fmlfast.data.shards import Clip
 from fmlfast.data.synthetic.motion import rotation_from_angles
@@ -24,6 +25,7 @@ def random_detection(rng: np.random.Generator, found: list[bool], size: float = 
         "spread": rng.uniform(0.2, 2, (count, NUM_SURFACE)),
         "scores": rng.uniform(0, 1, (count, NUM_SCORES)),
         "rotation": rotation_from_angles(rng.uniform(-30, 30, (count, 3))),
+        "features": rng.normal(0, 1, (count, 2, FEATURES)),
     }
     masked = {name: array * known.reshape(-1, *[1] * (array.ndim - 1)) for name, array in arrays.items()}
     return Detection(known, **{name: array.astype(np.float32) for name, array in masked.items()})
@@ -60,5 +62,6 @@ def with_perfect_detection(clip: Clip, truth: dict[str, np.ndarray], noise: floa
         spread=np.full((clip.frames, NUM_SURFACE), spread, np.float32),
         scores=scores,
         rotation=truth["rotation"].astype(np.float32),
+        features=rng.standard_normal((clip.frames, 2, FEATURES), np.float32),
     )
     return replace(clip, detection=seen)

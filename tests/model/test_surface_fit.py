@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from fmlfast.data.frames import Frames
+from fmlfast.data.landmark_network import FEATURES
 from fmlfast.metrics import vertex_error
 from fmlfast.model.fml import FML
 from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
 from fmlfast.model.landmark_pose import fit_pose
 from tests.helpers.landmark_scenes import FACE, FIELDS, TEMPLATE, USED, dense, geometry, seen, sparse
+from tests.helpers.small_model import SMALL
 
 JAW = TEMPLATE.expression_names.index("jawOpen")
 
@@ -158,3 +160,24 @@ def test_the_encoder_starts_from_surface_points(model: FML, frames: Frames, dens
     assert by_landmarks.smooth is not None and by_points.smooth is not None
     assert (by_landmarks.smooth - by_points.smooth).abs().max() > 0.1
     assert by_points.smooth.isfinite().all()
+
+
+def test_the_encoder_gets_features_of_detected_frames_only(model: FML, frames: Frames, dense_frames: Frames) -> None:
+    mixed = replace(dense_frames, precision=dense_frames.precision.clone())
+    mixed.precision[:, 1] = 0.0
+    seen = model.observe(mixed)
+    assert seen.aux_features is not None and seen.aux_mask is not None
+    assert torch.equal(seen.aux_features[:, -FEATURES:], dense_frames.features[:, :, 0].flatten(0, 1))
+    shown = seen.aux_mask[:, -FEATURES:].view(2, 4, -1)
+    assert not shown[:, 1].any() and shown[:, [0, 2, 3]].all() and seen.aux_mask[:, :-FEATURES].all()
+    other = replace(mixed, features=mixed.features.clone())
+    other.features[:, 1] += 9
+    assert torch.equal(model.encode(other).identity, model.encode(mixed).identity)
+    other.features[:, 2] += 9
+    assert not torch.equal(model.encode(other).identity, model.encode(mixed).identity)
+    hidden = model.observe(mixed, landmark_mask=torch.zeros(2, 4, 68, dtype=torch.bool)).aux_mask
+    assert hidden is not None and not hidden[:, :132].any() and torch.equal(hidden[:, 132:], seen.aux_mask[:, 132:])
+    assert model.observe(frames).aux_mask is not None
+    plain = FML(replace(SMALL, landmark_features=False)).eval().observe(mixed)
+    assert plain.aux_mask is None and plain.aux_features is not None
+    assert plain.aux_features.shape[1] == seen.aux_features.shape[1] - FEATURES
