@@ -114,7 +114,8 @@ PRESETS = {
             smooth_basis=True,
             visibility="backface",
         ),
-        steps=3600,
+        people=1200,
+        steps=2400,
     ),
     "base": Config(
         model=ModelConfig(

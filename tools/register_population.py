@@ -15,6 +15,7 @@ ears), modes continue smoothly. Eyeballs move rigidly with the other model's.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -181,8 +182,8 @@ def adjacency(edges: NDArray[np.int64], count: int) -> sp.csr_matrix:
     return sp.csr_matrix((ones, (np.r_[edges[:, 0], edges[:, 1]], np.r_[edges[:, 1], edges[:, 0]])), (count, count))
 
 
-def energy(edges: NDArray[np.int64], points: Array) -> sp.csr_matrix:
-    """Builds the quadratic form [V, V] of a displacement's membrane and bending energy."""
+def energy(edges: NDArray[np.int64], points: Array) -> Any:
+    """Builds the sparse quadratic form [V, V] of a displacement's membrane and bending energy."""
     near = adjacency(edges, len(points))
     laplacian = sp.diags(np.asarray(near.sum(1)).ravel()) - near
     return 0.02 * laplacian + 0.1 * (laplacian @ laplacian)

@@ -129,8 +129,8 @@ def make_data(plan: Plan, long_clips: bool) -> None:
     folder = plan.case.long_clips
     if long_clips and not folder.exists():
         size = plan.base.model.image_size
-        people = {"people": 0, "val_people": 0, "test_people": plan.test_people}
-        generate(SyntheticConfig(out=folder, frames=LONG_CLIP, size=size, **people))
+        config = SyntheticConfig(out=folder, frames=LONG_CLIP, size=size, people=0, val_people=0)
+        generate(replace(config, test_people=plan.test_people))
 
 
 def train_run(config: Config) -> None:

@@ -10,8 +10,8 @@ from fmlfast.model.fml import FML
 from fmlfast.model.landmark_fit import LandmarkObservations
 
 
-def fit_shape_prior(model: FML, clips: ClipDataset, most: int = 960) -> None:
-    """Learns the shape prior and mean expression of the landmark fit from at most `most` clips, by EM."""
+def fit_shape_prior(model: FML, clips: ClipDataset, most: int = 480) -> None:
+    """Learns the shape prior and mean expression of the landmark fit from the points of at most `most` clips, by EM."""
     model.learn_shape_prior([LandmarkObservations.of(frames) for frames in _some(clips, most)])
 
 

@@ -180,7 +180,9 @@ def test_clips_keep_their_surface_labels(tmp_path: Path) -> None:
         assert (got.detection is None) == (clip.detection is None)
     np.testing.assert_array_equal(clips[0].part(1, 3).surface_labels, labels[1:])
     assert clips[2].part(1, 3).surface_labels is None
-    np.testing.assert_allclose(resize_clip(clips[0], 66).surface_labels, 2 * labels, rtol=1e-6)
+    resized = resize_clip(clips[0], 66).surface_labels
+    assert resized is not None
+    np.testing.assert_allclose(resized, 2 * labels, rtol=1e-6)
     tensors = [ClipTensors.of(clip) for clip in clips]
     assert [part.surface_known.tolist() for part in tensors] == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
     np.testing.assert_array_equal(tensors[0].surface_labels, labels)

@@ -37,6 +37,7 @@ def face_detection(landmarks: np.ndarray, rotation: np.ndarray, points: np.ndarr
     seen = random_detection(np.random.default_rng(0), [True], 1.0)
     if points is None:
         points = landmarks.min(axis=0) + seen.points[0] * np.ptp(landmarks, axis=0)
+    assert points is not None
     points = points.astype(np.float32)
     surface = np.concatenate([points, landmarks])[None].astype(np.float32)
     spread = np.full_like(seen.spread, 0.005 * size)

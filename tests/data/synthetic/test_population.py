@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,9 +28,13 @@ def stored(tmp_path: Path) -> dict[str, np.ndarray]:
     }
 
 
+def write(path: Path, arrays: dict[str, Any]) -> None:
+    np.savez(path, **arrays)
+
+
 @pytest.fixture
 def path(tmp_path: Path, stored: dict[str, np.ndarray]) -> Path:
-    np.savez(tmp_path / "others.npz", **stored)
+    write(tmp_path / "others.npz", stored)
     return tmp_path / "others.npz"
 
 
@@ -79,7 +84,7 @@ def test_a_file_that_is_no_population_is_named(path: Path, stored: dict[str, np.
 
 
 def test_a_population_of_another_template_is_refused(path: Path, stored: dict[str, np.ndarray], tmp_path: Path) -> None:
-    np.savez(path, **stored | {"fingerprint": np.array("0123456789abcdef")})
+    write(path, stored | {"fingerprint": np.array("0123456789abcdef")})
     with pytest.raises(ValueError, match=r"others\.npz: registered to template 0123456789abcdef, .* register anew"):
         Population(path)
     with pytest.raises(ValueError, match="register anew"):
