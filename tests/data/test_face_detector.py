@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
 from fmlfast.data import detector_model
@@ -102,7 +103,7 @@ def test_the_points_are_where_they_belong(photo: np.ndarray) -> None:
     assert points[19, 1] < points[37, 1] < points[41, 1] < points[33, 1] < points[51, 1] < points[57, 1]
     x0, y0, x1, y1 = face.box
     assert x0 <= points[:, 0].min() + 1
-    assert y1 >= points[:, 1].max() - 1
+    assert y1 >= points[:, 1].max() - 0.04 * face.size  # the box is the detector's, the chin the network's
     assert y0 < points[:, 1].min() - 0.1 * face.size  # the forehead belongs to the box
     assert x1 - x0 < y1 - y0 == face.size
     np.testing.assert_allclose(face.rotation @ face.rotation.T, np.eye(3), atol=1e-2)
@@ -218,10 +219,14 @@ def test_pictures_that_cannot_be_written_to_are_no_trouble(photo: np.ndarray) ->
     """As numpy.asarray(PIL.Image) gives them."""
     picture = framed(photo, 256)
     picture.flags.writeable = False
-    with FaceDetector() as detector, warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert detector.observe(picture).found[0]
-        assert len(detector.detect(picture)) == 1
+    torch.set_warn_always(True)  # torch warns once a process otherwise
+    try:
+        with FaceDetector() as detector, warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert detector.observe(picture).found[0]
+            assert len(detector.detect(picture)) == 1
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_wrong_arrays_are_refused(photo: np.ndarray) -> None:

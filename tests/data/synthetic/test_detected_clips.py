@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fmlfast.data.detection import Detection
+from fmlfast.data.landmark_network import landmarks_version
 from fmlfast.data.shards import Clip, list_clips, read_clip, read_meta, read_truth
 from fmlfast.data.synthetic import generate as module
 from fmlfast.data.synthetic.generate import SyntheticConfig, detected, generate
@@ -45,7 +46,10 @@ def test_without_the_detector_clips_have_simulated_landmarks_only(
     printed = capsys.readouterr().err
     assert "note: the clips get simulated landmarks only: install fmlfast[video]" in printed
     refs = list_clips(tmp_path / "clips", "train")
-    assert len(refs) == 2 and all(read_clip(ref).detection is None for ref in refs)
+    clips = [read_clip(ref) for ref in refs]
+    assert len(clips) == 2 and all(clip.detection is None for clip in clips)
+    assert all(clip.surface_labels is not None for clip in clips)  # which the renderer knows
+    assert "landmarks" not in read_meta(tmp_path / "clips")
     assert read_meta(tmp_path / "clips")["settings"]["detect"] is False
 
 
@@ -93,4 +97,5 @@ def test_the_detector_sees_synthetic_faces(tmp_path: Path) -> None:
         simulated += (np.linalg.norm(clip.landmarks - marks, axis=2) / eyes)[:, 17:].mean(1).tolist()
     assert len(off) >= 6 and len(simulated) == 8
     assert 0.003 < np.median(off) < 0.1
-    assert read_meta(tmp_path / "clips")["settings"]["detect"] is True
+    meta = read_meta(tmp_path / "clips")
+    assert meta["settings"]["detect"] is True and meta["landmarks"] == landmarks_version()

@@ -5,8 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
+from fmlfast.data.frames import Frames
 from fmlfast.data.shards import read_meta
 from fmlfast.data.video.clips import SourceRecord
 from fmlfast.data.video.prepare import PrepareReport, prepare
@@ -49,6 +51,24 @@ def test_one_face(tmp_path: Path, detector: SquareDetector, grey: np.ndarray) ->
     assert "kept 4 (8 to spare)" in str(report)
     assert "1 clip from 1 video" in str(report)
     assert read_meta(tmp_path / "out")["settings"]["size"] == 64
+
+
+def test_clips_hold_what_the_detector_said(tmp_path: Path, detector: SquareDetector, grey: np.ndarray) -> None:
+    prepare(configure(tmp_path / "out", write_video(tmp_path / "a.mkv", moving(grey))))
+    (clip,) = clips_of(tmp_path / "out")
+    seen = clip.detection
+    assert seen is not None and seen.found.all() and clip.surface_labels is None
+    np.testing.assert_allclose(seen.surface[:, 478:], clip.landmarks, atol=1e-3)
+    for m, time in enumerate(clip.times):
+        x = 50 + 100 * time * 12 / 23  # where the square was drawn
+        transform = clip.crop_to_source[m].astype(float)
+        source = seen.points[m] @ transform[:, :2].T + transform[:, 2]
+        assert np.abs(source - (x, 60)).max() < 33 and np.abs(source.mean(axis=0) - (x, 60)).max() < 5
+    assert (np.diff(seen.rotation[:, 0, 2]) > 0.1).all()
+    frames = Frames.from_clips([clip], 64)
+    assert frames.precision.all() and not frames.surface_known.any()
+    # Landmarks of real clips are the detector's, so that training compares with all its points.
+    assert torch.equal(frames.labelled().precision, frames.precision)
 
 
 def test_two_faces_are_two_people(tmp_path: Path, detector: SquareDetector, grey: np.ndarray) -> None:
