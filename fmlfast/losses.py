@@ -48,7 +48,7 @@ def surface_loss(
 ) -> Tensor:  # [F]
     """Computes the Charbonnier loss of surface points: mean_i sqrt(1 + d_i^2) - 1, d_i in standard deviations."""
     distance = (predicted - detected).square().sum(-1) * weights
-    return (torch.sqrt(1 + distance) - 1).mean(1)
+    return (torch.sqrt(1 + distance) - 1).sum(1) / max(1, distance.shape[1])
 
 
 def surface_label_loss(
@@ -59,7 +59,7 @@ def surface_label_loss(
 ) -> Tensor:  # [F]
     """Computes the Charbonnier loss of exactly labelled surface points: mean_i sqrt(1 + d_i^2) - 1, d_i in percent."""
     distance = ((predicted - labels) * (100.0 / size)).square().sum(-1)
-    return (torch.sqrt(1 + distance) - 1).mean(1) * known
+    return (torch.sqrt(1 + distance) - 1).sum(1) / max(1, distance.shape[1]) * known
 
 
 def membrane_loss(
@@ -147,7 +147,7 @@ def objective(
         # On the few vertices around them: gradients of landmarks need not pass through the whole mesh.
         around = model.face.geometry(displacements, *pose, model.landmark_mesh).flatten(0, 1)
         precision = frames.precision.flatten(0, 1)
-        dense = precision.sum(1, keepdim=True) > 0  # [F, 1]
+        dense = model.noise.known(precision)  # [F, 1]
         landmarks = landmark_loss(
             project(model.landmark_mesh.slide_landmarks(around, Ks)[:, ids], Ks),
             frames.landmarks[:, :, ids].flatten(0, 1),

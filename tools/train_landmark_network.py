@@ -20,7 +20,8 @@ from torch import Tensor
 
 from fmlfast.camera import project
 from fmlfast.common.atomic import atomic_path
-from fmlfast.data.landmark_network import CROP, LandmarkNetwork, align_points, landmark_assets
+from fmlfast.data.landmark_assets import landmark_assets
+from fmlfast.data.landmark_network import CROP, LandmarkNetwork, align_points
 from fmlfast.data.mediapipe478 import MIRROR_POINTS, NUM_POINTS, TO_IBUG68
 from fmlfast.data.shards import list_clips, read_clip, read_truth
 from fmlfast.template.face_template import FaceTemplate

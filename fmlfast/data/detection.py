@@ -1,13 +1,13 @@
 """Holds what the face detector says of a clip's frames: its points and scores, and the surface points made of them."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
 from fmlfast.data.crop import Crop
-from fmlfast.data.landmark_network import FEATURES
+from fmlfast.data.landmark_assets import FEATURES
 from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES
 from fmlfast.data.tar_files import check
 from fmlfast.ibug68 import NUM_LANDMARKS, OUTER_EYES
@@ -68,9 +68,7 @@ class Detection:
         """Maps pixels p to scale * p + offset."""
         shift = np.asarray(offset, np.float32) * self.found[:, None, None]
         places = {name: (getattr(self, name) * scale + shift).astype(np.float32) for name in ("points", "surface")}
-        return Detection(
-            self.found, **places, spread=self.spread * np.float32(scale), scores=self.scores, rotation=self.rotation
-        )
+        return replace(self, **places, spread=self.spread * np.float32(scale))
 
 
 def to_bytes(detection: Detection | None, surface_labels: np.ndarray | None) -> bytes:

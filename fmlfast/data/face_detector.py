@@ -15,14 +15,12 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 import numpy as np
-import torch
 from PIL import Image
 
 from fmlfast.common.extras import require
 from fmlfast.data.crop import Crop, crop_image, crop_to_source, face_crop
 from fmlfast.data.detection import Detection
 from fmlfast.data.detector_model import face_landmarker_file
-from fmlfast.data.landmark_network import LandmarkNetwork
 from fmlfast.data.mediapipe478 import NUM_POINTS, TO_IBUG68
 from fmlfast.ibug68 import INNER, JAW, MIRROR
 
@@ -78,6 +76,10 @@ class FaceDetector:
             output_facial_transformation_matrixes=True,
             output_face_blendshapes=True,
         )
+        from fmlfast.data.landmark_network import (
+            LandmarkNetwork,  # torch takes a second, which --help need not wait for
+        )
+
         self._network = LandmarkNetwork.load()
         with _quiet():
             self._landmarker = vision.FaceLandmarker.create_from_options(options)
@@ -149,8 +151,10 @@ class FaceDetector:
 
     def _detection(self, image: np.ndarray, look: _Look, scale: float) -> Detection:
         """Corrects the points of a look, multiplied by `scale`, on an image."""
+        import torch
+
         points = (look.points[None, :, :2] * scale).astype(np.float32)
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+        pixels = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
         found = self._network.correct(pixels, torch.from_numpy(points))
         surface, spread, features = (array.numpy() for array in found)
         one = np.ones(1, np.bool_)

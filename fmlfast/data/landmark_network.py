@@ -6,19 +6,16 @@ positions of fixed surface points, hidden ones too, each with its uncertainty. L
 with Dense Landmarks (ECCV 2022), it is taught by the renderer's 2D points of synthetic people only.
 """
 
-import hashlib
 from functools import cache
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fmlfast.data.landmark_assets import FEATURES, landmark_assets
 from fmlfast.data.mediapipe478 import MIRROR_POINTS, NUM_POINTS
 from fmlfast.ibug68 import MIRROR, NUM_LANDMARKS
 
-FEATURES = 512  # of a frame, which the encoder gets
 CROP = 128  # px, side of the network's input
 _TOTAL = NUM_POINTS + NUM_LANDMARKS
 _LOCAL = 8  # features that each point takes from its surroundings
@@ -184,18 +181,3 @@ def constant_tables() -> tuple[Tensor, Tensor]:
     """Returns the permutations of the 478 points and of all 546 in a mirrored image."""
     points = torch.tensor(MIRROR_POINTS)
     return points, torch.cat([points, torch.tensor(MIRROR) + NUM_POINTS])
-
-
-ASSETS = Path(__file__).with_name("landmarks.safetensors")
-
-
-@cache
-def landmark_assets() -> dict[str, Tensor]:
-    """Loads the shipped file: the network's weights (`network.`) and what the detector's scores tell (`scores.`)."""
-    return load_file(ASSETS)
-
-
-@cache
-def landmarks_version() -> str:
-    """Returns 16 hex digits of the shipped file: features and points of one network mean nothing to another."""
-    return hashlib.sha256(ASSETS.read_bytes()).hexdigest()[:16]

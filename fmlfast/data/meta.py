@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fmlfast.common.atomic import atomic_path
-from fmlfast.data.landmark_network import landmarks_version
+from fmlfast.data.landmark_assets import landmarks_version
 from fmlfast.data.tar_files import check
 
 

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.data.frames import ClipTensors, resize_clip
-from fmlfast.data.landmark_network import FEATURES
+from fmlfast.data.landmark_assets import FEATURES
 from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES
 from fmlfast.data.shards import ClipRef, read_clip
 from fmlfast.ibug68 import NUM_LANDMARKS

@@ -53,6 +53,11 @@ class ModelConfig:
         if self.inputs not in ("aligned", "paper"):
             raise ValueError(f"inputs must be aligned or paper, not {self.inputs!r}")
 
+    @property
+    def described(self) -> bool:
+        """Whether the encoder gets the landmark network's features."""
+        return self.inputs == "aligned" and self.landmark_features
+
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> "ModelConfig":
         """Reads the settings stored in a checkpoint, including old ones with three switches instead of `inputs`.

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from fmlfast.data.landmark_network import landmark_assets
+from fmlfast.data.landmark_assets import landmark_assets
 from fmlfast.data.mediapipe478 import NUM_POINTS, SCORE_NAMES
 from fmlfast.template.face_template import FaceTemplate
 
@@ -33,6 +33,13 @@ class DetectorNoise(nn.Module):
         self.register_buffer("gain", known["scores.gain"].float()[score] * (score > 0), persistent=False)
         self.register_buffer("offset", known["scores.offset"].float()[score], persistent=False)
         self.register_buffer("variance", known["scores.variance"].float()[score], persistent=False)
+
+    def known(
+        self,
+        precision: Tensor,  # [F, 478] px^-2
+    ) -> Tensor:  # [F, 1] bool
+        """Tells which frames have surface points that this template knows."""
+        return precision[:, self.picked].sum(1, keepdim=True) > 0
 
     def weights(
         self,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.tensors import constant, exact
 from fmlfast.data.frames import Frames
-from fmlfast.data.landmark_network import FEATURES, landmarks_version
+from fmlfast.data.landmark_assets import FEATURES, landmarks_version
 from fmlfast.ibug68 import LANDMARKS_66
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.common.topology import unique_edges
@@ -71,8 +71,7 @@ class FML(nn.Module):
             self.shape_fit = LandmarkFit(self.template, min(START_FIELDS, len(self.face.smooth)))
             self.shape_fit.set_fields(self.face.smooth, self.shape_fit.mean)
             started = self.shape_fit.count + self.num_expressions
-        self.described = aligned and config.landmark_features
-        aux = (2 * len(LANDMARKS_66) + 13 if aligned else 0) + started + FEATURES * self.described
+        aux = (2 * len(LANDMARKS_66) + 13 if aligned else 0) + started + FEATURES * config.described
         of_frames = 33 + self.num_expressions
         self.encoder = Encoder(config.input_size, config.channels, config.width, aux, codes, of_frames)
         # Mean and square root of the covariance of codes over training subjects: refinement's Gaussian prior.
@@ -148,7 +147,7 @@ class FML(nn.Module):
         if self.shape_fit is not None:
             start = self.shape_fit(seen, start)
         features, aux_mask = aux_features(seen, alignment, start), None
-        if self.described:
+        if self.config.described:
             features = torch.cat([features, frames.features[:, :, 0].flatten(0, 1)], 1)
             aux_mask = torch.ones_like(features)
             aux_mask[:, -FEATURES:] = (seen.precision.sum(1, keepdim=True) > 0).float()
@@ -303,7 +302,7 @@ class FML(nn.Module):
                 f"{folder} was trained on template {stored['template']['name']} ({fingerprint}), but "
                 f"{template.name} ({template.fingerprint}) is installed; use the release that trained it"
             )
-        if config.landmark_features and stored.get("landmarks") != landmarks_version():
+        if config.described and stored.get("landmarks") != landmarks_version():
             raise ValueError(
                 f"{folder} was trained with landmark network {stored.get('landmarks')}, but {landmarks_version()} is "
                 "installed; use the release that trained it"

@@ -150,7 +150,7 @@ class LandmarkFit(nn.Module):
         expression = self.usual.expand(frames, kinds)
         hessian = identity = torch.eye(smooth.shape[1], dtype=rays.dtype, device=rays.device)
         spread = constant((_JAW,) * NUM_JAW + (_INNER,) * (len(LANDMARKS_66) - NUM_JAW), rays.dtype, rays.device)
-        dense = seen.precision.sum(1, keepdim=True) > 0  # [F, 1]
+        dense = noise.known(seen.precision)  # [F, 1]
         sparse_weight = seen.confidence * ~dense / spread.square()  # [F, 66] mm^-2
         focal = 0.5 * (seen.Ks[:, 0, 0] + seen.Ks[:, 1, 1])
         dense_weight = noise.weights(seen.precision) * focal[:, None].square()  # [F, P] of rays

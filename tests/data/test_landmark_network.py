@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fmlfast.data.landmark_network import FEATURES, LandmarkNetwork, align_points, landmark_assets, landmarks_version
+from fmlfast.data.landmark_assets import FEATURES, landmark_assets, landmarks_version
+from fmlfast.data.landmark_network import LandmarkNetwork, align_points
 from fmlfast.data.mediapipe478 import MIRROR_POINTS, NUM_POINTS, TO_IBUG68
 from fmlfast.data.meta import check_landmarks, write_meta
 from fmlfast.data.shards import list_clips, read_clip

@@ -7,7 +7,7 @@ import torch
 
 from fmlfast.camera import project
 from fmlfast.data.detection import NUM_SURFACE, Detection
-from fmlfast.data.landmark_network import FEATURES
+from fmlfast.data.landmark_assets import FEATURES
 from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES, SCORE_NAMES
 from fmlfast.data.shards import Clip
 from fmlfast.data.synthetic.motion import rotation_from_angles

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fmlfast.data.landmark_network import landmark_assets
+from fmlfast.data.landmark_assets import landmark_assets
 from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES, SCORE_NAMES
 from fmlfast.model.detector_noise import DetectorNoise, spread_points
 from tests.helpers.landmark_scenes import TEMPLATE

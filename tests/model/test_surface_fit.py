@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fmlfast.data.frames import Frames
-from fmlfast.data.landmark_network import FEATURES
+from fmlfast.data.landmark_assets import FEATURES
 from fmlfast.metrics import vertex_error
 from fmlfast.model.fml import FML
 from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations

@@ -22,7 +22,7 @@ from fmlfast.common.atomic import atomic_path
 from fmlfast.common.child_processes import single_threaded_children
 from fmlfast.data.detection import Detection
 from fmlfast.data.face_detector import FaceDetector
-from fmlfast.data.landmark_network import landmarks_version
+from fmlfast.data.landmark_assets import landmarks_version
 from fmlfast.data.shards import Clip, ShardWriter, TruthWriter, write_meta
 from fmlfast.data.synthetic.population import Population
 from fmlfast.data.synthetic.scene import LabelledClip, SceneGenerator

@@ -23,7 +23,7 @@ class Population:
                 fingerprint = str(stored["fingerprint"])
                 self.mean = stored["mean"].astype(np.float32)  # [V0, 3] mm
                 self.modes = stored["modes"].astype(np.float32)  # [K, V0, 3] mm
-        except (OSError, KeyError, ValueError, BadZipFile) as error:
+        except (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile) as error:
             raise ValueError(f"{path}: no population; make one with tools/register_population.py ({error})") from error
         if fingerprint != FaceTemplate.default(0).fingerprint:
             raise ValueError(

@@ -25,7 +25,7 @@ from fmlfast.common.atomic import atomic_path
 from fmlfast.common.extras import require
 from fmlfast.data.detector_model import face_landmarker_file
 from fmlfast.data.face_detector import FaceDetector
-from fmlfast.data.landmark_network import landmarks_version
+from fmlfast.data.landmark_assets import landmarks_version
 from fmlfast.data.meta import check_landmarks
 from fmlfast.data.shards import Clip, ShardWriter, list_clips, list_splits, read_meta, write_meta
 from fmlfast.data.video.clips import Rules, Source, SourceRecord, count, prepare_video

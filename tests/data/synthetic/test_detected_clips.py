@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fmlfast.data.detection import Detection
-from fmlfast.data.landmark_network import landmarks_version
+from fmlfast.data.landmark_assets import landmarks_version
 from fmlfast.data.shards import Clip, list_clips, read_clip, read_meta, read_truth
 from fmlfast.data.synthetic import generate as module
 from fmlfast.data.synthetic.generate import SyntheticConfig, detected, generate
