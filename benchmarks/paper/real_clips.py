@@ -225,7 +225,7 @@ def fit_frames(
     Pose starts from PnP with the template's landmarks (`fit_pose`); Adam then minimises the landmark and expression
     terms of the training loss over pose and expression. Light is the least-squares solution.
     """
-    subjects, count = frames.mask.shape
+    frames, (subjects, count) = frames.unlabelled(), frames.mask.shape
     landmarks, Ks = frames.landmarks.flatten(0, 1), frames.Ks.flatten(0, 1)
     rotation, translation = fit_pose(landmarks[:, list(LANDMARKS_66)], Ks, model.landmark_points)
     rotation, translation = rotation.view(subjects, count, 3, 3), translation.view(subjects, count, 3)

@@ -76,9 +76,7 @@ class FaceDetector:
             output_facial_transformation_matrixes=True,
             output_face_blendshapes=True,
         )
-        from fmlfast.data.landmark_network import (
-            LandmarkNetwork,  # torch takes a second, which --help need not wait for
-        )
+        from fmlfast.data.landmark_network import LandmarkNetwork  # here: torch is slow to import
 
         self._network = LandmarkNetwork.load()
         with _quiet():
