@@ -25,9 +25,6 @@ def main(run: Path, command: str) -> None:
     config = json.loads((run / "config.json").read_text())
     people = "synthetic people alone: MakeHuman's (CC0), and people drawn from ICT-FaceKit light (MIT)"
     config["made_by"] = {"command": command, "data": people}
-        "command": command,
-        "data": "synthetic people alone: MakeHuman's (CC0), and people drawn from ICT-FaceKit light (MIT)",
-    }
     FOLDER.mkdir(parents=True, exist_ok=True)
     with atomic_path(FOLDER / "model.safetensors") as path:
         save_file(small, path)
