@@ -106,8 +106,16 @@ class FaceModel(nn.Module):
         """Sets the smooth fields and, where it is learned, the mean face."""
         self.smooth.copy_(smooth)
         if self.identity_mean is not None:
-            gram = smooth.double() @ smooth.double().T
-            self.identity_mean.copy_(torch.linalg.pinv(gram, hermitian=True) @ (smooth.double() @ mean.double()))
+            self.identity_mean.copy_(self.coefficients(mean))
+
+    @torch.no_grad()
+    def coefficients(
+        self,
+        displacements: Tensor,  # [3G] mm
+    ) -> Tensor:  # [N]
+        """Projects displacements on the smooth fields, by least squares."""
+        fields = self.smooth.double()
+        return (torch.linalg.pinv(fields @ fields.T, hermitian=True) @ (fields @ displacements.double())).float()
 
     def neutral(
         self,

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 
 from fmlfast.data.frames import Frames
+from fmlfast.kernels.deform import skin_displacements
 from fmlfast.metrics import vertex_error
 from fmlfast.model.fml import FML
 from fmlfast.model.landmark_fit import LandmarkObservations
 from fmlfast.model.shape_prior import learn_shape_prior
+from fmlfast.training.priors import settle_mean
 from tests.helpers.landmark_scenes import FACE, FIELDS, TEMPLATE, dense, geometry
 from tests.helpers.small_model import SMALL
 
@@ -107,3 +109,21 @@ def test_what_is_learned_is_saved_and_loaded(dense_frames: Frames, tmp_path: Pat
     fixed = FML(replace(SMALL, learned_mean=False)).eval()
     fixed.learn_shape_prior([LandmarkObservations.of(dense_frames)])
     assert fixed.shape_fit is not None and not fixed.shape_fit.mean.any()
+
+
+def test_a_settled_mean_face_keeps_the_face_and_forgets_the_rest() -> None:
+    model = FML(SMALL)
+    assert model.face.identity_mean is not None
+    with torch.no_grad():
+        model.face.identity_mean.normal_(0, 3.0, generator=torch.Generator().manual_seed(0))
+    drifted, length = model.face.mean_displacement.detach(), float(model.face.identity_mean.detach().norm())
+    settle_mean(model)
+    settled = model.face.mean_displacement.detach()
+    mesh = model.template
+    before, after = (skin_displacements(t[None], mesh.skin_indices, mesh.skin_weights)[0] for t in (drifted, settled))
+    face = mesh.regions["face"] > 0.9
+    assert (after - before)[face].norm(dim=1).mean() < 0.1 * before[face].norm(dim=1).mean()
+    assert float(model.face.identity_mean.detach().norm()) < 0.95 * length
+    again = settled.clone()
+    settle_mean(model)
+    assert (model.face.mean_displacement - again).norm() < 0.2 * (settled - drifted).norm()
