@@ -1,4 +1,4 @@
-"""Converts axis-angle vectors to rotations; smooth below a half turn, so without singularities near the front."""
+"""Converts axis-angle vectors to rotations, smooth below a half turn, and fits similarities of the plane."""
 
 import torch
 from torch import Tensor
@@ -33,3 +33,17 @@ def rotation_about_view(
     cos, sin, zero = torch.cos(angle), torch.sin(angle), torch.zeros_like(angle)
     one = torch.ones_like(angle)
     return torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, one], -1).unflatten(-1, (3, 3))
+
+
+def fit_similarity(
+    source: Tensor,  # [P, 2]
+    target: Tensor,  # [F, P, 2]
+) -> tuple[Tensor, Tensor]:  # [F, 2, 2], [F, 2]
+    """Fits the least-squares similarity target = matrix @ source + offset, in the unit of `target`."""
+    source_mean, target_mean = source.mean(0), target.mean(1)
+    x, y = source - source_mean, target - target_mean[:, None]
+    norm = x.square().sum()
+    a = (y * x).sum((1, 2)) / norm
+    b = (x[:, 0] * y[..., 1] - x[:, 1] * y[..., 0]).sum(1) / norm
+    matrix = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
+    return matrix, target_mean - matrix @ source_mean

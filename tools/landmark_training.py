@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fmlfast.data.landmark_network import CROP, LandmarkNetwork
+from fmlfast.data.landmark_network import CROP, LandmarkNetwork, mirror_tables
 from fmlfast.data.mediapipe478 import NUM_POINTS
-from fmlfast.ibug68 import MIRROR
 
 BATCH = 64
 RATE = 2e-3
@@ -36,11 +35,6 @@ class Crops:
         return Crops(self.images[index], self.points[index], self.targets[index], self.person[index])
 
 
-def mirror_table(swap: Tensor) -> Tensor:
-    """Returns the permutation [546] of points and landmarks in a mirrored image; swap [478] is the points'."""
-    return torch.cat([swap, torch.tensor(MIRROR) + NUM_POINTS])
-
-
 def error_modes(crops: Crops) -> Tensor:
     """Computes the principal components [ERRORS, 478, 2] of the detector's errors, each of its standard deviation."""
     errors = (crops.points - crops.targets[:, :NUM_POINTS]).flatten(1)
@@ -50,7 +44,7 @@ def error_modes(crops: Crops) -> Tensor:
     return (modes * scale).T.reshape(ERRORS, NUM_POINTS, 2)
 
 
-def augmented(some: Crops, swap: Tensor, modes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def augmented(some: Crops, modes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Draws a mirrored, moved, recoloured and partly covered version of crops, with disturbed points.
 
     Returns images [N, 3, 128, 128] in [0, 1], points [N, 478, 2] and targets [N, 546, 2].
@@ -59,7 +53,7 @@ def augmented(some: Crops, swap: Tensor, modes: Tensor) -> tuple[Tensor, Tensor,
     flip = torch.rand(count) < 0.5
     sign = torch.where(flip, -1.0, 1.0)
     axis = torch.stack([sign, torch.ones(count)], 1)[:, None]
-    table = mirror_table(swap)
+    swap, table = mirror_tables()
     points = torch.where(flip[:, None, None], some.points[:, swap] * axis, some.points)
     targets = torch.where(flip[:, None, None], some.targets[:, table] * axis, some.targets)
     disturbed = torch.einsum("nk,kpc->npc", torch.randn(count, len(modes)), modes)
@@ -135,7 +129,6 @@ def train(
     network: LandmarkNetwork,
     crops: Callable[[], Crops],
     held_out: dict[str, Crops],
-    swap: Tensor,
     steps: int,
     seed: int = 0,
     save: Callable[[LandmarkNetwork], None] | None = None,
@@ -154,7 +147,7 @@ def train(
                 break
             for group in optimizer.param_groups:
                 group["lr"] = RATE * min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / steps))
-            images, points, targets = augmented(data.select(chosen), swap, modes)
+            images, points, targets = augmented(data.select(chosen), modes)
             with torch.autocast("cpu", torch.bfloat16):
                 stages = network.stages(images, points)
             values = [loss(predicted, spread, targets) for predicted, spread in stages]

@@ -22,7 +22,7 @@ from fmlfast.camera import project
 from fmlfast.common.atomic import atomic_path
 from fmlfast.data.landmark_assets import landmark_assets
 from fmlfast.data.landmark_network import CROP, LandmarkNetwork, align_points
-from fmlfast.data.mediapipe478 import MIRROR_POINTS, NUM_POINTS, TO_IBUG68
+from fmlfast.data.mediapipe478 import NUM_POINTS, TO_IBUG68
 from fmlfast.data.shards import list_clips, read_clip, read_truth
 from fmlfast.template.face_template import FaceTemplate
 
@@ -96,7 +96,7 @@ def main(data: tyro.conf.Positional[list[Path]], steps: int = 8000, held_out: in
         scores.append(told[late])
         expressions.append(truth[late])
     teaching = joined(learned)
-    train(network, lambda: teaching, others, torch.tensor(MIRROR_POINTS), steps, seed)
+    train(network, lambda: teaching, others, steps, seed)
     names = FaceTemplate.default(0).expression_names
     write_assets(network, measure_scores(torch.cat(scores), torch.cat(expressions), names))
     print(f"{OUT}: {OUT.stat().st_size / 1e6:.1f} MB")

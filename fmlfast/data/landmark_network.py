@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fmlfast.data.landmark_assets import FEATURES, landmark_assets
 from fmlfast.data.mediapipe478 import MIRROR_POINTS, NUM_POINTS
 from fmlfast.ibug68 import MIRROR, NUM_LANDMARKS
+from fmlfast.rotation import fit_similarity
 
 CROP = 128  # px, side of the network's input
 _TOTAL = NUM_POINTS + NUM_LANDMARKS
@@ -143,7 +144,7 @@ class LandmarkNetwork(nn.Module):
         crops = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
         scale = matrix[:, 0].norm(dim=1)[:, None, None]
         inside = (points - offset[:, None]) @ matrix / scale.square()
-        points_table, table = constant_tables()
+        points_table, table = mirror_tables()
         axis = inside.new_tensor([-1.0, 1.0])
         both = torch.cat([crops, crops.flip(-1)]), torch.cat([inside, inside[:, points_table] * axis])
         _, (found, spread), features = self.stages(*both)
@@ -166,18 +167,11 @@ def align_points(
     points: Tensor,  # [F, 478, 2] px
 ) -> tuple[Tensor, Tensor]:  # [F, 2, 2], [F, 2] px
     """Fits the least-squares similarity px = matrix @ c + offset from the mean position of the points on the skin."""
-    source, target = canonical[:_SKIN], points[:, :_SKIN]
-    middle, center = source.mean(0), target.mean(1)
-    x, y = source - middle, target - center[:, None]
-    norm = x.square().sum()
-    a = (y * x).sum((1, 2)) / norm
-    b = (x[:, 0] * y[..., 1] - x[:, 1] * y[..., 0]).sum(1) / norm
-    matrix = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
-    return matrix, center - matrix @ middle
+    return fit_similarity(canonical[:_SKIN], points[:, :_SKIN])
 
 
 @cache
-def constant_tables() -> tuple[Tensor, Tensor]:
+def mirror_tables() -> tuple[Tensor, Tensor]:
     """Returns the permutations of the 478 points and of all 546 in a mirrored image."""
     points = torch.tensor(MIRROR_POINTS)
     return points, torch.cat([points, torch.tensor(MIRROR) + NUM_POINTS])

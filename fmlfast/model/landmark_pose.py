@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fmlfast.common.tensors import constant
 from fmlfast.ibug68 import MOUTH_START, NUM_JAW
-from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle, skew
+from fmlfast.rotation import FRONTAL, fit_similarity, rotation_about_view, rotation_from_axis_angle, skew
 
 CROP_HALF_WIDTH = 93.0  # mm of the frontal face from the crop's centre to its border
 CROP_CENTER_Y = 4.0  # mm, the crop's centre above the model's origin
@@ -40,14 +40,8 @@ def align_to_front(
 ) -> Alignment:
     """Fits the least-squares similarity from the frontal template's inner 49 points to the detected ones."""
     source = torch.stack([points[NUM_JAW:, 0], CROP_CENTER_Y - points[NUM_JAW:, 1]], 1) / CROP_HALF_WIDTH
-    target = landmarks[:, NUM_JAW:]
-    source_mean, target_mean = source.mean(0), target.mean(1)
-    x, y = source - source_mean, target - target_mean[:, None]
-    norm = x.square().sum()
-    a = (y * x).sum((1, 2)) / norm
-    b = (x[:, 0] * y[..., 1] - x[:, 1] * y[..., 0]).sum(1) / norm
-    matrix = torch.stack([torch.stack([a, -b], 1), torch.stack([b, a], 1)], 1)
-    return Alignment(matrix, target_mean - matrix @ source_mean, torch.atan2(b, a))
+    matrix, offset = fit_similarity(source, landmarks[:, NUM_JAW:])
+    return Alignment(matrix, offset, torch.atan2(matrix[:, 1, 0], matrix[:, 0, 0]))
 
 
 def to_rays(
