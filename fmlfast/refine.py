@@ -2,4 +2,3 @@
 
 from fmlfast.reconstruction.refinement import REFINEMENT as REFINEMENT
 from fmlfast.reconstruction.refinement import refine as refine
-from fmlfast.reconstruction.refinement import refine_measured as refine_measured

@@ -24,8 +24,15 @@ AFFINE_NORM = ("weight", "bias", *NORM)
 LAYER = ("weight", "bias")
 KEYS = {
     "": ("code_mean", "code_factor"),
-    "face.": ("identity_basis", "identity_mean", "reflectance_mean", "reflectance_basis", "smooth"),
-    "shape_fit.": ("usual", "mean"),
+    "face.": (
+        "population_mean",
+        "identity_basis",
+        "identity_mean",
+        "reflectance_mean",
+        "reflectance_basis",
+        "smooth",
+    ),
+    "shape_fit.": ("usual",),
     "encoder.tower.0.0.": ("weight",),
     "encoder.tower.0.1.": AFFINE_NORM,
     "encoder.tower.1.0.": ("weight",),
@@ -156,7 +163,7 @@ def test_a_run_of_before_loads_with_the_templates_mean(tmp_path: Path) -> None:
     model = FML(OLD)
     model.save(tmp_path)
     known = load_file(tmp_path / "model.safetensors")
-    assert not known.pop("shape_fit.mean").any()
+    assert not known.pop("face.population_mean").any()
     save_file(known, tmp_path / "model.safetensors")
     stored = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**stored, "model": BEFORE}))

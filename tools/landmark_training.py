@@ -127,27 +127,26 @@ def error_percent(points: Tensor, targets: Tensor) -> Tensor:
 
 def train(
     network: LandmarkNetwork,
-    crops: Callable[[], Crops],
+    crops: Crops,
     held_out: dict[str, Crops],
     steps: int,
-    seed: int = 0,
-    save: Callable[[LandmarkNetwork], None] | None = None,
+    seed: int,
+    save: Callable[[LandmarkNetwork], None],
 ) -> LandmarkNetwork:
-    """Trains the network; `crops()` gives the crops of each epoch, `save` is called every 500 steps."""
+    """Trains the network; `save` is called every 500 steps."""
     torch.manual_seed(seed)
     network.train()
     optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-3)
     averaged = {name: value.detach().clone().float() for name, value in network.state_dict().items()}
+    modes = error_modes(crops)
     step, begin = 0, time.time()
     while step < steps:
-        data = crops()
-        modes = error_modes(data)
-        for chosen in torch.randperm(len(data.images)).split(BATCH):
+        for chosen in torch.randperm(len(crops.images)).split(BATCH):
             if len(chosen) < BATCH or step >= steps:
                 break
             for group in optimizer.param_groups:
                 group["lr"] = RATE * min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / steps))
-            images, points, targets = augmented(data.select(chosen), modes)
+            images, points, targets = augmented(crops.select(chosen), modes)
             with torch.autocast("cpu", torch.bfloat16):
                 stages = network.stages(images, points)
             values = [loss(predicted, spread, targets) for predicted, spread in stages]
@@ -169,8 +168,7 @@ def train(
                     found, deviation = predict(network, some)
                     percent = error_percent(found[:, :NUM_POINTS], some.targets[:, :NUM_POINTS]).mean()
                     errors.append(f"{name} {percent:.3f}% loss {loss(found, deviation, some.targets):.3f}")
-                if save is not None:
-                    save(network)
+                save(network)
                 if step < steps:
                     network.load_state_dict(current)
                 print(

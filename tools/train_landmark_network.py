@@ -41,6 +41,8 @@ def read_crops(folder: Path, canonical: Tensor) -> tuple[Crops, Tensor, Tensor]:
             raise ValueError(f"{folder} was made without the face detector; install the video extra and make it anew")
         seen, known = clip.detection, {k: torch.from_numpy(v).float() for k, v in truth[ref.key].items()}
         found = torch.from_numpy(seen.found)
+        if not found.any():
+            continue
         neutral = template.subdivide(known["vertices"])
         shapes = neutral + torch.einsum("me,evc->mvc", known["expression"], template.expressions)
         camera = shapes @ known["rotation"].mT + known["translation"][:, None]
@@ -75,7 +77,9 @@ def write_assets(network: LandmarkNetwork, scores: dict[str, Tensor]) -> None:
         temporary.chmod(0o644)
 
 
-def main(data: tyro.conf.Positional[list[Path]], steps: int = 8000, held_out: int = 300, seed: int = 0) -> None:
+def main(
+    data: tyro.conf.Positional[list[Path]], steps: int = 8000, held_out: int = 300, seed: int = 0, go_on: bool = False
+) -> None:
     """Trains, measures and writes.
 
     Args:
@@ -83,8 +87,9 @@ def main(data: tyro.conf.Positional[list[Path]], steps: int = 8000, held_out: in
         steps: of 64 crops.
         held_out: people of each folder that are not trained on.
         seed: of the training.
+        go_on: start from the shipped network instead of random weights.
     """
-    network = LandmarkNetwork()
+    network = LandmarkNetwork.load().requires_grad_(True) if go_on else LandmarkNetwork()
     network.canonical.copy_(landmark_assets()["network.canonical"])
     network.reduce.copy_(torch.from_numpy(TO_IBUG68))
     read = {folder.name: read_crops(folder, network.canonical) for folder in data}
@@ -95,10 +100,8 @@ def main(data: tyro.conf.Positional[list[Path]], steps: int = 8000, held_out: in
         others[name] = crops.select(late)
         scores.append(told[late])
         expressions.append(truth[late])
-    teaching = joined(learned)
-    train(network, lambda: teaching, others, steps, seed)
-    names = FaceTemplate.default(0).expression_names
-    write_assets(network, measure_scores(torch.cat(scores), torch.cat(expressions), names))
+    told = measure_scores(torch.cat(scores), torch.cat(expressions), FaceTemplate.default(0).expression_names)
+    train(network, joined(learned), others, steps, seed, lambda network: write_assets(network, told))
     print(f"{OUT}: {OUT.stat().st_size / 1e6:.1f} MB")
 
 

@@ -27,13 +27,16 @@ class FaceModel(nn.Module):
 
     `smooth_basis` writes theta_s as coefficients times smooth fields, nearly symmetric modes of a Gaussian process
     (`gp_basis`): fewer degrees of freedom, and one cheek informs the other. Without it theta_s is free, as in the
-    paper. `learned_mean`: m is learned, as coefficients of the smooth fields; else it is 0 (the paper).
+    paper. `learned_mean`: m is the population's mean plus a change that is learned, as coefficients of the smooth
+    fields, without the expressions' directions either: else what faces usually do would become part of the neutral one.
+    Without `learned_mean` m is 0 (the paper).
     `complement_rank`: number of expression directions that OC removes; None for all (the paper), 0 for none.
     `light_complement` projects the nine shading directions of the whole face out of theta_r, and scales r_bar to the
     template's mean face colour. The reflectance basis is stored padded, see `pad_columns`. `backend` is passed to every
     operation; in training `decoder` keeps factors of that basis' gradient; neither is part of a checkpoint.
     """
 
+    population_mean: Tensor  # [3G] mm
     complement: Tensor  # [3G, r], Q: orthonormal basis of the expressions on the graph
     smooth: Tensor  # [min(SMOOTH_FIELDS, 3G), 3G] mm
     light_span: Tensor | None  # [3, V, 9] the nine shading directions, by colour channel
@@ -65,6 +68,7 @@ class FaceModel(nn.Module):
         else:
             initial = torch.randn(identity_dim, 3 * self.num_nodes) * 0.05
         self.identity_basis = nn.Parameter(initial)
+        self.register_buffer("population_mean", torch.zeros(3 * self.num_nodes))
         self.identity_mean = nn.Parameter(torch.zeros(len(self.smooth))) if learned_mean else None
         self.reflectance_mean = nn.Parameter(template.colors.flatten().clone())
         self.reflectance_basis = nn.Parameter(pad_columns(torch.randn(reflectance_dim, 3 * self.num_vertices) * 0.01))
@@ -84,8 +88,7 @@ class FaceModel(nn.Module):
         """
         # torch matmul, no custom kernel: the largest product reads 3 MB (500 x 1563 floats), reflectance's 333 MB.
         learned = len(self.identity_basis)
-        field = self._on_graph(alpha[:, :learned] @ self.identity_basis)
-        field = field - (field @ self.complement) @ self.complement.T
+        field = self._without_expressions(self._on_graph(alpha[:, :learned] @ self.identity_basis))
         if alpha.shape[1] > learned:
             field = field + alpha[:, learned:] @ self.smooth[: alpha.shape[1] - learned]
         return rearrange(field, "b (g c) -> b g c", c=3) + self.mean_displacement
@@ -93,29 +96,25 @@ class FaceModel(nn.Module):
     @property
     def mean_displacement(self) -> Tensor:  # [G, 3] mm
         """Node displacements m of the mean face from the template."""
-        if self.identity_mean is None:
-            return self.smooth.new_zeros(self.num_nodes, 3)
-        return (self.identity_mean @ self.smooth).view(-1, 3)
+        mean = self.population_mean
+        if self.identity_mean is not None:
+            mean = mean + self._without_expressions(self.identity_mean @ self.smooth)
+        return mean.view(-1, 3)
+
+    def _without_expressions(self, field: Tensor) -> Tensor:  # [..., 3G] mm
+        return field - (field @ self.complement) @ self.complement.T
 
     @torch.no_grad()
     def set_population(
         self,
         smooth: Tensor,  # [N, 3G] mm
-        mean: Tensor,  # [3G] mm, in the span of the fields
+        mean: Tensor,  # [3G] mm
     ) -> None:
-        """Sets the smooth fields and, where it is learned, the mean face."""
+        """Sets the smooth fields and, where it is learned, where the mean face starts from."""
         self.smooth.copy_(smooth)
         if self.identity_mean is not None:
-            self.identity_mean.copy_(self.coefficients(mean))
-
-    @torch.no_grad()
-    def coefficients(
-        self,
-        displacements: Tensor,  # [3G] mm
-    ) -> Tensor:  # [N]
-        """Projects displacements on the smooth fields, by least squares."""
-        fields = self.smooth.double()
-        return (torch.linalg.pinv(fields @ fields.T, hermitian=True) @ (fields @ displacements.double())).float()
+            self.population_mean.copy_(mean)
+            self.identity_mean.zero_()
 
     def neutral(
         self,

@@ -69,7 +69,7 @@ class FML(nn.Module):
         self.shape_fit, started = None, 0
         if config.shape_init:
             self.shape_fit = LandmarkFit(self.template, min(START_FIELDS, len(self.face.smooth)))
-            self.shape_fit.set_fields(self.face.smooth, self.shape_fit.mean)
+            self.shape_fit.set_fields(self.face.smooth, self.face.population_mean)
             started = self.shape_fit.count + self.num_expressions
         aux = (2 * len(LANDMARKS_66) + 13 if aligned else 0) + started + FEATURES * config.described
         of_frames = 33 + self.num_expressions
@@ -104,7 +104,7 @@ class FML(nn.Module):
         """Loads the parameters and updates the landmark fit's copy of the smooth fields."""
         found = super().load_state_dict(state_dict, strict, assign)
         if self.shape_fit is not None:
-            self.shape_fit.set_fields(self.face.smooth, self.shape_fit.mean)
+            self.shape_fit.set_fields(self.face.smooth, self.face.population_mean)
         return found
 
     def learn_shape_prior(self, people: Sequence[LandmarkObservations]) -> None:
@@ -310,8 +310,7 @@ class FML(nn.Module):
         model = cls(config, template)
         try:
             known = load_file(folder / "model.safetensors")
-            if model.shape_fit is not None:  # checkpoints of before keep the template's mean
-                known.setdefault("shape_fit.mean", model.shape_fit.mean)
+            known.setdefault("face.population_mean", model.face.population_mean)  # 0 in checkpoints of before
             model.load_state_dict(known)
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{folder / 'model.safetensors'} does not hold this model: {error}") from error

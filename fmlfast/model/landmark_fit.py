@@ -84,7 +84,6 @@ class LandmarkFit(nn.Module):
     fields: Tensor  # [P, 3, N]
     expressions: Tensor  # [P, 3, E]
     usual: Tensor  # [E] mean expression
-    mean: Tensor  # [3G] mm, displacement of the mean face
 
     def __init__(self, template: FaceTemplate, count: int) -> None:
         """Prepares a fit of `template`'s landmarks with `count` smooth fields; `set_fields` sets these."""
@@ -112,7 +111,6 @@ class LandmarkFit(nn.Module):
         expressions = on_points(template.expressions.movedim(0, -1)[corners])
         self.register_buffer("expressions", expressions, persistent=False)
         self.register_buffer("usual", torch.zeros(len(template.expressions)))
-        self.register_buffer("mean", torch.zeros(3 * len(template.nodes)))
         self.candidates = template.jaw_triangles.shape[1]
 
     def set_fields(
@@ -123,7 +121,6 @@ class LandmarkFit(nn.Module):
         """Sets the smooth fields to the first `count` of these displacement fields on the graph, and the mean face."""
         moved = smooth[: self.count].view(-1, self.skinning.shape[1], 3)
         self.fields = torch.einsum("pg,ngc->pcn", self.skinning, moved)
-        self.mean = mean
         self.points = self.base + self.skinning @ mean.view(-1, 3)
 
     def forward(

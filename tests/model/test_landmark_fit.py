@@ -24,7 +24,7 @@ def fitted(landmarks: Tensor, Ks: Tensor, subjects: int, confidence: Tensor | No
 
 def shape_fit() -> LandmarkFit:
     fit = LandmarkFit(TEMPLATE, 60)
-    fit.set_fields(FIELDS, fit.mean)
+    fit.set_fields(FIELDS, torch.zeros_like(FIELDS[0]))
     return fit
 
 

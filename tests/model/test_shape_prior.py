@@ -40,7 +40,7 @@ def crowd(seed: int, people: int = PEOPLE) -> tuple[Tensor, LandmarkObservations
 def start(people: LandmarkObservations, fields: Tensor, usual: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Shapes in terms of FIELDS [B, 60] and expressions."""
     fit = LandmarkFit(TEMPLATE, len(fields))
-    fit.set_fields(fields, fit.mean)
+    fit.set_fields(fields, torch.zeros_like(fields[0]))
     if usual is not None:
         fit.usual = usual
     pose = fit_pose(people.landmarks, people.Ks, TEMPLATE.landmarks(TEMPLATE.vertices)[USED])

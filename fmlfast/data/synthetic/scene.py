@@ -127,7 +127,7 @@ class SceneGenerator:
 
     def _place(self, rng: np.random.Generator, motion: HeadMotion) -> tuple[Array, Array, Array]:
         """Draws rotations [M, 3, 3], translations [M, 3] mm and K [3, 3] of an imaginary source video."""
-        relative = np.exp(rng.uniform(np.log(1.2), np.log(4.0)))  # focal length over crop width
+        relative = np.exp(rng.uniform(np.log(1.2), np.log(8.0)))  # focal length over crop width: .3 to 1.9 m away
         depth = relative * _CROP_MM * (1.0 + rng.uniform(0.0, 0.06) * motion.drift[:, 2])
         middle = np.clip(rng.normal(0.0, [0.28, 0.16]), -0.6, 0.6)  # of the face off the principal point, crop widths
         wander = middle + rng.uniform(0.0, 0.12, 2) * motion.drift[:, :2]
