@@ -17,7 +17,7 @@ from fmlfast.rotation import rotation_from_axis_angle
 
 # The start already knows what the points tell, so pixels count more than in training, and the prior of shape and
 # expression is how far they change.
-REFINEMENT = LossWeights(photometric=90.0, expression=0.1, membrane=0.0, displacement=0.0)
+REFINEMENT = LossWeights(photometric=60.0, expression=0.1, membrane=0.0, displacement=0.0)
 PRIOR = 0.05  # weight of the whitened reflectance codes
 SMOOTH, EXPRESSION = 0.0083, 1.0  # weights of the change of smooth fields and of expressions
 

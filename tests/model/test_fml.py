@@ -8,6 +8,7 @@ import torch
 
 from fmlfast.camera import project
 from fmlfast.data.frames import Frames, resize_clip
+from fmlfast.data.landmark_assets import landmarks_version
 from fmlfast.data.shards import list_clips, read_clip, read_truth
 from fmlfast.losses import LossWeights, objective
 from fmlfast.model.codes import Codes
@@ -136,6 +137,14 @@ def test_a_checkpoint_of_another_template_is_refused(model: FML, tmp_path: Path)
         FML.load(tmp_path)
     with pytest.raises(ValueError, match=r"config\.json is missing"):
         FML.load(tmp_path / "nowhere")
+
+
+def test_a_checkpoint_of_another_landmark_network_is_refused(model: FML, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(config.read_text().replace(landmarks_version(), "0123456789abcdef"))
+    with pytest.raises(ValueError, match="landmark network 0123456789abcdef"):
+        FML.load(tmp_path)
 
 
 def test_resized_clips_keep_their_rays(synthetic_folder: Path) -> None:
