@@ -109,7 +109,7 @@ def test_corrections_scale_with_the_picture(network: LandmarkNetwork, scene: Sce
     large = F.interpolate(images, size=(size, size), mode="bilinear")
     found, wider, _ = network.correct(large, points * factor)
     assert relative(found / factor, surface, points) < 0.02
-    assert float(((found / factor - surface).norm(dim=2) / spread).mean()) < 0.35
+    assert float(((found / factor - surface).norm(dim=2) / spread).mean()) < 0.6  # of what the network doubts
     torch.testing.assert_close(wider / factor, spread, rtol=0.2, atol=0)
 
 
