@@ -51,7 +51,9 @@ def learn_shape_prior(
             assert found.smooth is not None and found.expression is not None
             whole = precision.isfinite().all(2).all(1)  # landmarks of the others are invalid
             known = found.smooth[whole].double()
-            moment = known.T @ known + torch.linalg.inv(precision[whole].double()).sum(0)
+            # Not by linalg.inv, which is wrong for such batches where torch.set_num_threads was called (MKL's LU).
+            covariance = torch.cholesky_inverse(torch.linalg.cholesky(precision[whole].double()))
+            moment = known.T @ known + covariance.sum(0)
             moments = moments + factor @ moment @ factor.T
             total = total + factor @ known.sum(0)
             counts = (seen.confidence > 0).any(1) & whole.repeat_interleave(len(seen.Ks) // seen.subjects)
