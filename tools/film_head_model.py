@@ -51,8 +51,14 @@ class Settings:
     """Seed of shapes, poses, cameras and light."""
 
 
-def paint(mean: Array, faces: NDArray[np.int64], material: NDArray[np.str_], marks: Array, tone: float) -> Array:
-    """Colours the vertices [V, 3] by part, with brows and lips where the landmarks are; linear RGB."""
+def paint(
+    mean: Array,  # [V, 3] mm
+    faces: NDArray[np.int64],  # [T, 3]
+    material: NDArray[np.str_],  # [T] names
+    marks: Array,  # [68, 3] mm
+    tone: float,
+) -> Array:  # [V, 3] linear RGB
+    """Colours the vertices by part, with brows and lips where the landmarks are; `tone` scales skin and lips."""
     colors = np.tile(np.array(SKIN) * tone, (len(mean), 1))
     for name, color in PAINT.items():
         colors[np.unique(faces[np.char.startswith(material, name)])] = color
@@ -74,7 +80,11 @@ def paint(mean: Array, faces: NDArray[np.int64], material: NDArray[np.str_], mar
     return colors
 
 
-def seen_vertices(mean: Array, faces: NDArray[np.int64], drawn: NDArray[np.int64]) -> NDArray[np.int64]:
+def seen_vertices(
+    mean: Array,  # [V, 3] mm
+    faces: NDArray[np.int64],  # [T, 3]
+    drawn: NDArray[np.int64],  # [U, 3] what hides and shows
+) -> NDArray[np.int64]:  # [N]
     """Lists the vertices of `faces` that a scanner would see: not those inside mouth, nose and eye sockets."""
     turns = np.array([(yaw, pitch, 0.0) for yaw in (-70, -35, 0, 35, 70) for pitch in (-25, 0, 25)])
     camera = (mean - mean.mean(0)) @ rotation_from_angles(turns).transpose(0, 2, 1) + np.array([0.0, 0.0, 1000.0])
@@ -84,8 +94,14 @@ def seen_vertices(mean: Array, faces: NDArray[np.int64], drawn: NDArray[np.int64
     return np.intersect1d(np.unique(faces), visible)
 
 
-def photograph(rng: np.random.Generator, points: Array, faces: NDArray[np.int64], colors: Array, count: int):
-    """Takes `count` photos [N, S, S, 3] uint8 of a head with one camera; returns also its focal length, px."""
+def photograph(
+    rng: np.random.Generator,
+    points: Array,  # [V, 3] mm, around the face's middle
+    faces: NDArray[np.int64],  # [T, 3]
+    colors: Array,  # [V, 3] linear RGB
+    count: int,
+) -> tuple[NDArray[np.uint8], float]:
+    """Takes `count` photos [N, S, S, 3] sRGB of a head with one camera; returns also its focal length, px."""
     focal = 1.2 * SIDE * float(np.exp(rng.uniform(-0.5, 0.5)))
     angles = np.stack([np.linspace(-30, 30, count) + rng.normal(0, 6, count), rng.normal(0, 8, count)], 1)
     rotation = rotation_from_angles(np.concatenate([angles, rng.normal(0, 5, (count, 1))], 1))

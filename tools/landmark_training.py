@@ -13,7 +13,6 @@ from fmlfast.data.landmark_network import CROP, LandmarkNetwork, mirror_tables
 from fmlfast.data.mediapipe478 import NUM_POINTS
 
 BATCH = 64
-RATE = 2e-3
 MARGIN = 1.125  # half side of the stored crops, in crop coordinates: room to shift, scale and turn them
 SHIFT, SCALE, TURN = 0.03, 0.05, 0.06  # standard deviations: crop coordinates, logarithm, radians
 ERRORS = 40  # principal components of the detector's errors that the points are disturbed along
@@ -130,13 +129,14 @@ def train(
     crops: Crops,
     held_out: dict[str, Crops],
     steps: int,
+    rate: float,
     seed: int,
     save: Callable[[LandmarkNetwork], None],
-) -> LandmarkNetwork:
-    """Trains the network; `save` is called every 500 steps."""
+) -> None:
+    """Trains the network at peak learning rate `rate`; `save` gets it every 500 steps and at the end."""
     torch.manual_seed(seed)
     network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), rate, weight_decay=1e-3)
     averaged = {name: value.detach().clone().float() for name, value in network.state_dict().items()}
     modes = error_modes(crops)
     step, begin = 0, time.time()
@@ -145,7 +145,7 @@ def train(
             if len(chosen) < BATCH or step >= steps:
                 break
             for group in optimizer.param_groups:
-                group["lr"] = RATE * min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / steps))
+                group["lr"] = rate * min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / steps))
             images, points, targets = augmented(crops.select(chosen), modes)
             with torch.autocast("cpu", torch.bfloat16):
                 stages = network.stages(images, points)
@@ -175,4 +175,4 @@ def train(
                     f"{step} {(time.time() - begin) / 60:.1f} min loss {float(value):.3f} {', '.join(errors)}",
                     flush=True,
                 )
-    return network.eval()
+    network.eval()

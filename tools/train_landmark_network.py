@@ -78,13 +78,19 @@ def write_assets(network: LandmarkNetwork, scores: dict[str, Tensor]) -> None:
 
 
 def main(
-    data: tyro.conf.Positional[list[Path]], steps: int = 8000, held_out: int = 300, seed: int = 0, go_on: bool = False
+    data: tyro.conf.Positional[list[Path]],
+    steps: int = 8000,
+    rate: float = 2e-3,
+    held_out: int = 300,
+    seed: int = 0,
+    go_on: bool = False,
 ) -> None:
     """Trains, measures and writes.
 
     Args:
         data: folders of synthetic clips with detections.
         steps: of 64 crops.
+        rate: peak learning rate, which falls to 0 by a cosine.
         held_out: people of each folder that are not trained on.
         seed: of the training.
         go_on: start from the shipped network instead of random weights.
@@ -101,7 +107,7 @@ def main(
         scores.append(told[late])
         expressions.append(truth[late])
     told = measure_scores(torch.cat(scores), torch.cat(expressions), FaceTemplate.default(0).expression_names)
-    train(network, joined(learned), others, steps, seed, lambda network: write_assets(network, told))
+    train(network, joined(learned), others, steps, rate, seed, lambda network: write_assets(network, told))
     print(f"{OUT}: {OUT.stat().st_size / 1e6:.1f} MB")
 
 

@@ -41,8 +41,10 @@ class Cameras:
         """Corrects guessed focal lengths by `focal_factor`; returns new cameras, and the frames with their Ks.
 
         `frames` holds the photos as frames of one subject. Photos of one size, in portrait or landscape format, are
-        assumed to be from one camera and share one correction.
+        assumed to be from one camera and share one correction. Models without `shape_init` leave the guess.
         """
+        if model.shape_fit is None:
+            return self, frames
         factors = np.ones(len(photos), np.float32)
         sizes = [tuple(sorted(photo.image.shape[:2])) for photo in photos]
         guessed = [index for index, source in enumerate(self.sources) if source == "assumed"]
