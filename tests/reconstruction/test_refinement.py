@@ -92,18 +92,6 @@ def test_the_prior_of_shape_and_expressions_lies_around_the_start(model: FML, fr
     assert kept < 0.2 * moved and (free.expression - start.expression).norm() > 0.02
 
 
-def test_padding_frames_do_not_change_the_prior(model: FML, frames: Frames) -> None:
-    four = frames.only([0, 1, 0, 1])
-    padded = replace(four, mask=torch.tensor([True, True, False, False]).expand_as(four.mask))
-    plain = frames.only([0, 1])
-    start = model.encode(plain)
-    repeated = {n: torch.cat([getattr(start, n)] * 2, 1) for n in ("rotation", "translation", "sh", "expression")}
-    found = refine(model, padded, replace(start, **repeated), steps=5)
-    expected = refine(model, plain, start, steps=5)
-    torch.testing.assert_close(found.expression[:, :2], expected.expression, atol=1e-3, rtol=0)
-    torch.testing.assert_close(found.identity, expected.identity, atol=1e-2, rtol=0)
-
-
 def test_no_subject_ends_worse_than_it_began(model: FML, frames: Frames) -> None:
     weights = replace(REFINEMENT, photometric=0.0)
     settled = refine(model, frames, model.encode(frames), steps=60, weights=weights, prior=0.0, smooth=0.0)
