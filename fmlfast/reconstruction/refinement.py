@@ -146,7 +146,6 @@ class _Unknowns:
         mask: Tensor,  # [B, M]
     ) -> None:
         self.model, self.start, self.mask = model, codes.map(torch.detach), mask
-        self.subjects = len(codes.identity)
         dim, fields = model.config.identity_dim, len(model.face.smooth)
         began = codes.identity[:, dim:]
         self.smooth = torch.nn.functional.pad(began, (0, fields - began.shape[1]))
