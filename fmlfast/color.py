@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+LUMINANCE = (0.2126, 0.7152, 0.0722)  # of linear RGB
 JOINT = 0.04045  # sRGB value up to which the transfer is linear
 
 

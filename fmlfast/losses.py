@@ -173,8 +173,10 @@ def objective(
         with record_function("fmlfast::geometry"):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_geometry):
                 camera = model.face.geometry(displacements, *pose).flatten(0, 1)
-            reflectance = model.reflectance(codes)
-        light, linear = codes.sh.flatten(0, 1), frames.linear.flatten(0, 1)
+            pattern = model.pattern(codes)
+        # Only the product of skin tone and light is in an image; here light takes the tone.
+        light = (codes.sh * codes.tone.exp()[:, None, None]).flatten(0, 1)
+        linear = frames.linear.flatten(0, 1)
 
         def seen(normals: Tensor) -> Tensor:
             with record_function("fmlfast::visibility"), torch.no_grad():
@@ -186,11 +188,11 @@ def objective(
                 normals = vertex_normals(camera, model.template.triangles, model.backend)
             visible = seen(normals)
             with record_function("fmlfast::shading"):
-                light = light_from_image(linear, camera, Ks, reflectance, normals, visible)
-                colors = shade_sh(reflectance, normals, light, model.backend)
+                light = light_from_image(linear, camera, Ks, pattern, normals, visible)
+                colors = shade_sh(pattern, normals, light, model.backend)
         else:
             with record_function("fmlfast::shading"):
-                colors, normals = shade_vertices(camera, model.template.triangles, reflectance, light, model.backend)
+                colors, normals = shade_vertices(camera, model.template.triangles, pattern, light, model.backend)
             visible = seen(normals)
         with record_function("fmlfast::photometric"):
             difference, sampled = photometric(
@@ -200,9 +202,7 @@ def objective(
         with record_function("fmlfast::regularisers"):
             shape = (subjects, count)
             chroma, known = chromaticity(sampled.unflatten(0, shape), visible.unflatten(0, shape), model.backend)
-            rough = sparsity(reflectance, chroma, known, model.mesh_edges, backend=model.backend)
+            rough = sparsity(pattern, chroma, known, model.mesh_edges, backend=model.backend)
             terms["sparsity"] = weights.sparsity * rough
-            terms["reflectance"] = weights.reflectance * deviation(
-                reflectance, model.face.base_reflectance, model.backend
-            )
+            terms["reflectance"] = weights.reflectance * deviation(pattern, model.face.base_reflectance, model.backend)
     return terms

@@ -141,6 +141,28 @@ def photometric_error(image: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return torch.where(pixels > 0, 255.0 * difference.sum((1, 2)) / pixels.clamp(min=1), 255.0)
 
 
+def tone_error(reflectance: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Computes the error of the logarithm of the region's mean colour, root mean square over channels: [N].
+
+    reflectance, target [N,V,3] linear RGB; weights [V] or [N,V].
+    """
+    reflectance, target = _pair(reflectance, target, 3)
+    w = _weights(weights, target.shape[:2])
+    mean, wanted = (torch.einsum("nv,nvc->nc", w, x).clamp(min=1e-6) for x in (reflectance, target))
+    return (mean / wanted).log().square().mean(-1).sqrt()
+
+
+def pattern_error(reflectance: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Computes the error of reflectance after the best gain of each channel, root mean square over the region: [N].
+
+    reflectance, target [N,V,3] linear RGB; weights [V] or [N,V]. The gain leaves skin tone and light out.
+    """
+    reflectance, target = _pair(reflectance, target, 3)
+    w = _weights(weights, target.shape[:2])[..., None]
+    gain = (w * reflectance * target).sum(1) / (w * reflectance.square()).sum(1).clamp(min=1e-12)
+    return (w * (gain[:, None] * reflectance - target).square()).sum(1).mean(-1).sqrt()
+
+
 def rotation_error(predicted: Tensor, target: Tensor, gauge: Tensor) -> Tensor:
     """Computes the angle in degrees between head rotations: [N].
 

@@ -242,3 +242,16 @@ def test_the_cumulative_curve_counts_what_is_at_most_a_limit() -> None:
         metrics.cumulative_shares(torch.zeros(0), torch.ones(1))
     with pytest.raises(ValueError, match="numbers only"):
         metrics.cumulative_shares(torch.tensor([math.nan]), torch.ones(1))
+
+
+def test_tone_is_the_logarithm_of_the_mean_colour_and_pattern_what_a_gain_leaves(weights: Tensor) -> None:
+    skin = torch.rand(2, 57, 3, generator=torch.Generator().manual_seed(6), dtype=torch.float64) + 0.1
+    gain = torch.tensor([1.5, 0.8, 1.2], dtype=torch.float64)
+    expected = gain.log().square().mean().sqrt().expand(2)
+    torch.testing.assert_close(metrics.tone_error(skin * gain, skin, weights), expected)
+    assert metrics.pattern_error(skin * gain, skin, weights).max() < 1e-12
+    spot = skin.clone()
+    spot[:, 3] += 0.5
+    error = metrics.pattern_error(spot, skin, weights)
+    share = weights[3] / weights.sum()
+    assert (error < 0.5 * share.sqrt()).all() and (error > 0.3 * share.sqrt()).all()

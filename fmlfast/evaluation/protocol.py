@@ -10,12 +10,13 @@ from torch import Tensor
 
 from fmlfast import metrics
 from fmlfast.camera import project
-from fmlfast.color import linear_to_srgb
+from fmlfast.color import LUMINANCE, linear_to_srgb
 from fmlfast.data.frames import Frames
 from fmlfast.data.meta import check_landmarks
 from fmlfast.data.shards import Clip, Truth, list_clips, read_clip, read_meta, read_truth
 from fmlfast.evaluation.methods import Estimate, default_methods
 from fmlfast.evaluation.table import ErrorTable, rounded
+from fmlfast.evaluation.tone_groups import tone_groups
 from fmlfast.model.fml import FML
 from fmlfast.renderer import interpolate, rasterize, shade_vertices, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
@@ -47,6 +48,7 @@ class TrueFaces:
     normals: Tensor  # [F,V,3]
     rotation: Tensor  # [F,3,3] model to camera
     translation: Tensor  # [F,3] mm
+    reflectance: Tensor  # [B,V0,3] linear RGB, of the template's base mesh
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,11 @@ def evaluate(
     - normal_deg: angle between vertex normals of the geometry with expression, after the same alignment;
     - landmark_nme: 66 points with the sliding jaw line, in % of the outer-eye distance;
     - photometric: mean absolute sRGB difference, 0..255, over the pixels where the face was rendered;
-    - rotation_deg: head rotation error, up to the alignment's rotation.
+    - rotation_deg: head rotation error, up to the alignment's rotation;
+    - tone_log: error of the logarithm of the face's mean reflectance;
+    - pattern: error of the reflectance after the best gain of each channel.
 
+    `tone_groups` holds the means of the thirds of people with the darkest, middle and lightest skin.
     `spread` holds the standard errors over people, `ratios` each row over the mean face, `floor` the least neutral_mm
     that the graph allows, alone and with the model's orthogonal complement. Folders without ground truth give
     landmark_nme (against the detector's points) and photometric only. `batch` clips are evaluated at once, `clips`
@@ -137,6 +142,7 @@ def measure(
     totals = ErrorTable(len(template.vertices))
     complement = own.complement_basis(model.config.complement_rank)
     floors = {"graph": [], "complement": []}
+    tones: list[Tensor] = []
     asked = all(clip.detection is not None for clip in map(read_clip, refs))
     training = model.training
     model.eval()
@@ -154,6 +160,7 @@ def measure(
                     if row.startswith(f"frames_{longest}"):
                         totals.add(f"simulated_{row}", people, *_errors(estimate, target, template, own))
             if target.truth is not None:
+                tones.append(_skin_luminance(target.truth, template))
                 floors["graph"].append(metrics.skinning_floor(template, target.truth.neutral, face))
                 floors["complement"].append(metrics.skinning_floor(template, target.truth.neutral, face, complement))
     finally:
@@ -162,6 +169,7 @@ def measure(
     if truth is not None:
         floor = {name: float(torch.cat(values).mean()) for name, values in floors.items()}
         table["floor"] = {**floor, "complement_rank": complement.shape[1]}
+        table["tone_groups"] = tone_groups(totals.frame_errors(), torch.cat(tones))
     table["landmarks"] = "detector" if asked or truth is None else SIMULATED
     table |= {"split": split, "level": template.level, "clips": len(refs), "people": totals.people}
     table |= {"frames": totals.frames, "refine_steps": refine_steps, "landmark_points": 66, "landmark_jaw": True}
@@ -204,9 +212,16 @@ def true_faces(truth: Truth, clips: list[Clip], template: FaceTemplate) -> TrueF
     moved = (_of_frames(truth, clips, "expression") @ template.expressions.flatten(1)).view(len(owner), -1, 3)
     posed = neutral[owner] + moved
     normals = vertex_normals(posed, template.triangles)
-    return TrueFaces(
-        neutral, owner, posed, normals, _of_frames(truth, clips, "rotation"), _of_frames(truth, clips, "translation")
-    )
+    pose = _of_frames(truth, clips, "rotation"), _of_frames(truth, clips, "translation")
+    skin = torch.stack([torch.from_numpy(truth[clip.key]["reflectance"]).float() for clip in clips])
+    return TrueFaces(neutral, owner, posed, normals, *pose, skin)
+
+
+def _skin_luminance(truth: TrueFaces, template: FaceTemplate) -> Tensor:
+    """Computes the luminance of each frame's true mean face colour, [F]."""
+    face = template.regions["face"][: truth.reflectance.shape[1]]
+    mean = torch.einsum("v,bvc->bc", face / face.sum(), truth.reflectance)
+    return (mean @ mean.new_tensor(LUMINANCE))[truth.clip]
 
 
 def _of_frames(truth: Truth, clips: list[Clip], name: str) -> Tensor:
@@ -239,6 +254,10 @@ def _errors(
         errors["neutral_mm"] = metrics.vertex_error(neutral, truth.neutral[:, inside], face)[truth.clip]
     else:
         errors["neutral_mm"] = metrics.vertex_error(neutral, truth.neutral[truth.clip][:, inside], face)
+    skin, wanted = estimate.reflectance.cpu(), truth.reflectance[truth.clip]
+    base = wanted.shape[1]  # base vertices come first at every level
+    errors["tone_log"] = metrics.tone_error(skin[:, :base], wanted, template.regions["face"][:base])
+    errors["pattern"] = metrics.pattern_error(skin[:, :base], wanted, template.regions["face"][:base])
     normals = vertex_normals(posed, template.triangles)[:, inside]
     errors["normal_deg"] = metrics.normal_error(normals, truth.normals[:, inside], alignment.rotation, face)
     errors["rotation_deg"] = metrics.rotation_error(estimate.rotation.cpu(), truth.rotation, alignment.rotation)

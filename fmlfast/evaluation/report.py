@@ -25,6 +25,8 @@ LABELS = {
     "landmark_nme": ("landmarks", "% of eye distance"),
     "photometric": ("colour", "of 255"),
     "rotation_deg": ("head rotation", "°"),
+    "tone_log": ("skin tone", "logarithm"),
+    "pattern": ("reflectance pattern", "of 1"),
 }
 _STYLE = Path(__file__).with_name("report.css")
 
@@ -110,8 +112,8 @@ def _results(evaluation: dict[str, Any]) -> str:
         for name in columns:
             value, ratio = evaluation[row].get(name), evaluation.get("ratios", {}).get(row, {}).get(name)
             spread = (evaluation.get("spread", {}).get(row) or {}).get(name)
-            text = "–" if value is None else f"{value:.2f}"
-            text += "" if spread is None else f" <small style='display:inline'>± {spread:.2f}</small>"
+            text = "–" if value is None else f"{value:.3g}"
+            text += "" if spread is None else f" <small style='display:inline'>± {spread:.2g}</small>"
             text += "<small>&nbsp;</small>" if ratio is None else f"<small>× {ratio:.3f}</small>"
             cells.append(f'<td class="{"first" if name == columns[0] else ""}">{text}</td>')
         lines.append(f"<tr><th>{row_name(row)}</th>{''.join(cells)}</tr>")

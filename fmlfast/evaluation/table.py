@@ -6,7 +6,16 @@ import torch
 from torch import Tensor
 
 MEAN_FACE = "mean_face"
-METRICS = ("vertex_mm", "neutral_mm", "normal_deg", "landmark_nme", "photometric", "rotation_deg")
+METRICS = (
+    "vertex_mm",
+    "neutral_mm",
+    "normal_deg",
+    "landmark_nme",
+    "photometric",
+    "rotation_deg",
+    "tone_log",
+    "pattern",
+)
 
 
 class ErrorTable:

@@ -13,6 +13,7 @@ class Codes(TensorBatch):
 
     identity: Tensor  # [B, K + N] code alpha, then coefficients of the first N smooth fields; N may be 0
     reflectance: Tensor  # [B, Kr] code beta
+    tone: Tensor  # [B, 3] skin tone: log of the mean face colour over that of the model's base reflectance
     rotation: Tensor  # [B, M, 3, 3] model frame -> camera frame
     translation: Tensor  # [B, M, 3] mm
     sh: Tensor  # [B, M, 9, 3] light: spherical harmonics coefficients by colour channel

@@ -30,6 +30,7 @@ from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, Alignment, align_to_fro
 from fmlfast.model.lighting import light_from_image
 from fmlfast.model.observation import Observation, aux_features
 from fmlfast.model.shape_prior import learn_shape_prior
+from fmlfast.model.skin_tone import estimate_skin_tone, skin_tone_features
 from fmlfast.model.vertex_weights import vertex_weights
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
@@ -177,12 +178,29 @@ class FML(nn.Module):
 
     @torch.no_grad()
     def fit_light(self, frames: Frames, codes: Codes) -> Codes:
-        """Replaces the codes' light by a robust least-squares fit to the images of `frames`."""
+        """Replaces light and skin tone of `codes` by what the images of `frames` tell.
+
+        Robust least squares give the product of both; `estimate_skin_tone` splits it.
+        """
+        product, skin, features = self.observe_light(frames, codes)
+        tone = estimate_skin_tone(features, frames.mask) - skin.log()
+        return replace(codes, tone=tone, sh=product / tone.exp()[:, None, None])
+
+    @torch.no_grad()
+    def observe_light(self, frames: Frames, codes: Codes) -> tuple[Tensor, Tensor, Tensor]:
+        """Fits light times skin tone [B, M, 9, 3] to the images.
+
+        Returns it, the mean colour [B, 3] of the face's pattern, and the features [B, M, N] that tell skin tone.
+        """
         camera, Ks = self.camera_vertices(codes).flatten(0, 1), frames.Ks.flatten(0, 1)
         normals = vertex_normals(camera, self.template.triangles, self.backend)
         visible = self.vertex_weights(camera, normals, Ks, frames.images.shape[-1])
-        sh = light_from_image(frames.linear.flatten(0, 1), camera, Ks, self.reflectance(codes), normals, visible)
-        return replace(codes, sh=sh.view_as(codes.sh))
+        pattern, linear = self.pattern(codes), frames.linear.flatten(0, 1)
+        product = light_from_image(linear, camera, Ks, pattern, normals, visible).view_as(codes.sh)
+        face = self.template.regions["face"]
+        skin = torch.einsum("v,bvc->bc", face / face.sum(), pattern)
+        seen = product[:, :, 0] * skin[:, None]
+        return product, skin, skin_tone_features(self.template, frames, camera, seen, self.backend)
 
     def displacements(self, codes: Codes) -> Tensor:
         """Computes graph node displacements of identity, [B, G, 3] mm."""
@@ -203,6 +221,10 @@ class FML(nn.Module):
 
     def reflectance(self, codes: Codes) -> Tensor:
         """Computes per-vertex reflectance, [B, V, 3] linear RGB."""
+        return self.pattern(codes) * codes.tone.exp()[:, None]
+
+    def pattern(self, codes: Codes) -> Tensor:
+        """Computes per-vertex reflectance without the person's skin tone, [B, V, 3] linear RGB."""
         return self.face.reflectance(codes.reflectance)
 
     def _resized(self, images: Tensor) -> Tensor:
@@ -258,6 +280,7 @@ class FML(nn.Module):
         return Codes(
             identity=alpha,
             reflectance=beta,
+            tone=beta.new_zeros(len(beta), 3),
             rotation=rotation.unflatten(0, shape),
             translation=translation.unflatten(0, shape),
             sh=sh.unflatten(0, shape),

@@ -11,6 +11,12 @@ from fmlfast.kernels.visibility import vertex_visibility
 from fmlfast.template.face_template import FaceTemplate
 
 
+def photometric_region(template: FaceTemplate) -> Tensor:  # [V] in 0..1
+    """Computes how much the photometric loss counts a vertex: face and eyes, without the scalp, where hair is."""
+    regions = template.regions
+    return torch.maximum(regions["face"], regions["eyes"]) * (1 - regions["scalp"])
+
+
 def vertex_weights(
     template: FaceTemplate,  # on the device of the tensors
     camera: Tensor,  # [F, V, 3] mm
@@ -21,8 +27,7 @@ def vertex_weights(
     backend: Backend | None = None,
 ) -> Tensor:  # [F, V]
     """Computes the vertices' weights in the photometric loss: the region's weight where visible, 0 else."""
-    regions = template.regions
-    weight = torch.maximum(regions["face"], regions["eyes"])
+    weight = photometric_region(template)
     if visibility == "zbuffer":
         depth = rasterize(camera, template.triangles, Ks, size, size, backend=backend).depth
         return weight * vertex_visibility(camera, normals, Ks, depth, backend)

@@ -154,7 +154,7 @@ class _Unknowns:
         whitened = torch.linalg.solve(self.factor, codes.reflectance - model.code_mean[dim:], left=False)
         still = torch.zeros_like(codes.translation)
         parts = {"skin": whitened, "smooth": torch.zeros_like(self.smooth), "turn": still, "shift": still}
-        parts |= {"sh": codes.sh, "expression": codes.expression}
+        parts |= {"sh": codes.sh * codes.tone.exp()[:, None, None], "expression": codes.expression}
         self.shapes = {name: part.shape for name, part in parts.items()}
         self.sizes = [part[0].numel() for part in parts.values()]
         self.values = torch.cat([part.flatten(1) / _RATES[name] for name, part in parts.items()], 1)  # [B, N]
@@ -187,7 +187,8 @@ class _Unknowns:
             reflectance=self.model.code_mean[dim:] + parts["skin"] @ self.factor,
             rotation=rotation_from_axis_angle(parts["turn"]) @ self.start.rotation,
             translation=self.start.translation * depth.exp() + torch.cat([10 * across, torch.zeros_like(depth)], -1),
-            sh=parts["sh"],
+            tone=self.start.tone,
+            sh=parts["sh"] / self.start.tone.exp()[:, None, None],
             expression=parts["expression"],
         )
 

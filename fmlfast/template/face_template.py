@@ -17,6 +17,7 @@ from fmlfast.ibug68 import NUM_JAW
 from fmlfast.template.assets import load_assets
 from fmlfast.template.graph import largest_weights, node_edges, skinning_matrix
 from fmlfast.template.jaw_line import select_contour
+from fmlfast.template.regions import scalp_mask
 from fmlfast.template.subdivision import loop_step, subdivide_points
 
 SINGULAR_FLOOR = 1e-6  # relative; directions of the expressions below it are numerical noise
@@ -36,7 +37,7 @@ class FaceTemplate:
     triangles: Tensor  # [T, 3] int32, counter-clockwise seen from outside
     uv: Tensor  # [V, 2]
     colors: Tensor  # [V, 3] linear reference reflectance
-    regions: dict[str, Tensor]  # [V] each, 0..1: skin lips lids brows eyes iris pupil ears neck mouth_bag face
+    regions: dict[str, Tensor]  # [V] each, 0..1: skin lips lids brows eyes iris pupil ears neck mouth_bag face scalp
     expressions: Tensor  # [E, V, 3] displacement at full strength
     expression_names: tuple[str, ...]
     landmark_triangles: Tensor  # [68] int64
@@ -115,7 +116,10 @@ class FaceTemplate:
             expression_graph=tensor("expression_graph", torch.float32),
             fingerprint="",
         )
-        return replace(template, fingerprint=_fingerprint(template))
+        points, marks = template.vertices.numpy(), template.landmarks(template.vertices).numpy()
+        scalp = template.regions["skin"] * torch.from_numpy(scalp_mask(points, marks)).float()
+        regions = {**template.regions, "scalp": scalp}
+        return replace(template, regions=regions, fingerprint=_fingerprint(template))
 
     def to(self, device: torch.device | str) -> "FaceTemplate":
         """Copies the template's tensors to another device."""

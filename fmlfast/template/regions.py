@@ -9,6 +9,8 @@ from torch import Tensor
 Array = NDArray[np.floating]
 Values = TypeVar("Values", Array, Tensor)
 
+HEAD_RADIUS = 120.0  # mm, from the bridge of the nose to the head's axis
+HAIRLINE = (0.0, 26.0, 39.0, 50.0, 68.0), (17.0, 14.0, 5.0, -8.0, -30.0)  # azimuth in degrees, mm above the brows
 BROW_LIFT = -3.8  # mm; from the landmarks, which mark the upper edge, to the middle of the hair
 
 
@@ -61,6 +63,14 @@ def neck_mask(vertices: Array, landmarks: Array) -> Array:
     normal = normal / np.linalg.norm(normal)
     normal = normal * (1.0 if normal[1] > 0 else -1.0)
     return smoothstep((chin - vertices) @ normal, 8.0, 20.0)
+
+
+def scalp_mask(vertices: Array, landmarks: Array) -> Array:
+    """Computes the mask [V] of where hair usually grows: above the forehead, lower at the temples."""
+    bridge = landmarks[27]
+    azimuth = np.degrees(np.arctan2(np.abs(vertices[:, 0]), vertices[:, 2] - bridge[2] + HEAD_RADIUS))
+    line = landmarks[17:27, 1].max() + np.interp(azimuth, *HAIRLINE)
+    return smoothstep(vertices[:, 1] - line, 0.0, 24.0)
 
 
 def face_mask(vertices: Array, landmarks: Array, skin: Array, ears: Array, neck: Array) -> Array:

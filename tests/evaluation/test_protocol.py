@@ -54,6 +54,9 @@ def test_the_table_holds_what_it_should(table: dict[str, Any]) -> None:
     assert (table["split"], table["level"], table["refine_steps"]) == ("test", 1, 3)
     assert 0 < table["floor"]["graph"] < table["floor"]["complement"] < table["mean_face"]["neutral_mm"]
     assert table["floor"]["complement_rank"] == 10
+    assert list(table["tone_groups"]) == ["dark", "medium", "light"]
+    shares = [table["tone_groups"][name]["frames_4"]["vertex_mm"] / 3 for name in table["tone_groups"]]
+    assert sum(shares) == pytest.approx(table["frames_4"]["vertex_mm"], rel=1e-3)  # one person in each
     assert json.loads(json.dumps(table)) == table
 
 
@@ -105,7 +108,7 @@ def test_the_truth_itself_has_no_error(synthetic_folder: Path) -> None:
     )
     errors, distances = module._errors(perfect, target, template, template)
     assert distances is not None and distances.max() < 1e-3
-    for name in ("vertex_mm", "neutral_mm", "normal_deg", "rotation_deg"):
+    for name in ("vertex_mm", "neutral_mm", "normal_deg", "rotation_deg", "tone_log", "pattern"):
         assert errors[name].max() < 1e-2, name
     assert errors["landmark_nme"].max() < 1e-2
     dark = replace(perfect, sh=0.5 * sh)
