@@ -242,7 +242,7 @@ def fit_frames(
     def current() -> Codes:
         moved = translation + shift * translation[..., 2:]
         turned = rotation_from_axis_angle(turn) @ rotation
-        return Codes(identity, reflectance, turned, moved, dark, expression)
+        return Codes(identity, reflectance, dark[:, 0, 0], turned, moved, dark, expression)
 
     for _ in range(FIT_STEPS):
         with torch.enable_grad():

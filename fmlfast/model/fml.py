@@ -26,9 +26,9 @@ from fmlfast.model.detector_noise import DetectorNoise
 from fmlfast.model.encoder import Encoder
 from fmlfast.model.face_model import FaceModel
 from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
-from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, Alignment, align_to_front, fit_pose
+from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, align_to_front, fit_pose
 from fmlfast.model.lighting import light_from_image
-from fmlfast.model.observation import Observation, aux_features
+from fmlfast.model.observation import Observation, aligned_crop, aux_features, resized_crop
 from fmlfast.model.shape_prior import learn_shape_prior
 from fmlfast.model.skin_tone import estimate_skin_tone, skin_tone_features
 from fmlfast.model.vertex_weights import vertex_weights
@@ -140,7 +140,9 @@ class FML(nn.Module):
         """
         size = frames.images.shape[-1]
         if self.config.inputs == "paper":
-            return Observation(self._resized(frames.images), frames.mask, frames.Ks.flatten(0, 1), size)
+            return Observation(
+                resized_crop(frames.images, self.config.input_size), frames.mask, frames.Ks.flatten(0, 1), size
+            )
         seen = LandmarkObservations.of(frames, noise, landmark_mask)
         alignment = align_to_front(seen.landmarks, self.landmark_points)
         rotation, translation = fit_pose(seen.landmarks, seen.Ks, self.landmark_points)
@@ -157,7 +159,7 @@ class FML(nn.Module):
             points = landmark_mask[:, :, used].flatten(0, 1).float().repeat_interleave(2, 1)
             hidden = F.pad(points, (0, features.shape[1] - points.shape[1]), value=1.0)
             aux_mask = hidden if aux_mask is None else hidden * aux_mask
-        crop = self._aligned_crop(frames.images, alignment)
+        crop = aligned_crop(frames.images, alignment, self.config.input_size)
         return Observation(crop, frames.mask, seen.Ks, size, features, aux_mask, alignment, start)
 
     @exact  # the encoder has an autocast of its own
@@ -226,22 +228,6 @@ class FML(nn.Module):
     def pattern(self, codes: Codes) -> Tensor:
         """Computes per-vertex reflectance without the person's skin tone, [B, V, 3] linear RGB."""
         return self.face.reflectance(codes.reflectance)
-
-    def _resized(self, images: Tensor) -> Tensor:
-        """Resizes the plain crop, [B, M, 3, S, S] -> [B, M, 3, s, s]."""
-        target = self.config.input_size
-        if images.shape[-1] == target:
-            return images
-        flat = F.interpolate(images.flatten(0, 1), size=(target, target), mode="bilinear", antialias=True)
-        return flat.unflatten(0, images.shape[:2])
-
-    def _aligned_crop(self, images: Tensor, alignment: Alignment) -> Tensor:
-        """Warps images to upright faces of one size, [B, M, 3, S, S] -> [B, M, 3, s, s]."""
-        flat, size, target = images.flatten(0, 1), images.shape[-1], self.config.input_size
-        theta = torch.cat([alignment.matrix * (2 / size), (alignment.offset * (2 / size) - 1)[..., None]], 2)
-        grid = F.affine_grid(theta, [len(flat), 3, target, target], align_corners=False)
-        flat = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
-        return flat.unflatten(0, images.shape[:2])
 
     def _codes(
         self,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fmlfast.common.tensors import constant
@@ -40,3 +41,27 @@ def aux_features(seen: LandmarkObservations, alignment: Alignment, start: Initia
         frames = len(landmarks) // len(start.smooth)
         parts += [start.smooth.repeat_interleave(frames, 0), start.expression]
     return torch.cat(parts, 1)
+
+
+def resized_crop(
+    images: Tensor,  # [B, M, 3, S, S]
+    size: int,
+) -> Tensor:  # [B, M, 3, size, size]
+    """Resizes the plain crop."""
+    if images.shape[-1] == size:
+        return images
+    flat = F.interpolate(images.flatten(0, 1), size=(size, size), mode="bilinear", antialias=True)
+    return flat.unflatten(0, images.shape[:2])
+
+
+def aligned_crop(
+    images: Tensor,  # [B, M, 3, S, S]
+    alignment: Alignment,
+    size: int,
+) -> Tensor:  # [B, M, 3, size, size]
+    """Warps images to upright faces of one size."""
+    flat, side = images.flatten(0, 1), images.shape[-1]
+    theta = torch.cat([alignment.matrix * (2 / side), (alignment.offset * (2 / side) - 1)[..., None]], 2)
+    grid = F.affine_grid(theta, [len(flat), 3, size, size], align_corners=False)
+    flat = F.grid_sample(flat, grid, padding_mode="border", align_corners=False)
+    return flat.unflatten(0, images.shape[:2])

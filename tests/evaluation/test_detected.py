@@ -48,7 +48,7 @@ def test_simulated_rows_are_what_undetected_clips_give(table: dict[str, Any], sy
     assert plain["landmarks"] == SIMULATED and SIMULATED.startswith("simulated: ")
     assert sorted(rows(plain)) == sorted(OWN)
     for row in ADDED:
-        assert table[row] == pytest.approx(plain[row.removeprefix("simulated_")], rel=1e-3), row
+        assert table[row] == pytest.approx(plain[row.removeprefix("simulated_")], rel=3e-3), row
     # The pose of the mean face comes from the landmarks, too, but not what similarity alignment leaves.
     assert table["mean_face"]["vertex_mm"] == plain["mean_face"]["vertex_mm"]
 

@@ -14,7 +14,7 @@ def test_a_cap_of_hair_becomes_skin_and_the_face_stays() -> None:
     scalp, seen = template.regions["scalp"] > 0.99, photometric_region(template) > 0.99
     with torch.no_grad():
         learned = face.reflectance_mean.view(-1, 3)
-        learned[seen] *= 0.8
+        learned[photometric_region(template) > 0] *= 0.8
         learned[scalp] = 0.02
     before = face.reflectance_mean.detach().view(-1, 3).clone()
     settle_reflectance(model)
@@ -29,8 +29,8 @@ def test_modes_of_the_basis_reach_ears_and_neck_without_a_seam() -> None:
     model = FML(SMALL)
     template, face = model.template, model.face
     seen = photometric_region(template) > 0
+    basis = face.reflectance_basis.detach()[:, : 3 * len(seen)].view(len(face.reflectance_basis), -1, 3)
     with torch.no_grad():
-        basis = face.reflectance_basis[:, : 3 * len(seen)].view(len(face.reflectance_basis), -1, 3)
         basis.copy_(seen[None, :, None] * 0.1)
     settle_reflectance(model)
     ears = template.regions["ears"] > 0.9
