@@ -84,7 +84,7 @@ def build(wheel_dir: Path) -> dict[str, NDArray]:
         "triangles": cut.triangles.astype(np.uint16),
         "mirror": cut.mirror.astype(np.uint16),
         "uv": atlas(cut, vertices, masks["face"]).astype(np.float32),
-        "colors": reference_colors(masks, cut.part, vertices).astype(np.float32),
+        "colors": reference_colors(masks, cut.part, vertices, cut.triangles).astype(np.float32),
         "region_names": np.array(list(masks)),
         "regions": np.stack([np.round(255.0 * mask) for mask in masks.values()]).astype(np.uint8),
         "expressions": stored,

@@ -10,6 +10,7 @@ GAZE = 30.0  # degrees at full strength
 OUT, UP = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])  # of the left eye
 DIRECTIONS = {"Out": OUT, "In": -OUT, "Up": UP, "Down": -UP}
 RETRACTION = 3.2  # mm that the eyeball draws back behind closed lids
+FADE = 5.0  # vertices of the margin over which that fades towards the corners
 OVERLAP = 1.2  # mm that the closed upper lid passes the lower one, so that wide eyes close, too
 CLEARANCE = 0.5  # mm that the skin of a moving lid keeps from the eyeball, or what it has at rest
 STAGES = (0.25, 0.5, 0.75, 1.0)  # of a blink at which the clearance is kept
@@ -54,7 +55,9 @@ def close_lids(
     x = vertices[lid, 0]
     closed = vertices + before
     missing = closed[upper, 1] - np.interp(closed[upper, 0], closed[lower, 0], closed[lower, 1])
-    extra = np.where(missing > -OVERLAP, -OVERLAP - missing, 0.0) * ends(len(upper))
+    wanted = -OVERLAP * ends(len(upper))
+    extra = np.where(missing > wanted, wanted - missing, 0.0)
+    extra[[0, -1]] = 0.0  # the corners stay
     fall = np.minimum(before[upper, 1], -0.3)
     share = np.clip(before[lid, 1] / height(upper, fall, x), 0.0, 1.0)
     blink[lid, 1] += share * height(upper, extra, x)
@@ -80,7 +83,7 @@ def close_lids(
 
 def ends(count: int) -> Array:
     """Returns weights [count] that fade to 0 at both ends of a line."""
-    return np.minimum(1.0, np.minimum(np.arange(count), np.arange(count)[::-1]) / 1.5)
+    return np.minimum(1.0, np.minimum(np.arange(count), np.arange(count)[::-1]) / FADE)
 
 
 def eyeball(cut: Cut, vertices: Array, sign: float) -> NDArray[np.bool_]:

@@ -17,7 +17,8 @@ EAR_COLOR = np.array([0.56, 0.27, 0.19])
 LIP_COLOR = np.array([0.42, 0.155, 0.135])
 BROW_COLOR = np.array([0.10, 0.06, 0.04])
 LID_COLOR = np.array([0.40, 0.19, 0.14])
-BAG_COLOR = np.array([0.045, 0.012, 0.012])
+INNER_LIP_COLOR = np.array([0.15, 0.05, 0.045])
+BAG_COLOR = np.array([0.035, 0.010, 0.010])
 THROAT_COLOR = np.array([0.015, 0.004, 0.004])
 TOOTH_COLOR = np.array([0.60, 0.54, 0.43])
 GAP_COLOR = np.array([0.30, 0.24, 0.17])
@@ -74,11 +75,15 @@ def eye_angles(raw: MakeHuman, cut: Cut) -> Array:
     return angles
 
 
-def reference_colors(masks: dict[str, Array], part: NDArray[np.int64], vertices: Array) -> Array:
+def reference_colors(
+    masks: dict[str, Array], part: NDArray[np.int64], vertices: Array, triangles: NDArray[np.int64]
+) -> Array:
     """Computes linear reflectance [V, 3] of average skin with lips, brows, lids and eyes, and a mouth dark inside."""
     inside = np.isin(part, (TOOTH, TOOTH_GAP, GUM, TONGUE))
     depth = vertices[part == TOOTH, 2].max() - vertices[:, 2]
     shade = np.where(inside, np.exp(-depth / MOUTH_SHADE), 1.0)[:, None]
+    kinds = part[triangles]
+    by_lips = np.unique(triangles[(kinds == BAG).any(1) & (kinds == SKIN).any(1)])
     layers = [
         (masks["ears"], EAR_COLOR, 0.5),
         (masks["lids"], LID_COLOR, 0.5),
@@ -100,6 +105,7 @@ def reference_colors(masks: dict[str, Array], part: NDArray[np.int64], vertices:
                 (LASH, LASH_COLOR),
             )
         ),
+        (((part == BAG) & np.isin(np.arange(len(part)), by_lips)).astype(np.float64), INNER_LIP_COLOR, 1.0),
     ]
     colors = np.tile(SKIN_COLOR, (len(part), 1))
     for mask, color, strength in layers:
