@@ -9,9 +9,9 @@ Array = NDArray[np.float64]
 GAZE = 30.0  # degrees at full strength
 OUT, UP = np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])  # of the left eye
 DIRECTIONS = {"Out": OUT, "In": -OUT, "Up": UP, "Down": -UP}
-RETRACTION = 3.2  # mm that the eyeball draws back behind closed lids
+RETRACTION = 4.2  # mm that the eyeball draws back behind closed lids
 FADE = 5.0  # vertices of the margin over which that fades towards the corners
-OVERLAP = 1.2  # mm that the closed upper lid passes the lower one, so that wide eyes close, too
+OVERLAP = 1.5  # mm that the closed upper lid passes the lower one, so that wide eyes close, too
 CLEARANCE = 0.5  # mm that the skin of a moving lid keeps from the eyeball, or what it has at rest
 STAGES = (0.25, 0.5, 0.75, 1.0)  # of a blink at which the clearance is kept
 
