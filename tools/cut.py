@@ -7,16 +7,19 @@ half is its mirror image, so the result is exactly symmetric.
 from dataclasses import dataclass
 
 import numpy as np
+from inner_parts import add_lashes, add_teeth, add_tongue
 from makehuman import MakeHuman
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, vstack
 
 MOUTH_CAVITY, LEFT_EYE_CAVITY = 0x70ACFF, 0xF96C88  # labels of MakeHuman.quad_labels
-SKIN, INNER_LID, BAG, EYEBALL = range(4)
-BAG_RINGS = (0, 2, 4, 6)  # rings of the mouth cavity that are kept, counted from the inner lips
+SKIN, INNER_LID, BAG, EYEBALL, THROAT, TOOTH, TOOTH_GAP, GUM, TONGUE, LASH = range(10)
+BAG_RINGS = (0, 2, 4, 6, 8, 9)  # rings of the mouth cavity that are kept, counted from the inner lips
+OUTER_BAG_RINGS = 4  # of them, those before the teeth, whose vertices come before the inner parts
 LID_RINGS = (0, 1, 3)  # rings of the eye socket that are kept, counted from the lid margin
 EYE_RINGS = (8.0, 11.0, 22.0, 26.0, 45.0, 70.0, 95.0)  # degrees from the gaze axis; pupil to 8, iris to 22
 EYE_SEGMENTS = 16
+TIE = 1e-6  # mm; diagonals that differ by rounding alone are equal
 EYE_SWELL = 1.012  # makes up for the shrinking of Loop subdivision
 
 Row = dict[int, float]  # raw vertex -> weight
@@ -24,7 +27,7 @@ Row = dict[int, float]  # raw vertex -> weight
 
 @dataclass
 class Cut:
-    """The base mesh as combinations of raw vertices; `part` is SKIN, INNER_LID, BAG or EYEBALL."""
+    """The base mesh as combinations of raw vertices; `part` is one of SKIN ... LASH."""
 
     operator: csr_array  # [V, N]
     triangles: NDArray[np.int64]  # [T, 3]
@@ -42,6 +45,16 @@ def inside(points: NDArray[np.float64]) -> NDArray[np.float64]:
     hair = (z - 4.0) * 0.93 - (y - 690.0) * 0.37
     fields = np.stack([hair, z - 6.0, y - 602.0])
     return -12.0 * np.log(np.exp(-fields / 12.0).sum(0))
+
+
+@dataclass(frozen=True)
+class Cavity:
+    """A cavity of the body mesh in rings, ring 0 at its border."""
+
+    quads: NDArray[np.int64]  # [Q, 4]
+    ring: dict[int, int]  # raw vertex -> ring
+    column: dict[int, int]  # raw vertex -> the vertex of ring 0 above it
+    below: dict[tuple[int, int], int]  # vertex of ring 0, ring -> raw vertex
 
 
 class HalfMesh:
@@ -66,7 +79,7 @@ class HalfMesh:
     def quad(self, corners: list[Row], part: int) -> None:
         """Adds a quad as two triangles along its shorter diagonal."""
         a, b, c, d = (self.position(corner) for corner in corners)
-        split = ((0, 1, 2), (0, 2, 3)) if np.linalg.norm(a - c) <= np.linalg.norm(b - d) else ((0, 1, 3), (1, 2, 3))
+        split = ((0, 1, 2), (0, 2, 3)) if np.linalg.norm(a - c) <= np.linalg.norm(b - d) + TIE else ((0, 1, 3), (1, 2, 3))
         for triangle in split:
             self.triangle([corners[k] for k in triangle], part)
 
@@ -89,18 +102,26 @@ def blend(first: Row, second: Row, weight: float) -> Row:
 
 
 def cut_face(raw: MakeHuman) -> Cut:
-    """Builds the symmetric template: skin, inner lids, mouth bag and eyeballs."""
+    """Builds the symmetric template: skin, inner lids, mouth bag and eyeballs, then the parts inside the mouth, lashes."""
     half = HalfMesh(raw)
     labels, body = raw.quad_labels(), raw.groups == "body"
     left = (raw.vertices[raw.quads][:, :, 0] > -1e-6).all(1)
     mouth, socket = body & (labels == MOUTH_CAVITY), body & (labels == LEFT_EYE_CAVITY)
     head = body & left & ~mouth & ~socket & (raw.vertices[raw.quads][:, :, 1] > 540.0).all(1)
     add_skin(half, raw.quads[head])
-    add_rings(half, raw.quads[socket], body & ~socket, LID_RINGS, INNER_LID)
-    last = add_rings(half, raw.quads[mouth], body & ~mouth, BAG_RINGS, BAG)
-    add_bag_end(half, last, raw.quads[mouth])
+    add_rings(half, find_rings(raw, raw.quads[socket], body & ~socket, LID_RINGS[-1]), LID_RINGS, INNER_LID)
+    bag = find_rings(raw, raw.quads[mouth], body & ~mouth, BAG_RINGS[-1])
+    add_rings(half, bag, BAG_RINGS[:OUTER_BAG_RINGS], BAG)
+    half.vertex(bag_end(bag)[1], THROAT)
     add_eyeball(half, np.unique(raw.quads[raw.groups == "helper-l-eye"]))
-    return mirrored(half)
+    first = len(half.rows)
+    add_rings(half, bag, BAG_RINGS[OUTER_BAG_RINGS - 1 :], THROAT)
+    add_bag_end(half, bag)
+    add_teeth(half, "helper-upper-teeth", (TOOTH, TOOTH_GAP, GUM))
+    add_teeth(half, "helper-lower-teeth", (TOOTH, TOOTH_GAP, GUM))
+    add_tongue(half, TONGUE)
+    add_lashes(half, LASH)
+    return mirrored(half, first)
 
 
 def add_skin(half: HalfMesh, quads: NDArray[np.int64]) -> None:
@@ -147,48 +168,53 @@ def clip_triangle(half: HalfMesh, corners: list[Row], level: list[float]) -> Non
         half.triangle(polygon, SKIN)
 
 
-def add_rings(
-    half: HalfMesh, quads: NDArray[np.int64], outside: NDArray[np.bool_], keep: tuple[int, ...], part: int
-) -> list[int]:
-    """Adds a tube of the rings in `keep` that starts at the border between `quads` and the outside.
+def find_rings(raw: MakeHuman, quads: NDArray[np.int64], outside: NDArray[np.bool_], depth: int) -> Cavity:
+    """Sorts a cavity's vertices into rings, from its border with the outside inwards.
 
-    Every ring of the cavity has the same number of vertices, one below the other. Returns the last kept ring.
+    Every ring of the cavity has the same number of vertices, one below the other.
     """
-    raw = half.raw
     ring = {int(v): 0 for v in np.intersect1d(quads, raw.quads[outside])}
     column = {v: v for v in ring}  # the ring-0 vertex above each vertex
     below = {(v, 0): v for v in ring}
-    for depth in range(1, keep[-1] + 1):
+    for level in range(1, depth + 1):
         for quad in quads.tolist():
             for k in range(4):
                 a, b = quad[k], quad[(k + 1) % 4]
                 for up, down in ((a, b), (b, a)):
-                    if ring.get(up) == depth - 1 and down not in ring:
+                    if ring.get(up) == level - 1 and down not in ring:
                         column[down] = column[up]
-                        below[column[up], depth] = down
-        ring.update({v: depth for (_, d), v in below.items() if d == depth})
-    strip = [quad for quad in quads.tolist() if sorted(ring.get(v, 99) for v in quad) == [0, 0, 1, 1]]
+                        below[column[up], level] = down
+        ring.update({v: level for (_, d), v in below.items() if d == level})
+    return Cavity(quads, ring, column, below)
+
+
+def add_rings(half: HalfMesh, cavity: Cavity, keep: tuple[int, ...], part: int) -> None:
+    """Adds a tube of the rings in `keep`."""
+    ring, column, below = cavity.ring, cavity.column, cavity.below
+    strip = [quad for quad in cavity.quads.tolist() if sorted(ring.get(v, 99) for v in quad) == [0, 0, 1, 1]]
     for quad in strip:
         for upper, lower in zip(keep[:-1], keep[1:], strict=True):
             corners = [below[column[v], upper if ring[v] == 0 else lower] for v in quad]
-            if all(raw.vertices[v][0] > -1e-6 for v in corners):
+            if all(half.raw.vertices[v][0] > -1e-6 for v in corners):
                 half.quad([{v: 1.0} for v in corners], part)
-    return [v for (_, depth), v in below.items() if depth == keep[-1]]
 
 
-def add_bag_end(half: HalfMesh, last: list[int], quads: NDArray[np.int64]) -> None:
+def bag_end(bag: Cavity) -> tuple[list[int], Row]:
+    """Returns the last ring of the mouth bag, and its centre."""
+    last = [v for (_, depth), v in bag.below.items() if depth == BAG_RINGS[-1]]
+    return last, {v: 1.0 / len(last) for v in sorted(last)}
+
+
+def add_bag_end(half: HalfMesh, bag: Cavity) -> None:
     """Closes the mouth bag with a fan around the centre of its last ring."""
-    raw = half.raw
-    center = {v: 1.0 / len(last) for v in sorted(last)}
+    last, center = bag_end(bag)
     members = set(last)
-    for quad in quads.tolist():
-        deeper = [v for v in quad if v not in members]
-        edge = [(quad[k], quad[(k + 1) % 4]) for k in range(4)]
-        for a, b in edge:
-            on_ring = a in members and b in members and min(raw.vertices[a][0], raw.vertices[b][0]) > -1e-6
-            # each edge of the ring belongs to two quads; the one further back orients the fan
-            if on_ring and raw.vertices[deeper][:, 2].mean() < raw.vertices[[a, b]][:, 2].mean():
-                half.triangle([{a: 1.0}, {b: 1.0}, center], BAG)
+    for quad in bag.quads.tolist():
+        if max(bag.ring.get(v, 99) for v in quad) > BAG_RINGS[-1]:
+            continue
+        for a, b in ((quad[k], quad[(k + 1) % 4]) for k in range(4)):
+            if a in members and b in members and min(half.raw.vertices[[a, b], 0]) > -1e-6:
+                half.triangle([{b: 1.0}, {a: 1.0}, center], THROAT)
 
 
 def add_eyeball(half: HalfMesh, eye: NDArray[np.int64]) -> None:
@@ -214,24 +240,24 @@ def add_eyeball(half: HalfMesh, eye: NDArray[np.int64]) -> None:
             half.quad([upper[k], lower[k], lower[n], upper[n]], EYEBALL)
 
 
-def mirrored(half: HalfMesh) -> Cut:
-    """Joins the half mesh and its mirror image along the sagittal plane."""
+def mirrored(half: HalfMesh, first: int) -> Cut:
+    """Joins the half mesh and its mirror image along the sagittal plane, the `first` rows' vertices before the others."""
     raw = half.raw
     count = len(half.rows)
     entries = [(i, vertex, weight) for i, row in enumerate(half.rows) for vertex, weight in row.items()]
     rows, columns, weights = (np.array(part) for part in zip(*entries, strict=True))
     operator = csr_array(coo_array((weights, (rows, columns)), shape=(count, len(raw.vertices))))
     on_plane = np.abs(operator @ raw.vertices[:, 0]) < 1e-6
+    own = np.concatenate([np.arange(count), np.flatnonzero(~on_plane)])  # [V] row of each vertex
+    order = np.argsort(own >= first, kind="stable")
+    place = np.argsort(order)  # new id by old one
     opposite = np.where(on_plane, np.arange(count), count + np.cumsum(~on_plane) - 1)  # [count]
-    other = operator[~on_plane][:, raw.mirror]
     triangles = np.array(half.triangles)
-    total = count + other.shape[0]
-    mirror = np.empty(total, np.int64)
-    mirror[:count], mirror[opposite] = opposite, np.arange(count)
-    part = np.array(half.part)
+    mirror = np.concatenate([opposite, np.flatnonzero(~on_plane)])
+    operator = csr_array(vstack([operator, operator[~on_plane][:, raw.mirror]]))
     return Cut(
-        operator=csr_array(vstack([operator, other])),
-        triangles=np.concatenate([triangles, opposite[triangles][:, [0, 2, 1]]]),
-        part=np.concatenate([part, part[~on_plane]]),
-        mirror=mirror,
+        operator=operator[order],
+        triangles=place[np.concatenate([triangles, opposite[triangles][:, [0, 2, 1]]])],
+        part=np.array(half.part)[own[order]],
+        mirror=place[mirror[order]],
     )

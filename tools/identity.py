@@ -24,18 +24,21 @@ BELOW_THE_NECK = ("asymm-breast", "asymm-trunk")
 SMALLEST = 0.002  # mm; displacements below it are dropped
 
 
-def identity_arrays(raw: MakeHuman, operator: csr_array, rest: NDArray[np.float64]) -> dict[str, NDArray]:
+def identity_arrays(
+    raw: MakeHuman, operator: csr_array, rest: NDArray[np.float64], outer: NDArray[np.bool_]
+) -> dict[str, NDArray]:
     """Computes the `people_*` arrays of the template file from raw targets and the template's operator [V, N].
 
     Macro targets (ethnicity x gender x age, and gender x age x muscle x weight) move the whole body, so their mean
-    translation is taken out: it keeps them small enough for float16, and alignment removes it anyway.
+    translation, of the vertices `outer` [V], is taken out: it keeps them small enough for float16, and alignment removes
+    it anyway.
     """
     targets: dict[str, NDArray[np.float64]] = {}
     macro = [f"{e}-{g}-{a}" for e, g, a in product(ETHNICITIES, GENDERS, AGES)]
     macro += [f"universal-{g}-{a}-{m}muscle-{w}weight" for g, a, m, w in product(GENDERS, AGES, LEVELS, LEVELS)]
     for name in macro:
         deltas = operator @ raw.target(f"mpfb2/targets/macrodetails/{name}.target.gz")  # [V, 3]
-        targets[name] = deltas - deltas.mean(0)
+        targets[name] = deltas - deltas[outer].mean(0)
     details: dict[str, NDArray[np.float64]] = {}
     for folder in DETAIL_FOLDERS:
         for name, path in raw.targets(f"mpfb2/targets/{folder}").items():

@@ -1,7 +1,7 @@
 """Computes region masks and reference colours of the template's base mesh."""
 
 import numpy as np
-from cut import BAG, EYEBALL, INNER_LID, SKIN, Cut
+from cut import BAG, EYEBALL, GUM, INNER_LID, LASH, SKIN, THROAT, TONGUE, TOOTH, TOOTH_GAP, Cut
 from makehuman import MakeHuman
 from numpy.typing import NDArray
 
@@ -17,7 +17,15 @@ EAR_COLOR = np.array([0.56, 0.27, 0.19])
 LIP_COLOR = np.array([0.42, 0.155, 0.135])
 BROW_COLOR = np.array([0.10, 0.06, 0.04])
 LID_COLOR = np.array([0.40, 0.19, 0.14])
-BAG_COLOR = np.array([0.045, 0.012, 0.012])
+INNER_LIP_COLOR = np.array([0.15, 0.05, 0.045])
+BAG_COLOR = np.array([0.035, 0.010, 0.010])
+THROAT_COLOR = np.array([0.015, 0.004, 0.004])
+TOOTH_COLOR = np.array([0.60, 0.54, 0.43])
+GAP_COLOR = np.array([0.30, 0.24, 0.17])
+GUM_COLOR = np.array([0.36, 0.125, 0.115])
+TONGUE_COLOR = np.array([0.30, 0.09, 0.085])
+LASH_COLOR = np.array([0.02, 0.014, 0.011])
+MOUTH_SHADE = 19.0  # mm behind the lips over which what is in the mouth darkens by e
 SCLERA_COLOR = np.array([0.70, 0.66, 0.63])
 IRIS_COLOR = np.array([0.16, 0.09, 0.05])
 PUPIL_COLOR = np.array([0.01, 0.01, 0.01])
@@ -46,7 +54,10 @@ def region_masks(raw: MakeHuman, cut: Cut, uv: Array, vertices: Array, landmarks
         "pupil": (polar <= PUPIL_DEGREES).astype(np.float64),
         "ears": ears,
         "neck": neck,
-        "mouth_bag": (cut.part == BAG).astype(np.float64),
+        "mouth_bag": np.isin(cut.part, (BAG, THROAT, GUM)).astype(np.float64),
+        "teeth": np.isin(cut.part, (TOOTH, TOOTH_GAP)).astype(np.float64),
+        "tongue": (cut.part == TONGUE).astype(np.float64),
+        "lashes": (cut.part == LASH).astype(np.float64),
         "face": face * (1.0 - ears) * (1.0 - neck),
     }
     return masks
@@ -64,8 +75,15 @@ def eye_angles(raw: MakeHuman, cut: Cut) -> Array:
     return angles
 
 
-def reference_colors(masks: dict[str, Array], part: NDArray[np.int64]) -> Array:
-    """Computes linear reflectance [V, 3] of average skin with lips, brows, lids, eyes and a dark mouth."""
+def reference_colors(
+    masks: dict[str, Array], part: NDArray[np.int64], vertices: Array, triangles: NDArray[np.int64]
+) -> Array:
+    """Computes linear reflectance [V, 3] of average skin with lips, brows, lids and eyes, and a mouth dark inside."""
+    inside = np.isin(part, (TOOTH, TOOTH_GAP, GUM, TONGUE))
+    depth = vertices[part == TOOTH, 2].max() - vertices[:, 2]
+    shade = np.where(inside, np.exp(-depth / MOUTH_SHADE), 1.0)[:, None]
+    kinds = part[triangles]
+    by_lips = np.unique(triangles[(kinds == BAG).any(1) & (kinds == SKIN).any(1)])
     layers = [
         (masks["ears"], EAR_COLOR, 0.5),
         (masks["lids"], LID_COLOR, 0.5),
@@ -75,10 +93,22 @@ def reference_colors(masks: dict[str, Array], part: NDArray[np.int64]) -> Array:
         (masks["eyes"], SCLERA_COLOR, 1.0),
         (masks["iris"], IRIS_COLOR, 1.0),
         (masks["pupil"], PUPIL_COLOR, 1.0),
-        (masks["mouth_bag"], BAG_COLOR, 1.0),
+        *(
+            ((part == label).astype(np.float64), color, 1.0)
+            for label, color in (
+                (BAG, BAG_COLOR),
+                (THROAT, THROAT_COLOR),
+                (TOOTH, TOOTH_COLOR),
+                (TOOTH_GAP, GAP_COLOR),
+                (GUM, GUM_COLOR),
+                (TONGUE, TONGUE_COLOR),
+                (LASH, LASH_COLOR),
+            )
+        ),
+        (((part == BAG) & np.isin(np.arange(len(part)), by_lips)).astype(np.float64), INNER_LIP_COLOR, 1.0),
     ]
     colors = np.tile(SKIN_COLOR, (len(part), 1))
     for mask, color, strength in layers:
         amount = strength * mask[:, None]
         colors = (1.0 - amount) * colors + amount * color
-    return colors
+    return colors * shade

@@ -10,7 +10,8 @@ fmlfast.data.synthetic`. Neither file belongs into the repository.
 Non-rigid ICP with a stiffness that falls (Amberg et al., Optimal Step Nonrigid ICP Algorithms for Surface Registration,
 CVPR 2007): landmarks and closest points pull, membrane and bending energy of the displacement resist. Then each
 template vertex is tied to its closest surface point, whose modes it takes; where there is none (mouth bag, back of the
-ears), modes continue smoothly. Eyeballs move rigidly with the other model's.
+ears), modes continue smoothly. Eyeballs move rigidly with the other model's, teeth, tongue and lashes with the skin and
+the mouth's walls next to them.
 """
 
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ EYES = (("M_ScleraLeft", "M_IrisLeft"), ("M_ScleraRight", "M_IrisRight"))
 STIFFNESS = np.geomspace(300.0, 0.6, 30)
 FACING = 0.6  # least cosine between normals of tied points
 NEAR = 6.0  # mm, greatest distance of tied points
+ANCHORS = 24  # vertices of the head next to a part, whose mean displacement carries it
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,9 @@ def register(head: HeadModel, template: FaceTemplate) -> tuple[Array, Array, dic
     edges = unique_edges(template.triangles).numpy()
     label = connected_components(adjacency(edges, len(points)), directed=False)[1]
     main = label == np.bincount(label).argmax()
+    eyes, hairs = (template.regions[name].numpy() > 0.5 for name in ("eyes", "lashes"))
     free = main & (template.regions["mouth_bag"].numpy() < 0.5)
-    resist = energy(edges, points)
+    resist = energy(edges, points) + 1e-6 * sp.eye(len(points))  # parts that nothing pulls stay where they are
     corners = triangles[template.landmark_triangles.numpy()]  # [68, 3]
     rows = np.repeat(np.arange(68), 3)
     pick = sp.csr_matrix(
@@ -136,12 +139,18 @@ def register(head: HeadModel, template: FaceTemplate) -> tuple[Array, Array, dic
         return np.einsum("vk,vkc->vc", found.barycentrics, values[corner])
 
     modes = head.modes.transpose(1, 2, 0).reshape(len(start), -1)  # [V, 3K]
-    fill = splu((sp.diags(100.0 * used) + resist + 1e-9 * sp.eye(len(points))).tocsc())
+    fill = splu((sp.diags(100.0 * used) + resist).tocsc())
     shift = fill.solve(100.0 * used[:, None] * (found.points - points))
     mean = points + shift
     field = fill.solve(100.0 * used[:, None] * carried(modes))
     for part in np.setdiff1d(label, label[main][0]):
         member = label == part
+        if not eyes[member].any():
+            gap = np.linalg.norm(points[main][:, None] - points[member][None], axis=2).min(1)
+            anchors = np.flatnonzero(main)[np.argsort(gap, kind="stable")[: 1 if hairs[member].all() else ANCHORS]]
+            mean[member] = points[member] + (mean - points)[anchors].mean(0)
+            field[member] = field[anchors].mean(0)
+            continue
         side = int(points[member, 0].mean() < 0)
         eye, own = start[head.eyes[side]], points[member]
         sphere, ball = fit_sphere(own), fit_sphere(eye)

@@ -35,9 +35,10 @@ class FaceTemplate:
     level: int
     vertices: Tensor  # [V, 3] float32
     triangles: Tensor  # [T, 3] int32, counter-clockwise seen from outside
-    uv: Tensor  # [V, 2]
+    uv: Tensor  # [V, 2] texture atlas, v upwards
     colors: Tensor  # [V, 3] linear reference reflectance
-    regions: dict[str, Tensor]  # [V] each, 0..1: skin lips lids brows eyes iris pupil ears neck mouth_bag face scalp
+    regions: dict[str, Tensor]  # [V] each, 0..1: skin lips lids brows eyes iris pupil ears
+    # neck mouth_bag (with gums) teeth tongue lashes face scalp
     expressions: Tensor  # [E, V, 3] displacement at full strength
     expression_names: tuple[str, ...]
     landmark_triangles: Tensor  # [68] int64

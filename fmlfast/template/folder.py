@@ -17,9 +17,10 @@ from fmlfast.template.regions import brow_mask, face_mask, lip_mask, neck_mask
 NEUTRAL, LANDMARKS, SURFACE, MOUTH_OPENER, OPENING = "neutral.obj", "landmarks.txt", "surface.txt", "jawOpen", 0.35
 DETECTOR_POINTS = 478
 EYE_REACH, EAR_GAP = 25.0, 4.0  # mm
+HAIR_VERTICES = 8  # a part by an eye with fewer vertices is a hair
 ORIGIN = [36, 39, 42, 45, 30, 48, 54]
 SKIN_COLOR = (0.55, 0.32, 0.225)  # linear
-EYE_COLOR, MOUTH_COLOR = (0.70, 0.66, 0.63), (0.045, 0.012, 0.012)
+EYE_COLOR, MOUTH_COLOR, LASH_COLOR = (0.70, 0.66, 0.63), (0.045, 0.012, 0.012), (0.02, 0.014, 0.011)
 
 
 def read_folder(
@@ -39,9 +40,9 @@ def read_folder(
     - `surface.txt`, which `fmlfast calibrate` writes: 478 lines of the same form, the surface points that the face
       detector's points stand for. Without it the 68 landmarks alone are fitted.
 
-    The masks are guesses from the landmarks: the largest connected part is skin; other parts near the eyes are eyes,
-    the rest is the inside of the mouth; ears lie behind and outside landmarks 0 and 16; lips, brows, neck and face as
-    in `fmlfast.template.regions`; lids, iris and pupil stay empty.
+    The masks are guesses from the landmarks: the largest connected part is skin; other parts near the eyes are eyes, or
+    lashes if they are single hairs; the rest is the inside of the mouth; ears lie behind and outside landmarks 0 and
+    16; lips, brows, neck and face as in `fmlfast.template.regions`; lids, iris, pupil, teeth and tongue stay empty.
 
     Args:
         path: the folder.
@@ -86,7 +87,7 @@ def read_folder(
     except ValueError as error:
         raise ValueError(f"{folder / NEUTRAL}: {error}") from error
     skinning = skinning_matrix(graph.skin_indices, graph.skin_weights, num_nodes)
-    on_graph = fit_expressions(skinning, torch.from_numpy(deltas), torch.from_numpy(1.0 - regions["eyes"]))
+    on_graph = fit_expressions(skinning, torch.from_numpy(deltas), torch.from_numpy(1.0 - regions["eyes"] - regions["lashes"]))
     return {
         "vertices": vertices,
         "triangles": neutral.triangles,
@@ -173,11 +174,13 @@ def _guess_regions(
     points, landmarks = vertices.astype(np.float32), marks.astype(np.float32)
     part = _parts(triangles, len(vertices))
     skin = part == np.bincount(part).argmax()
-    eyes, bag = np.zeros(len(vertices)), np.zeros(len(vertices))
+    eyes, bag, lashes = np.zeros((3, len(vertices)))
     for label in np.setdiff1d(part, part[skin]):
-        center = vertices[part == label].mean(0)
+        member = part == label
+        center = vertices[member].mean(0)
         gap = min(np.linalg.norm(center - marks[36:42].mean(0)), np.linalg.norm(center - marks[42:48].mean(0)))
-        (eyes if gap < EYE_REACH else bag)[part == label] = 1.0
+        by_eye = lashes if member.sum() < HAIR_VERTICES else eyes
+        (by_eye if gap < EYE_REACH else bag)[member] = 1.0
     width, depth = np.abs(marks[[0, 16], 0]).mean(), marks[[0, 16], 2].mean()
     low = marks[[3, 13], 1].mean()
     ears = (np.abs(vertices[:, 0]) > width + EAR_GAP) & (vertices[:, 2] < depth) & (vertices[:, 1] > low) & skin
@@ -194,6 +197,9 @@ def _guess_regions(
         "ears": ear,
         "neck": neck,
         "mouth_bag": bag,
+        "teeth": np.zeros(len(points)),
+        "tongue": np.zeros(len(points)),
+        "lashes": lashes,
         "face": face_mask(points, landmarks, surface, ear, neck),
     }
     return {name: mask.astype(np.float64) for name, mask in masks.items()}
@@ -219,6 +225,6 @@ def _colors(neutral: Obj, regions: dict[str, NDArray[np.float64]]) -> NDArray[np
             raise ValueError(f"{NEUTRAL}: vertex colours must lie in [0, 1]; divide 8-bit ones by 255")
         return srgb_to_linear(torch.from_numpy(neutral.colors)).numpy()
     colors = np.tile(SKIN_COLOR, (len(neutral.vertices), 1))
-    for name, color in (("eyes", EYE_COLOR), ("mouth_bag", MOUTH_COLOR)):
+    for name, color in (("eyes", EYE_COLOR), ("mouth_bag", MOUTH_COLOR), ("lashes", LASH_COLOR)):
         colors[regions[name] > 0.5] = color
     return colors

@@ -18,6 +18,7 @@ from tests.helpers.small_model import SMALL
 
 EXPRESSIONS = ("jawOpen", "mouthSmileLeft", "eyeBlinkRight")
 NODES = 80
+COUNT = len(FaceTemplate.default(0).vertices)
 
 
 def polygons(triangles: list[list[int]]) -> list[list[int]]:
@@ -93,6 +94,10 @@ def test_guessed_masks_resemble_the_true_ones(folder: Path, source: FaceTemplate
     guessed = FaceTemplate.from_folder(folder, unit="cm", num_nodes=NODES).regions
     assert set(guessed) == set(source.regions)
     assert torch.equal(guessed["eyes"], source.regions["eyes"])
+    assert torch.equal(guessed["lashes"], source.regions["lashes"])
+    assert not guessed["teeth"].any() and not guessed["tongue"].any(), "unknown: inside of the mouth"
+    inner = sum(source.regions[name] for name in ("mouth_bag", "teeth", "tongue"))
+    assert (guessed["mouth_bag"] <= inner).all() and guessed["mouth_bag"].sum() > 600
     for name, least in (("face", 0.8), ("neck", 0.9), ("lips", 0.6), ("ears", 0.5), ("brows", 0.9)):
         a, b = guessed[name], source.regions[name]
         overlap = torch.minimum(a, b).sum() / torch.maximum(a, b).sum()
@@ -146,7 +151,7 @@ def test_landmarks_as_vertices_and_plain_files(folder: Path, source: FaceTemplat
     marks, vertices = template.landmarks(template.vertices), template.vertices
     assert torch.allclose(marks, vertices[near], atol=1e-4)
     assert torch.equal(template.triangles, source.triangles), "negative indices count from the end"
-    skin = template.colors[template.regions["eyes"] < 0.5]
+    skin = template.colors[template.regions["skin"] > 0.5]
     assert skin.std(dim=0).max() < 0.2 and (template.colors[template.regions["eyes"] > 0.5] > 0.5).all()
 
 
@@ -173,7 +178,7 @@ def test_other_mistakes_are_named(folder: Path, source: FaceTemplate) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda text: text + "v 0 0 0\n", "has 3536 vertices, but neutral.obj has 3535"),
+        (lambda text: text + "v 0 0 0\n", f"has {COUNT + 1} vertices, but neutral.obj has {COUNT}"),
         (lambda text: text.replace("\nf ", "\n# ", 1), "other faces"),
         (lambda text: text.replace("v ", "v x", 1), r"line \d+: could not convert"),
         (lambda text: text + "f 1 2\n", r"line \d+: a face needs three corners"),
@@ -282,7 +287,7 @@ def test_a_surface_that_cannot_be_subdivided_is_named(folder: Path) -> None:
 
 
 def test_8_bit_colors_are_refused(folder: Path, source: FaceTemplate) -> None:
-    write_obj(folder / "neutral.obj", source.vertices.numpy(), source.triangles.tolist(), np.full((3535, 3), 128.0))
+    write_obj(folder / "neutral.obj", source.vertices.numpy(), source.triangles.tolist(), np.full((COUNT, 3), 128.0))
     for name in EXPRESSIONS:
         (folder / f"{name}.obj").write_text((folder / "neutral.obj").read_text())
     with pytest.raises(ValueError, match=r"colours must lie in \[0, 1\]"):

@@ -1,4 +1,4 @@
-"""Generates teeth, glasses, hands and microphones, placed on the mean face."""
+"""Generates glasses, hands and microphones, placed on the mean face."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,21 +31,6 @@ def _ball(center: Array, size: Array, color: Array, present: NDArray[np.bool_] |
         np.broadcast_arrays(np.sin(theta) * np.sin(phi), np.cos(theta), np.sin(theta) * np.cos(phi)), axis=-1
     )
     return grid_part(center + size * ray, color, 0.0, present)
-
-
-def teeth(marks: Array) -> Part:
-    """Builds the upper row of teeth behind the lips; marks [68, 3]: landmarks of the mean face."""
-    x = np.linspace(-21.0, 21.0, 15)
-    lip = marks[62]
-    z = lip[2] - 7.5 - x**2 / 34.0
-    rows = np.array([8.0, 4.0, 1.0, -2.5])
-    front = np.stack(np.broadcast_arrays(x[None], lip[1] + rows[:, None], z[None]), axis=-1)  # [4, 15, 3]
-    behind = front[:, ::-1] - [0.0, 0.0, 3.0]
-    grid = np.concatenate([front, behind], axis=1)
-    gaps = 1.0 - 0.3 * (np.arange(30) % 2)
-    edge = np.concatenate([np.linspace(1.0, 0.45, 8)[::-1], np.linspace(1.0, 0.45, 8)[1:]])
-    shade = np.concatenate([edge, edge]) * gaps
-    return grid_part(grid, np.array([0.42, 0.37, 0.30]) * shade[None, :, None])
 
 
 def glasses(rng: np.random.Generator, marks: Array) -> list[Part]:

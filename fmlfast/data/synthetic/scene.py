@@ -60,14 +60,15 @@ class SceneGenerator:
         self._plain = np.flatnonzero(base.regions["face"].numpy() > 0.9)
         self._marks = base.landmarks(base.vertices).numpy()  # [68, 3] of the mean face
         normals = vertex_normals(base.vertices[None], base.triangles)[0].numpy()
-        self._head = heads.make_head(base.vertices.numpy(), normals, _outer_edge(base), self._detail)
+        outer = np.flatnonzero(base.regions["skin"].numpy() > 0.5)
+        self._head = heads.make_head(base.vertices.numpy()[outer], normals[outer], _outer_edge(base)[outer], self._detail)
+        self._head = replace(self._head, nearest=outer[self._head.nearest])
         seen = ever_visible(base, self._head.vertices, self._head.triangles)
         shadow = ambient_occlusion(base, self._head.vertices, self._head.triangles)
         self._head = replace(self._head, triangles=self._head.triangles[seen])
         occlusion = self.template.subdivide(shadow[:, None])[:, 0]
         self._appearance = FaceAppearance(self.template, occlusion.numpy())
-        fixed = (base.regions["eyes"] + base.regions["mouth_bag"]).numpy() < 0.5
-        self._carrier = Carrier(base.vertices.numpy(), fixed)
+        self._carrier = Carrier(base.vertices.numpy(), base.regions["skin"].numpy() > 0.5)
         self._gloss = self._gloss_map()
 
     def render_clip(
@@ -143,7 +144,6 @@ class SceneGenerator:
         parts = [
             self._head.part(look.colors, look.colors[self._plain].mean(axis=0), bald=style is None),
             heads.clothes(rng, self._detail),
-            props.teeth(self._marks),
         ]
         if style is not None:
             parts.append(hair.hair(rng, style, look.hair, look.skin, self._detail))
@@ -224,6 +224,7 @@ class SceneGenerator:
         faces = torch.cat([self.template.triangles, *meshes])
         normals = vertex_normals(vertices, faces)
         facing = ~((normals * vertices).sum(dim=-1) > 0).all(dim=0)  # [V + N] towards the camera in some frame
+        facing[: face.shape[1]] |= self.template.regions["lashes"] > 0.5  # they have no back
         for part, start in zip(parts, starts, strict=False):
             if part.sheet:
                 facing[start : start + len(part.vertices)] = True
@@ -283,5 +284,5 @@ def _outer_edge(template: FaceTemplate) -> NDArray[np.bool_]:
     edges = mesh_edges(template.triangles)
     rim = torch.zeros(len(template.vertices), dtype=torch.bool)
     rim[edges.ends[edges.triangles == 1].flatten()] = True
-    rim &= (template.regions["eyes"] + template.regions["mouth_bag"] + template.regions["lips"]) < 0.5
+    rim &= template.regions["skin"] > 0.5
     return rim.numpy()

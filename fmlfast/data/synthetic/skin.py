@@ -75,8 +75,10 @@ class FaceAppearance:
         self._points = points
         self._eyes, self._iris, self._pupil = region["eyes"], region["iris"], region["pupil"]
         self._lips = region["lips"]
-        self._bag, self._ears = region["mouth_bag"], region["ears"]
-        self._skin = np.clip(1.0 - self._eyes - self._bag, 0.0, 1.0)
+        self._teeth, self._lashes, self._ears = region["teeth"], region["lashes"], region["ears"]
+        self._mouth = np.clip(region["mouth_bag"] + region["teeth"] + region["tongue"], 0.0, 1.0)
+        self._mouth_color = template.colors.numpy()
+        self._skin = np.clip(1.0 - self._eyes - self._mouth - self._lashes, 0.0, 1.0)
         self._occlusion = np.ones(len(points), np.float32) if occlusion is None else occlusion.astype(np.float32)
         self._wide = smooth_basis(points, 32.0, 48, seed=1)
         self._middle = smooth_basis(points, 9.0, 96, seed=2)
@@ -137,7 +139,7 @@ class FaceAppearance:
 
         sides = ((31, 48, 5, 36, -1.0, slice(36, 42)), (35, 54, 11, 45, 1.0, slice(42, 48)))
         folds, crows = np.zeros(len(points)), np.zeros(len(points))
-        sockets, bags, lashes = np.zeros(len(points)), np.zeros(len(points)), np.zeros(len(points))
+        sockets, bags = np.zeros(len(points)), np.zeros(len(points))
         for wing, corner, jaw, outer, sign, eye in sides:
             nasolabial = np.stack(
                 [
@@ -158,9 +160,7 @@ class FaceAppearance:
             below = points[:, 1] < rim[:, 1].mean()
             sockets += np.exp(-((distance / 7.0) ** 2))
             bags += np.exp(-(((distance - 7.0) / 4.0) ** 2)) * below
-            lashes += np.exp(-((polyline_distance(points, rim[:4])[0] / 1.3) ** 2))
         self._folds, self._crows, self._sockets, self._bags = folds, crows, sockets, bags
-        self._lashes = lashes * self._skin
         brow = marks[17:27, 1].mean()
         band = smoothstep(points[:, 1], brow + 8.0, brow + 18.0) * smoothstep(np.abs(points[:, 0]), 48.0, 25.0)
         self._forehead = band * (0.5 + 0.5 * np.cos(2.0 * np.pi * (points[:, 1] - brow) / 8.5)) ** 2
@@ -175,13 +175,14 @@ class FaceAppearance:
         color = self._paint_skin(rng, color, tone, age)
         makeup = not male and rng.random() < 0.45
         color = self._paint_lips(rng, color, tone, makeup)
-        color = self._paint_age(rng, color, tone, age, makeup)
+        color = self._paint_age(rng, color, age)
         if male and rng.random() < 0.6:
             color = self._paint_beard(rng, color, hair)
         color = self._paint_brows(rng, color, hair, person.gender)
         color *= np.exp((self._occlusion - 1.0)[:, None] * np.array([0.9, 1.15, 1.25]))  # blood warms the shadows
         color = self._paint_eyes(rng, color, tone)
-        color += self._bag[:, None] * (np.array([0.045, 0.014, 0.012]) - color)
+        color = self._paint_mouth(rng, color)
+        color = self._paint_lashes(rng, color, hair, makeup)
         return Look(
             np.clip(color, 0.004, 0.95).astype(np.float32), skin.astype(np.float32), np.asarray(hair, np.float32)
         )
@@ -230,12 +231,11 @@ class FaceAppearance:
         return color + alpha * (lips * (1.0 + 0.07 * self._field(rng, self._fine)) - color)
 
     def _paint_age(
-        self, rng: np.random.Generator, color: NDArray[np.floating], tone: float, age: float, makeup: bool
+        self, rng: np.random.Generator, color: NDArray[np.floating], age: float
     ) -> NDArray[np.floating]:
-        """Darkens eye sockets, bags, lashes and wrinkles."""
+        """Darkens eye sockets, bags and wrinkles."""
         old = max(0.0, age - 0.3) / 0.7
         dark = rng.uniform(0.05, 0.3) * self._sockets + (rng.uniform(0.0, 0.18) + 0.12 * old) * self._bags
-        dark = dark + rng.uniform(0.3, 0.75 if not makeup else 1.4) * self._lashes
         dark = dark + (0.04 + 0.25 * old * rng.uniform(0.3, 1.0)) * self._folds
         dark = dark + 0.25 * old * rng.uniform(0.2, 1.0) * self._crows
         dark = dark + 0.3 * old * rng.uniform(0.0, 1.0) * self._forehead
@@ -284,3 +284,17 @@ class FaceAppearance:
         ball = ball + self._iris[:, None] * (ring - ball)
         ball = ball + (self._pupil ** rng.uniform(0.6, 1.8))[:, None] * (0.006 - ball)
         return color + self._eyes[:, None] * (ball * (0.35 + 0.65 * self._occlusion[:, None]) - color)
+
+    def _paint_mouth(self, rng: np.random.Generator, color: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Paints teeth, gums, tongue and the mouth's walls in the template's colours, teeth whiter or yellower."""
+        ivory = rng.uniform(0.75, 1.15) * np.array([1.0, 0.96, 0.85]) ** rng.uniform(-0.5, 2.0)
+        flesh = np.exp(rng.normal(0.0, 0.15) + rng.normal(0.0, 0.05, 3))
+        inside = self._mouth_color * (flesh + self._teeth[:, None] * (ivory - flesh))
+        return color + self._mouth[:, None] * (inside - color)
+
+    def _paint_lashes(
+        self, rng: np.random.Generator, color: NDArray[np.floating], hair: NDArray[np.floating], makeup: bool
+    ) -> NDArray[np.floating]:
+        """Paints lashes darker than the hair; without makeup fair ones let the skin through."""
+        ink = np.array([0.008, 0.007, 0.007]) if makeup else np.minimum(0.5 * hair, 0.1) * rng.uniform(0.6, 1.2)
+        return color + self._lashes[:, None] * (ink - color)
