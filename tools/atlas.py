@@ -1,7 +1,7 @@
 """Unwraps the template into a texture atlas: the head's skin as one symmetric chart, the other parts beside it.
 
-The skin starts from Tutte's embedding, which has no flipped triangle, and is relaxed by SLIM (Rabinovich et al., Scalable
-Locally Injective Mappings, SIGGRAPH 2017), which keeps it so. Mouth bag and inner lids hang in the mouth and the eyes.
+The skin starts from Tutte's embedding, which has no flipped triangle, and is relaxed by SLIM (Rabinovich et al.,
+Scalable Locally Injective Mappings, SIGGRAPH 2017), which keeps it so. Mouth bag and inner lids lie in mouth and eyes.
 """
 
 import numpy as np
@@ -130,7 +130,7 @@ def tutte(points: Array, triangles: Ids, rim: Ids, swap: Ids) -> Array:
     rows, columns = np.concatenate([sides, sides[:, ::-1]]).T
     near = sp.csr_matrix((np.ones(len(rows)), (rows, columns)), (len(points), len(points)))
     near.data[:] = 1.0
-    laplacian = sp.diags(np.asarray(near.sum(1)).ravel()) - near
+    laplacian = sp.csr_matrix(sp.diags(np.asarray(near.sum(1)).ravel()) - near)
     free = np.setdiff1d(np.unique(triangles), rim)
     flat[free] = splu(laplacian[free][:, free].tocsc()).solve(-laplacian[free][:, rim] @ flat[rim])
     return flat

@@ -79,7 +79,8 @@ class HalfMesh:
     def quad(self, corners: list[Row], part: int) -> None:
         """Adds a quad as two triangles along its shorter diagonal."""
         a, b, c, d = (self.position(corner) for corner in corners)
-        split = ((0, 1, 2), (0, 2, 3)) if np.linalg.norm(a - c) <= np.linalg.norm(b - d) + TIE else ((0, 1, 3), (1, 2, 3))
+        short = np.linalg.norm(a - c) <= np.linalg.norm(b - d) + TIE
+        split = ((0, 1, 2), (0, 2, 3)) if short else ((0, 1, 3), (1, 2, 3))
         for triangle in split:
             self.triangle([corners[k] for k in triangle], part)
 
@@ -102,7 +103,7 @@ def blend(first: Row, second: Row, weight: float) -> Row:
 
 
 def cut_face(raw: MakeHuman) -> Cut:
-    """Builds the symmetric template: skin, inner lids, mouth bag and eyeballs, then the parts inside the mouth, lashes."""
+    """Builds the symmetric template: skin, inner lids, front of the mouth bag, eyeballs; then the rest."""
     half = HalfMesh(raw)
     labels, body = raw.quad_labels(), raw.groups == "body"
     left = (raw.vertices[raw.quads][:, :, 0] > -1e-6).all(1)
@@ -241,7 +242,7 @@ def add_eyeball(half: HalfMesh, eye: NDArray[np.int64]) -> None:
 
 
 def mirrored(half: HalfMesh, first: int) -> Cut:
-    """Joins the half mesh and its mirror image along the sagittal plane, the `first` rows' vertices before the others."""
+    """Joins the half mesh and its mirror image along the sagittal plane; the `first` rows' vertices come first."""
     raw = half.raw
     count = len(half.rows)
     entries = [(i, vertex, weight) for i, row in enumerate(half.rows) for vertex, weight in row.items()]

@@ -30,8 +30,8 @@ def identity_arrays(
     """Computes the `people_*` arrays of the template file from raw targets and the template's operator [V, N].
 
     Macro targets (ethnicity x gender x age, and gender x age x muscle x weight) move the whole body, so their mean
-    translation, of the vertices `outer` [V], is taken out: it keeps them small enough for float16, and alignment removes
-    it anyway.
+    translation, of the vertices `outer` [V], is taken out: it keeps them small enough for float16, and alignment
+    removes it anyway.
     """
     targets: dict[str, NDArray[np.float64]] = {}
     macro = [f"{e}-{g}-{a}" for e, g, a in product(ETHNICITIES, GENDERS, AGES)]

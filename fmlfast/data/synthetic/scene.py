@@ -60,8 +60,9 @@ class SceneGenerator:
         self._plain = np.flatnonzero(base.regions["face"].numpy() > 0.9)
         self._marks = base.landmarks(base.vertices).numpy()  # [68, 3] of the mean face
         normals = vertex_normals(base.vertices[None], base.triangles)[0].numpy()
-        outer = np.flatnonzero(base.regions["skin"].numpy() > 0.5)
-        self._head = heads.make_head(base.vertices.numpy()[outer], normals[outer], _outer_edge(base)[outer], self._detail)
+        outer = (~base.mouth_and_lashes).nonzero()[:, 0].numpy()
+        points, edge = base.vertices.numpy(), _outer_edge(base)
+        self._head = heads.make_head(points[outer], normals[outer], edge[outer], self._detail)
         self._head = replace(self._head, nearest=outer[self._head.nearest])
         seen = ever_visible(base, self._head.vertices, self._head.triangles)
         shadow = ambient_occlusion(base, self._head.vertices, self._head.triangles)
@@ -284,5 +285,5 @@ def _outer_edge(template: FaceTemplate) -> NDArray[np.bool_]:
     edges = mesh_edges(template.triangles)
     rim = torch.zeros(len(template.vertices), dtype=torch.bool)
     rim[edges.ends[edges.triangles == 1].flatten()] = True
-    rim &= template.regions["skin"] > 0.5
+    rim &= ~template.mouth_and_lashes & (template.regions["eyes"] + template.regions["lips"] < 0.5)
     return rim.numpy()

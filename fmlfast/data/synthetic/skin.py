@@ -139,7 +139,7 @@ class FaceAppearance:
 
         sides = ((31, 48, 5, 36, -1.0, slice(36, 42)), (35, 54, 11, 45, 1.0, slice(42, 48)))
         folds, crows = np.zeros(len(points)), np.zeros(len(points))
-        sockets, bags = np.zeros(len(points)), np.zeros(len(points))
+        sockets, bags, roots = np.zeros(len(points)), np.zeros(len(points)), np.zeros(len(points))
         for wing, corner, jaw, outer, sign, eye in sides:
             nasolabial = np.stack(
                 [
@@ -160,7 +160,9 @@ class FaceAppearance:
             below = points[:, 1] < rim[:, 1].mean()
             sockets += np.exp(-((distance / 7.0) ** 2))
             bags += np.exp(-(((distance - 7.0) / 4.0) ** 2)) * below
+            roots += np.exp(-((polyline_distance(points, rim[:4])[0] / 1.3) ** 2))
         self._folds, self._crows, self._sockets, self._bags = folds, crows, sockets, bags
+        self._lash_roots = roots * self._skin
         brow = marks[17:27, 1].mean()
         band = smoothstep(points[:, 1], brow + 8.0, brow + 18.0) * smoothstep(np.abs(points[:, 0]), 48.0, 25.0)
         self._forehead = band * (0.5 + 0.5 * np.cos(2.0 * np.pi * (points[:, 1] - brow) / 8.5)) ** 2
@@ -175,7 +177,7 @@ class FaceAppearance:
         color = self._paint_skin(rng, color, tone, age)
         makeup = not male and rng.random() < 0.45
         color = self._paint_lips(rng, color, tone, makeup)
-        color = self._paint_age(rng, color, age)
+        color = self._paint_age(rng, color, age, makeup)
         if male and rng.random() < 0.6:
             color = self._paint_beard(rng, color, hair)
         color = self._paint_brows(rng, color, hair, person.gender)
@@ -231,11 +233,12 @@ class FaceAppearance:
         return color + alpha * (lips * (1.0 + 0.07 * self._field(rng, self._fine)) - color)
 
     def _paint_age(
-        self, rng: np.random.Generator, color: NDArray[np.floating], age: float
+        self, rng: np.random.Generator, color: NDArray[np.floating], age: float, makeup: bool
     ) -> NDArray[np.floating]:
-        """Darkens eye sockets, bags and wrinkles."""
+        """Darkens eye sockets, bags, the upper lashes' roots and wrinkles."""
         old = max(0.0, age - 0.3) / 0.7
         dark = rng.uniform(0.05, 0.3) * self._sockets + (rng.uniform(0.0, 0.18) + 0.12 * old) * self._bags
+        dark = dark + rng.uniform(0.3, 0.75 if not makeup else 1.4) * self._lash_roots
         dark = dark + (0.04 + 0.25 * old * rng.uniform(0.3, 1.0)) * self._folds
         dark = dark + 0.25 * old * rng.uniform(0.2, 1.0) * self._crows
         dark = dark + 0.3 * old * rng.uniform(0.0, 1.0) * self._forehead
@@ -295,6 +298,6 @@ class FaceAppearance:
     def _paint_lashes(
         self, rng: np.random.Generator, color: NDArray[np.floating], hair: NDArray[np.floating], makeup: bool
     ) -> NDArray[np.floating]:
-        """Paints lashes darker than the hair; without makeup fair ones let the skin through."""
+        """Paints lashes: black with makeup, else darker than the hair."""
         ink = np.array([0.008, 0.007, 0.007]) if makeup else np.minimum(0.5 * hair, 0.1) * rng.uniform(0.6, 1.2)
         return color + self._lashes[:, None] * (ink - color)

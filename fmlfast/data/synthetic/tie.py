@@ -156,8 +156,7 @@ def _parts(template: FaceTemplate) -> tuple[Tensor, Tensor]:
     """Marks the triangles [T] of the outer skin, and those of the eyes: the skin, too, where there are none."""
     corners = template.triangles.long()
     eyes = template.regions["eyes"][corners].amin(1) > 0.5
-    inner = sum(template.regions[name] for name in ("mouth_bag", "teeth", "tongue", "lashes"))
-    skin = ~(inner[corners].amax(1) > 0.5) & ~eyes
+    skin = ~template.mouth_and_lashes[corners].any(1) & ~eyes
     return skin, eyes if bool(eyes.any()) else skin
 
 

@@ -195,8 +195,7 @@ class _Ruler:
     def __init__(self, template: FaceTemplate) -> None:
         self.template = template
         self.parts = face_parts(template)
-        inner = sum(template.regions[name] for name in ("mouth_bag", "teeth", "tongue", "lashes")) > 0.5
-        hidden = inner[template.triangles.long()].all(1)  # what no scan shows is not measured
+        hidden = template.mouth_and_lashes[template.triangles.long()].all(1)  # what no scan shows is not measured
         self.triangles = template.triangles[~hidden].numpy()
 
     def __call__(self, vertices: Tensor, scan: Scan) -> tuple[ScanErrors, NDArray[np.int64]]:

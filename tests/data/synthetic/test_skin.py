@@ -56,7 +56,7 @@ def test_features_are_where_the_template_says(template: FaceTemplate, looks: lis
     brows, lips = (template.regions[name].numpy() for name in ("brows", "lips"))
     skin = np.flatnonzero((template.regions["face"].numpy() > 0.9) & (brows + lips < 0.1))
     darkening = [look.colors[brows > 0.6].mean() / look.colors[skin].mean() for look in looks]
-    assert max(darkening) < 1.0 and np.mean(darkening) < 0.8
+    assert max(darkening) < 1.05 and np.mean(darkening) < 0.8
     for look in looks:
         pupil, sclera = (look.colors[template.regions[name].numpy() > 0.95] for name in ("pupil", "eyes"))
         assert pupil.mean() < 0.03 < sclera.max()
