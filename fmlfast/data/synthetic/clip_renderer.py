@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate as resize
 
 from fmlfast.color import linear_to_srgb
 from fmlfast.data.synthetic.background import light_backdrop, random_backdrop
@@ -17,7 +17,7 @@ from fmlfast.data.synthetic.random_light import LUMINANCE, Light
 from fmlfast.data.synthetic.shading import Gloss, cast_shadow, highlights, lambert
 from fmlfast.data.synthetic.skin import Look
 from fmlfast.data.synthetic.skin_detail import sample_map
-from fmlfast.renderer import render, vertex_normals
+from fmlfast.renderer import interpolate, rasterize, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
 
 Array = NDArray[np.floating]
@@ -73,7 +73,7 @@ class ClipRenderer:
         side = round(size * self._supersample)
         layers, depth = self._layers(rng, scene, Ks * torch.tensor([side / size, side / size, 1.0])[:, None], side)
         if side != size:
-            layers = interpolate(layers, size=(size, size), mode="bilinear", antialias=True)
+            layers = resize(layers, size=(size, size), mode="bilinear", antialias=True)
         drawn = layers.movedim(1, -1).numpy()  # color, coverage, skin of the face
         facing = scene.light.facing
         canvas = light_backdrop(rng, random_backdrop(rng, size + size // 2), facing)
@@ -90,7 +90,7 @@ class ClipRenderer:
 
     def _layers(self, rng: np.random.Generator, scene: Scene, Ks: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """Renders scene-linear colour, coverage and the face's share [M, 5, D, D], and depth [M, D, D]."""
-        frames, count = scene.face.shape[:2]
+        count = scene.face.shape[1]
         vertices = torch.cat([scene.face, scene.others], dim=1)
         starts = np.cumsum([count, *(len(part.vertices) for part in scene.parts)])
         meshes = [torch.from_numpy(p.triangles) + int(start) for p, start in zip(scene.parts, starts, strict=False)]
@@ -102,16 +102,18 @@ class ClipRenderer:
             if part.sheet:
                 facing[start : start + len(part.vertices)] = True
         seen = triangles[facing[triangles.long()].any(dim=1)]  # skips triangles that are back faces in all frames
-        cameras = torch.eye(4).expand(frames, 4, 4)
-        picture = render(vertices, seen, colors, cameras, Ks, side, side, antialiased=False)
-        places = picture.image[..., 4:]
+        sheets = any(part.sheet for part in scene.parts)
+        fragments = rasterize(vertices, seen, Ks, side, side, cull_backfaces=not sheets)
+        shown = interpolate(colors, seen, fragments)
+        covered = fragments.triangle_id[..., None] >= 0
+        places = shown[..., 4:]
         detail = sample_map(torch.from_numpy(scene.look.detail).movedim(-1, 0)[None], places)
-        face = (places[..., :1] > -1.5) & (picture.mask[..., None] > 0.5)
+        face = (places[..., :1] > -1.5) & covered
         shine = torch.from_numpy(scene.light.facing / (scene.light.facing @ LUMINANCE)).float()
-        image = picture.image[..., :3] * torch.where(face, detail, 1.0) + picture.image[..., 3:4] * shine
+        image = shown[..., :3] * torch.where(face, detail, 1.0) + shown[..., 3:4] * shine
         if scene.lenses is not None:
-            image = look_through(image, picture.depth, *scene.lenses, scene.light, Ks)
-        return torch.cat([image, picture.mask[..., None], face.float()], dim=-1).movedim(-1, 1), picture.depth
+            image = look_through(image, fragments.depth, *scene.lenses, scene.light, Ks)
+        return torch.cat([image, covered.float(), face.float()], dim=-1).movedim(-1, 1), fragments.depth
 
     def _shade(
         self, rng: np.random.Generator, scene: Scene, vertices: Tensor, normals: Tensor, meshes: list[Tensor]
