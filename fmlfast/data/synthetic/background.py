@@ -17,7 +17,7 @@ def _resize(image: Array, size: int) -> Array:
 
 def _palette(rng: np.random.Generator, count: int) -> Array:
     """Draws linear colours [count, 3] of similar hue and various tones, with a few accents."""
-    base = np.exp(rng.normal(np.log(0.22), 0.7)) * np.exp(rng.normal(0.0, 0.13, 3))
+    base = np.exp(rng.normal(np.log(0.22), 0.55)) * np.exp(rng.normal(0.0, 0.13, 3))
     colors = base * np.exp(rng.normal(0.0, 0.55, (count, 1)) + rng.normal(0.0, 0.10, (count, 3)))
     accent = rng.random(count) < 0.12
     colors[accent] *= np.exp(rng.normal(0.0, 0.6, (int(accent.sum()), 3)))
@@ -79,11 +79,13 @@ def random_backdrop(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
 def light_backdrop(rng: np.random.Generator, albedo: Array, facing: Array) -> NDArray[np.float32]:
     """Lights a background [size, size, 3] by the light that the face gets, `facing` [3], mostly weaker; or a window."""
     size = len(albedo)
-    lit = albedo * facing * np.exp(rng.normal(-0.25, 0.45) + rng.normal(0.0, 0.05, 3))
-    if rng.random() < 0.15:  # a window or the sky, brighter than all that it lights
-        bright = facing.mean() * rng.uniform(1.0, 4.0) * np.exp(rng.normal(0.0, 0.05, 3) + np.array([-0.06, 0.0, 0.1]))
+    lit = albedo * facing * np.exp(rng.normal(-0.15, 0.3) + rng.normal(0.0, 0.05, 3))
+    if rng.random() < 0.12:  # a window or the sky, brighter than all that it lights
+        bright = facing.mean() * rng.uniform(0.8, 2.5) * np.exp(rng.normal(0.0, 0.05, 3) + np.array([-0.06, 0.0, 0.1]))
         x, y = np.sort(rng.uniform(-0.3, 1.3, (2, 2)), axis=1)
-        row = smoothstep(np.arange(size) / size, y[0], y[0] + 0.04) * smoothstep(np.arange(size) / size, y[1], y[1] - 0.04)
+        row = smoothstep(np.arange(size) / size, y[0], y[0] + 0.04) * smoothstep(
+            np.arange(size) / size, y[1], y[1] - 0.04
+        )
         column = smoothstep(np.arange(size) / size, x[0], x[0] + 0.04) * smoothstep(
             np.arange(size) / size, x[1], x[1] - 0.04
         )

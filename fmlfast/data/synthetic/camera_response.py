@@ -7,32 +7,34 @@ from fmlfast.data.synthetic.random_light import LUMINANCE
 
 Array = NDArray[np.floating]
 
-_MIDDLE = 0.23  # linear value that the metered light gets
-_BRIGHTEST = 0.80  # and that the brightest parts of the face should not exceed
+_MIDDLE = 0.30  # linear value that the metered light gets
+_WORLD = 0.20  # mean albedo of what people are photographed in
+_BRIGHTEST = 0.85  # and that the brightest parts of the face should not exceed
 
 
 def camera_gains(
     rng: np.random.Generator,
     frames: Array,  # [M, H, W, 3]
     face: NDArray[np.bool_],  # [M, H, W]
-    surroundings: Array,  # [3]
-    tint: Array,  # [3]
+    facing: Array,  # [3]
 ) -> NDArray[np.float32]:
     """Draws how a camera exposes and balances a clip: gains [M, 3] of its linear frames.
 
-    The meter reads the whole picture, which reaches beyond the frames (`surroundings`: mean colour of what is around),
-    and the face, weighted at random: a dark face comes out darker than a light one in the same room, but by less than
-    its albedo. White balance removes a part of the light's colour `tint`, and takes a part of the picture's for it.
+    facing: the light on surfaces towards the camera. The meter reads the whole picture, of which the frames are only a
+    part (the rest of a usual albedo under the same light), and the face, weighted at random: a dark face comes out
+    darker than a light one in the same room, but by less than its albedo. White balance removes a part of the light's
+    colour, and takes a part of the picture's for it.
     """
     inner = frames.mean(axis=(0, 1, 2))
-    whole = inner + rng.uniform(0.0, 0.7) * (surroundings - inner)
+    room = _WORLD * facing * np.exp(rng.normal(0.0, 0.18))
+    whole = room + rng.uniform(0.1, 0.5) * (inner - room)
     shown = (frames[face] if face.any() else frames.reshape(-1, 3))[::5] @ LUMINANCE
-    priority = rng.uniform(0.2, 0.8)
+    priority = rng.uniform(0.0, 0.45)
     metered = (whole @ LUMINANCE) ** (1.0 - priority) * shown.mean() ** priority
-    exposure = _MIDDLE * np.exp(rng.normal(0.0, 0.25)) / metered
+    exposure = _MIDDLE * np.exp(rng.normal(0.0, 0.14)) / metered
     allowed = _BRIGHTEST * np.exp(abs(rng.normal(0.0, 0.25))) / np.quantile(shown, 0.95)
     exposure = min(exposure, allowed)
-    light = tint / (tint @ LUMINANCE)
+    light = facing / (facing @ LUMINANCE)
     cast = whole / (whole @ LUMINANCE) / light
     balance = light ** -rng.uniform(0.5, 0.95) * cast ** -rng.uniform(0.0, 0.25) * np.exp(rng.normal(0.0, 0.035, 3))
     drift = np.exp(rng.normal(0.0, 0.02, (len(frames), 1)))

@@ -51,7 +51,9 @@ class Exposure:
 class ClipRenderer:
     """Renders scenes around a template; data that depend on the template alone are computed once."""
 
-    def __init__(self, template: FaceTemplate, size: int, supersample: float, places: Tensor, occlusion: Tensor) -> None:
+    def __init__(
+        self, template: FaceTemplate, size: int, supersample: float, places: Tensor, occlusion: Tensor
+    ) -> None:
         """Keeps what all clips share.
 
         places [V, 2]: of the vertices in the map of detail. occlusion [V]: share of the sky that they see.
@@ -69,7 +71,7 @@ class ClipRenderer:
 
     def draw(self, rng: np.random.Generator, scene: Scene, Ks: Tensor) -> Exposure:
         """Renders the frames; Ks [M, 3, 3]: intrinsics of the crops, px."""
-        frames, size = len(scene.face), self._size
+        size = self._size
         side = round(size * self._supersample)
         layers, depth = self._layers(rng, scene, Ks * torch.tensor([side / size, side / size, 1.0])[:, None], side)
         if side != size:
@@ -80,7 +82,7 @@ class ClipRenderer:
         corners = np.clip(size // 4 * (1.0 + scene.drift[:, :2]), 0, size // 2).astype(int)
         views = np.stack([canvas[y : y + size, x : x + size] for x, y in corners])
         linear = drawn[..., :3] + (1.0 - drawn[..., 3:4]) * views
-        gains = camera_gains(rng, linear, drawn[..., 4] > 0.9, canvas.mean(axis=(0, 1)), facing)
+        gains = camera_gains(rng, linear, drawn[..., 4] > 0.9, facing)
         linear = linear * gains[:, None, None]
         if rng.random() < 0.5:
             linear = blur(linear, rng.uniform(0.35, 0.75) * size / 128)
@@ -125,7 +127,12 @@ class ClipRenderer:
         if light.key.any():
             bare = len(self._base.vertices)
             casters = torch.cat([scene.face[:, :bare], scene.others], dim=1)
-            triangles = torch.cat([self._base.triangles, *(mesh - count + bare for mesh, part in zip(meshes, scene.parts, strict=True) if part.casts)])
+            triangles = torch.cat(
+                [
+                    self._base.triangles,
+                    *(mesh - count + bare for mesh, part in zip(meshes, scene.parts, strict=True) if part.casts),
+                ]
+            )
             upon = torch.cat([normals[:, :bare], normals[:, count:]], dim=1) @ torch.from_numpy(light.toward).float()
             lit = ~(upon < 0).all(dim=0)  # in some frame; surfaces are closed, so these cast all shadows
             triangles = triangles[lit[triangles.long()].any(dim=1)]

@@ -70,7 +70,7 @@ def glasses(rng: np.random.Generator, marks: Array) -> tuple[list[Part], Lenses]
         transmission = rng.uniform(0.86, 0.95) * np.exp(rng.normal(0.0, 0.015, 3))
     window = np.concatenate([rng.normal([0.0, -0.25], [0.35, 0.25]), rng.uniform(0.05, 0.3, 2)])
     bright = rng.uniform(1.0, 6.0) if rng.random() < 0.6 else 0.0
-    mirror = rng.uniform(0.01, 0.05) * (1.6 if sunglasses else 1.0)
+    mirror = rng.uniform(0.01, 0.04) * (1.6 if sunglasses else 1.0)
     return parts, Lenses(_lens_mesh(lenses), np.clip(transmission, 0.0, 1.0), mirror, window, bright)
 
 

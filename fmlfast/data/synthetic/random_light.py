@@ -1,4 +1,7 @@
-"""Draws random natural light: an environment as nine spherical harmonics a channel, and a lamp; camera frame (y down)."""
+"""Draws random natural light: an environment as nine spherical harmonics a channel, and a lamp.
+
+Directions are in the camera frame, y down.
+"""
 
 from dataclasses import dataclass
 from functools import cache

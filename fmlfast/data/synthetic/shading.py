@@ -1,4 +1,4 @@
-"""Shades the vertices of a scene: ambient light with occlusion, a lamp with soft shadows, highlights on skin and eyes."""
+"""Shades the vertices of a scene: occluded ambient light, a lamp with soft shadows, highlights on skin and eyes."""
 
 from dataclasses import dataclass
 
@@ -50,14 +50,16 @@ def cast_shadow(
     seen = turned(casters) + torch.tensor([0.0, 0.0, _FAR])
     focal = 0.5 * side * _FAR / _REACH
     K = torch.tensor([[focal, 0.0, side / 2], [0.0, focal, side / 2], [0.0, 0.0, 1.0]])
-    depth = rasterize(seen, triangles, K.expand(len(seen), 3, 3).contiguous(), side, side, cull_backfaces=True).depth  # [M, S, S]
+    depth = rasterize(
+        seen, triangles, K.expand(len(seen), 3, 3).contiguous(), side, side, cull_backfaces=True
+    ).depth  # [M, S, S]
     places = turned(torch.add(points, normals, alpha=_BIAS))  # [M, P, 3]
     nearest = depth.clamp(max=2.0 * _FAR)[:, None] - _FAR
     lit = torch.zeros(places.shape[:2])
     radius, ramp = 1.0 + 12.0 * light.width, 1.5 + 5.0 * light.width  # mm
     for tap in range(_TAPS):
-        turned, out = 2.4 * tap, radius * (tap / (_TAPS - 1)) ** 0.5
-        shift = torch.tensor([out * np.cos(turned), out * np.sin(turned)]).float()
+        angle, out = 2.4 * tap, radius * (tap / (_TAPS - 1)) ** 0.5
+        shift = torch.tensor([out * np.cos(angle), out * np.sin(angle)]).float()
         at = (places[..., :2] + shift)[:, None] / _REACH
         before = grid_sample(nearest, at, padding_mode="border", align_corners=False)[:, 0, 0]
         lit += ((before - places[..., 2]) / ramp + 1.0).clamp(0.0, 1.0)

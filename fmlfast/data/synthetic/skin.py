@@ -16,7 +16,7 @@ from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.regions import polyline_distance, smoothstep
 
 Array = NDArray[np.float32]
-Colors = NDArray[np.floating]  # [V, 3]
+Colors = NDArray[np.floating]  # [..., 3]
 
 _SCLERA = np.array([0.46, 0.42, 0.39])
 
@@ -159,7 +159,7 @@ class FaceAppearance:
         flush = flush * (1.0 + 0.35 * self._field(rng, self._middle)[:, 0])
         return color * np.exp(shade + 0.5 * flush[:, None] * BLOOD)
 
-    def _paint_lips(self, rng: np.random.Generator, color: Colors, skin: Array, makeup: bool) -> Colors:
+    def _paint_lips(self, rng: np.random.Generator, color: Colors, skin: Colors, makeup: bool) -> Colors:
         if makeup:
             paint = np.array([[0.42, 0.04, 0.05], [0.40, 0.13, 0.14], [0.22, 0.03, 0.06], [0.45, 0.20, 0.18]])
             lips, amount = paint[rng.integers(len(paint))] * rng.uniform(0.7, 1.2), rng.uniform(0.4, 0.9)
@@ -178,7 +178,7 @@ class FaceAppearance:
         dark = dark + 0.25 * old * rng.uniform(0.2, 1.0) * self._crows
         return color * np.exp(-(dark * self._skin)[:, None] * np.array([0.85, 1.0, 1.0]))
 
-    def _paint_beard(self, rng: np.random.Generator, color: Colors, hair: Array) -> tuple[Colors, float]:
+    def _paint_beard(self, rng: np.random.Generator, color: Colors, hair: Colors) -> tuple[Colors, float]:
         """Returns the colours with a beard, and the strength of its grain."""
         kind = rng.choice(5, p=[0.25, 0.30, 0.22, 0.13, 0.10])  # shadow, stubble, full, chin and upper lip, moustache
         mask = (self._beard, self._beard, self._beard, self._goatee, self._moustache)[kind]
@@ -189,7 +189,7 @@ class FaceAppearance:
         ink = shadow if kind < 2 else hair * 0.9
         return color + alpha * (ink - color), float(rng.uniform(0.15, 0.4))
 
-    def _paint_eyes(self, rng: np.random.Generator, color: Colors, iris: Array) -> Colors:
+    def _paint_eyes(self, rng: np.random.Generator, color: Colors, iris: Colors) -> Colors:
         ball = np.repeat((_SCLERA * rng.uniform(0.85, 1.15))[None], len(color), axis=0)  # [V, 3]
         ring = iris * (0.4 + 0.6 * self._iris**2)[:, None]  # darker towards its rim
         ball = ball + self._iris[:, None] * (ring - ball)

@@ -17,7 +17,8 @@ Array = NDArray[np.floating]
 
 _RADIUS, _AXIS = 100.0, -90.0  # of the cylinder and its z, mm
 _LEFT, _WIDTH = -105.0, 210.0  # mm along the cylinder, 0 in the middle of the face
-_LOW, _HEIGHT = -100.0, 200.0  # y in mm
+_LOW, _HEIGHT = -110.0, 210.0  # y in mm
+_MARGIN = 10.0  # mm at the map's edges over which detail fades
 _TILE = 256  # texels, side of the noise tiles
 _TRUTH_BLUR = 3.0  # mm, over which a vertex's reflectance averages
 
@@ -44,7 +45,9 @@ class SkinDetail:
         self.coordinates = 2.0 * place - 1.0  # [V, 2] as grid_sample takes them
         normals = vertex_normals(template.vertices[None], template.triangles)[0]
         outward = normalize(torch.stack([x, z - _AXIS], dim=-1), dim=-1)
-        flat = smoothstep((normals[:, ::2] * outward).sum(dim=-1), 0.35, 0.75).numpy()  # the map is stretched elsewhere
+        flat = smoothstep((normals[:, ::2] * outward).sum(dim=-1), 0.45, 0.85)  # the map is stretched elsewhere
+        inside = torch.minimum(place, 1.0 - place) * torch.tensor([_WIDTH, _HEIGHT])  # mm from its edges
+        flat = (flat * smoothstep(inside, 0.0, _MARGIN).prod(dim=-1)).numpy()
         self._masks = self._unroll(template, place, {name: mask * flat for name, mask in masks.items()})
         self._u = _LEFT + (np.arange(self._columns, dtype=np.float32) + 0.5) * texel
         self._v = _LOW + (np.arange(self._rows, dtype=np.float32) + 0.5) * texel
@@ -132,7 +135,11 @@ class SkinDetail:
             row, column = (int(rng.integers(reach, size - reach)) for size in factor.shape[:2])
             window = slice(row - reach, row + reach + 1), slice(column - reach, column + reach + 1)
             v, u = np.mgrid[-reach : reach + 1, -reach : reach + 1] * self._texel
-            spot = smoothstep(np.hypot(u, v), 1.0, 0.4 * 0.5) if rng.random() < 0.6 else smoothstep(np.hypot(u, v), 2.0, 1.0)
+            spot = (
+                smoothstep(np.hypot(u, v), 1.0, 0.4 * 0.5)
+                if rng.random() < 0.6
+                else smoothstep(np.hypot(u, v), 2.0, 1.0)
+            )
             spot = spot * rng.uniform(0.2, 0.75) * self._masks["skin"][window]
             factor[window] *= 1.0 - spot[..., None] * np.array([0.8, 0.95, 1.0])
 
@@ -145,12 +152,21 @@ class SkinDetail:
         hairs = self._noise(rng, self._pores)
         for window, along, above, beyond in self._brows:
             middle = drop + rng.normal(0.0, 0.3) + arch * np.sin(np.pi * along)
-            profile = half * (tail + (1.0 - tail) * smoothstep(along, 1.05, 0.45)) * (0.75 + 0.25 * smoothstep(along, 0.0, 0.2))
+            profile = (
+                half
+                * (tail + (1.0 - tail) * smoothstep(along, 1.05, 0.45))
+                * (0.75 + 0.25 * smoothstep(along, 0.0, 0.2))
+            )
             across = np.hypot(above - middle, beyond) / profile
             lean = 48.0 * along - slant * above * (0.3 + along)  # mm across the slanted hairs
             strands = 0.5 + 0.5 * np.cos(2.0 * np.pi / pitch * lean + 1.2 * hairs[window])
             body = smoothstep(across + 0.22 * hairs[window] * (0.6 + 0.4 * across), 1.2, edge)
-            alpha = density * body * (1.0 - 0.4 * strands * smoothstep(across, 0.0, 1.0)) * (0.65 + 0.35 * smoothstep(along, 0.0, 0.2))
+            alpha = (
+                density
+                * body
+                * (1.0 - 0.4 * strands * smoothstep(across, 0.0, 1.0))
+                * (0.65 + 0.35 * smoothstep(along, 0.0, 0.2))
+            )
             factor[window] *= 1.0 - np.clip(alpha, 0.0, 1.0)[..., None] * (1.0 - ratio)
 
     def at_vertices(self, detail: NDArray[np.float32]) -> NDArray[np.float32]:
