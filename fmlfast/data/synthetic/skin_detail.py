@@ -107,7 +107,7 @@ class SkinDetail:
         pores = self._noise(rng, self._pores)
         blotches = rng.uniform(0.015, 0.05) * self._noise(rng, self._blotches)
         log = (rng.uniform(0.02, 0.07) * pores + blotches) * self._masks["skin"]
-        log -= stubble * self._masks["beard"] * (0.5 + pores)
+        log -= stubble * min(1.0, 0.5 / self._texel) * self._masks["beard"] * (0.5 + pores)  # no hairs of a millimetre
         log += rng.uniform(0.05, 0.15) * self._masks["lips"] * self._noise(rng, self._spots)
         log -= self._wrinkles(rng, age)
         factor = np.exp(log)[..., None] * np.ones(3, np.float32)
