@@ -28,7 +28,9 @@ def camera_gains(
     inner = frames.mean(axis=(0, 1, 2))
     room = _WORLD * facing * np.exp(rng.normal(0.0, 0.18))
     whole = room + rng.uniform(0.1, 0.5) * (inner - room)
-    shown = (frames[face] if face.any() else frames.reshape(-1, 3))[::5] @ LUMINANCE
+    some = frames[:, ::2, ::2]  # enough of the face, and faster
+    chosen = face[:, ::2, ::2]
+    shown = (some[chosen] if chosen.any() else some.reshape(-1, 3)) @ LUMINANCE
     priority = rng.uniform(0.0, 0.45)
     metered = (whole @ LUMINANCE) ** (1.0 - priority) * shown.mean() ** priority
     exposure = _MIDDLE * np.exp(rng.normal(0.0, 0.14)) / metered

@@ -4,7 +4,7 @@ Directions are in the camera frame, y down.
 """
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class Light:
     toward: NDArray[np.float64]  # [3] unit direction to the lamp
     width: float  # of the lamp: half the range of cosines over which its light begins
 
-    @property
+    @cached_property
     def sh(self) -> NDArray[np.float64]:
         """The whole light without shadows, as far as nine terms go: least squares over the sphere, [9, 3].
 
@@ -77,7 +77,7 @@ class Light:
         solid_angle = 4.0 * np.pi / len(directions)
         return _without_ringing(self.ambient + (_NORMS**2 * solid_angle)[:, None] * (sh_terms(directions).T @ lit))
 
-    @property
+    @cached_property
     def facing(self) -> NDArray[np.float64]:
         """The mean light [3] on surfaces towards the camera, weighted by the cosine."""
         directions = sphere_directions()

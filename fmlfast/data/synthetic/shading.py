@@ -93,13 +93,15 @@ def highlights(
 
     around, lamp: from `lambert`. Fresnel by Schlick's formula. It does not depend on albedo.
     """
-    view = -normalize(points, dim=-1)
-    half = normalize(torch.from_numpy(light.toward).float() + view, dim=-1)
-    cosine = (normals * half).sum(dim=-1).clamp(min=1e-4)
-    head_on = (view * half).sum(dim=-1).clamp(0.0, 1.0)
-    fresnel = gloss.strength * (1.0 + 20.0 * (1.0 - head_on) ** 5)
+    toward = torch.from_numpy(light.toward).float()
+    far = points.square().sum(dim=-1).sqrt()
+    to_camera = -(normals * points).sum(dim=-1) / far  # cosines with the normal
+    to_lamp = normals @ toward
+    between = (2.0 - 2.0 * (points @ toward) / far).clamp(min=1e-6).sqrt()  # length of both unit directions' sum
+    cosine = ((to_lamp + to_camera) / between).clamp(min=1e-4)  # of the half vector with the normal
+    fresnel = gloss.strength * (1.0 + 20.0 * (1.0 - 0.5 * between).clamp(min=0.0) ** 5)
     lobe = (gloss.exponent + 8.0) / 8.0 * torch.exp(gloss.exponent * torch.log(cosine))
-    grazing = (1.0 - (normals * view).sum(dim=-1).clamp(0.0, 1.0)) ** 5
+    grazing = (1.0 - to_camera.clamp(0.0, 1.0)) ** 5
     colors = torch.from_numpy(LUMINANCE).float()
     power = float(light.key @ LUMINANCE)
     return fresnel * lobe * lamp * power + gloss.strength * (0.3 + 8.0 * grazing) * (around @ colors)

@@ -133,7 +133,8 @@ class FaceAppearance:
         age, male = (person.age - 20.0) / 55.0, person.gender > 0.5
         tone, skin = random_skin(rng)
         hair = random_hair_color(rng, tone, age)
-        color = self._paint_skin(rng, np.repeat(skin[None], len(self._points), axis=0), tone)  # [V, 3]
+        plain = np.repeat(skin[None].astype(np.float32), len(self._points), axis=0)  # [V, 3]
+        color = self._paint_skin(rng, plain, tone)
         makeup = not male and rng.random() < 0.45
         color = self._paint_lips(rng, color, skin, makeup)
         color = self._paint_age(rng, color, age, makeup)
@@ -154,9 +155,10 @@ class FaceAppearance:
 
     def _paint_skin(self, rng: np.random.Generator, color: Colors, tone: float) -> Colors:
         shade = self._field(rng, self._wide, 4) @ np.array([[0.06, 0.06, 0.06], *(0.03 * np.eye(3))])
-        shade = shade + rng.uniform(0.015, 0.045) * self._field(rng, self._middle)
+        mottled, flushed = self._field(rng, self._middle, 2).T
+        shade = shade + rng.uniform(0.015, 0.045) * mottled[:, None]
         flush = rng.uniform(0.15, 0.85) * self._blood * (0.35 + 0.65 * tone)
-        flush = flush * (1.0 + 0.35 * self._field(rng, self._middle)[:, 0])
+        flush = flush * (1.0 + 0.35 * flushed)
         return color * np.exp(shade + 0.5 * flush[:, None] * BLOOD)
 
     def _paint_lips(self, rng: np.random.Generator, color: Colors, skin: Colors, makeup: bool) -> Colors:

@@ -59,7 +59,8 @@ class SkinDetail:
             smoothstep(self._v, top + 6.0, top + 14.0)[:, None] * smoothstep(np.abs(self._u), 46.0, 24.0)[None]
         ).astype(np.float32)
         self._pores, self._spots, self._blotches = (
-            periodic_noise(texel, length, seed) for seed, length in enumerate((0.55, 0.9, 4.0))
+            np.pad(periodic_noise(texel, length, seed), ((0, self._rows), (0, self._columns)), "wrap")
+            for seed, length in enumerate((0.55, 0.9, 4.0))
         )
 
     def _unroll(self, template: FaceTemplate, place: Tensor, masks: dict[str, Array]) -> dict[str, NDArray[np.float32]]:
@@ -92,9 +93,8 @@ class SkinDetail:
 
     def _noise(self, rng: np.random.Generator, tile: NDArray[np.float32]) -> NDArray[np.float32]:
         """Shifts a tile at random, [rows, columns]."""
-        rows = (np.arange(self._rows) + rng.integers(_TILE)) % _TILE
-        columns = (np.arange(self._columns) + rng.integers(_TILE)) % _TILE
-        return tile[rows[:, None], columns[None]]
+        row, column = rng.integers(_TILE, size=2)
+        return tile[row : row + self._rows, column : column + self._columns]
 
     def sample(
         self, rng: np.random.Generator, ink: Array, skin: Array, age: float, masculine: float, stubble: float
