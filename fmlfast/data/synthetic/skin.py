@@ -188,7 +188,7 @@ class FaceAppearance:
         patchy = 1.0 + 0.12 * self._field(rng, self._middle)[:, 0]
         alpha = np.clip(rng.uniform(low, high) * mask * patchy, 0.0, 0.97)[:, None]
         shadow = color * 0.35 * np.array([0.9, 1.0, 1.1])  # short hair in skin looks bluish
-        ink = shadow if kind < 2 else hair * 0.9
+        ink = shadow if kind < 2 else 0.7 * hair
         return color + alpha * (ink - color), float(rng.uniform(0.15, 0.4))
 
     def _paint_eyes(self, rng: np.random.Generator, color: Colors, iris: Colors) -> Colors:
