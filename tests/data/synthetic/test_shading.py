@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from fmlfast.data.synthetic import scene
 from fmlfast.data.synthetic.camera_response import camera_gains
 from fmlfast.data.synthetic.clip_renderer import ClipRenderer, Scene
 from fmlfast.data.synthetic.eyewear import Lenses, glasses, look_through, mirrored
 from fmlfast.data.synthetic.motion import rotation_from_angles
 from fmlfast.data.synthetic.people import PeopleSampler
 from fmlfast.data.synthetic.random_light import LUMINANCE, Light, shade_environment
+from fmlfast.data.synthetic.scene import LabelledClip
 from fmlfast.data.synthetic.shading import Gloss, cast_shadow, highlights, lambert
 from fmlfast.data.synthetic.skin import FaceAppearance, Look
 from fmlfast.renderer import vertex_normals
@@ -80,6 +82,22 @@ def test_occlusion_darkens_the_ambient_light_and_not_the_lamp() -> None:
     np.testing.assert_allclose(lamp.numpy(), 1.0)
 
 
+def test_occlusion_is_in_the_picture_but_not_in_the_albedo(monkeypatch: pytest.MonkeyPatch) -> None:
+    def clip(open_sky: float) -> LabelledClip:
+        def everywhere(template: FaceTemplate, *_: np.ndarray) -> torch.Tensor:
+            return torch.full((len(template.vertices),), open_sky)
+
+        monkeypatch.setattr(scene, "ambient_occlusion", everywhere)
+        return scene.SceneGenerator(0, 48, 1.0).render_clip(np.random.default_rng(6), "one", 1)
+
+    free, covered = clip(1.0), clip(0.3)
+    np.testing.assert_array_equal(free.truth["reflectance"], covered.truth["reflectance"])
+    assert (
+        covered.truth["sh"][0, 0].mean() > 1.01 * free.truth["sh"][0, 0].mean()
+    )  # the camera opens up for a darker face
+    assert covered.clip.images[0, 18:30, 18:30].mean() < 0.95 * free.clip.images[0, 18:30, 18:30].mean()
+
+
 def test_highlights_lie_between_lamp_and_camera_and_do_not_depend_on_albedo(
     template: FaceTemplate, face: torch.Tensor
 ) -> None:
@@ -103,7 +121,7 @@ def expose(template: FaceTemplate, face: torch.Tensor, look: Look, share: float)
     """An image [S, S, 3] of the face with `share` of its albedo in one room, and the camera's gains [3]."""
     places = FaceAppearance(template, texel=1.0).detail.coordinates
     renderer = ClipRenderer(template, 64, 1.0, places, torch.ones(len(template.vertices)))
-    scene = Scene(
+    setting = Scene(
         face,
         face[:, :0],
         [],
@@ -113,7 +131,7 @@ def expose(template: FaceTemplate, face: torch.Tensor, look: Look, share: float)
         np.zeros((1, 3)),
     )
     K = torch.tensor([[[DISTANCE * 64 / 235, 0.0, 32.0], [0.0, DISTANCE * 64 / 235, 32.0], [0.0, 0.0, 1.0]]])
-    exposure = renderer.draw(np.random.default_rng(7), scene, K)
+    exposure = renderer.draw(np.random.default_rng(7), setting, K)
     return (exposure.images[0] / 255.0) ** 2.2, exposure.gains[0]
 
 
