@@ -1,8 +1,10 @@
-"""Generates random backgrounds, and applies blur and sensor noise."""
+"""Generates random backgrounds."""
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from fmlfast.template.regions import smoothstep
 
 Array = NDArray[np.floating]
 
@@ -15,7 +17,7 @@ def _resize(image: Array, size: int) -> Array:
 
 def _palette(rng: np.random.Generator, count: int) -> Array:
     """Draws linear colours [count, 3] of similar hue and various tones, with a few accents."""
-    base = np.exp(rng.normal(np.log(0.22), 0.7)) * np.exp(rng.normal(0.0, 0.13, 3))
+    base = np.exp(rng.normal(np.log(0.22), 0.55)) * np.exp(rng.normal(0.0, 0.13, 3))
     colors = base * np.exp(rng.normal(0.0, 0.55, (count, 1)) + rng.normal(0.0, 0.10, (count, 3)))
     accent = rng.random(count) < 0.12
     colors[accent] *= np.exp(rng.normal(0.0, 0.6, (int(accent.sum()), 3)))
@@ -61,7 +63,7 @@ def _stripes(rng: np.random.Generator, size: int) -> Array:
 
 
 def random_backdrop(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """Draws a background [size, size, 3], linear RGB up to 1: plain, soft, boxes, discs or stripes, unevenly lit."""
+    """Draws the albedo [size, size, 3] of a background, up to 1: plain, soft, boxes, discs or stripes, unevenly lit."""
     kind = rng.choice(5, p=[0.16, 0.24, 0.30, 0.14, 0.16])
     if kind == 0:
         image = np.broadcast_to(_palette(rng, 1), (size, size, 3))
@@ -70,30 +72,22 @@ def random_backdrop(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
         cells = max(2, int(size / np.exp(rng.uniform(np.log(1.5), np.log(14.0)))))  # out of focus, more or less
         image = np.exp(_resize(_resize(np.log(image), cells), size))  # of logarithms: no negative overshoot
     light = 0.35 * _resize(rng.normal(size=(3, 3, 1)), size)
-    grain = rng.uniform(0.0, 0.08) * _resize(rng.normal(size=(size // 4, size // 4, 1)), size)
+    grain = rng.uniform(0.0, 0.05) * _resize(rng.normal(size=(size // 4, size // 4, 1)), size)
     return np.minimum(image * np.exp(light + grain), 1.0).astype(np.float32)
 
 
-def blur(image: Array, sigma: float) -> Array:
-    """Applies a Gaussian blur of `sigma` pixels to images [..., H, W, 3]."""
-    reach = max(1, int(np.ceil(2.5 * sigma)))
-    offsets = np.arange(-reach, reach + 1)
-    weights = np.exp(-0.5 * (offsets / sigma) ** 2)
-    weights /= weights.sum()
-    for axis in (-3, -2):
-        padding = [(0, 0)] * image.ndim
-        padding[axis] = (reach, reach)
-        padded = np.pad(image, padding, mode="edge")
-        length = image.shape[axis]
-        shifted = [w * np.take(padded, range(k, k + length), axis=axis) for k, w in enumerate(weights)]
-        image = np.sum(shifted, axis=0)
-    return image
-
-
-def sensor_noise(rng: np.random.Generator, image: Array, gain: float) -> Array:
-    """Adds sensor noise to linear images: shot noise, whose variance grows with light, and read noise.
-
-    gain: 0 for none, 1 for a phone at night.
-    """
-    spread = np.sqrt(gain * (3.5e-4 * np.clip(image, 0.0, None) + 6.0e-6))
-    return image + spread * rng.standard_normal(image.shape, dtype=np.float32)
+def light_backdrop(rng: np.random.Generator, albedo: Array, facing: Array) -> NDArray[np.float32]:
+    """Lights a background [size, size, 3] by the light that the face gets, `facing` [3], mostly weaker; or a window."""
+    size = len(albedo)
+    lit = albedo * facing * np.exp(rng.normal(-0.15, 0.3) + rng.normal(0.0, 0.05, 3))
+    if rng.random() < 0.12:  # a window or the sky, brighter than all that it lights
+        bright = facing.mean() * rng.uniform(0.8, 2.5) * np.exp(rng.normal(0.0, 0.05, 3) + np.array([-0.06, 0.0, 0.1]))
+        x, y = np.sort(rng.uniform(-0.3, 1.3, (2, 2)), axis=1)
+        row = smoothstep(np.arange(size) / size, y[0], y[0] + 0.04) * smoothstep(
+            np.arange(size) / size, y[1], y[1] - 0.04
+        )
+        column = smoothstep(np.arange(size) / size, x[0], x[0] + 0.04) * smoothstep(
+            np.arange(size) / size, x[1], x[1] - 0.04
+        )
+        lit = lit + (row[:, None] * column[None])[..., None] * (bright * (0.5 + albedo) - lit)
+    return lit.astype(np.float32)

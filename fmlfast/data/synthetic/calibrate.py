@@ -104,7 +104,8 @@ def random_view(template: FaceTemplate, rng: np.random.Generator) -> View:
     K = torch.tensor([[focal * SIZE, 0.0, SIZE / 2], [0.0, focal * SIZE, SIZE / 2], [0.0, 0.0, 1.0]])
     skin = template.colors[template.regions["face"] > 0.5].mean(0).numpy() @ LUMINANCE
     exposure = 1.2 * np.exp(rng.normal(0.0, 0.2)) * (max(float(skin), 0.02) / 0.25) ** -0.45  # as a camera exposes
-    sh = torch.from_numpy(random_light(rng, exposure))
+    light = random_light(rng)
+    sh = torch.from_numpy((light.sh * (exposure / light.facing)).astype(np.float32))  # and white balance
     colors, _ = shade_vertices(vertices[None], template.triangles, template.colors[None], sh[None])
     backdrop = torch.from_numpy(random_backdrop(rng, SIZE))
     camera = torch.eye(4)[None]

@@ -1,6 +1,6 @@
 """Generates head and shoulders around the mean face: skull, neck, chest and clothes, mm in the template's frame."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,15 +72,19 @@ class Head:
     nearest: NDArray[np.int64]  # [N] the face's vertex next to each vertex
     distance: Array  # [N] mm to it
 
-    def part(self, face_colors: Array, skin: Array, bald: bool) -> Part:
-        """Colours the head: face_colors [>= V0, 3] continue over its edge and fade to plain skin [3]."""
-        fade = smoothstep(self.distance, 3.0, 35.0)[:, None]
-        y = self.vertices[:, 1:2]
+    def part(self, face_colors: Array, face_occlusion: Array, skin: Array, bald: bool) -> Part:
+        """Colours the head: face_colors [>= V0, 3] continue over its edge and fade to plain skin [3].
+
+        face_occlusion [>= V0] does the same.
+        """
+        fade = smoothstep(self.distance, 3.0, 35.0)
+        y = self.vertices[:, 1]
         shadow = 1.0 - 0.3 * smoothstep(y, -130.0, -100.0) * smoothstep(y, -60.0, -85.0)  # of the chin on the neck
-        colors = (1.0 - fade) * face_colors[self.nearest] + fade * skin * shadow
+        colors = face_colors[self.nearest] + fade[:, None] * (skin - face_colors[self.nearest])
+        occlusion = face_occlusion[self.nearest] + fade * (shadow - face_occlusion[self.nearest])
         under_hair = (self.vertices[:, 1] > 50.0) & (not bald)
         triangles = self.triangles[~under_hair[self.triangles].all(axis=1)]
-        return Part(self.vertices, triangles, colors, body_share(self.vertices[:, 1]))
+        return Part(self.vertices, triangles, colors, body_share(self.vertices[:, 1]), casts=False, occlusion=occlusion)
 
 
 def make_head(face: Array, normals: Array, edge: NDArray[np.bool_], detail: int = 1) -> Head:
@@ -129,4 +133,4 @@ def clothes(rng: np.random.Generator, detail: int = 1) -> Part:
         pattern = pattern + rng.uniform(-1.2, 0.8) * (np.cos(y * (2 * np.pi / rng.uniform(12.0, 40.0))) > 0.2)
     rim = -0.3 * (t < 0.04)
     shades = np.clip(color * np.exp(pattern + rim)[..., None], 0.008, 0.55)
-    return grid_part(grid, shades, body_share(y))
+    return replace(grid_part(grid, shades, body_share(y)), casts=False)

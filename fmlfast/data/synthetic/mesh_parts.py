@@ -18,6 +18,8 @@ class Part:
     body: Array  # [N] in 0..1
     present: NDArray[np.bool_] | None = None  # [M]; None: in every frame
     sheet: bool = False  # whether its back faces can be visible
+    casts: bool = True  # whether its shadow can fall on the face
+    occlusion: Array | float = 1.0  # [N] share of the sky that each vertex sees
 
 
 def distances(a: Array, b: Array) -> Array:
@@ -44,6 +46,24 @@ def grid_part(grid: Array, colors: Array, body: Array | float = 0.0, present: ND
     shades = np.broadcast_to(colors, grid.shape).reshape(-1, 3)
     share = np.broadcast_to(body, grid.shape[:2]).reshape(-1)
     return Part(vertices, grid_triangles(rows, columns), shades, share, present)
+
+
+def tube(
+    path: Array, radius: Array | float, color: Array, sides: int = 6, present: NDArray[np.bool_] | None = None
+) -> Part:
+    """Builds a round tube along a path [N, 3], closed at both ends."""
+    along = np.gradient(path, axis=0)
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    helper = np.where(np.abs(along[:, 1:2]) < 0.8, [[0.0, 1.0, 0.0]], [[1.0, 0.0, 0.0]])
+    first = np.cross(helper, along)
+    first /= np.linalg.norm(first, axis=1, keepdims=True)
+    second = np.cross(along, first)
+    turn = np.arange(sides) * (2 * np.pi / sides)
+    ring = np.cos(turn)[:, None] * first[:, None] + np.sin(turn)[:, None] * second[:, None]
+    thickness = np.broadcast_to(radius, len(path)).copy()
+    grid = path[:, None] + thickness[:, None, None] * ring
+    grid = np.concatenate([np.repeat(path[:1, None], sides, 1), grid, np.repeat(path[-1:, None], sides, 1)])
+    return grid_part(grid[::-1], color, 0.0, present)
 
 
 def streaks(rng: np.random.Generator, phi: Array, q: Array, low: int, high: int, slope: float) -> Array:

@@ -5,26 +5,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.functional import interpolate, normalize
 
 from fmlfast.camera import project
-from fmlfast.color import linear_to_srgb
 from fmlfast.data.crop import Crop, K_to_crop, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.mediapipe478 import NUM_POINTS
 from fmlfast.data.shards import Clip
-from fmlfast.data.synthetic import hair, props
+from fmlfast.data.synthetic import eyewear, hair, props
 from fmlfast.data.synthetic import head as heads
 from fmlfast.data.synthetic.ambient_occlusion import ambient_occlusion, ever_visible
-from fmlfast.data.synthetic.background import blur, random_backdrop, sensor_noise
+from fmlfast.data.synthetic.clip_renderer import ClipRenderer, Scene
+from fmlfast.data.synthetic.eyewear import Lenses
 from fmlfast.data.synthetic.mesh_parts import Carrier, Part
 from fmlfast.data.synthetic.motion import HeadMotion, random_head_motion, rotation_from_angles
 from fmlfast.data.synthetic.people import PeopleSampler, Person
 from fmlfast.data.synthetic.population import Population
-from fmlfast.data.synthetic.random_light import LUMINANCE, random_light
+from fmlfast.data.synthetic.random_light import random_light
 from fmlfast.data.synthetic.skin import FaceAppearance, Look
 from fmlfast.ibug68 import NUM_JAW
 from fmlfast.kernels.common.topology import mesh_edges
-from fmlfast.renderer import render, shade_sh, vertex_normals
+from fmlfast.renderer import vertex_normals
 from fmlfast.template.face_template import FaceTemplate
 
 Array = NDArray[np.floating]
@@ -33,6 +32,7 @@ _SOURCE_SIDE = 400.0  # pixels of the imagined source video that a crop spans
 _CROP_MM = 235.0  # what a crop spans at the distance of the face
 _INNER_NOISE, _JAW_NOISE, _COMMON_NOISE = 0.015, 0.03, 0.007  # of a detector, shares of the outer-eye distance
 _BEHIND = 12.0  # mm that a landmark must lie behind what the camera sees to count as hidden
+_OPEN_MOUTH = {"jawOpen": 0.4, "mouthUpperUpLeft": 0.6, "mouthUpperUpRight": 0.6}
 _PIVOT = np.array([0.0, -110.0, -92.0])  # where head and shoulders turn against each other
 
 
@@ -54,7 +54,7 @@ class SceneGenerator:
         """
         self.template = FaceTemplate.default(level)
         base = FaceTemplate.default(0)
-        self.size, self.supersample = size, supersample
+        self.size = size
         self._detail = 2 if level > 1 else 1
         self._people = PeopleSampler()
         self._plain = np.flatnonzero(base.regions["face"].numpy() > 0.9)
@@ -65,12 +65,13 @@ class SceneGenerator:
         self._head = heads.make_head(points[outer], normals[outer], edge[outer], self._detail)
         self._head = replace(self._head, nearest=outer[self._head.nearest])
         seen = ever_visible(base, self._head.vertices, self._head.triangles)
-        shadow = ambient_occlusion(base, self._head.vertices, self._head.triangles)
+        shadow = _occlusion(base, self._head)
         self._head = replace(self._head, triangles=self._head.triangles[seen])
-        occlusion = self.template.subdivide(shadow[:, None])[:, 0]
-        self._appearance = FaceAppearance(self.template, occlusion.numpy())
+        self._occlusion = self.template.subdivide(shadow[:, None])[:, 0]
+        self._appearance = FaceAppearance(self.template, texel=0.5 if size > 160 else 1.0)
+        places = self._appearance.detail.coordinates
+        self._renderer = ClipRenderer(self.template, size, supersample, places, self._occlusion)
         self._carrier = Carrier(base.vertices.numpy(), base.regions["skin"].numpy() > 0.5)
-        self._gloss = self._gloss_map()
 
     def render_clip(
         self, rng: np.random.Generator, key: str, frames: int, population: Population | None = None
@@ -82,9 +83,8 @@ class SceneGenerator:
         person = population.sample(rng, self._people) if population else self._people.sample(rng)
         motion = random_head_motion(rng, frames, self.template.expression_names)
         look = self._appearance.sample(rng, person)
-        parts = self._build_scene(rng, person, look, frames)
-        luminance = float(look.skin @ LUMINANCE)
-        sh = random_light(rng, exposure=1.2 * np.exp(rng.normal(0.0, 0.22)) * (luminance / 0.25) ** -0.45)
+        parts, lenses = self._build_scene(rng, person, look, frames)
+        light = random_light(rng)
         rotation, translation, K = self._place(rng, motion)
 
         neutral = torch.from_numpy(person.vertices)  # [V0, 3]
@@ -98,17 +98,19 @@ class SceneGenerator:
         noisy, crops = self._detect(rng, marks, marks_uv, float(K[0, 0]))
         Ks = torch.from_numpy(np.stack([K_to_crop(K, crop, self.size) for crop in crops]))
         others = self._carry(parts, person, motion, rotation, translation)
-        images, depth = self._render(rng, face, others, parts, look, sh, Ks, motion)
+        glass = (lenses, self._carry([lenses.part], person, motion, rotation, translation)) if lenses else None
+        scene = Scene(face, others, parts, glass, look, light, motion.drift)
+        exposure = self._renderer.draw(rng, scene, Ks)
 
         in_crop = np.stack([points_to_crop(points, crop, self.size) for points, crop in zip(noisy, crops, strict=True)])
         exact = project(marks, Ks).numpy()
         surface = project(self.template.surface_points(face, torch.arange(NUM_POINTS)), Ks).numpy()
-        confidence = self._confidence(marks, exact, depth, motion)
+        confidence = self._confidence(marks, exact, exposure.depth, motion)
         clip = Clip(
             key=key,
             subject=key,
             source=f"synthetic/{population.name}/{key}" if population else f"synthetic/{key}",
-            images=images,
+            images=exposure.images,
             landmarks=in_crop.astype(np.float32),
             confidence=confidence,
             Ks=Ks.numpy(),
@@ -121,7 +123,7 @@ class SceneGenerator:
             "expression": motion.expression,
             "rotation": turn.numpy(),
             "translation": shift.numpy(),
-            "sh": np.repeat(sh[None], frames, axis=0),
+            "sh": (light.sh * exposure.gains[:, None]).astype(np.float32),  # [M, 9, 3]
             "landmarks": exact,
             "reflectance": look.colors[: len(person.vertices)],
         }
@@ -138,25 +140,29 @@ class SceneGenerator:
         K = np.array([[focal, 0.0, 640.0], [0.0, focal, 360.0], [0.0, 0.0, 1.0]])
         return rotation_from_angles(motion.angles), translation, K
 
-    def _build_scene(self, rng: np.random.Generator, person: Person, look: Look, frames: int) -> list[Part]:
-        """Draws all parts of the scene but the face, placed around the mean face."""
+    def _build_scene(
+        self, rng: np.random.Generator, person: Person, look: Look, frames: int
+    ) -> tuple[list[Part], Lenses | None]:
+        """Draws all parts of the scene but the face, and lenses of glasses, placed around the mean face."""
         age = (person.age - 20.0) / 55.0
         style = hair.random_style(rng, age, person.gender > 0.5)
         parts = [
-            self._head.part(look.colors, look.colors[self._plain].mean(axis=0), bald=style is None),
+            self._head.part(look.colors, self._occlusion.numpy(), look.colors[self._plain].mean(axis=0), style is None),
             heads.clothes(rng, self._detail),
         ]
         if style is not None:
             parts.append(hair.hair(rng, style, look.hair, look.skin, self._detail))
-        if rng.random() < 0.08 + 0.15 * age:
-            parts += props.glasses(rng, self._marks)
+        lenses = None
+        if rng.random() < 0.10 + 0.15 * age:
+            frame, lenses = eyewear.glasses(rng, self._marks)
+            parts += frame
         if rng.random() < 0.12:
             present = np.zeros(frames, bool)
             start = rng.integers(frames)
             present[start : start + rng.integers(1, frames + 1)] = True
             make = props.hand if rng.random() < 0.6 else props.microphone
             parts += make(rng, look.skin, present)
-        return parts
+        return parts, lenses
 
     def _carry(
         self, parts: list[Part], person: Person, motion: HeadMotion, rotation: Array, translation: Array
@@ -206,68 +212,6 @@ class SceneGenerator:
             crops.append(Crop(x0 + shift[0], y0 + shift[1], grown))
         return noisy, crops
 
-    def _render(
-        self,
-        rng: np.random.Generator,
-        face: torch.Tensor,  # [M, V, 3]
-        others: torch.Tensor,  # [M, N, 3]
-        parts: list[Part],
-        look: Look,
-        sh: Array,  # [9, 3]
-        Ks: torch.Tensor,  # [M, 3, 3]
-        motion: HeadMotion,
-    ) -> tuple[NDArray[np.uint8], Array]:
-        """Renders sRGB images [M, S, S, 3], and depth [M, D, D] at the supersampled resolution."""
-        frames, size = len(face), self.size
-        vertices = torch.cat([face, others], dim=1)
-        starts = np.cumsum([face.shape[1], *(len(part.vertices) for part in parts)])
-        meshes = [torch.from_numpy(part.triangles) + int(start) for part, start in zip(parts, starts, strict=False)]
-        faces = torch.cat([self.template.triangles, *meshes])
-        normals = vertex_normals(vertices, faces)
-        facing = ~((normals * vertices).sum(dim=-1) > 0).all(dim=0)  # [V + N] towards the camera in some frame
-        facing[: face.shape[1]] |= self.template.regions["lashes"] > 0.5  # they have no back
-        for part, start in zip(parts, starts, strict=False):
-            if part.sheet:
-                facing[start : start + len(part.vertices)] = True
-        faces = faces[facing[faces.long()].any(dim=1)]  # skips triangles that are back faces in all frames
-        colors = torch.from_numpy(np.concatenate([look.colors, *(part.colors for part in parts)]).astype(np.float32))
-        light = torch.from_numpy(sh).expand(frames, 9, 3)
-        shaded = shade_sh(colors[None], normals, light)
-        shaded[:, : face.shape[1]] += self._shine(face, normals[:, : face.shape[1]], sh, rng.uniform(0.0, 1.0))
-        side = round(size * self.supersample)
-        finer = Ks * torch.tensor([side / size, side / size, 1.0])[:, None]
-        cameras = torch.eye(4).expand(frames, 4, 4)
-        picture = render(vertices, faces, shaded, cameras, finer, side, side, antialiased=False)
-        layers = torch.cat([picture.image, picture.mask[..., None]], dim=-1).movedim(-1, 1)
-        if side != size:
-            layers = interpolate(layers, size=(size, size), mode="bilinear", antialias=True)
-        drawn = layers.movedim(1, -1).numpy()
-        canvas = random_backdrop(rng, size + size // 2) * rng.uniform(0.5, 1.2)
-        views = []
-        for x, y in np.clip(size // 4 * (1.0 + motion.drift[:, :2]), 0, size // 2).astype(int):
-            views.append(canvas[y : y + size, x : x + size])
-        image = drawn[..., :3] + (1.0 - drawn[..., 3:]) * np.stack(views)
-        if rng.random() < 0.5:
-            image = blur(image, rng.uniform(0.35, 0.75) * size / 128)
-        image = sensor_noise(rng, image, rng.uniform(0.05, 1.0) ** 2)
-        encoded = linear_to_srgb(torch.from_numpy(image)) * 255.0
-        return encoded.round().to(torch.uint8).numpy(), picture.depth.numpy()
-
-    def _gloss_map(self) -> torch.Tensor:
-        """Computes the specular strength [V, 1] of skin and lips, largest in the middle of the face."""
-        region = self.template.regions
-        middle = torch.exp(-((self.template.vertices[:, 0] / 28.0) ** 2))
-        return ((region["skin"] * (0.4 + 0.6 * middle) + 0.8 * region["lips"]) * 0.1)[:, None]
-
-    def _shine(self, face: torch.Tensor, normals: torch.Tensor, sh: Array, oil: float) -> torch.Tensor:
-        """Computes Blinn-Phong highlights [M, V, 1] of the light's main direction, on eyes and skin."""
-        ahead = torch.from_numpy(sh[1:4] @ LUMINANCE.astype(np.float32))
-        strength = float(ahead.norm()) + 1e-6
-        half = normalize(ahead / strength - normalize(face, dim=-1), dim=-1)
-        cosine = (normals * half).sum(dim=-1, keepdim=True).clamp(min=0.0)  # [M, V, 1]
-        eyes = self.template.regions["eyes"][:, None]
-        return strength * (oil * self._gloss * cosine**12 + 0.08 * eyes * cosine**60)
-
     def _confidence(self, marks: torch.Tensor, uv: Array, depth: Array, motion: HeadMotion) -> Array:
         """Computes confidence [M, 68]: 1 for inner points, less for the jaw, a third of that for hidden points."""
         confidence = np.ones(uv.shape[:2], np.float32)
@@ -287,3 +231,18 @@ def _outer_edge(template: FaceTemplate) -> NDArray[np.bool_]:
     rim[edges.ends[edges.triangles == 1].flatten()] = True
     rim &= ~template.mouth_and_lashes & (template.regions["eyes"] + template.regions["lips"] < 0.5)
     return rim.numpy()
+
+
+def _occlusion(base: FaceTemplate, head: heads.Head) -> torch.Tensor:
+    """Computes the share of the sky [V] that the mean face's vertices see, those of the mouth when it is open."""
+    regions = base.regions
+    opened = torch.einsum("e,evc->vc", _weights(base), base.expressions)
+    closed, wide = (
+        ambient_occlusion(replace(base, vertices=base.vertices + moved), head.vertices, head.triangles)
+        for moved in (0.0 * opened, opened)
+    )
+    return torch.where(regions["mouth_bag"] + regions["teeth"] + regions["tongue"] > 0.5, wide, closed)
+
+
+def _weights(base: FaceTemplate) -> torch.Tensor:
+    return torch.tensor([_OPEN_MOUTH.get(name, 0.0) for name in base.expression_names])

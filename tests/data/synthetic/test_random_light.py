@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from fmlfast.data.synthetic.random_light import LUMINANCE, random_light, sh_terms, shade_environment, sphere_directions
+from fmlfast.data.synthetic.random_light import (
+    LUMINANCE,
+    Light,
+    lamp_cosine,
+    random_light,
+    sh_terms,
+    shade_environment,
+    sphere_directions,
+)
 from fmlfast.renderer import sh_basis
 
 
@@ -38,22 +46,40 @@ def test_a_lamp_lights_the_side_it_is_on() -> None:
     assert shading.min() > 0.0
 
 
-@pytest.mark.parametrize("exposure", [0.3, 1.7])
-def test_random_light_is_never_negative_and_exposed_as_asked(exposure: float) -> None:
+def test_random_light_is_never_negative_and_mostly_from_above() -> None:
     directions = sphere_directions(1500)
-    facing = np.maximum(-directions[:, 2], 0.0)
-    lights = [random_light(np.random.default_rng([1, seed]), exposure) for seed in range(200)]
-    for gamma in lights:
-        assert gamma.shape == (9, 3) and gamma.dtype == np.float32
-        shading = sh_terms(directions) @ gamma
-        assert shading.min() > 0.0
-        assert facing @ (shading @ LUMINANCE) / facing.sum() == pytest.approx(exposure, rel=0.02)
-    above = np.mean([gamma[2] @ LUMINANCE < 0.0 for gamma in lights])  # y points down: brighter from above
+    lights = [random_light(np.random.default_rng([1, seed])) for seed in range(200)]
+    for light in lights:
+        assert light.sh.shape == (9, 3)
+        assert (sh_terms(directions) @ light.ambient).min() > 0.0 and (sh_terms(directions) @ light.sh).min() > 0.0
+        assert np.linalg.norm(light.toward) == pytest.approx(1.0)
+    above = np.mean([light.sh[2] @ LUMINANCE < 0.0 for light in lights])  # y points down: brighter from above
     assert 0.75 < above < 1.0
-    assert np.std([gamma[1] @ LUMINANCE for gamma in lights]) > 0.1 * exposure  # and from either side
+    assert np.std([light.sh[1] @ LUMINANCE / (light.sh[0] @ LUMINANCE) for light in lights]) > 0.1  # from either side
+    lamps = np.mean([light.key.any() for light in lights])
+    assert 0.7 < lamps < 0.95
+
+
+def test_the_whole_light_is_the_environment_plus_the_lamp() -> None:
+    """Nine terms hold a lamp's clamped cosine up to some percent (Ramamoorthi and Hanrahan 2001)."""
+    light = Light(
+        shade_environment(np.full((1024, 3), 0.7)), np.array([1.0, 0.8, 0.5]), np.array([0.0, -0.6, -0.8]), 0.1
+    )
+    normals = sphere_directions(500)
+    expected = 0.7 + lamp_cosine(normals @ light.toward, light.width)[:, None] * light.key
+    np.testing.assert_allclose(sh_terms(normals) @ light.sh, expected, atol=0.09)
+    facing = np.maximum(-normals[:, 2:], 0.0)
+    np.testing.assert_allclose(light.facing, (facing * expected).sum(axis=0) / facing.sum(), rtol=0.03)
+
+
+def test_lamp_cosine_is_the_clamped_cosine_averaged_over_its_width() -> None:
+    around = np.linspace(-0.3, 0.3, 20001)
+    for cosine in (-0.5, -0.2, 0.0, 0.25, 0.9):
+        average = np.maximum(cosine + around, 0.0).mean()
+        assert lamp_cosine(np.array(cosine), 0.3) == pytest.approx(average, abs=1e-4)
 
 
 def test_random_light_repeats_by_seed() -> None:
-    first, again, other = (random_light(np.random.default_rng(seed)) for seed in (4, 4, 5))
+    first, again, other = (random_light(np.random.default_rng(seed)).sh for seed in (4, 4, 5))
     np.testing.assert_array_equal(first, again)
     assert np.abs(first - other).max() > 0.01
