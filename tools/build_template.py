@@ -190,6 +190,8 @@ def kept_surface(arrays: dict[str, NDArray], present: dict[str, NDArray]) -> dic
             "was left out: make synthetic clips with this template and run tools/tie_points.py on them."
         )
         return {"surface_triangles": np.zeros(0, np.int32), "surface_barycentrics": np.zeros((0, 3), np.float32)}
+    if np.array_equal(present["triangles"], arrays["triangles"]):
+        return {name: present[name] for name in ("surface_triangles", "surface_barycentrics")}
     points = points_at(
         present["vertices"].astype(np.float64),
         present["triangles"].astype(np.int64),

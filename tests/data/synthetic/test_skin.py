@@ -80,7 +80,8 @@ def test_features_are_where_the_template_says(template: FaceTemplate, looks: lis
     for look in looks:
         pupil, sclera = (look.colors[template.regions[name].numpy() > 0.95] for name in ("pupil", "eyes"))
         assert pupil.mean() < 0.03 < sclera.max()
-        assert mean_color(look, template, "mouth_bag").mean() < 0.06
+        assert mean_color(look, template, "mouth_bag").mean() < min(0.1, mean_color(look, template, "teeth").mean())
+        assert mean_color(look, template, "lashes").mean() < 0.15
     redder = [np.divide(*mean_color(k, template, "lips")[:2]) > np.divide(*k.skin[:2]) for k in looks]
     assert np.mean(redder) > 0.7
 
