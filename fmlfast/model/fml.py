@@ -79,8 +79,8 @@ class FML(nn.Module):
         self.register_buffer("code_mean", torch.zeros(codes))
         self.register_buffer("code_factor", torch.eye(codes))
         edges = unique_edges(self.template.triangles)
-        # For the sparsity of reflectance, without the mouth bag behind the lips, which must not lighten to skin colour.
-        skin = (self.template.regions["mouth_bag"][edges] < 0.5).all(1)
+        # For the sparsity of reflectance, without the mouth's inside, which must not lighten to skin colour.
+        skin = ~self.template.mouth_and_lashes[edges].any(1)
         self.register_buffer("mesh_edges", edges[skin], persistent=False)
         points = self.template.landmarks(self.template.vertices)[list(LANDMARKS_66)]
         self.register_buffer("landmark_points", points, persistent=False)

@@ -12,9 +12,10 @@ from fmlfast.template.face_template import FaceTemplate
 
 
 def photometric_region(template: FaceTemplate) -> Tensor:  # [V] in 0..1
-    """Computes how much the photometric loss counts a vertex: face and eyes, without the scalp, where hair is."""
+    """Computes how much the photometric loss counts a vertex: face, eyes and teeth, without the scalp's hair."""
     regions = template.regions
-    return torch.maximum(regions["face"], regions["eyes"]) * (1 - regions["scalp"])
+    face = torch.maximum(regions["face"], regions["eyes"]) * (1 - regions["scalp"])
+    return torch.maximum(face, 0.5 * regions["teeth"])  # what shows of them depends on small errors of the lips
 
 
 def vertex_weights(
