@@ -92,10 +92,8 @@ def test_occlusion_is_in_the_picture_but_not_in_the_albedo(monkeypatch: pytest.M
 
     free, covered = clip(1.0), clip(0.3)
     np.testing.assert_array_equal(free.truth["reflectance"], covered.truth["reflectance"])
-    assert (
-        covered.truth["sh"][0, 0].mean() > 1.01 * free.truth["sh"][0, 0].mean()
-    )  # the camera opens up for a darker face
-    assert covered.clip.images[0, 18:30, 18:30].mean() < 0.95 * free.clip.images[0, 18:30, 18:30].mean()
+    lit = [(k.clip.images[0, 18:30, 18:30] / 255.0) ** 2.2 / k.truth["sh"][0, 0] for k in (covered, free)]  # less gains
+    assert lit[0].mean() < 0.9 * lit[1].mean()
 
 
 def test_highlights_lie_between_lamp_and_camera_and_do_not_depend_on_albedo(
