@@ -186,7 +186,7 @@ def objective(
                 normals = vertex_normals(camera, model.template.triangles, model.backend)
             visible = seen(normals)
             with record_function("fmlfast::shading"):
-                light = light_from_image(linear, camera, Ks, reflectance, normals, visible)
+                light = light_from_image(linear, camera, Ks, reflectance, normals, visible, model.light_weights)
                 colors = shade_sh(reflectance, normals, light, model.backend)
         else:
             with record_function("fmlfast::shading"):

@@ -13,6 +13,7 @@ class Codes(TensorBatch):
 
     identity: Tensor  # [B, K + N] code alpha, then coefficients of the first N smooth fields; N may be 0
     reflectance: Tensor  # [B, Kr] code beta
+    detail: Tensor  # [B, U, 3] added to the reflectance on the mesh level of U vertices; U is 0 where there is none
     rotation: Tensor  # [B, M, 3, 3] model frame -> camera frame
     translation: Tensor  # [B, M, 3] mm
     sh: Tensor  # [B, M, 9, 3] light: spherical harmonics coefficients by colour channel

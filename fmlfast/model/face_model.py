@@ -151,19 +151,35 @@ class FaceModel(nn.Module):
     def reflectance(
         self,
         beta: Tensor,  # [B, Kr]
+        detail: Tensor,  # [B, U, 3] on any level of the template, or U = 0
+        template: FaceTemplate | None = None,
     ) -> Tensor:  # [B, V, 3] linear RGB
-        """Decodes reflectance codes to per-vertex reflectance."""
+        """Decodes reflectance codes to per-vertex reflectance and adds the detail, on any level of the template."""
         if self.decoder is not None:
             flat = self.decoder.decode(beta, self.reflectance_mean)
         else:
             flat = linear_decode(beta, self.reflectance_basis, self.reflectance_mean, self.backend)
-        return self._without_light(flat.view(len(beta), self.num_vertices, 3))
+        mesh = self._mesh(template)
+        reflectance = mesh.on_level(self._without_light(flat.view(len(beta), self.num_vertices, 3)))
+        return reflectance + mesh.on_level(detail) if detail.shape[1] else reflectance
 
     @property
     def base_reflectance(self) -> Tensor:  # [V, 3] linear RGB
         """Reflectance at beta = 0; with `light_complement` scaled to the template's mean face colour."""
         mean, face = self.reflectance_mean.view(-1, 3), self.template.regions["face"]
         return mean if self.light_span is None else mean * ((face @ self.template.colors) / (face @ mean))
+
+    @torch.no_grad()
+    def without_light(
+        self,
+        detail: Tensor,  # [B, V, 3]
+        template: FaceTemplate,
+    ) -> Tensor:  # [B, V, 3]
+        """Projects the nine shading directions out of a detail on any level of the template that is no coarser."""
+        if self.light_span is None or self.light_share is None:
+            return detail
+        share = self.light_share @ detail[:, : self.num_vertices].permute(2, 1, 0)  # [3, 9, B]
+        return detail - template.on_level((self.light_span @ share).permute(2, 1, 0))
 
     def _without_light(self, reflectance: Tensor) -> Tensor:  # [B, V, 3]
         if self.light_span is None or self.light_share is None:

@@ -27,7 +27,7 @@ from fmlfast.model.encoder import Encoder
 from fmlfast.model.face_model import FaceModel
 from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
 from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, Alignment, align_to_front, fit_pose
-from fmlfast.model.lighting import light_from_image
+from fmlfast.model.lighting import light_from_image, light_weights
 from fmlfast.model.observation import Observation, aux_features
 from fmlfast.model.shape_prior import learn_shape_prior
 from fmlfast.model.vertex_weights import vertex_weights
@@ -45,6 +45,7 @@ class FML(nn.Module):
     code_factor: Tensor  # [K + Kr, K + Kr]
     mesh_edges: Tensor  # [N, 2] int64
     landmark_points: Tensor  # [66, 3] mm
+    light_weights: Tensor  # [V]
 
     def __init__(self, config: ModelConfig, template: FaceTemplate | None = None) -> None:
         super().__init__()
@@ -83,6 +84,7 @@ class FML(nn.Module):
         self.register_buffer("mesh_edges", edges[skin], persistent=False)
         points = self.template.landmarks(self.template.vertices)[list(LANDMARKS_66)]
         self.register_buffer("landmark_points", points, persistent=False)
+        self.register_buffer("light_weights", light_weights(self.template), persistent=False)
 
     @property
     def backend(self) -> Backend | None:
@@ -181,7 +183,8 @@ class FML(nn.Module):
         camera, Ks = self.camera_vertices(codes).flatten(0, 1), frames.Ks.flatten(0, 1)
         normals = vertex_normals(camera, self.template.triangles, self.backend)
         visible = self.vertex_weights(camera, normals, Ks, frames.images.shape[-1])
-        sh = light_from_image(frames.linear.flatten(0, 1), camera, Ks, self.reflectance(codes), normals, visible)
+        linear, own = frames.linear.flatten(0, 1), self.reflectance(codes)
+        sh = light_from_image(linear, camera, Ks, own, normals, visible, self.light_weights)
         return replace(codes, sh=sh.view_as(codes.sh))
 
     def displacements(self, codes: Codes) -> Tensor:
@@ -201,9 +204,9 @@ class FML(nn.Module):
         pose = codes.rotation, codes.translation
         return self.face.geometry(self.displacements(codes), codes.expression, *pose, template)
 
-    def reflectance(self, codes: Codes) -> Tensor:
-        """Computes per-vertex reflectance, [B, V, 3] linear RGB."""
-        return self.face.reflectance(codes.reflectance)
+    def reflectance(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
+        """Computes per-vertex reflectance with its detail, [B, V, 3] linear RGB."""
+        return self.face.reflectance(codes.reflectance, codes.detail, template)
 
     def _resized(self, images: Tensor) -> Tensor:
         """Resizes the plain crop, [B, M, 3, S, S] -> [B, M, 3, s, s]."""
@@ -258,6 +261,7 @@ class FML(nn.Module):
         return Codes(
             identity=alpha,
             reflectance=beta,
+            detail=beta.new_zeros(len(beta), 0, 3),
             rotation=rotation.unflatten(0, shape),
             translation=translation.unflatten(0, shape),
             sh=sh.unflatten(0, shape),
