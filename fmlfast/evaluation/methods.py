@@ -13,6 +13,7 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.fml import FML
 from fmlfast.model.landmark_pose import fit_pose
 from fmlfast.model.lighting import light_from_image
+from fmlfast.reconstruction.personal_reflectance import fit_detail
 from fmlfast.reconstruction.refinement import refine
 from fmlfast.renderer import vertex_normals
 from fmlfast.template.face_template import FaceTemplate
@@ -46,7 +47,7 @@ def default_methods(
     if longest > 1:
         yield f"frames_{longest}", estimate(model, codes, frames.mask, template)
     if refine_steps > 0:
-        refined = refine(model, frames, codes, steps=refine_steps)
+        refined = fit_detail(model, frames, refine(model, frames, codes, steps=refine_steps))
         yield f"frames_{longest}_refined", estimate(model, refined, frames.mask, template)
 
 

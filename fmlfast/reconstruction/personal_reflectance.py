@@ -26,11 +26,13 @@ from fmlfast.template.regions import BROW_LIFT, polyline_distance, smoothstep
 
 SMALLEST_EDGE = 0.8  # px; a mesh with shorter edges shows nothing more
 FINEST = 2  # level of the default template
-NARROW, WIDE = 0.3, 0.9  # scales of the robust cost, shares of the skin's colour; wide where hair and lips are
+NARROW, WIDE = 0.45, 0.9  # scales of the robust cost, shares of the skin's colour; wide where hair and lips are
 SIZE = 0.015  # weight of the squared layer over the skin's colour, per mm2; data weigh 1 per px2
 EDGES = 1.0  # weight of the squared differences along mesh edges, px2
 EYES = 0.5  # weight of the eyes, whose gaze no model follows exactly
 HAIRLINE = 60.0, 85.0  # mm above the face's middle, between which pixels lose their weight to hair
+FIELDS, FIELD_LENGTH = 60, 22.0  # smooth factors of the light: how many, and their length in mm
+SHADOW_NOISE, SHADOW_OUTLIER = 20.0, 0.5  # px2 that weigh as much as their prior; scale of their robust cost
 ROUNDS, ITERATIONS = 4, 40  # of light and robust weights; of conjugate gradients
 DARKEST, LIGHTEST = 0.004, 0.98  # reflectance
 LEAST_SHADE = 0.05  # of the mean one, below which a vertex tells nothing
@@ -89,7 +91,10 @@ class _System:
         face = mesh.regions["face"] * self.area
         self.face = (face / face.sum())[:, None]  # [V, 1]
         self.skin = (self.face * self.learned).sum(1, keepdim=True)  # [B, 1, 3]
-        self.outlier = NARROW + (WIDE - NARROW) * _varied(mesh)  # [V]
+        varied = _varied(mesh)
+        self.outlier = NARROW + (WIDE - NARROW) * varied  # [V]
+        self.plain = (1 - varied) * mesh.on_level(model.light_weights[:, None])[:, 0].clamp(max=1.0)  # [V]
+        self.fields = _smooth_fields(mesh)  # [V, K]
         edges = unique_edges(mesh.triangles)
         edges = edges[(mesh.regions["mouth_bag"][edges] < 0.5).all(1)]  # lips and mouth share nothing
         ends = torch.cat([edges, edges.flip(1)])
@@ -114,6 +119,8 @@ class _System:
         tall = (subjects, count)
         shade = (shade / unit).clamp(min=LEAST_SHADE).unflatten(0, tall)
         seen_colors = self.colors.unflatten(0, tall) / (unit.unflatten(0, tall) * self.skin[:, None])
+        known = ((self.learned + detail) / self.skin)[:, None]
+        shade = shade * self._shadows(seen_colors / (shade * known).clamp(min=0.02) - 1)
         residual = seen_colors - shade * (self.learned / self.skin)[:, None]  # [B, M, V, 3] of the skin's colour
         left = (residual / shade - (detail / self.skin)[:, None]).square().mean(-1)  # [B, M, V]
         weight = self.pixels.unflatten(0, tall) / (1 + left / self.outlier.square()).square()
@@ -122,6 +129,18 @@ class _System:
         detail = self._conjugate_gradients(data + (SIZE * self.area)[:, None], right, detail / self.skin) * self.skin
         detail = self.model.face.without_light(detail, self.mesh)
         return (self.learned + detail).clamp(DARKEST, LIGHTEST) - self.learned
+
+    def _shadows(
+        self,
+        excess: Tensor,  # [B, M, V, 3]
+    ) -> Tensor:  # [B, M, V, 1]
+        """Fits a smooth factor of each frame's light: cast shadows and what nine harmonics cannot show."""
+        grey = excess.mean(-1).flatten(0, 1)  # [F, V]
+        weight = self.pixels * self.plain / (1 + (grey / SHADOW_OUTLIER).square()).square()
+        pulled = self.fields.T @ (weight[..., None] * self.fields)  # [F, K, K]
+        noise = SHADOW_NOISE * torch.eye(self.fields.shape[1]).to(pulled)
+        depth = torch.linalg.solve_ex(pulled + noise, ((weight * grey) @ self.fields)[..., None])[0]  # [F, K, 1]
+        return 1 + (self.fields @ depth).clamp(-0.8, 2.0).unflatten(0, excess.shape[:2])
 
     def _conjugate_gradients(
         self,
@@ -175,3 +194,22 @@ def _varied(mesh: FaceTemplate) -> Tensor:  # [V] in 0..1
     near = torch.from_numpy(brows[0]).minimum(torch.from_numpy(brows[1])).to(mesh.vertices)
     below = float(marks[33, 1]) - mesh.vertices[:, 1]
     return torch.maximum(1 - smoothstep(near, 4.0, 9.0), smoothstep(below, 0.0, 8.0))
+
+
+def _smooth_fields(mesh: FaceTemplate) -> Tensor:  # [V, K]
+    """Computes functions on the face whose standard normal combinations are a Gaussian process of length FIELD_LENGTH.
+
+    They are those of `FIELDS` inducing points, spread evenly over the face (Nystrom's approximation).
+    """
+    face = mesh.vertices[(mesh.regions["face"] > 0.5).nonzero()[:, 0]]
+    chosen, distance = [0], torch.full_like(face[:, 0], torch.inf)
+    for _ in range(FIELDS - 1):
+        distance = distance.minimum((face - face[chosen[-1]]).norm(dim=1))
+        chosen.append(int(distance.argmax()))
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return torch.exp(-0.5 * (torch.cdist(a, b) / FIELD_LENGTH).square())
+
+    points = face[chosen]
+    factor = torch.linalg.cholesky(kernel(points, points) + 1e-3 * torch.eye(len(points)).to(points))
+    return torch.linalg.solve_triangular(factor, kernel(mesh.vertices, points).T, upper=False).T.contiguous()

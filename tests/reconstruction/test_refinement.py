@@ -45,6 +45,7 @@ def disturbed(codes: Codes) -> Codes:
     return Codes(
         identity=codes.identity + 0.5 * draw["identity"],
         reflectance=codes.reflectance + 0.5 * draw["reflectance"],
+        detail=codes.detail,
         rotation=turn @ codes.rotation,
         translation=codes.translation * (1 + 0.02 * draw["translation"]),
         sh=codes.sh + 0.05 * draw["sh"],
