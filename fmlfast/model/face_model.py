@@ -169,18 +169,6 @@ class FaceModel(nn.Module):
         mean, face = self.reflectance_mean.view(-1, 3), self.template.regions["face"]
         return mean if self.light_span is None else mean * ((face @ self.template.colors) / (face @ mean))
 
-    @torch.no_grad()
-    def without_light(
-        self,
-        detail: Tensor,  # [B, V, 3]
-        template: FaceTemplate,
-    ) -> Tensor:  # [B, V, 3]
-        """Projects the nine shading directions out of a detail on any level of the template that is no coarser."""
-        if self.light_span is None or self.light_share is None:
-            return detail
-        share = self.light_share @ detail[:, : self.num_vertices].permute(2, 1, 0)  # [3, 9, B]
-        return detail - template.on_level((self.light_span @ share).permute(2, 1, 0))
-
     def _without_light(self, reflectance: Tensor) -> Tensor:  # [B, V, 3]
         if self.light_span is None or self.light_share is None:
             return reflectance

@@ -10,7 +10,7 @@ from fmlfast.kernels.shading import sh_basis
 from fmlfast.template.face_template import FaceTemplate
 
 _ENOUGH = 700  # vertices; more do not improve the estimate of 27 numbers
-_START = 0.6  # quantile of the colour's ratio to the reflectance: what is dark is rather hair or glasses than light
+_START = 0.75  # quantile of the colour's ratio to the reflectance: what is dark is rather hair or glasses than light
 _OUTLIER = 0.25  # of a skin's mean colour, scale of the robust weights: hair, hands, highlights
 _ROUNDS = 3
 _DAMPING = (2.5e-4, 5e-3, 5e-3, 5e-3, 1e-2, 1e-2, 1e-2, 1e-2, 1e-2)  # a face shows less than half of the sphere

@@ -26,13 +26,15 @@ from fmlfast.template.regions import BROW_LIFT, polyline_distance, smoothstep
 
 SMALLEST_EDGE = 0.8  # px; a mesh with shorter edges shows nothing more
 FINEST = 2  # level of the default template
-NARROW, WIDE = 0.45, 0.9  # scales of the robust cost, shares of the skin's colour; wide where hair and lips are
+NARROW, WIDE = 0.3, 0.9  # scales of the robust cost, shares of the skin's colour; wide where hair and lips are
 SIZE = 0.015  # weight of the squared layer over the skin's colour, per mm2; data weigh 1 per px2
-EDGES = 1.0  # weight of the squared differences along mesh edges, px2
+EDGES = 2.0  # weight of the squared differences along mesh edges, px2
 EYES = 0.5  # weight of the eyes, whose gaze no model follows exactly
 HAIRLINE = 60.0, 85.0  # mm above the face's middle, between which pixels lose their weight to hair
 FIELDS, FIELD_LENGTH = 60, 22.0  # smooth factors of the light: how many, and their length in mm
-SHADOW_NOISE, SHADOW_OUTLIER = 20.0, 0.5  # px2 that weigh as much as their prior; scale of their robust cost
+SHADOW_NOISE, SHADOW_OUTLIER = 20.0, 0.25  # px2 that weigh as much as their prior; scale of their robust cost
+UNSURE = 0.5  # share of the weight that brows, lips and beards lose as witnesses of the light
+LIGHT_OUTLIER = 0.2  # of the skin's colour, scale of the robust share of light in the layer
 ROUNDS, ITERATIONS = 4, 40  # of light and robust weights; of conjugate gradients
 DARKEST, LIGHTEST = 0.004, 0.98  # reflectance
 LEAST_SHADE = 0.05  # of the mean one, below which a vertex tells nothing
@@ -50,7 +52,7 @@ def fit_detail(
     Minimises, over the reflectance of each vertex, the squared difference of colours, weighted by the pixels that a
     vertex covers and robustly (Geman-McClure: glasses, hands, highlights and cast shadows have no say), plus the
     squared distance from the learned reflectance and the squared differences along edges: conjugate gradients. The nine
-    shading directions of the whole face are projected out. Vertices that no frame sees stay at the learned reflectance,
+    shading directions of plain skin are projected out. Vertices that no frame sees stay at the learned reflectance,
     but for a smooth transition.
 
     Args:
@@ -95,6 +97,9 @@ class _System:
         self.outlier = NARROW + (WIDE - NARROW) * varied  # [V]
         self.plain = (1 - varied) * mesh.on_level(model.light_weights[:, None])[:, 0].clamp(max=1.0)  # [V]
         self.fields = _smooth_fields(mesh)  # [V, K]
+        self.witness = (1 - UNSURE * varied) * self.pixels.unflatten(0, frames.mask.shape).sum(1)  # [B, V] of the light
+        span = model.face.light_span
+        self.span = None if span is None else mesh.on_level(span) / self.skin.mean((0, 1))[:, None, None]  # [3, V, 9]
         edges = unique_edges(mesh.triangles)
         edges = edges[(mesh.regions["mouth_bag"][edges] < 0.5).all(1)]  # lips and mouth share nothing
         ends = torch.cat([edges, edges.flip(1)])
@@ -126,8 +131,9 @@ class _System:
         weight = self.pixels.unflatten(0, tall) / (1 + left / self.outlier.square()).square()
         data = (weight[..., None] * shade.square()).sum(1)
         right = (weight[..., None] * shade * residual).sum(1)
-        detail = self._conjugate_gradients(data + (SIZE * self.area)[:, None], right, detail / self.skin) * self.skin
-        detail = self.model.face.without_light(detail, self.mesh)
+        size = (SIZE * self.area)[:, None]
+        relative = self._conjugate_gradients(data + size, right, detail / self.skin)
+        detail = (relative - self._light_share(relative) * data / (data + size)) * self.skin  # seen vertices only
         return (self.learned + detail).clamp(DARKEST, LIGHTEST) - self.learned
 
     def _shadows(
@@ -141,6 +147,24 @@ class _System:
         noise = SHADOW_NOISE * torch.eye(self.fields.shape[1]).to(pulled)
         depth = torch.linalg.solve_ex(pulled + noise, ((weight * grey) @ self.fields)[..., None])[0]  # [F, K, 1]
         return 1 + (self.fields @ depth).clamp(-0.8, 2.0).unflatten(0, excess.shape[:2])
+
+    def _light_share(
+        self,
+        relative: Tensor,  # [B, V, 3] detail over the skin's colour
+    ) -> Tensor:  # [B, V, 3]
+        """Fits the nine shading directions to the detail, robustly: a beard or glasses must not brighten the rest."""
+        share = torch.zeros_like(relative)
+        if self.span is None:
+            return share
+        for _ in range(3):
+            outlier = (relative - share).square().mean(-1) / LIGHT_OUTLIER**2  # [B, V]
+            weight = self.witness / (1 + outlier).square()
+            pulled = self.span.mT @ (weight[:, None, :, None] * self.span)  # [B, 3, 9, 9]
+            right = (weight[..., None] * relative).permute(0, 2, 1)[..., None]  # [B, 3, V, 1]
+            damped = pulled + 1e-3 * pulled[..., :1, :1] * torch.eye(9).to(pulled) + 1e-9
+            found = torch.linalg.solve_ex(damped, self.span.mT @ right)[0]  # [B, 3, 9, 1]
+            share = (self.span @ found)[..., 0].permute(0, 2, 1)
+        return share
 
     def _conjugate_gradients(
         self,

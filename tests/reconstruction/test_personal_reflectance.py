@@ -10,6 +10,7 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.config import ModelConfig
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.personal_reflectance import fit_detail
+from fmlfast.renderer import vertex_normals
 from fmlfast.template.face_template import FaceTemplate
 from tests.helpers.small_model import SMALL
 from tests.model.test_fit_light import painted, pictured, plain
@@ -27,13 +28,8 @@ def with_spot(model: FML, codes: Codes, place: int, radius: float, share: float)
     return replace(codes, detail=share * spot(model, place, radius) * model.reflectance(codes))
 
 
-def skin(model: FML, codes: Codes) -> Tensor:  # [B, 3]
-    face = model.template.regions["face"]
-    return (face[:, None] * model.reflectance(codes)).sum(1) / face.sum()
-
-
 @torch.no_grad()
-@pytest.mark.parametrize(("place", "share"), [(19, -0.8), (57, 0.5), (8, -0.5)])  # a brow, a lip, a beard
+@pytest.mark.parametrize(("place", "share"), [(19, -0.8), (57, 0.5), (33, -0.5)])  # a brow, a lip, a moustache
 def test_what_the_model_does_not_know_comes_back_where_it_is(
     model: FML, frames: Frames, place: int, share: float
 ) -> None:
@@ -45,7 +41,7 @@ def test_what_the_model_does_not_know_comes_back_where_it_is(
     inside = (mask * change).sum(1) / mask.square().sum()  # [B, 3] least-squares strength of the spot
     away = (1 - mask).square() * model.template.regions["face"][:, None]
     beyond = (away * change.abs()).sum(1) / away.sum()
-    assert (inside / share > 0.35).all() and (inside / share < 1.2).all()
+    assert (inside / share > 0.3).all() and (inside / share < 1.2).all()
     assert (beyond < 0.05).all()
 
 
@@ -72,13 +68,15 @@ def test_what_no_frame_sees_stays_at_the_model(model: FML, frames: Frames) -> No
 
 @torch.no_grad()
 def test_light_has_no_share_in_the_detail(model: FML, frames: Frames) -> None:
-    found = fit_detail(model, frames, plain(model, frames))
-    face = model.face
-    assert face.light_share is not None and face.light_span is not None
-    inside = found.detail.clamp(-0.2, 0.2)  # as the limits of reflectance may have cut it
-    shares = (face.light_span @ (face.light_share @ found.detail.permute(2, 1, 0))).permute(2, 1, 0)
-    weight = model.template.regions["face"][:, None]
-    assert (weight * shares.square()).sum() < 1e-2 * (weight * inside.square()).sum()
+    """Skin that differs from the model's by a gain and a shading direction only could as well be lit differently."""
+    start = plain(model, frames)
+    normals = vertex_normals(model.template.vertices[None], model.template.triangles)[0]
+    change = 0.25 + 0.1 * normals[:, :1]
+    truth = replace(start, detail=change * model.reflectance(start))
+    found = fit_detail(model, pictured(model, frames, truth), start)
+    face = model.template.regions["face"][:, None]
+    left = (face * (found.detail / model.reflectance(start)).abs()).sum(1) / face.sum()
+    assert (left < 0.05).all()
 
 
 @torch.no_grad()
@@ -86,7 +84,12 @@ def test_sunglasses_do_not_become_skin(model: FML, frames: Frames) -> None:
     start = plain(model, frames)
     shown = pictured(model, frames, start)
     found = fit_detail(model, painted(model, shown, start, slice(36, 48), 4.0, 0.05), start)
-    torch.testing.assert_close(skin(model, found), skin(model, start), rtol=0.06, atol=0.0)
+    points, face = model.template.vertices, model.template.regions["face"]
+    change = (found.detail / model.reflectance(start)).mean(-1)  # [B, V]
+    below, behind = face * (points[:, 1] < 0), face * ((points[:, 1] - 30).abs() < 5)
+    plain_skin, hidden = ((change * place).sum(1) / place.sum() for place in (below, behind))
+    assert (plain_skin.abs() < 0.06).all(), plain_skin
+    assert (hidden > -0.3).all(), hidden  # the glasses are darker by .9
 
 
 @torch.no_grad()
@@ -175,7 +178,8 @@ def test_gradients_reach_codes_and_detail() -> None:
     torch.manual_seed(0)
     model = FML(ModelConfig(**vars(SMALL)))
     beta, detail = torch.randn(1, SMALL.reflectance_dim), torch.zeros(1, len(model.template.vertices), 3)
-    beta.requires_grad_(), detail.requires_grad_()
+    for values in (beta, detail):
+        values.requires_grad_()
     weights = torch.rand(1, len(model.template.vertices), 3)
     (model.face.reflectance(beta, detail) * weights).sum().backward()
     assert beta.grad is not None and detail.grad is not None
