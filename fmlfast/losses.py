@@ -188,7 +188,7 @@ def objective(
                 normals = vertex_normals(camera, model.template.triangles, model.backend)
             visible = seen(normals)
             with record_function("fmlfast::shading"):
-                light = light_from_image(linear, camera, Ks, pattern, normals, visible)
+                light = light_from_image(linear, camera, Ks, pattern, normals, visible, model.light_weights)
                 colors = shade_sh(pattern, normals, light, model.backend)
         else:
             with record_function("fmlfast::shading"):

@@ -16,7 +16,7 @@ from fmlfast.data.frames import Frames
 from fmlfast.data.shards import list_clips, read_clip, read_truth
 from fmlfast.model.fml import FML
 from fmlfast.model.pretrained import default_checkpoint
-from fmlfast.model.skin_tone import ASSETS, regression_terms
+from fmlfast.model.skin_tone import ASSETS, observe_skin, regression_terms
 from fmlfast.template.face_template import FaceTemplate
 
 RIDGE = 1.0  # of standardised terms
@@ -32,7 +32,9 @@ def observations(model: FML, folder: Path, split: str) -> tuple[Tensor, Tensor]:
     for start in range(0, len(refs), BATCH):
         clips = [read_clip(ref) for ref in refs[start : start + BATCH]]
         frames = Frames.from_clips(clips, model.config.image_size)
-        features.append(model.observe_light(frames, model.codes(model.observe(frames)))[2])
+        codes = model.codes(model.observe(frames))
+        camera, product = model.camera_vertices(codes).flatten(0, 1), model.fit_light_times_tone(frames, codes)
+        features.append(observe_skin(model.template, frames, camera, model.pattern(codes), product)[1])
         skin = torch.stack([torch.from_numpy(truth[clip.key]["reflectance"]).float() for clip in clips])
         tones.append((torch.einsum("v,bvc->bc", face / face.sum(), skin)).log())
     return torch.cat(features), torch.cat(tones)

@@ -30,6 +30,7 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
 from fmlfast.model.landmark_pose import fit_pose
+from fmlfast.reconstruction.personal_reflectance import fit_detail
 from fmlfast.reconstruction.refinement import refine
 from fmlfast.rotation import rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
@@ -38,7 +39,7 @@ FIT_STEPS = 200  # of pose and expression to landmarks; twice as many lower the 
 STAGES = ("network", "refined")
 
 Part = tuple[int, int, int]  # number of the clip, first frame, frame after the last
-Faces = dict[Part, tuple[Tensor, Tensor]]  # identity [K], longer if refined, and reflectance [Kr] from these frames
+Faces = dict[Part, tuple[Tensor, ...]]  # identity [K], longer if refined, reflectance [Kr], its detail [U, 3]
 
 
 @torch.no_grad()
@@ -142,15 +143,18 @@ def consistency(distances: Tensor, people: list[str]) -> dict[str, float | None]
 
 
 def _faces(model: FML, refs: list[ClipRef], parts: list[Part], refine_steps: int, batch: int) -> dict[str, Faces]:
-    """Estimates identity and reflectance from each part alone, by stage, on the CPU."""
+    """Estimates identity, reflectance and its detail from each part alone, by stage, on the CPU."""
     faces: dict[str, Faces] = {stage: {} for stage in STAGES}
     for start in range(0, len(parts), batch):
         some = parts[start : start + batch]
         clips = [read_clip(refs[number]).part(first, last) for number, first, last in some]
         frames = Frames.from_clips(clips, model.config.image_size).to(model.code_mean.device)
         codes = model.encode(frames)
-        for stage, answer in zip(STAGES, (codes, refine(model, frames, codes, steps=refine_steps)), strict=True):
-            faces[stage] |= zip(some, zip(answer.identity.cpu(), answer.reflectance.cpu(), strict=True), strict=True)
+        refined = fit_detail(model, frames, refine(model, frames, codes, steps=refine_steps))
+        own = replace(refined, detail=model.template.on_level(refined.detail))  # of whatever level a batch has
+        for stage, answer in zip(STAGES, (codes, own), strict=True):
+            parts_of = (answer.identity.cpu(), answer.reflectance.cpu(), answer.detail.cpu())
+            faces[stage] |= zip(some, zip(*parts_of, strict=True), strict=True)
     return faces
 
 
@@ -206,11 +210,10 @@ class _Prediction:
     ) -> Estimate:
         """Fits pose, expression and light of `frames` with the faces of `parts`; None is the mean face."""
         faces = self._faces[stage]
-        identity, reflectance = next(iter(faces.values()))
-        mean = torch.zeros_like(identity), torch.zeros_like(reflectance)
+        mean = tuple(torch.zeros_like(codes) for codes in next(iter(faces.values())))
         chosen = [faces[part] if part else mean for part in parts]
-        identity, reflectance = (torch.stack(codes).to(frames.images.device) for codes in zip(*chosen, strict=True))
-        codes = fit_frames(model, frames, identity, reflectance)
+        fixed = (torch.stack(codes).to(frames.images.device) for codes in zip(*chosen, strict=True))
+        codes = fit_frames(model, frames, *fixed)
         return estimate(model, codes, frames.mask, template)
 
 
@@ -219,6 +222,7 @@ def fit_frames(
     frames: Frames,
     identity: Tensor,  # [B, K], longer if refined
     reflectance: Tensor,  # [B, Kr]
+    detail: Tensor,  # [B, U, 3]
 ) -> Codes:
     """Fits pose and expression of every frame to its landmarks and light to its pixels; the face is fixed.
 
@@ -242,7 +246,7 @@ def fit_frames(
     def current() -> Codes:
         moved = translation + shift * translation[..., 2:]
         turned = rotation_from_axis_angle(turn) @ rotation
-        return Codes(identity, reflectance, dark[:, 0, 0], turned, moved, dark, expression)
+        return Codes(identity, reflectance, dark[:, 0, 0], detail, turned, moved, dark, expression)
 
     for _ in range(FIT_STEPS):
         with torch.enable_grad():

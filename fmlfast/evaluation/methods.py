@@ -13,6 +13,7 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.fml import FML
 from fmlfast.model.landmark_pose import fit_pose
 from fmlfast.model.lighting import light_from_image
+from fmlfast.reconstruction.personal_reflectance import fit_detail
 from fmlfast.reconstruction.refinement import refine
 from fmlfast.renderer import vertex_normals
 from fmlfast.template.face_template import FaceTemplate
@@ -46,7 +47,7 @@ def default_methods(
     if longest > 1:
         yield f"frames_{longest}", estimate(model, codes, frames.mask, template)
     if refine_steps > 0:
-        refined = refine(model, frames, codes, steps=refine_steps)
+        refined = fit_detail(model, frames, refine(model, frames, codes, steps=refine_steps))
         yield f"frames_{longest}_refined", estimate(model, refined, frames.mask, template)
 
 
@@ -84,6 +85,6 @@ def mean_face(model: FML, frames: Frames, template: FaceTemplate) -> Estimate:
     normals = vertex_normals(surface, own.triangles.to(device), model.backend)
     Ks = frames.Ks[mask]
     visible = model.vertex_weights(surface, normals, Ks, frames.images.shape[-1])
-    sh = light_from_image(frames.linear[mask], surface, Ks, reflectance, normals, visible)
+    sh = light_from_image(frames.linear[mask], surface, Ks, reflectance, normals, visible, model.light_weights)
     neutral, posed = mean.repeat(len(mask), 1, 1), mean.repeat(count, 1, 1)
     return Estimate(neutral, posed, rotation, translation, surface, reflectance, sh)

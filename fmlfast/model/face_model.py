@@ -151,13 +151,17 @@ class FaceModel(nn.Module):
     def reflectance(
         self,
         beta: Tensor,  # [B, Kr]
+        detail: Tensor | None = None,  # [B, U, 3] on any level of the template, or U = 0
+        template: FaceTemplate | None = None,
     ) -> Tensor:  # [B, V, 3] linear RGB
-        """Decodes reflectance codes to per-vertex reflectance."""
+        """Decodes reflectance codes to per-vertex reflectance and adds the detail, on any level of the template."""
         if self.decoder is not None:
             flat = self.decoder.decode(beta, self.reflectance_mean)
         else:
             flat = linear_decode(beta, self.reflectance_basis, self.reflectance_mean, self.backend)
-        return self._without_light(flat.view(len(beta), self.num_vertices, 3))
+        mesh = self._mesh(template)
+        reflectance = mesh.on_level(self._without_light(flat.view(len(beta), self.num_vertices, 3)))
+        return reflectance if detail is None or not detail.shape[1] else reflectance + mesh.on_level(detail)
 
     @property
     def base_reflectance(self) -> Tensor:  # [V, 3] linear RGB

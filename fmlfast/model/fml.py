@@ -27,10 +27,10 @@ from fmlfast.model.encoder import Encoder
 from fmlfast.model.face_model import FaceModel
 from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
 from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, align_to_front, fit_pose
-from fmlfast.model.lighting import light_from_image
+from fmlfast.model.lighting import light_from_image, light_weights
 from fmlfast.model.observation import Observation, aligned_crop, aux_features, resized_crop
 from fmlfast.model.shape_prior import learn_shape_prior
-from fmlfast.model.skin_tone import estimate_skin_tone, skin_tone_features
+from fmlfast.model.skin_tone import estimate_skin_tone, observe_skin
 from fmlfast.model.vertex_weights import vertex_weights
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
@@ -46,6 +46,7 @@ class FML(nn.Module):
     code_factor: Tensor  # [K + Kr, K + Kr]
     mesh_edges: Tensor  # [N, 2] int64
     landmark_points: Tensor  # [66, 3] mm
+    light_weights: Tensor  # [V]
 
     def __init__(self, config: ModelConfig, template: FaceTemplate | None = None) -> None:
         super().__init__()
@@ -84,6 +85,7 @@ class FML(nn.Module):
         self.register_buffer("mesh_edges", edges[skin], persistent=False)
         points = self.template.landmarks(self.template.vertices)[list(LANDMARKS_66)]
         self.register_buffer("landmark_points", points, persistent=False)
+        self.register_buffer("light_weights", light_weights(self.template), persistent=False)
 
     @property
     def backend(self) -> Backend | None:
@@ -180,29 +182,22 @@ class FML(nn.Module):
 
     @torch.no_grad()
     def fit_light(self, frames: Frames, codes: Codes) -> Codes:
-        """Replaces light and skin tone of `codes` by what the images of `frames` tell.
-
-        Robust least squares give the product of both; `estimate_skin_tone` splits it.
-        """
-        product, skin, features = self.observe_light(frames, codes)
+        """Replaces light and skin tone of `codes` by what the images of `frames` tell."""
+        product = self.fit_light_times_tone(frames, codes)
+        camera, pattern = self.camera_vertices(codes).flatten(0, 1), self.pattern(codes)
+        skin, features = observe_skin(self.template, frames, camera, pattern, product, self.backend)
         tone = estimate_skin_tone(features, frames.mask) - skin.log()
         return replace(codes, tone=tone, sh=product / tone.exp()[:, None, None])
 
     @torch.no_grad()
-    def observe_light(self, frames: Frames, codes: Codes) -> tuple[Tensor, Tensor, Tensor]:
-        """Fits light times skin tone [B, M, 9, 3] to the images.
-
-        Returns it, the mean colour [B, 3] of the face's pattern, and the features [B, M, N] that tell skin tone.
-        """
+    def fit_light_times_tone(self, frames: Frames, codes: Codes) -> Tensor:  # [B, M, 9, 3]
+        """Fits the light of a face without skin tone to the images by robust least squares."""
         camera, Ks = self.camera_vertices(codes).flatten(0, 1), frames.Ks.flatten(0, 1)
         normals = vertex_normals(camera, self.template.triangles, self.backend)
         visible = self.vertex_weights(camera, normals, Ks, frames.images.shape[-1])
-        pattern, linear = self.pattern(codes), frames.linear.flatten(0, 1)
-        product = light_from_image(linear, camera, Ks, pattern, normals, visible).view_as(codes.sh)
-        face = self.template.regions["face"]
-        skin = torch.einsum("v,bvc->bc", face / face.sum(), pattern)
-        seen = product[:, :, 0] * skin[:, None]
-        return product, skin, skin_tone_features(self.template, frames, camera, seen, self.backend)
+        linear, own = frames.linear.flatten(0, 1), self.pattern(codes)
+        sh = light_from_image(linear, camera, Ks, own, normals, visible, self.light_weights)
+        return sh.view_as(codes.sh)
 
     def displacements(self, codes: Codes) -> Tensor:
         """Computes graph node displacements of identity, [B, G, 3] mm."""
@@ -221,13 +216,13 @@ class FML(nn.Module):
         pose = codes.rotation, codes.translation
         return self.face.geometry(self.displacements(codes), codes.expression, *pose, template)
 
-    def reflectance(self, codes: Codes) -> Tensor:
+    def reflectance(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
         """Computes per-vertex reflectance, [B, V, 3] linear RGB."""
-        return self.pattern(codes) * codes.tone.exp()[:, None]
+        return self.pattern(codes, template) * codes.tone.exp()[:, None]
 
-    def pattern(self, codes: Codes) -> Tensor:
-        """Computes per-vertex reflectance without the person's skin tone, [B, V, 3] linear RGB."""
-        return self.face.reflectance(codes.reflectance)
+    def pattern(self, codes: Codes, template: FaceTemplate | None = None) -> Tensor:
+        """Computes per-vertex reflectance with its detail, but without the person's skin tone, [B, V, 3] linear RGB."""
+        return self.face.reflectance(codes.reflectance, codes.detail, template)
 
     def _codes(
         self,
@@ -267,6 +262,7 @@ class FML(nn.Module):
             identity=alpha,
             reflectance=beta,
             tone=beta.new_zeros(len(beta), 3),
+            detail=beta.new_zeros(len(beta), 0, 3),
             rotation=rotation.unflatten(0, shape),
             translation=translation.unflatten(0, shape),
             sh=sh.unflatten(0, shape),

@@ -34,7 +34,7 @@ def _assets(device: torch.device) -> dict[str, Tensor]:
 
 
 def estimate_skin_tone(
-    features: Tensor,  # [B, M, N] of `skin_tone_features`
+    features: Tensor,  # [B, M, N] of `observe_skin`
     mask: Tensor,  # [B, M] bool
 ) -> Tensor:  # [B, 3]
     """Estimates the logarithm of the face's mean linear reflectance from all frames of each person."""
@@ -61,14 +61,22 @@ def regression_terms(
 
 
 @torch.no_grad()
-def skin_tone_features(
+def observe_skin(
     template: FaceTemplate,
     frames: Frames,
     camera: Tensor,  # [F, V, 3] mm
-    face: Tensor,  # [B, M, 3] mean colour of the face under the ambient part of the light, linear
+    pattern: Tensor,  # [B, V, 3] reflectance without skin tone
+    product: Tensor,  # [B, M, 9, 3] light times skin tone
     backend: Backend | None = None,
-) -> Tensor:  # [B, M, N]
-    """Computes logarithms of the colours of face, background, whole image and the eyes' white."""
+) -> tuple[Tensor, Tensor]:  # [B, 3], [B, M, N]
+    """Computes the mean colour of the face's pattern, and the features that tell skin tone.
+
+    Features are logarithms of the colours of the face under the light's ambient part, the background, the whole image
+    and the eyes' white, and quantiles of the background's luminance.
+    """
+    weight = template.regions["face"] / template.regions["face"].sum()
+    skin = torch.einsum("v,bvc->bc", weight, pattern)
+    face = product[:, :, 0] * skin[:, None]
     linear, Ks = frames.linear.flatten(0, 1), frames.Ks.flatten(0, 1)
     size = linear.shape[-1]
     weights = linear.new_tensor(LUMINANCE)
@@ -83,4 +91,4 @@ def skin_tone_features(
     order = (seen @ weights).argsort(1)[:, int(_BRIGHT * seen.shape[1]), None, None]
     sclera = seen.gather(1, order.expand(-1, -1, 3))[:, 0] if seen.shape[1] else face.flatten(0, 1)
     parts = [face.flatten(0, 1), background, linear.flatten(2).mean(2), sclera, shares]
-    return torch.cat(parts, 1).clamp(min=_DARK).log().unflatten(0, frames.mask.shape)
+    return skin, torch.cat(parts, 1).clamp(min=_DARK).log().unflatten(0, frames.mask.shape)

@@ -29,6 +29,7 @@ from fmlfast.model.fml import FML
 from fmlfast.model.pretrained import default_checkpoint
 from fmlfast.reconstruction.focal_length import Cameras
 from fmlfast.reconstruction.inputs import Photo, Picture, read_photos
+from fmlfast.reconstruction.personal_reflectance import fit_detail
 from fmlfast.reconstruction.refinement import refine as refine_codes
 from fmlfast.renderer import shade_vertices
 from fmlfast.template.face_template import FaceTemplate
@@ -39,6 +40,8 @@ CONVENTIONS = (
     "mm; camera +x right, +y down, +z forward; X_camera = R X_model + t; pixel centres at +0.5; linear RGB = "
     "reflectance * (H(n) @ sh), H = [1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1], n the unit normal in the camera frame"
 )
+
+DETAIL_SIZE = 256  # px, side of the crops that the reflectance's detail is fitted to: the finest mesh shows no more
 
 
 @dataclass(frozen=True)
@@ -209,11 +212,12 @@ def reconstruct(
     start = model.encode(seen)
     codes = refine_codes(model, seen, start, refine)
     errors = [_landmark_errors(model, seen, answer) for answer in (start, codes)]
+    if refine > 0:
+        sharp = _detail_size(photos, size)
+        codes = fit_detail(model, Frames.from_clips([_clip(photos, cameras.Ks, sharp)], sharp).to(device), codes)
     model, codes = model.cpu(), codes.to("cpu")
     template = _finest(model)
-    reflectance = model.reflectance(codes)[0]
-    if template.level > model.config.level:
-        reflectance = template.subdivide(reflectance)
+    reflectance = model.reflectance(codes, template)[0]
     camera = model.camera_vertices(codes, template)[0]
     shaded, _ = shade_vertices(camera, template.triangles, reflectance[None], codes.sh[0])
     return Reconstruction(
@@ -247,6 +251,12 @@ def check_new(folder: str | Path) -> Path:
 def _finest(model: FML) -> FaceTemplate:
     """Loads the mesh to write: the finest level for a model of the base mesh, else the model's own."""
     return load_template(replace(model.config, level=2)) if model.config.level == 0 else model.template
+
+
+def _detail_size(photos: Sequence[Photo], size: int) -> int:
+    """Chooses the side of crops for the reflectance's detail, px: the sharpest photo's own, within limits."""
+    sharpest = max(face_crop(photo.face.landmarks).side for photo in photos)
+    return round(min(max(sharpest, size), DETAIL_SIZE))
 
 
 def _clip(photos: Sequence[Photo], Ks: np.ndarray, size: int) -> Clip:

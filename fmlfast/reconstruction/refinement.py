@@ -185,6 +185,7 @@ class _Unknowns:
         return Codes(
             identity=torch.cat([self.start.identity[:, :dim], self.smooth + parts["smooth"]], 1),
             reflectance=self.model.code_mean[dim:] + parts["skin"] @ self.factor,
+            detail=self.start.detail,
             rotation=rotation_from_axis_angle(parts["turn"]) @ self.start.rotation,
             translation=self.start.translation * depth.exp() + torch.cat([10 * across, torch.zeros_like(depth)], -1),
             tone=self.start.tone,

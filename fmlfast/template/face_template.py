@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fmlfast.camera import project
 from fmlfast.ibug68 import NUM_JAW
+from fmlfast.kernels.common.gather import add_rows
 from fmlfast.template.assets import load_assets
 from fmlfast.template.graph import largest_weights, node_edges, skinning_matrix
 from fmlfast.template.jaw_line import select_contour
@@ -142,6 +143,14 @@ class FaceTemplate:
         """Marks the vertices [V] inside the mouth (its walls, gums, teeth, tongue) and of the lashes, bool."""
         return torch.stack([self.regions[name] for name in ("mouth_bag", "teeth", "tongue", "lashes")]).sum(0) > 0.5
 
+    @property
+    def vertex_areas(self) -> Tensor:
+        """Computes the surface area of each vertex [V], mm2: a third of its triangles'."""
+        corners = self.vertices[self.triangles.long()]  # [T, 3, 3]
+        area = torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=1) / 6
+        table = area.new_zeros(len(self.vertices), 1)
+        return add_rows(table, self.triangles.long().flatten(), area.repeat_interleave(3)[:, None])[:, 0]
+
     def subdivide(self, values: Tensor) -> Tensor:
         """Subdivides a field [..., V0, C] on the base mesh to this level, [..., V, C]; linear, differentiable."""
         for matrix in self.subdivision:
@@ -149,6 +158,19 @@ class FaceTemplate:
                 raise ValueError(f"the field must have {self.subdivision[0].shape[1]} vertices, not {values.shape[-2]}")
             values = _apply(matrix.to(values.device), values)
         return values
+
+    def on_level(self, values: Tensor) -> Tensor:
+        """Converts a field [..., U, C] on any level of the template to this one, [..., V, C].
+
+        Finer fields keep the values at the vertices that both levels have, coarser ones are subdivided.
+        """
+        for matrix in self.subdivision:
+            if values.shape[-2] == matrix.shape[1]:
+                values = _apply(matrix.to(values.device), values)
+        count = len(self.vertices)
+        if values.shape[-2] < count:
+            raise ValueError(f"a field of {values.shape[-2]} vertices is on no level of template {self.name}")
+        return values if values.shape[-2] == count else values[..., :count, :]
 
     def landmarks(self, vertices: Tensor) -> Tensor:
         """Interpolates the 68 landmarks [..., 68, 3] of vertices [..., V, 3] of this level."""

@@ -139,6 +139,6 @@ def test_light_is_found_beside_outliers() -> None:
     colors = shade_sh(reflectance, normals, sh)
     colors[:, ::5] = 0.02  # hair
     found = fit_light(colors, reflectance, normals, torch.ones(2, 900))
-    torch.testing.assert_close(found, sh, atol=0.02, rtol=0)
+    torch.testing.assert_close(found, sh, atol=0.03, rtol=0)
     dark = fit_light(colors, reflectance, normals, torch.zeros(2, 900))
     assert dark.isfinite().all()

@@ -46,6 +46,7 @@ def disturbed(codes: Codes) -> Codes:
         identity=codes.identity + 0.5 * draw["identity"],
         reflectance=codes.reflectance + 0.5 * draw["reflectance"],
         tone=codes.tone,
+        detail=codes.detail,
         rotation=turn @ codes.rotation,
         translation=codes.translation * (1 + 0.02 * draw["translation"]),
         sh=codes.sh + 0.05 * draw["sh"],

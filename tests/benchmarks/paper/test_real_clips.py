@@ -213,7 +213,13 @@ def exact(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[FML, 
     folder = tmp_path_factory.mktemp("exact")
     with torch.no_grad():
         codes = replace(
-            fit_frames(model, frames, torch.zeros(3, SMALL.identity_dim), torch.zeros(3, SMALL.reflectance_dim)),
+            fit_frames(
+                model,
+                frames,
+                torch.zeros(3, SMALL.identity_dim),
+                torch.zeros(3, SMALL.reflectance_dim),
+                torch.zeros(3, 0, 3),
+            ),
             identity=20 * torch.randn(3, SMALL.identity_dim, generator=generator),
             reflectance=4 * torch.randn(3, SMALL.reflectance_dim, generator=generator),
         )
@@ -271,7 +277,7 @@ def test_fit_frames_finds_what_a_face_was_drawn_with(exact: tuple[FML, Path, Cod
     frames = Frames.from_clips([read_clip(ref) for ref in list_clips(folder, "test")], SMALL.image_size)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setattr(real_clips, "FIT_STEPS", 200)
-        found = fit_frames(model, frames, known.identity, known.reflectance)
+        found = fit_frames(model, frames, known.identity, known.reflectance, known.detail)
     chord = torch.linalg.matrix_norm(found.rotation - known.rotation)
     assert torch.rad2deg(chord / 2**0.5).mean() < 1.5  # degrees
     torch.testing.assert_close(found.translation, known.translation, rtol=0.03, atol=3)
