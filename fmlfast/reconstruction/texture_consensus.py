@@ -13,13 +13,18 @@ from torch.nn.functional import avg_pool2d, conv2d, grid_sample, interpolate, ma
 
 from fmlfast.reconstruction.texture_atlas import TextureAtlas
 from fmlfast.reconstruction.texture_zones import Zones
+from fmlfast.template.regions import smoothstep
 
 COARSE = 256  # cells a side at most
 LOCAL = 2.5  # mm, standard deviation of the window in which colours are compared
 MIRROR, MODEL = 0.6, 0.5  # votes of a mirrored sample and of the model; a sample of a photo has one
-SPREAD = 0.3  # natural logarithm; samples this far from the consensus count half
+SPREAD, STEEP = 0.4, 8  # natural logarithm at which samples so far from the consensus count half; steepness of the fall
 GLOSS = 0.15  # natural logarithm; larger differences of brightness are half believed, and at most twice this
 ROUNDS, UNEQUAL = 4, 0.1  # of estimating the photos' gains; share of a photo that tells half of its gain
+WINDOW = 6.0  # mm, standard deviation of the window in which thin lines are looked for
+CONTRAST = 0.1, 0.2  # natural logarithm, from which such lines count, and fully
+AREA = 14.0, 28.0  # mm^2 of them in the window: a mole has less, a frame of glasses more
+BORDER = 2.0  # mm around what is rejected, where colours are mixed
 FADE = 1.5  # times these limits where a sample is out altogether
 REACHES = 4.0, 10.0, 25.0, 60.0  # mm over which tone spreads into what no photo shows
 FAITH = 0.05  # weight of samples that is worth as much as the next wider reach
@@ -55,8 +60,8 @@ def find_consensus(
     weight = torch.stack([avg_pool2d(w[None], step)[0] for w in weights])  # [N, c, c]
     sums = torch.stack([avg_pool2d(r * w, step) for r, w in zip(ratios, weights, strict=True)])  # [N, 3, c, c]
     zones = Zones.of(atlas.template)
-    masks = torch.cat([torch.stack([zones.face, zones.shown, zones.wet], 1), zones.limits()], 1)
-    face, keep, wet, dark, bright, hue = _pool(atlas, masks, step)
+    masks = torch.cat([torch.stack([zones.face, zones.shown, zones.wet, zones.worn], 1), zones.limits()], 1)
+    face, keep, wet, worn, dark, bright, hue = _pool(atlas, masks, step)
     weight, sums = weight * keep, sums * keep
     local = _blur(weight[:, None], LOCAL / cell)
     ratio = _blur(sums, LOCAL / cell) / local.clamp(min=1e-6)  # [N, 3, c, c]
@@ -76,8 +81,10 @@ def find_consensus(
     level = ratio.mean(1)
     tint = (ratio - level[:, None]).abs().amax(1)
     plausible = _below(-level, dark) * _below(level, bright) * _below(tint, hue)
-    trust = agree * plausible * keep
-    trust = _blur(-max_pool2d(-trust, 3, 1, 1)[:, None], 1.0)[:, 0]  # borders of what is rejected are mixed
+    lines = _lines(sums, weight, worn, cell)
+    trust = agree * plausible * keep * (1 - lines)
+    reach = max(1, round(BORDER / cell))
+    trust = _blur(-max_pool2d(-trust, 2 * reach + 1, 1, reach)[:, None], 1.0)[:, 0]
     good = (weight * trust)[:, None]
     own = (sums - usual[:, None, None] * weight[:, None]) * trust[:, None]
     total, count = own.sum(0, keepdim=True), good.sum(0, keepdim=True)
@@ -102,9 +109,22 @@ def sample_places(image: Tensor, places: Tensor) -> Tensor:
     return grid_sample(image, grid.expand(len(image), -1, -1, -1), align_corners=False)
 
 
+def _lines(sums: Tensor, weight: Tensor, worn: Tensor, cell: float) -> Tensor:
+    """Finds frames of glasses and strands of hair: thin and longer than a mole, [N, c, c] 0..1.
+
+    sums [N, 3, c, c] of ratios times weight [N, c, c]; `worn` [c, c] is where they may be.
+    """
+    level, count = sums.mean(1, keepdim=True), weight[:, None]
+    around = _blur(level, WINDOW / cell) / _blur(count, WINDOW / cell).clamp(min=1e-6)
+    contrast = (level / count.clamp(min=1e-6) - around).abs() * (count > FAITH)
+    marked = smoothstep(contrast, *CONTRAST) * worn
+    area = 2 * torch.pi * WINDOW**2 * _blur(marked, WINDOW / cell)  # mm^2 in the window
+    return (marked * smoothstep(area, *AREA))[:, 0]
+
+
 def _agreement(difference: Tensor) -> Tensor:
     """Weights differences [N, 3, c, c] by the largest of their channels: 1 at 0, a half at SPREAD."""
-    return 1 / (1 + (difference.abs().amax(1) / SPREAD) ** 4)
+    return 1 / (1 + (difference.abs().amax(1) / SPREAD) ** STEEP)
 
 
 def _gains(ratio: Tensor, weight: Tensor) -> Tensor:

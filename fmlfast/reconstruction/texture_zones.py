@@ -15,7 +15,9 @@ BROWS, LIDS, NOSTRILS = (8.0, 12.0), (5.0, 9.0), (5.0, 9.0)  # mm around these l
 LIPS = 3.0, 7.0  # mm around the lips' outline, where they may be
 BEARD = 2.0, -6.0  # mm above the nose's base
 TEMPLES = 0.15, 0.35  # how much darker than skin the model's bare places may be before they are taken for hair
-BARE, HAIRY, HIDING = 0.4, 2.0, 0.25  # how much darker than the model skin, hair of the face, ears and neck may be
+GLASSES = 26.0, 34.0  # mm around the eyes' outlines, where frames may be
+FRINGE = 0.25  # how much darker than the model the forehead may be
+BARE, HAIRY, HIDING = 0.4, 3.0, 0.25  # how much darker than the model skin, hair of the face, ears and neck may be
 BRIGHT, SHINY = 0.4, 1.0  # how much brighter skin, and eyes and teeth, may be
 CHROMA, COLORFUL = 0.3, 2.0  # how far the hue of skin, and of lips and eyes, may differ
 
@@ -34,6 +36,8 @@ class Zones:
     """Eyes, lips and mouth."""
     hiding: Tensor
     """Ears, neck and back, which hair and clothes hide."""
+    worn: Tensor
+    """Bare skin of forehead and around the eyes, where strands of hair and glasses may be."""
     hidden: Tensor
     """Forehead and above, back of the head, ears and neck, where models learn hair and clothes."""
 
@@ -47,27 +51,32 @@ class Zones:
             distance = torch.from_numpy(polyline_distance(points.numpy(), marks[list(ids)].numpy())[0])
             return 1 - smoothstep(distance, *limits)
 
+        eyes = [*range(36, 42), 36], [*range(42, 48), 42]
         hair = [near(range(17, 22), BROWS), near(range(22, 27), BROWS), near(range(31, 36), NOSTRILS)]
-        hair += [near([*range(36, 42), 36], LIDS), near([*range(42, 48), 42], LIDS)]
+        hair += [near(eye, LIDS) for eye in eyes]
         base = float(marks[33, 1])
         hair.append(smoothstep(points[:, 1], base + BEARD[0], base + BEARD[1]))
         lips = near([*range(48, 60), 48], LIPS)
         wet = torch.maximum(1 - regions["skin"], torch.maximum(regions["lips"], lips))
         beside = torch.maximum(regions["ears"], regions["neck"])
         back = 1 - smoothstep(regions["face"], 0.0, 0.6)
+        hairy, forehead = torch.stack(hair).amax(0), smoothstep(points[:, 1], *FOREHEAD)
+        glasses = torch.stack([near(eye, GLASSES) for eye in eyes]).amax(0)
         return cls(
             face=regions["face"],
             shown=(1 - smoothstep(points[:, 1], *HAIRLINE)) * (1 - regions.get("lashes", torch.zeros(len(points)))),
-            hairy=torch.stack(hair).amax(0),
+            hairy=hairy,
             wet=wet,
             hiding=torch.maximum(beside, back) * (1 - wet),
-            hidden=torch.maximum(smoothstep(points[:, 1], *FOREHEAD), torch.maximum(beside, back)) * (1 - wet),
+            worn=torch.maximum(forehead, glasses) * (1 - hairy) * (1 - wet),
+            hidden=torch.maximum(forehead, torch.maximum(beside, back)) * (1 - wet),
         )
 
     def limits(self) -> Tensor:  # [V, 3]
         """Computes how much darker, brighter and differently coloured than the model a sample may be, as log ratios."""
         hair, skin = torch.maximum(self.hairy, self.wet), torch.ones_like(self.face)
-        dark = BARE * skin + (HAIRY - BARE) * hair
+        dark = torch.lerp(BARE * skin, FRINGE * skin, smoothstep(self.worn * self.hidden, 0.0, 1.0))
+        dark = dark + (HAIRY - BARE) * hair
         bright = BRIGHT * skin + (SHINY - BRIGHT) * self.wet
         hue = CHROMA * skin + (COLORFUL - CHROMA) * self.wet
         return torch.lerp(torch.stack([dark, bright, hue], 1), HIDING * torch.ones(3), self.hiding[:, None])
