@@ -98,9 +98,9 @@ def bake_texture(
         target = torch.lerp(target, both[:3], both[3] / (both[3] + MODEL))
     confidence = share / (share + MODEL)
     target = torch.lerp(target, own, confidence) - upsample(agreed.gloss, size)
-    gradients = [_gradient(sources, target, axis) for axis in (2, 1)]
+    along, down = (_gradient(sources, target, axis) for axis in (2, 1))
     inside = torch.zeros(size * size, dtype=torch.bool).index_fill_(0, atlas.places, True).view(size, size)
-    fine = solve_poisson(*gradients, inside, (atlas.millimetres / SCREEN) ** 2)
+    fine = solve_poisson(along, down, inside, (atlas.millimetres / SCREEN) ** 2)
     ratio = target + fine
     color = (model + ratio).exp() - DARKEST * ratio.exp()  # an offset that scales keeps colours above 0
     color = _fill(linear_to_srgb(color), inside)

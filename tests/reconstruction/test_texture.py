@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.data.crop import assumed_K
 from fmlfast.reconstruction.texture import Texture, bake_texture
@@ -139,6 +140,21 @@ def test_a_mole_survives():
     truth = painted()[around].mean() - painted()[mole].mean()
     for texture in (one(), three()):
         assert texture.image[around].mean() - texture.image[mole].mean() > 0.6 * truth
+
+
+def test_a_frame_of_glasses_is_not_skin():
+    vertices, K = posed(0.0)
+    low = template().landmarks(vertices)[[41, 46], 1].mean() + 15  # mm, below the eyes
+    row = int(project(torch.tensor([[[0.0, float(low), float(vertices[:, 2].amin()) + 15]]]), K[None])[0, 0, 1])
+    photo = photograph(0.0, LEFT)
+    photo[row : row + 2, 80:220] = (20, 20, 25)
+    texture, line = bake([photo], [0.0], [LEFT]), painted().astype(float)
+    pixels = atlas().grid(project((atlas().interpolate(vertices))[None], K[None])[0])
+    on = ((pixels[1] > row) & (pixels[1] < row + 2) & (pixels[0] > 90) & (pixels[0] < 210)).numpy()
+    on &= one().confidence > 0.7
+    assert on.sum() > 30
+    dark = (line - 20)[on].mean()
+    assert np.abs(texture.image.astype(float) - one().image)[on].mean() < 0.15 * dark
 
 
 def test_what_no_photo_shows_is_the_mirror_image():
