@@ -45,7 +45,7 @@ def reconstruct(
         face: Number of the face to take where a photo shows several, counted from 0 at the left.
         refine: Steps of test-time refinement on these photos; 0 takes the encoder's prediction.
         frames: Largest number of frames to take of each video, evenly spread.
-        texture: Side of the texture that is baked from the photos, in pixels; 0 for none.
+        texture: Side of the texture that is baked from the photos, a power of two, in pixels; 0 for none.
     """
     from fmlfast.reconstruction.pipeline import check_new
     from fmlfast.reconstruction.pipeline import reconstruct as run

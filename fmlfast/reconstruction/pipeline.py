@@ -198,7 +198,8 @@ def reconstruct(
         face: which face to take in photos that show several, counted from 0 at the left.
         refine: steps of test-time refinement; 0 takes the encoder's prediction.
         frames: how many frames to take of each video at most; evenly spread, and good ones only.
-        texture: side of the texture to bake, texels, 64 to 4096; 0 for none. A template whose uv overlap gets none.
+        texture: side of the texture to bake, texels, a power of two from 64 to 4096; 0 for none. A template whose uv
+            overlap gets none.
 
     Returns:
         The reconstruction, on the CPU; nothing is written before its `save`.

@@ -34,9 +34,12 @@ class Texture:
 
 
 def check_size(size: int) -> None:
-    """Raises ValueError for a texture's side beyond 64 to 4096 texels."""
-    if not SMALLEST <= size <= LARGEST:
-        raise ValueError(f"the texture's side must be {SMALLEST} to {LARGEST} texels, got {size}; 0 switches it off")
+    """Raises ValueError for a texture's side that is no power of two from 64 to 4096 texels."""
+    if not SMALLEST <= size <= LARGEST or size & (size - 1):
+        raise ValueError(
+            f"the texture's side must be a power of two from {SMALLEST} to {LARGEST} texels, got {size}; "
+            "0 switches it off"
+        )
 
 
 @exact
@@ -63,11 +66,11 @@ def bake_texture(
         Ks: intrinsics of the photos, px.
         sh: light of each photo, spherical harmonics coefficients by channel.
         reflectance: the model's, linear; it fills what no photo shows.
-        size: S, texels a side.
+        size: S, texels a side, a power of two.
 
     Returns None where the template's uv are missing or overlap.
 
-    Raises ValueError on no photos, numbers that disagree, or a size beyond 64 to 4096.
+    Raises ValueError on no photos, numbers that disagree, or a size that is no power of two from 64 to 4096.
     """
     check_size(size)
     if not photos or not len(photos) == len(vertices) == len(Ks) == len(sh):
@@ -134,7 +137,7 @@ def _fill(image: Tensor, inside: Tensor) -> Tensor:
     """Fills [C, S, S] beside the islands with colours of the nearest texels, by averages of ever larger blocks."""
     weight = inside[None].float()
     image = image * weight
-    if image.shape[-1] % 2 or image.shape[-1] == 1:
+    if image.shape[-1] == 1:
         return image
     sums, counts = avg_pool2d(image, 2), avg_pool2d(weight, 2)
     coarse = _fill(sums / counts.clamp(min=1e-6), counts[0] > 0)

@@ -69,26 +69,17 @@ def find_consensus(
     sums, ratio = sums - gain[:, :, None, None] * weight[:, None], ratio - gain[:, :, None, None]
     usual = _median(sums.sum(0) / weight.sum(0).clamp(min=1e-6), weight.sum(0) * (face > 0.5))  # [3]
     ratio = ratio - usual[:, None, None]
-    votes = local[:, 0] / (local[:, 0] + FAITH)
-    candidates, ballots = [ratio, torch.zeros_like(ratio[:1])], [votes, MODEL * torch.ones_like(votes[:1])]
-    if mirror is not None:
-        place = avg_pool2d(mirror, step)  # NaN where a cell is not on the surface altogether
-        candidates.append(sample_places(ratio, place))
-        ballots.append(MIRROR * sample_places(votes[:, None], place)[:, 0])
-    middle = _weighted_median(torch.cat(candidates), torch.cat(ballots)[:, None])  # [3, c, c]
-
-    agree = _agreement(ratio - middle)
+    place = None if mirror is None else avg_pool2d(mirror, step)  # NaN where a cell is not on the surface altogether
     level = ratio.mean(1)
     tint = (ratio - level[:, None]).abs().amax(1)
-    plausible = _below(-level, dark) * _below(level, bright) * _below(tint, hue)
-    lines = _lines(sums, weight, worn, cell)
-    trust = agree * plausible * keep * (1 - lines)
+    trust = _agreement(ratio - _middle(ratio, local[:, 0], place)) * keep
+    trust = trust * _below(-level, dark) * _below(level, bright) * _below(tint, hue)
+    trust = trust * (1 - _lines(sums, weight, worn, cell))
     reach = max(1, round(BORDER / cell))
     trust = _blur(-max_pool2d(-trust, 2 * reach + 1, 1, reach)[:, None], 1.0)[:, 0]
-    good = (weight * trust)[:, None]
-    own = (sums - usual[:, None, None] * weight[:, None]) * trust[:, None]
-    total, count = own.sum(0, keepdim=True), good.sum(0, keepdim=True)
-    if mirror is not None:
+    total = ((sums - usual[:, None, None] * weight[:, None]) * trust[:, None]).sum(0, keepdim=True)
+    count = (weight * trust).sum(0)[None, None]
+    if place is not None:
         total = total + FAITH * sample_places(total, place)
         count = count + FAITH * sample_places(count, place)
     # Eyes and mouth that no photo shows have the model's colour and not the tone of the skin around them.
@@ -107,6 +98,19 @@ def sample_places(image: Tensor, places: Tensor) -> Tensor:
     missing = places.isnan().any(0)
     grid = torch.stack([2 * places[0] - 1, 1 - 2 * places[1]], -1).masked_fill(missing[..., None], 2.0)
     return grid_sample(image, grid.expand(len(image), -1, -1, -1), align_corners=False)
+
+
+def _middle(ratio: Tensor, weight: Tensor, mirror: Tensor | None) -> Tensor:
+    """Computes the median vote of the photos, their mirror images and the model: [3, c, c].
+
+    ratio [N, 3, c, c], weight [N, c, c]; `mirror` [2, c, c] holds the places of the mirror images.
+    """
+    votes = weight / (weight + FAITH)
+    candidates, ballots = [ratio, torch.zeros_like(ratio[:1])], [votes, MODEL * torch.ones_like(votes[:1])]
+    if mirror is not None:
+        candidates.append(sample_places(ratio, mirror))
+        ballots.append(MIRROR * sample_places(votes[:, None], mirror)[:, 0])
+    return _weighted_median(torch.cat(candidates), torch.cat(ballots)[:, None])
 
 
 def _lines(sums: Tensor, weight: Tensor, worn: Tensor, cell: float) -> Tensor:

@@ -179,7 +179,9 @@ def test_a_texture_is_baked_saved_and_shown(photos, run, tmp_path, monkeypatch):
     covered = (shown[0] != photo).any(-1) & (shown[1] != photo).any(-1)
     errors = [np.abs(picture - photo)[covered].mean() for picture in shown]
     assert errors[0] < 0.8 * errors[1]
-    with pytest.raises(ValueError, match="side must be 64 to 4096 texels, got 10; 0 switches it off"):
+    with pytest.raises(
+        ValueError, match="side must be a power of two from 64 to 4096 texels, got 10; 0 switches it off"
+    ):
         reconstruct(images, run, texture=10)
 
 

@@ -212,8 +212,8 @@ def test_a_face_outside_its_photo_gets_the_models_texture():
 
 def test_errors_are_named():
     photo = photograph(0.0, LEFT)
-    for size in (0, 63, 4097):
-        with pytest.raises(ValueError, match=f"side must be 64 to 4096 texels, got {size}"):
+    for size in (0, 32, 8192, 100):
+        with pytest.raises(ValueError, match=f"side must be a power of two from 64 to 4096 texels, got {size}"):
             bake([photo], [0.0], [LEFT], size=size)
     with pytest.raises(ValueError, match="2 photos, 1 meshes, 1 cameras and 1 lights"):
         bake([photo, photo], [0.0], [LEFT])
