@@ -15,7 +15,6 @@ from fmlfast.renderer import interpolate, rasterize, sh_basis, vertex_normals
 SAMPLES = 3  # per pixel and axis
 TILE = 512  # pixels; bounds the memory of a render at any size of photo
 LAMP, LAMP_SHARE = (-0.45, -0.55, -0.70), 0.75  # direction towards a standard lamp, camera frame, and its share
-EXPOSURE = 1.0  # of the standard light: how brightly it shades a white surface that faces the lamp
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def standard_light() -> Tensor:  # [9, 3]
     x, y, z = normalize(torch.tensor(LAMP), dim=0).tolist()
     quadratic = [2 * x * y, 2 * x * z, 2 * y * z, (x * x - y * y) / 2, (3 * z * z - 1) / 6]
     lobe = torch.tensor([0.25, x / 2, y / 2, z / 2, *(15 / 32 * q for q in quadratic)])
-    light = EXPOSURE * (LAMP_SHARE * lobe + (1 - LAMP_SHARE) * torch.eye(9)[0])
+    light = LAMP_SHARE * lobe + (1 - LAMP_SHARE) * torch.eye(9)[0]
     return light[:, None].repeat(1, 3)
 
 
