@@ -34,8 +34,9 @@ def reconstruct(
     face: int | None = None,
     refine: int = 50,
     frames: int = 8,
+    texture: int = 1024,
 ) -> None:
-    """Reconstructs one person's face from photos and videos: overlays, meshes, parameters.
+    """Reconstructs one person's face from photos and videos: overlays, meshes, texture, parameters.
 
     Args:
         images: Photos and videos of one person, any format that Pillow or PyAV reads.
@@ -44,6 +45,7 @@ def reconstruct(
         face: Number of the face to take where a photo shows several, counted from 0 at the left.
         refine: Steps of test-time refinement on these photos; 0 takes the encoder's prediction.
         frames: Largest number of frames to take of each video, evenly spread.
+        texture: Side of the texture that is baked from the photos, a power of two, in pixels; 0 for none.
     """
     from fmlfast.reconstruction.pipeline import check_new
     from fmlfast.reconstruction.pipeline import reconstruct as run
@@ -53,7 +55,7 @@ def reconstruct(
     if out is None:
         out = Path("out") / images[0].stem
     check_new(out)  # before the work, not after it
-    result = run(images, checkpoint, face=face, refine=refine, frames=frames)
+    result = run(images, checkpoint, face=face, refine=refine, frames=frames, texture=texture)
     result.save(out)
     count = len(result.names)
     print(f"{out}: {count} photo{'s' * (count > 1)}, mesh of {len(result.neutral)} vertices")

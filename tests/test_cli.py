@@ -64,7 +64,7 @@ def test_reconstruct_passes_its_arguments_and_saves(photo, tmp_path, monkeypatch
     monkeypatch.setattr(reconstruction, "reconstruct", lambda *a, **k: calls.append((a, k)) or result)
     options = ["--checkpoint", "run", "--out", str(out), "--face", "2", "--refine", "7", "--frames", "5"]
     cli.main(["reconstruct", str(photo), "b.jpg", *options])
-    assert calls == [(((photo, Path("b.jpg")), Path("run")), {"face": 2, "refine": 7, "frames": 5})]
+    assert calls == [(((photo, Path("b.jpg")), Path("run")), {"face": 2, "refine": 7, "frames": 5, "texture": 1024})]
     assert result.saved == [out]
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 2 photos, mesh of 3 vertices",
@@ -78,7 +78,7 @@ def test_reconstruct_needs_nothing_but_a_photo(photo, monkeypatch, capsys):
     calls, result = [], Result(("photo",), network_landmark_errors=(2.5,), landmark_errors=(2.5,))
     monkeypatch.setattr(reconstruction, "reconstruct", lambda *a, **k: calls.append((a, k)) or result)
     cli.main(["reconstruct", str(photo)])
-    assert calls == [(((photo,), None), {"face": None, "refine": 50, "frames": 8})]
+    assert calls == [(((photo,), None), {"face": None, "refine": 50, "frames": 8, "texture": 1024})]
     assert result.saved == [Path("out/photo")]
     cli.main(["reconstruct", str(photo), "--refine", "0"])
     assert capsys.readouterr().out.splitlines()[-1] == "  photo  2.50"

@@ -31,9 +31,11 @@ from fmlfast.reconstruction.focal_length import Cameras
 from fmlfast.reconstruction.inputs import Photo, Picture, read_photos
 from fmlfast.reconstruction.personal_reflectance import fit_detail
 from fmlfast.reconstruction.refinement import refine as refine_codes
+from fmlfast.reconstruction.texture import bake_texture, check_size
 from fmlfast.renderer import shade_vertices
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.version import __version__
+from fmlfast.visualization.appearance import Albedo, TextureAlbedo, VertexAlbedo
 from fmlfast.visualization.overlay import face_opacity, overlay, panel
 
 CONVENTIONS = (
@@ -86,25 +88,33 @@ class Reconstruction:
     shaded: Tensor
     """[N, V, 3] linear RGB, reflectance under the light of each photo."""
 
+    texture: np.ndarray | None = None
+    """[S, S, 3] uint8 sRGB base colour for the template's uv: see `Texture`; None without one."""
+    texture_confidence: np.ndarray | None = None
+    """[S, S] float32 0..1, the photos' share in each texel."""
+
+    def albedo(self) -> Albedo:
+        """Returns the texture on the template's uv, or the reflectance of the vertices without one."""
+        if self.texture is None:
+            return VertexAlbedo(self.reflectance)
+        return TextureAlbedo.of(self.template.uv, self.texture)
+
     def overlay(self, index: int) -> np.ndarray:
         """Renders the face over photo `index`, [H, W, 3] uint8 sRGB."""
-        return overlay(
-            self.photos[index],
-            self.camera_vertices[index],
-            self.template.triangles,
-            self.shaded[index],
-            torch.from_numpy(self.Ks[index]),
-            face_opacity(self.template),
-        )
+        return overlay(*self._seen(index))
 
     def panel(self, index: int) -> np.ndarray:
-        """Renders photo, overlay, geometry and reflectance of photo `index` side by side, uint8 sRGB."""
-        return panel(
+        """Renders photo `index`, overlay, geometry, reflectance and the face relit side by side, uint8 sRGB."""
+        return panel(*self._seen(index))
+
+    def _seen(self, index: int) -> tuple[np.ndarray, Tensor, Tensor, Albedo, Tensor, Tensor, Tensor]:
+        """Collects what `overlay` and `panel` draw of photo `index`."""
+        return (
             self.photos[index],
             self.camera_vertices[index],
             self.template.triangles,
-            self.shaded[index],
-            self.reflectance,
+            self.albedo(),
+            self.codes.sh[0, index],
             torch.from_numpy(self.Ks[index]),
             face_opacity(self.template),
         )
@@ -147,7 +157,8 @@ class Reconstruction:
         """Writes overlays, meshes and parameters into a new folder, whole or not at all.
 
         For each photo `overlay-NAME.png` (at the photo's full size), `panel-NAME.png` and `mesh-NAME.ply|obj|glb` (with
-        expression, model frame, reflectance as vertex colours); `neutral.ply|obj|glb`; `parameters.json`.
+        expression, model frame, reflectance as vertex colours); `neutral.ply|obj|glb`; `texture.png`, where there is a
+        texture; `parameters.json`.
 
         Raises FileExistsError when `folder` exists.
         """
@@ -156,6 +167,8 @@ class Reconstruction:
             for i, name in enumerate(self.names):
                 Image.fromarray(self.overlay(i)).save(temporary / f"overlay-{name}.png")
                 Image.fromarray(self.panel(i)).save(temporary / f"panel-{name}.png")
+            if self.texture is not None:
+                Image.fromarray(self.texture).save(temporary / "texture.png")
             meshes = [("neutral", self.neutral)]
             meshes += [(f"mesh-{name}", points) for name, points in zip(self.names, self.vertices, strict=True)]
             for name, points in meshes:
@@ -173,6 +186,7 @@ def reconstruct(
     face: int | None = None,
     refine: int = 50,
     frames: int = 8,
+    texture: int = 1024,
 ) -> Reconstruction:
     """Reconstructs one person's face from photos and videos, jointly, with one identity for all.
 
@@ -187,6 +201,8 @@ def reconstruct(
         face: which face to take in photos that show several, counted from 0 at the left.
         refine: steps of test-time refinement; 0 takes the encoder's prediction.
         frames: how many frames to take of each video at most; evenly spread, and good ones only.
+        texture: side of the texture to bake, texels, a power of two from 64 to 4096; 0 for none. A template whose uv
+            overlap gets none.
 
     Returns:
         The reconstruction, on the CPU; nothing is written before its `save`.
@@ -194,11 +210,13 @@ def reconstruct(
     Raises:
         FileNotFoundError: an image or the checkpoint does not exist.
         ValueError: an image cannot be read, shows no face, or several and `face` selects none of them; a video has no
-            good frame; the checkpoint is invalid or belongs to another template.
+            good frame; the checkpoint is invalid or belongs to another template; the texture is too small or large.
     """
     images = [images] if isinstance(images, Picture) else list(images)
     if not images:
         raise ValueError("no images given; name at least one photo or video of the person")
+    if texture:
+        check_size(texture)  # before the work, not after it
     device = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = Path(checkpoint or default_checkpoint())
     model = FML.load(checkpoint, device)
@@ -220,9 +238,11 @@ def reconstruct(
     reflectance = model.reflectance(codes, template)[0]
     camera = model.camera_vertices(codes, template)[0]
     shaded, _ = shade_vertices(camera, template.triangles, reflectance[None], codes.sh[0])
+    images, Ks = [photo.image for photo in photos], torch.from_numpy(cameras.Ks)
+    baked = bake_texture(template, images, camera, Ks, codes.sh[0], reflectance, texture) if texture else None
     return Reconstruction(
         names=tuple(photo.name for photo in photos),
-        photos=tuple(photo.image for photo in photos),
+        photos=tuple(images),
         landmarks=np.stack([photo.face.landmarks for photo in photos]),
         times=tuple(photo.time for photo in photos),
         landmark_errors=errors[1],
@@ -237,6 +257,8 @@ def reconstruct(
         camera_vertices=camera,
         reflectance=reflectance,
         shaded=shaded,
+        texture=baked.image if baked else None,
+        texture_confidence=baked.confidence if baked else None,
     )
 
 

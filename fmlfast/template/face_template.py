@@ -53,6 +53,7 @@ class FaceTemplate:
     skin_weights: Tensor  # [V, 8] float32, rows sum to 1
     node_edges: Tensor  # [N, 2] int64, nodes that skin a common base vertex
     expression_graph: Tensor  # [3G, E] expressions on the nodes, node-major, xyz interleaved
+    mirror: Tensor  # [V0] int64, each base vertex's partner on the other side, itself in the middle; or none: [0]
     fingerprint: str  # 16 hex digits of the base mesh; codes fit only templates with the same one
     subdivision: tuple[Tensor, ...] = field(default=(), repr=False)  # sparse matrices, coarse to fine
 
@@ -116,6 +117,7 @@ class FaceTemplate:
             skin_weights=skin_weights,
             node_edges=node_edges(skin_indices, skin_weights, len(arrays["node_vertices"])),
             expression_graph=tensor("expression_graph", torch.float32),
+            mirror=tensor("mirror", torch.int64),
             fingerprint="",
         )
         points, marks = template.vertices.numpy(), template.landmarks(template.vertices).numpy()
@@ -230,6 +232,7 @@ class FaceTemplate:
             surface_triangles=surface,
             skin_indices=self.skin_indices[vertices],
             skin_weights=self.skin_weights[vertices],
+            mirror=self.mirror[:0],
             subdivision=(),
         )
 

@@ -108,6 +108,7 @@ def read_folder(
         "skin_indices": graph.skin_indices.numpy(),
         "skin_weights": graph.skin_weights.numpy(),
         "expression_graph": on_graph.numpy(),
+        "mirror": np.zeros(0, np.int64),
     }
 
 

@@ -9,57 +9,17 @@ from torch import Tensor
 
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb, srgb_to_linear
-from fmlfast.renderer import render, vertex_normals
+from fmlfast.renderer import vertex_normals
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.regions import smoothstep
-from fmlfast.visualization.panels import PAPER, draw, tile
+from fmlfast.visualization.appearance import Albedo, flat_light, render_face, standard_light
+from fmlfast.visualization.panels import PAPER, draw, on_paper, tile
 
-SAMPLES = 3  # per pixel and axis
-TILE = 512  # pixels; bounds the memory of a render at any size of photo
+COLUMNS = ("photo", "overlay", "geometry", "reflectance", "relit")
 PANEL_SIZE = 480  # pixels, side of each picture in a panel
 MARGIN = 1.15  # of a panel's view around the face
 EDGE = 8.0  # mm over which a face fades
 HAIRLINE = 70.0, 105.0  # mm above the face's middle; brows are at 49
-
-
-def render_window(
-    vertices: Tensor,  # [V, 3]
-    triangles: Tensor,  # [T, 3]
-    colors: Tensor,  # [V, C]
-    K: Tensor,  # [3, 3]
-    left: int,
-    top: int,
-    width: int,
-    height: int,
-) -> Tensor:  # [height, width, C]
-    """Renders colours times coverage in a window of an image, with 3 x 3 samples per pixel.
-
-    Args:
-        vertices: camera frame, mm.
-        colors: linear.
-        K: intrinsics of the whole image, pixels.
-        left, top, width, height: the window, pixels.
-    """
-    image = vertices.new_zeros(height, width, colors.shape[1])
-    for y in range(0, height, TILE):
-        for x in range(0, width, TILE):
-            rows, columns = min(TILE, height - y), min(TILE, width - x)
-            shifted = K.clone()
-            shifted[:2, 2] -= K.new_tensor([left + x, top + y])
-            camera = torch.eye(4)[None]
-            part = render(
-                vertices[None],
-                triangles,
-                colors[None].contiguous(),
-                camera,
-                shifted[None],
-                rows,
-                columns,
-                antialiased=False,
-                supersample=SAMPLES,
-            )
-            image[y : y + rows, x : x + columns] = part.image[0]
-    return image
 
 
 def face_opacity(template: FaceTemplate) -> Tensor:  # [V]
@@ -78,11 +38,12 @@ def overlay(
     photo: np.ndarray,  # [H, W, 3]
     vertices: Tensor,  # [V, 3]
     triangles: Tensor,  # [T, 3]
-    colors: Tensor,  # [V, 3]
+    albedo: Albedo,
+    sh: Tensor,  # [9, 3]
     K: Tensor,  # [3, 3]
     opacity: Tensor,  # [V]
 ) -> np.ndarray:  # [H, W, 3]
-    """Composites a mesh on its photo in linear light; photo and result uint8 sRGB, mesh as in `render_window`.
+    """Composites a face on its photo in linear light; photo and result uint8 sRGB, mesh as in `render_face`.
 
     Transparent parts show the photo, and still occlude the mesh behind them.
     """
@@ -92,8 +53,7 @@ def overlay(
     result = photo.copy()
     if left >= right or top >= bottom:
         return result
-    layers = torch.cat([colors * opacity[:, None], opacity[:, None]], 1)
-    window = render_window(vertices, triangles, layers, K, left, top, right - left, bottom - top)
+    window = render_face(vertices, triangles, albedo, sh, opacity, K, left, top, right - left, bottom - top)
     behind = srgb_to_linear(torch.from_numpy(result[top:bottom, left:right]).float() / 255)
     result[top:bottom, left:right] = _to_bytes(window[..., :3] + behind * (1 - window[..., 3:]))
     return result
@@ -103,12 +63,15 @@ def panel(
     photo: np.ndarray,  # [H, W, 3]
     vertices: Tensor,  # [V, 3]
     triangles: Tensor,  # [T, 3]
-    shaded: Tensor,  # [V, 3]
-    reflectance: Tensor,  # [V, 3]
+    albedo: Albedo,
+    sh: Tensor,  # [9, 3]
     K: Tensor,  # [3, 3]
     opacity: Tensor,  # [V] of the overlay
 ) -> np.ndarray:  # uint8 sRGB
-    """Draws photo, overlay, geometry and reflectance of the square around the face side by side, with captions."""
+    """Draws the square around the face side by side, with captions, as `COLUMNS` names them.
+
+    They are photo, overlay, geometry, albedo, and the face under a standard light.
+    """
     left, top, right, bottom = _bounds(vertices, K)
     side = math.ceil(max(right - left, bottom - top) * MARGIN)
     x, y = (left + right - side) // 2, (top + bottom - side) // 2
@@ -117,15 +80,17 @@ def panel(
     K_view = K.clone()
     K_view[:2, 2] -= K.new_tensor([x, y])
     K_view[:2] *= PANEL_SIZE / side
-    normals = vertex_normals(vertices[None], triangles)[0]
-    fields = torch.cat([shaded * opacity[:, None], opacity[:, None], reflectance, normals], dim=-1)
-    drawn, coverage = draw(vertices[None], triangles, fields[None], K_view[None], PANEL_SIZE)
-    colors, shown, albedo, clay = drawn.split([3, 1, 3, 3], -1)
-    image = torch.from_numpy(np.array(view)).float()[None] / 255
-    paper = srgb_to_linear(torch.tensor(PAPER) / 255)
-    layers = ((colors, shown, srgb_to_linear(image)), (clay, coverage, paper), (albedo, coverage, paper))
-    cells = [image, *(linear_to_srgb(layer + behind * (1 - alpha)) for layer, alpha, behind in layers)]
-    return tile(torch.stack(cells, 1), ("photo", "overlay", "geometry", "reflectance"))
+    normals = vertex_normals(vertices[None], triangles)
+    clay, coverage = (drawn[0] for drawn in draw(vertices[None], triangles, normals, K_view[None], PANEL_SIZE))
+    image = torch.from_numpy(np.array(view)).float() / 255
+    paper, solid = srgb_to_linear(torch.tensor(PAPER) / 255), torch.ones_like(opacity)
+    cells = [image]
+    faces = [(sh, opacity, srgb_to_linear(image)), (flat_light(), solid, paper), (standard_light(), solid, paper)]
+    for light, shown, behind in faces:
+        face = render_face(vertices, triangles, albedo, light, shown, K_view, 0, 0, PANEL_SIZE, PANEL_SIZE)
+        cells.append(linear_to_srgb(face[..., :3] + behind * (1 - face[..., 3:])))
+    cells.insert(2, on_paper(clay, coverage))
+    return tile(torch.stack(cells)[None], COLUMNS)
 
 
 def _bounds(vertices: Tensor, K: Tensor) -> tuple[int, int, int, int]:

@@ -22,6 +22,7 @@ from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_an
 from fmlfast.template.face_template import FaceTemplate
 from tests.helpers.detections import face_detection
 from tests.helpers.real_media import landmarker, real_media
+from tests.helpers.texture_atlas import with_atlas
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -161,6 +162,29 @@ def test_arrays_and_files_give_the_same(photos, run):
     assert torch.equal(from_array.camera_vertices, from_file.camera_vertices)
 
 
+def test_a_texture_is_baked_saved_and_shown(photos, run, tmp_path, monkeypatch):
+    template = with_atlas(FaceTemplate.default(0))
+    monkeypatch.setattr(reconstruction, "_finest", lambda model: template)
+    images = [photos["left"], photos["right"]]
+    result, plain = (reconstruct(images, run, refine=2, texture=size) for size in (128, 0))
+    assert result.texture is not None and result.texture_confidence is not None
+    assert result.texture.shape == (128, 128, 3) and result.texture_confidence.shape == (128, 128)
+    assert plain.texture is None and plain.texture_confidence is None
+    result.save(tmp_path / "out")
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "texture.png")), result.texture)
+    plain.save(tmp_path / "plain")
+    assert not (tmp_path / "plain" / "texture.png").exists()
+    photo = np.asarray(Image.open(photos["left"])).astype(float)
+    shown = [r.overlay(0) for r in (result, plain)]
+    covered = (shown[0] != photo).any(-1) & (shown[1] != photo).any(-1)
+    errors = [np.abs(picture - photo)[covered].mean() for picture in shown]
+    assert errors[0] < 0.8 * errors[1]
+    with pytest.raises(
+        ValueError, match="side must be a power of two from 64 to 4096 texels, got 10; 0 switches it off"
+    ):
+        reconstruct(images, run, texture=10)
+
+
 def test_equal_file_names_are_numbered(photos, run, tmp_path):
     (tmp_path / "b").mkdir()
     copy = tmp_path / "b" / "left.jpg"
@@ -174,7 +198,8 @@ def test_saved_folder_reads_back(photos, run, tmp_path):
     result.save(out)
     meshes = {f"{name}.{suffix}" for name in ("neutral", "mesh-left", "mesh-right") for suffix in ("obj", "ply", "glb")}
     pictures = {f"{kind}-{name}.png" for kind in ("overlay", "panel") for name in PLACES}
-    assert {path.name for path in out.iterdir()} == meshes | pictures | {"parameters.json"}
+    texture = {"texture.png"} if result.texture is not None else set()
+    assert {path.name for path in out.iterdir()} == meshes | pictures | texture | {"parameters.json"}
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
     stored = json.loads((out / "parameters.json").read_text())

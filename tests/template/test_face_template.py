@@ -139,6 +139,13 @@ def test_the_base_mesh_is_symmetric(base: FaceTemplate) -> None:
         assert (other[mirror] * FLIP - base.expressions[k]).abs().max() < 1e-2, name
 
 
+def test_mirror_partners_lie_on_the_other_side(base: FaceTemplate) -> None:
+    mirror = base.mirror
+    assert torch.equal(mirror[mirror], torch.arange(len(base.vertices)))
+    assert (base.vertices[mirror] * torch.tensor([-1.0, 1.0, 1.0]) - base.vertices).abs().max() < 0.5  # mm
+    assert len(base.landmark_part().mirror) == 0
+
+
 def test_landmarks_stay_where_they_are_at_every_level(template: FaceTemplate, base: FaceTemplate) -> None:
     assert torch.equal(template.landmark_triangles % len(base.triangles), base.landmark_triangles)
     assert torch.allclose(template.landmark_barycentrics.sum(1), torch.ones(68), atol=1e-5)

@@ -1,0 +1,95 @@
+"""Computes zones of a face by what may be seen there: bare skin, hair, eyes and mouth, and what hides skin."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.regions import polyline_distance, smoothstep
+from fmlfast.visualization.overlay import HAIRLINE
+
+FOREHEAD = 55.0, 75.0  # mm above the face's middle, where the model's hair begins
+BROWS, LIDS, NOSTRILS = (8.0, 12.0), (5.0, 9.0), (5.0, 9.0)  # mm around these landmarks, where hair or lashes may be
+LIPS = 3.0, 7.0  # mm around the lips' outline, where they may be
+BEARD = 2.0, -6.0  # mm above the nose's base
+TEMPLES = 0.15, 0.35  # how much darker than skin the model's bare places may be before they are taken for hair
+GLASSES = 26.0, 34.0  # mm around the eyes' outlines, where frames may be
+FRINGE = 0.25  # how much darker than the model the forehead may be
+BARE, HAIRY, HIDING = 0.4, 3.0, 0.25  # how much darker than the model skin, hair of the face, ears and neck may be
+BRIGHT, SHINY = 0.4, 1.0  # how much brighter skin, and eyes and teeth, may be
+CHROMA, COLORFUL = 0.3, 2.0  # how far the hue of skin, and of lips and eyes, may differ
+
+
+@dataclass(frozen=True)
+class Zones:
+    """Masks 0..1 of the vertices, [V] each."""
+
+    face: Tensor
+    """The evaluated face."""
+    shown: Tensor
+    """1 below the hairline, falling to 0 above it; 0 on lashes, which are too thin to be found in a photo."""
+    hairy: Tensor
+    """Brows, lashes, nostrils, and where beards grow."""
+    wet: Tensor
+    """Eyes, lips and mouth."""
+    hiding: Tensor
+    """Ears, neck and back, which hair and clothes hide."""
+    worn: Tensor
+    """Bare skin of forehead and around the eyes, where strands of hair and glasses may be."""
+    hidden: Tensor
+    """Forehead and above, back of the head, ears and neck, where models learn hair and clothes."""
+
+    @classmethod
+    def of(cls, template: FaceTemplate) -> "Zones":
+        """Computes the zones from a template's regions and landmarks."""
+        regions, points = template.regions, template.vertices
+        marks = template.landmarks(points)
+
+        def near(ids: Iterable[int], limits: tuple[float, float]) -> Tensor:
+            distance = torch.from_numpy(polyline_distance(points.numpy(), marks[list(ids)].numpy())[0])
+            return 1 - smoothstep(distance, *limits)
+
+        eyes = [*range(36, 42), 36], [*range(42, 48), 42]
+        hair = [near(range(17, 22), BROWS), near(range(22, 27), BROWS), near(range(31, 36), NOSTRILS)]
+        hair += [near(eye, LIDS) for eye in eyes]
+        base = float(marks[33, 1])
+        hair.append(smoothstep(points[:, 1], base + BEARD[0], base + BEARD[1]))
+        lips = near([*range(48, 60), 48], LIPS)
+        wet = torch.maximum(1 - regions["skin"], torch.maximum(regions["lips"], lips))
+        beside = torch.maximum(regions["ears"], regions["neck"])
+        back = 1 - smoothstep(regions["face"], 0.0, 0.6)
+        hairy, forehead = torch.stack(hair).amax(0), smoothstep(points[:, 1], *FOREHEAD)
+        glasses = torch.stack([near(eye, GLASSES) for eye in eyes]).amax(0)
+        return cls(
+            face=regions["face"],
+            shown=(1 - smoothstep(points[:, 1], *HAIRLINE)) * (1 - regions.get("lashes", torch.zeros(len(points)))),
+            hairy=hairy,
+            wet=wet,
+            hiding=torch.maximum(beside, back) * (1 - wet),
+            worn=torch.maximum(forehead, glasses) * (1 - hairy) * (1 - wet),
+            hidden=torch.maximum(forehead, torch.maximum(beside, back)) * (1 - wet),
+        )
+
+    def limits(self) -> Tensor:  # [V, 3]
+        """Computes how much darker, brighter and differently coloured than the model a sample may be, as log ratios."""
+        hair, skin = torch.maximum(self.hairy, self.wet), torch.ones_like(self.face)
+        dark = torch.lerp(BARE * skin, FRINGE * skin, smoothstep(self.worn * self.hidden, 0.0, 1.0))
+        dark = dark + (HAIRY - BARE) * hair
+        bright = BRIGHT * skin + (SHINY - BRIGHT) * self.wet
+        hue = CHROMA * skin + (COLORFUL - CHROMA) * self.wet
+        return torch.lerp(torch.stack([dark, bright, hue], 1), HIDING * torch.ones(3), self.hiding[:, None])
+
+
+def bare_skin(
+    template: FaceTemplate,
+    albedo: Tensor,  # [V, 3] log
+) -> Tensor:  # [V, 3] log
+    """Replaces what the model has learned of hair and clothes by the mean of the face's bare skin."""
+    zones = Zones.of(template)
+    bare = zones.face * (1 - zones.hairy) * (1 - zones.wet) * (1 - zones.hidden)
+    skin = (albedo * bare[:, None]).sum(0) / bare.sum().clamp(min=1e-6)
+    darker = (skin - albedo).mean(1)  # fringes and temples
+    other = torch.maximum(zones.hidden, smoothstep(darker, *TEMPLES) * (1 - zones.hairy) * (1 - zones.wet))
+    return torch.lerp(albedo, skin.expand_as(albedo), other[:, None])
