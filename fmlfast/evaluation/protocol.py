@@ -14,6 +14,7 @@ from fmlfast.color import linear_to_srgb
 from fmlfast.data.frames import Frames
 from fmlfast.data.meta import check_landmarks
 from fmlfast.data.shards import Clip, Truth, list_clips, read_clip, read_meta, read_truth
+from fmlfast.evaluation.expressions import ExpressionTable
 from fmlfast.evaluation.methods import Estimate, default_methods
 from fmlfast.evaluation.table import ErrorTable, rounded
 from fmlfast.model.fml import FML
@@ -43,6 +44,7 @@ class TrueFaces:
 
     neutral: Tensor  # [B,V,3] mm
     clip: Tensor  # [F] the index of each frame's clip
+    expression: Tensor  # [F,E]
     posed: Tensor  # [F,V,3] mm, with expression
     normals: Tensor  # [F,V,3]
     rotation: Tensor  # [F,3,3] model to camera
@@ -92,7 +94,8 @@ def evaluate(
     - photometric: mean absolute sRGB difference, 0..255, over the pixels where the face was rendered;
     - rotation_deg: head rotation error, up to the alignment's rotation.
 
-    `spread` holds the standard errors over people, `ratios` each row over the mean face, `floor` the least neutral_mm
+    `expressions` compares the coefficients by name (`ExpressionTable`), as means over frames, the sides of a face as
+    one. `spread` holds the standard errors over people, `ratios` each row over the mean face, `floor` the least neutral_mm
     that the graph allows, alone and with the model's orthogonal complement. Folders without ground truth give
     landmark_nme (against the detector's points) and photometric only. `batch` clips are evaluated at once, `clips`
     limits how many. Raises ValueError for folders without clips and clips of another template.
@@ -134,7 +137,7 @@ def measure(
     template = evaluation_template(own)
     face = template.regions["face"]
     longest = max(len(ref.images[:frames]) for ref in refs)
-    totals = ErrorTable(len(template.vertices))
+    totals, named = ErrorTable(len(template.vertices)), ExpressionTable(own.expression_names)
     complement = own.complement_basis(model.config.complement_rank)
     floors = {"graph": [], "complement": []}
     asked = all(clip.detection is not None for clip in map(read_clip, refs))
@@ -148,6 +151,8 @@ def measure(
             target = _target(stacked, part, truth, template)
             for row, estimate in methods(model, stacked, template, longest, refine_steps):
                 totals.add(row, people, *_errors(estimate, target, template, own))
+                if target.truth is not None:
+                    named.add(row, estimate.expression.cpu(), target.truth.expression)
             if simulated and asked and truth is not None:
                 plain = Frames.from_clips([replace(c, detection=None) for c in part], model.config.image_size, longest)
                 for row, estimate in methods(model, plain, template, longest, refine_steps):
@@ -162,6 +167,7 @@ def measure(
     if truth is not None:
         floor = {name: float(torch.cat(values).mean()) for name, values in floors.items()}
         table["floor"] = {**floor, "complement_rank": complement.shape[1]}
+        table["expressions"] = named.table()
     table["landmarks"] = "detector" if asked or truth is None else SIMULATED
     table |= {"split": split, "level": template.level, "clips": len(refs), "people": totals.people}
     table |= {"frames": totals.frames, "refine_steps": refine_steps, "landmark_points": 66, "landmark_jaw": True}
@@ -201,12 +207,12 @@ def true_faces(truth: Truth, clips: list[Clip], template: FaceTemplate) -> TrueF
     base = torch.stack([torch.from_numpy(truth[clip.key]["vertices"]).float() for clip in clips])
     owner = torch.arange(len(clips)).repeat_interleave(torch.tensor([clip.frames for clip in clips]))
     neutral = template.subdivide(base)
-    moved = (_of_frames(truth, clips, "expression") @ template.expressions.flatten(1)).view(len(owner), -1, 3)
+    expression = _of_frames(truth, clips, "expression")
+    moved = (expression @ template.expressions.flatten(1)).view(len(owner), -1, 3)
     posed = neutral[owner] + moved
     normals = vertex_normals(posed, template.triangles)
-    return TrueFaces(
-        neutral, owner, posed, normals, _of_frames(truth, clips, "rotation"), _of_frames(truth, clips, "translation")
-    )
+    pose = _of_frames(truth, clips, "rotation"), _of_frames(truth, clips, "translation")
+    return TrueFaces(neutral, owner, expression, posed, normals, *pose)
 
 
 def _of_frames(truth: Truth, clips: list[Clip], name: str) -> Tensor:

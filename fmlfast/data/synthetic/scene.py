@@ -10,7 +10,7 @@ from torch.nn.functional import interpolate, normalize
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb
 from fmlfast.data.crop import Crop, K_to_crop, crop_to_source, face_crop, points_to_crop
-from fmlfast.data.mediapipe478 import NUM_POINTS
+from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES, SCORE_OF
 from fmlfast.data.shards import Clip
 from fmlfast.data.synthetic import hair, props
 from fmlfast.data.synthetic import head as heads
@@ -113,6 +113,7 @@ class SceneGenerator:
             crop_to_source=np.stack([crop_to_source(crop, self.size) for crop in crops]),
             times=motion.times,
             surface_labels=surface,
+            expression_labels=self._in_score_order(motion.expression),
         )
         truth = {
             "vertices": person.vertices,
@@ -124,6 +125,12 @@ class SceneGenerator:
             "reflectance": look.colors[: len(person.vertices)],
         }
         return LabelledClip(clip, truth)
+
+    def _in_score_order(self, expression: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Sorts expressions [M, E] as the detector's scores are, [M, 52]."""
+        labels = np.zeros((len(expression), NUM_SCORES), np.float32)
+        labels[:, [SCORE_OF[name] for name in self.template.expression_names]] = expression
+        return labels
 
     def _place(self, rng: np.random.Generator, motion: HeadMotion) -> tuple[Array, Array, Array]:
         """Draws rotations [M, 3, 3], translations [M, 3] mm and K [3, 3] of an imaginary source video."""
