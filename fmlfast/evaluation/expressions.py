@@ -47,14 +47,12 @@ class ExpressionTable:
             } | {row: _compare(found[:, columns], true[:, columns]) for row, (found, true) in rows.items()}
         by_name = dict(sorted(by_name.items(), key=lambda item: -item[1]["activity"]))
         commonest = list(by_name)[:COMMONEST]
-        return {
-            "commonest": commonest,
-            "mean_error": {row: _mean([by_name[name][row]["error"] for name in commonest]) for row in rows},
-            "mean_active_error": {
-                row: _mean([by_name[name][row]["active_error"] for name in commonest]) for row in rows
-            },
-            "by_name": by_name,
-        }
+
+        def means(kind: str) -> dict[str, float | None]:
+            return {row: _mean([by_name[name][row][kind] for name in commonest]) for row in rows}
+
+        mean_errors = {"mean_error": means("error"), "mean_active_error": means("active_error")}
+        return {"commonest": commonest, **mean_errors, "by_name": by_name}
 
 
 def _compare(found: Tensor, truth: Tensor) -> dict[str, float | None]:

@@ -127,9 +127,11 @@ class SceneGenerator:
         return LabelledClip(clip, truth)
 
     def _in_score_order(self, expression: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Sorts expressions [M, E] as the detector's scores are, [M, 52]."""
+        """Sorts expressions [M, E] as the detector's scores are, [M, 52]; those without a score are left out."""
         labels = np.zeros((len(expression), NUM_SCORES), np.float32)
-        labels[:, [SCORE_OF[name] for name in self.template.expression_names]] = expression
+        for name, values in zip(self.template.expression_names, expression.T, strict=True):
+            if name in SCORE_OF:
+                labels[:, SCORE_OF[name]] = values
         return labels
 
     def _place(self, rng: np.random.Generator, motion: HeadMotion) -> tuple[Array, Array, Array]:
