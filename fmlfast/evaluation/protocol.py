@@ -97,7 +97,8 @@ def evaluate(
     `spread` holds the standard errors over people, `ratios` each row over the mean face, `floor` the least neutral_mm
     that the graph allows, alone and with the model's orthogonal complement, `expressions` the errors of the
     coefficients by name (`ExpressionTable`). Folders without ground truth give landmark_nme (against the detector's
-    points) and photometric only. `batch` clips are evaluated at once, `clips` limits how many. Raises ValueError for folders without clips and clips of another template.
+    points) and photometric only. `batch` clips are evaluated at once, `clips` limits how many. Raises
+    ValueError for folders without clips and clips of another template.
 
     Landmarks and surface points are the face detector's, as users get them; `landmarks` says so. Synthetic clips made
     without the `video` extra have simulated ones only. Where they have both, rows `simulated_frames_M` and

@@ -72,9 +72,13 @@ class Encoder(nn.Module):
         self.code_norm = nn.BatchNorm1d(identity_codes, affine=False, momentum=0.02)
         self.frame_mix = nn.Sequential(nn.Linear(width + identity_codes, width), nn.ReLU())
         self.frame_out = nn.Linear(width, frame_parameters)
+        # Past the joint layers, which learn slowly what scores, gaze and features tell of expressions.
+        self.frame_aux = nn.Sequential(mlp(aux, width), nn.Linear(width, frame_parameters, bias=False)) if aux else None
         with torch.no_grad():
             self.frame_out.weight.mul_(0.3)
             self.frame_out.bias.zero_()
+            if self.frame_aux is not None:
+                self.frame_aux[1].weight.mul_(0.3)
         self.bf16 = False  # set by training on a GPU
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -102,4 +106,7 @@ class Encoder(nn.Module):
         codes = self.code_norm(self.identity_out(pooled).float())
         shared = codes[:, None].expand(-1, frames, -1).flatten(0, 1)
         mixed = self.frame_mix(torch.cat([self.frame_head(features, aux_features), shared], 1))
-        return codes, self.frame_out(mixed).float().unflatten(0, (subjects, frames))
+        raw = self.frame_out(mixed).float()
+        if self.frame_aux is not None and aux_features is not None:
+            raw = raw + self.frame_aux(aux_features).float()
+        return codes, raw.unflatten(0, (subjects, frames))

@@ -189,6 +189,20 @@ def test_the_encoder_gets_descriptions_of_detected_frames_only(
     assert plain.aux_features.shape[1] == seen.aux_features.shape[1] - DESCRIPTION
 
 
+def test_scores_of_a_frame_tell_its_expression_and_no_other_frames(model: FML, dense_frames: Frames) -> None:
+    seen = model.observe(dense_frames)
+    assert seen.aux_features is not None and model.encoder.side_norm is not None
+    model.encoder.side_norm.running_var.fill_(1.0)
+    other = seen.aux_features.clone()
+    other[1, -FEATURES - NUM_SCORES : -FEATURES] += 1.0
+    before, after = (model.codes(replace(seen, aux_features=aux)).expression for aux in (seen.aux_features, other))
+    alone = model.encoder.frame_aux
+    assert alone is not None
+    assert (after[0, 1] - before[0, 1]).abs().max() > 1e-3
+    direct = alone(other) - alone(seen.aux_features)  # past the codes, which all frames of a person share
+    assert direct[1].any() and not direct[[0, 2, 3]].any()
+
+
 def test_gaze_is_where_the_irises_lie_in_their_eyes(model: FML, dense_frames: Frames) -> None:
     seen = LandmarkObservations.of(dense_frames)
     alignment = align_to_front(seen.landmarks, model.landmark_points)
