@@ -72,8 +72,8 @@ class FML(nn.Module):
             self.shape_fit.set_fields(self.face.smooth, self.face.population_mean)
             started = self.shape_fit.count + self.num_expressions
         aux = (2 * len(LANDMARKS_66) + 13 if aligned else 0) + started + DESCRIPTION * config.described
-        of_frames = 33 + self.num_expressions
-        self.encoder = Encoder(config.input_size, config.channels, config.width, aux, codes, of_frames)
+        of_frames = 33 + self.num_expressions, self.num_expressions
+        self.encoder = Encoder(config.input_size, config.channels, config.width, aux, codes, *of_frames)
         # Mean and square root of the covariance of codes over training subjects: refinement's Gaussian prior.
         self.register_buffer("code_mean", torch.zeros(codes))
         self.register_buffer("code_factor", torch.eye(codes))
@@ -251,7 +251,7 @@ class FML(nn.Module):
             # Initial values near 0.03 with a slope of 0.08: small, and the gradient does not vanish.
             delta = F.softplus(3 * delta - 2.5) / 3
         else:
-            delta = F.softplus(10 * began - 2.5 + delta) / 10  # close to `began` where that is large
+            delta = expression_from(began, delta)
         if start is not None and start.smooth is not None:
             alpha = torch.cat([alpha, start.smooth], 1)
         shape = raw.shape[:2]
@@ -315,3 +315,11 @@ class FML(nn.Module):
         except (SafetensorError, RuntimeError) as error:
             raise ValueError(f"{folder / 'model.safetensors'} does not hold this model: {error}") from error
         return model.eval().to(device)
+
+
+def expression_from(
+    began: Tensor,  # [F, E] of the landmark fit
+    delta: Tensor,  # [F, E] the encoder's output
+) -> Tensor:  # [F, E]
+    """Computes expressions relative to the landmark fit's: at least 0, and close to `began` where that is large."""
+    return F.softplus(10 * began - 2.5 + delta) / 10

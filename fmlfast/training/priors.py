@@ -1,16 +1,20 @@
 """Fits priors to training clips: the shape prior before training (EM), the prior of codes after it."""
 
+import math
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
 from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset
 from fmlfast.kernels.deform import skin_displacements
-from fmlfast.model.fml import FML
+from fmlfast.losses import expression_label_loss
+from fmlfast.model.fml import FML, expression_from
 from fmlfast.model.landmark_fit import LandmarkObservations
 
 _UNSEEN = 1e-3  # mm^2
+_HEAD_RATE = 1e-3  # the first learning rate of the expression head
 
 
 def fit_shape_prior(model: FML, clips: ClipDataset, most: int = 480) -> None:
@@ -55,6 +59,51 @@ def fit_code_prior(model: FML, clips: ClipDataset, most: int = 512) -> None:
     spread = (values.clamp(min=0.0) + 2e-3 * values.max()).sqrt()
     model.code_mean.copy_(mean)
     model.code_factor.copy_(spread[:, None] * vectors.T)
+
+
+def settle_expressions(model: FML, clips: ClipDataset, most: int = 4096, steps: int = 2000, batch: int = 256) -> None:
+    """Trains the encoder's expression head on, alone, on the labelled frames of at most `most` clips.
+
+    Training shows few people a step and normalises by them, which the absolute error of expressions suffers from. Here
+    the rest of the encoder is fixed, so that its outputs are computed once and steps are cheap. Does nothing for models
+    without a landmark fit and for clips without labels.
+    """
+    head = model.encoder.expression_out
+    if head is None or model.shape_fit is None:
+        return
+    model.eval()
+    parts = [_labelled(model, frames.to(model.code_mean.device)) for frames in _some(clips, most)]
+    aux, rest, began, labels = (torch.cat(some) for some in zip(*parts, strict=True))
+    known = (model.noise.score > 0).float()
+    if not len(aux):
+        return
+    optimizer = torch.optim.Adam(head.parameters(), betas=(0.9, 0.99))
+    draws = torch.Generator().manual_seed(0)
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = _HEAD_RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+        rows = torch.randint(len(aux), (batch,), generator=draws).to(aux.device)
+        found = expression_from(began[rows], rest[rows] + head(aux[rows]))
+        optimizer.zero_grad()
+        expression_label_loss(found, labels[rows], known).mean().backward()
+        optimizer.step()
+
+
+@torch.no_grad()
+def _labelled(model: FML, frames: Frames) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Computes what the expression head gets and what it adds to, and the labels, in the labelled frames.
+
+    Returns normalised features [F, N], the other outputs [F, E], the landmark fit's expressions [F, E], labels [F, E].
+    """
+    seen, names = model.observe(frames), model.noise.score
+    assert seen.aux_features is not None and seen.start is not None and seen.start.expression is not None
+    head, aux = model.encoder.expression_out, model.encoder.normalise(seen.aux_features, seen.aux_mask)
+    assert head is not None
+    _, raw = model.encoder(seen.inputs, seen.mask, seen.aux_features, seen.aux_mask)
+    rest = raw.flatten(0, 1)[:, -len(names) :] - head(aux)
+    used = (frames.expression_known > 0).logical_and(frames.mask).flatten()
+    labels = frames.expression_labels.flatten(0, 1)[:, names]
+    return aux[used], rest[used], seen.start.expression[used], labels[used]
 
 
 def _some(clips: ClipDataset, most: int, batch: int = 32) -> Iterator[Frames]:

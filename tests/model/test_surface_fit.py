@@ -196,11 +196,29 @@ def test_scores_of_a_frame_tell_its_expression_and_no_other_frames(model: FML, d
     other = seen.aux_features.clone()
     other[1, -FEATURES - NUM_SCORES : -FEATURES] += 1.0
     before, after = (model.codes(replace(seen, aux_features=aux)).expression for aux in (seen.aux_features, other))
-    alone = model.encoder.frame_aux
+    alone = model.encoder.expression_out
     assert alone is not None
     assert (after[0, 1] - before[0, 1]).abs().max() > 1e-3
     direct = alone(other) - alone(seen.aux_features)  # past the codes, which all frames of a person share
     assert direct[1].any() and not direct[[0, 2, 3]].any()
+
+
+def test_auxiliary_features_mean_the_same_in_every_training_batch(model: FML, dense_frames: Frames) -> None:
+    encoder, aux = model.encoder, model.observe(dense_frames).aux_features
+    assert aux is not None and encoder.side_norm is not None and encoder.expression_out is not None
+    got: list[torch.Tensor] = []
+    hook = encoder.expression_out.register_forward_hook(lambda module, inputs, output: got.append(inputs[0]))
+    encoder.train()
+    images, mask = torch.zeros(2, 4, 3, 32, 32), torch.ones(2, 4, dtype=torch.bool)
+    for _ in range(2):
+        encoder.side_norm.running_mean.zero_(), encoder.side_norm.running_var.fill_(1.0)
+        encoder.side_norm.momentum = 0.0
+        encoder(images, mask, torch.cat([aux[:4], aux[4:] + 3.0 * len(got)]))
+    hook.remove()
+    assert torch.equal(got[0][:4], got[1][:4]) and not torch.equal(got[0][4:], got[1][4:])
+    encoder.side_norm.momentum = 0.5
+    encoder(images, mask, aux)
+    torch.testing.assert_close(encoder.side_norm.running_mean, 0.5 * aux.mean(0), atol=1e-4, rtol=1e-3)
 
 
 def test_gaze_is_where_the_irises_lie_in_their_eyes(model: FML, dense_frames: Frames) -> None:
