@@ -1,6 +1,7 @@
 """Joins encoder and face model in one module that is saved to and loaded from a run folder."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from fmlfast.model.vertex_weights import vertex_weights
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
 
+_NONE = math.log1p(math.exp(-2.5))  # softplus where the landmark fit and the encoder see no expression
 START_FIELDS = 80  # smooth fields of the landmark fit: more cost time and gain little
 PLAIN_DEPTH_WIDTH = 2.2 * CROP_HALF_WIDTH  # mm that an unaligned crop spans at the face's usual depth
 
@@ -321,5 +323,9 @@ def expression_from(
     began: Tensor,  # [F, E] of the landmark fit
     delta: Tensor,  # [F, E] the encoder's output
 ) -> Tensor:  # [F, E]
-    """Computes expressions relative to the landmark fit's: at least 0, and close to `began` where that is large."""
-    return F.softplus(10 * began - 2.5 + delta) / 10
+    """Computes expressions relative to the landmark fit's: at least 0, and close to `began` where that is large.
+
+    Most expressions are 0 in most frames, so 0 is reached, and has a gradient as if it were not the least.
+    """
+    free = (F.softplus(10 * began - 2.5 + delta) - _NONE) / 10
+    return free + (free.clamp(min=0.0) - free).detach()
