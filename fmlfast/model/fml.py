@@ -323,9 +323,6 @@ def expression_from(
     began: Tensor,  # [F, E] of the landmark fit
     delta: Tensor,  # [F, E] the encoder's output
 ) -> Tensor:  # [F, E]
-    """Computes expressions relative to the landmark fit's: at least 0, and close to `began` where that is large.
-
-    Most expressions are 0 in most frames, so 0 is reached, and has a gradient as if it were not the least.
-    """
+    """Computes expressions near `began`, at least 0. Most are 0, so that is reached, with a gradient as elsewhere."""
     free = (F.softplus(10 * began - 2.5 + delta) - _NONE) / 10
     return free + (free.clamp(min=0.0) - free).detach()
