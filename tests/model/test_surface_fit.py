@@ -10,7 +10,7 @@ from fmlfast.data.frames import Frames
 from fmlfast.data.landmark_assets import FEATURES
 from fmlfast.data.mediapipe478 import NUM_SCORES
 from fmlfast.metrics import vertex_error
-from fmlfast.model.fml import FML
+from fmlfast.model.fml import FML, expression_from
 from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
 from fmlfast.model.landmark_pose import align_to_front, fit_pose
 from fmlfast.model.observation import DESCRIPTION, describe
@@ -192,7 +192,6 @@ def test_the_encoder_gets_descriptions_of_detected_frames_only(
 def test_scores_of_a_frame_tell_its_expression_and_no_other_frames(model: FML, dense_frames: Frames) -> None:
     seen = model.observe(dense_frames)
     assert seen.aux_features is not None and model.encoder.side_norm is not None
-    model.encoder.side_norm.running_var.fill_(1.0)
     other = seen.aux_features.clone()
     other[1, -FEATURES - NUM_SCORES : -FEATURES] += 1.0
     before, after = (model.codes(replace(seen, aux_features=aux)).expression for aux in (seen.aux_features, other))
@@ -210,15 +209,23 @@ def test_auxiliary_features_mean_the_same_in_every_training_batch(model: FML, de
     hook = encoder.expression_out.register_forward_hook(lambda module, inputs, output: got.append(inputs[0]))
     encoder.train()
     images, mask = torch.zeros(2, 4, 3, 32, 32), torch.ones(2, 4, dtype=torch.bool)
+    encoder.side_norm.momentum = 0.0
     for _ in range(2):
-        encoder.side_norm.running_mean.zero_(), encoder.side_norm.running_var.fill_(1.0)
-        encoder.side_norm.momentum = 0.0
         encoder(images, mask, torch.cat([aux[:4], aux[4:] + 3.0 * len(got)]))
     hook.remove()
     assert torch.equal(got[0][:4], got[1][:4]) and not torch.equal(got[0][4:], got[1][4:])
     encoder.side_norm.momentum = 0.5
     encoder(images, mask, aux)
     torch.testing.assert_close(encoder.side_norm.running_mean, 0.5 * aux.mean(0), atol=1e-4, rtol=1e-3)
+
+
+def test_expressions_reach_zero_and_can_leave_it() -> None:
+    began = torch.tensor([0.0, 0.0, 0.0, 0.8])
+    delta = torch.tensor([0.0, -3.0, 2.0, 0.0], requires_grad=True)
+    found = expression_from(began, delta)
+    assert found[0] == 0.0 and found[1] == 0.0 and found[2] > 0.03 and abs(found[3] - 0.56) < 0.03
+    (gradient,) = torch.autograd.grad(found.sum(), delta)
+    assert (gradient > 0).all()
 
 
 def test_gaze_is_where_the_irises_lie_in_their_eyes(model: FML, dense_frames: Frames) -> None:
