@@ -174,43 +174,6 @@ def test_clips_keep_their_detection(tmp_path: Path) -> None:
     assert_equal(read_clip(copied).detection, clips[0].detection)
 
 
-def test_clips_keep_the_renderers_labels(tmp_path: Path) -> None:
-    labels = renderer_labels(3)
-    surface, expressions = labels["surface_labels"], labels["expression_labels"]
-    clips = [
-        replace(detected_clip("a"), **labels),
-        replace(make_clip(np.random.default_rng(2), "b"), surface_labels=surface[::-1].copy()),
-        replace(detected_clip("c"), expression_labels=expressions[::-1].copy()),
-        detected_clip("d"),
-    ]
-    write(tmp_path, clips)
-    for clip, ref in zip(clips, list_clips(tmp_path, "train"), strict=True):
-        got = read_clip(ref)
-        assert got.labels.keys() == clip.labels.keys()
-        for name, array in clip.labels.items():
-            np.testing.assert_array_equal(getattr(got, name), array)
-        assert (got.detection is None) == (clip.detection is None)
-    for name, array in labels.items():
-        np.testing.assert_array_equal(clips[0].part(1, 3).labels[name], array[1:])
-    assert not clips[3].part(1, 3).labels
-    resized = resize_clip(clips[0], 66)
-    np.testing.assert_allclose(resized.labels["surface_labels"], 2 * surface, rtol=1e-6)
-    np.testing.assert_array_equal(resized.labels["expression_labels"], expressions)
-    tensors = [ClipTensors.of(clip) for clip in clips]
-    assert [part.surface_known[0] for part in tensors] == [1, 1, 0, 0]
-    assert [part.expression_known[0] for part in tensors] == [1, 0, 1, 0]
-    np.testing.assert_array_equal(tensors[0].surface_labels, surface)
-    np.testing.assert_array_equal(tensors[0].expression_labels, expressions)
-    assert not tensors[3].surface_labels.any() and not tensors[3].expression_labels.any()
-    frames = Frames.whole(tensors)
-    for name in ("surface_known", "expression_known"):
-        assert not getattr(frames.unlabelled(), name).any() and getattr(frames, name).any()
-    for name, array in labels.items():
-        for wrong in (array[:2], array[:, :50], array.astype(np.float64), array * np.float32(np.nan)):
-            with pytest.raises(ValueError, match=f"{name} must be finite float32 "):
-                replace(clips[0], **{name: wrong})
-
-
 def test_a_clip_and_its_detection_have_as_many_frames() -> None:
     clip = detected_clip("a")
     with pytest.raises(ValueError, match="the detection must be of 3 frames"):
