@@ -32,8 +32,9 @@ from fmlfast.model.fml import FML
 from fmlfast.training.allocator import keep_freed_memory
 from fmlfast.training.checkpoint import load_state, save_state
 from fmlfast.training.distributed import World
-from fmlfast.training.priors import fit_code_prior, fit_shape_prior, settle_mean, settle_reflectance
+from fmlfast.training.priors import fit_code_prior, fit_shape_prior
 from fmlfast.training.run_log import FiniteWatch, Log
+from fmlfast.training.settle import settle
 from fmlfast.training.step import Phase, Rates, TrainingStep
 from fmlfast.visualization.panels import reconstruction_panel
 
@@ -235,8 +236,7 @@ def train_model(config: Config, world: World) -> None:
     log.close()
     if start < config.steps:
         model.face.decoder = None
-        settle_mean(model)
-        settle_reflectance(model)
+        settle(model, clips)
         fit_code_prior(model, clips)
         model.eval().save(config.run, train=_plain(config), machine=machine())
         save_state(state, model, step.optimizers, config.steps, settings(config))

@@ -8,6 +8,8 @@ MOUTH_START = 48
 """Points 48 to 59 ring the outer lips, 60 to 67 the inner ones."""
 LANDMARKS_66 = tuple(i for i in range(NUM_LANDMARKS) if i not in (60, 64))
 """The points that losses and metrics use: all but the inner mouth corners (paper section 5)."""
+EYES = slice(36, 42), slice(42, 48)
+"""Points on the lids of the subject's right eye and of the left one."""
 OUTER_EYES = (36, 45)
 EYES_APART = (55.0, 130.0)
 """Least and greatest distance between the outer eye corners of a person, mm."""

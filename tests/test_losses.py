@@ -9,6 +9,7 @@ from fmlfast.data.frames import Frames
 from fmlfast.losses import (
     LossWeights,
     displacement_loss,
+    expression_label_loss,
     expression_loss,
     landmark_loss,
     membrane_loss,
@@ -92,6 +93,16 @@ def test_points_of_no_precision_neither_cost_nor_pull() -> None:
     torch.testing.assert_close(surface_loss(predicted, elsewhere, precision), loss)
 
 
+def test_expression_labels_cost_their_absolute_error_where_known() -> None:
+    labels = torch.tensor([[0.0, 0.5, 0.2], [0.0, 0.5, 0.2]], dtype=torch.float64)
+    predicted = labels + torch.tensor([[0.3, -0.4, 0.0], [0.3, -0.4, 0.0]], dtype=torch.float64)
+    known = torch.tensor([[1.0, 1, 1], [1, 0, 1]], dtype=torch.float64)
+    found = expression_label_loss(predicted, labels, known)
+    assert found.tolist() == pytest.approx([0.7, 0.3], abs=0.02)
+    assert expression_label_loss(labels, labels, known).tolist() == [0.0, 0.0]
+    assert torch.autograd.gradcheck(expression_label_loss, (predicted.requires_grad_(), labels, known))
+
+
 def test_no_points_cost_nothing() -> None:
     """As of a template whose folder has no surface.txt."""
     predicted, detected, precision = points(6, 1.0, count=0)
@@ -126,6 +137,18 @@ def test_labels_cost_beside_what_was_detected(model: FML, dense_frames: Frames) 
     assert (both > alone).all()
     double = objective(model, dense_frames, codes, replace(weights, surface_labels=8.0), 0.0)["landmarks"]
     torch.testing.assert_close(double - alone, 2 * (both - alone), rtol=1e-3, atol=1e-5)
+
+
+def test_labelled_expressions_draw_the_predicted_ones(model: FML, dense_frames: Frames) -> None:
+    codes = model.encode(dense_frames)
+    free = codes.expression.detach().requires_grad_()
+    terms = objective(model, dense_frames, replace(codes, expression=free), LossWeights(), 0.0)
+    (gradient,) = torch.autograd.grad(terms["expression_labels"].sum(), free)
+    true = dense_frames.expression_labels[..., model.noise.score]
+    far = (free - true).abs() > 0.05
+    assert far.any() and torch.equal(gradient.sign()[far], (free - true).sign()[far])
+    none = objective(model, dense_frames.unlabelled(), codes, LossWeights(), 0.0)["expression_labels"]
+    assert torch.equal(none, torch.zeros_like(none))
 
 
 def test_padding_frames_do_not_cost(model: FML, dense_frames: Frames) -> None:

@@ -54,6 +54,9 @@ KEYS = {
     "encoder.code_norm.": NORM,
     "encoder.frame_mix.0.": LAYER,
     "encoder.frame_out.": LAYER,
+    "encoder.expression_out.0.0.": LAYER,
+    "encoder.expression_out.0.2.": LAYER,
+    "encoder.expression_out.1.": LAYER,
 }
 """The tensors of a checkpoint of SMALL: beginnings of their names, and the ends that each has."""
 

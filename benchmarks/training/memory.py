@@ -239,6 +239,8 @@ def random_batch(subjects: int, frames: int, size: int) -> Any:
         label_confidence=torch.ones(*shape, 68),
         surface_labels=(0.3 + 0.4 * torch.rand(*shape, 478, 2)) * size,
         surface_known=torch.ones(shape),
+        expression_labels=torch.rand(*shape, 52),
+        expression_known=torch.ones(shape),
         Ks=K.repeat(*shape, 1, 1),
         surface=(0.3 + 0.4 * torch.rand(*shape, 478, 2)) * size,
         precision=torch.ones(*shape, 478),

@@ -130,6 +130,8 @@ def mirror(
         label_confidence=swap(frames.label_confidence, swapped),
         surface_labels=flipped(frames.surface_labels, points),
         surface_known=frames.surface_known,
+        expression_labels=swap(frames.expression_labels, scores),
+        expression_known=frames.expression_known,
         Ks=Ks,
         surface=flipped(frames.surface, points),
         precision=swap(frames.precision, points),

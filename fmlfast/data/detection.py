@@ -13,7 +13,8 @@ from fmlfast.data.tar_files import check
 from fmlfast.ibug68 import NUM_LANDMARKS, OUTER_EYES
 
 NUM_SURFACE = NUM_POINTS + NUM_LANDMARKS
-_LABELS = "surface_labels"
+LABELS: dict[str, tuple[int, ...]] = {"surface_labels": (NUM_POINTS, 2), "expression_labels": (NUM_SCORES,)}
+"""What the renderer of synthetic clips knows of a frame: surface points in px, expressions in the scores' order."""
 _UNSURE = 0.03  # of the outer-eye distance
 
 
@@ -71,18 +72,17 @@ class Detection:
         return replace(self, **places, spread=self.spread * np.float32(scale))
 
 
-def to_bytes(detection: Detection | None, surface_labels: np.ndarray | None) -> bytes:
-    """Encodes a detection and labels of surface points [M, 478, 2], where there are any, as safetensors."""
+def to_bytes(detection: Detection | None, labels: dict[str, np.ndarray]) -> bytes:
+    """Encodes a detection, where there is one, and a clip's labels by their names in `LABELS`, as safetensors."""
     arrays = {} if detection is None else {f.name: getattr(detection, f.name) for f in fields(detection)}
-    arrays |= {} if surface_labels is None else {_LABELS: surface_labels}
-    return safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    return safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in (arrays | labels).items()})
 
 
-def from_bytes(payload: bytes) -> tuple[Detection | None, np.ndarray | None]:
+def from_bytes(payload: bytes) -> tuple[Detection | None, dict[str, np.ndarray]]:
     """Inverts `to_bytes`; ValueError for anything else."""
     try:
         arrays = safetensors.numpy.load(payload)
-        labels = arrays.pop(_LABELS, None)
+        labels = {name: arrays.pop(name) for name in LABELS if name in arrays}
         return (Detection(**arrays) if arrays else None), labels
     except (SafetensorError, TypeError) as error:
         raise ValueError(f"damaged detection: {error}") from error

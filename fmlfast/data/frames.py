@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fmlfast.color import srgb_to_linear
 from fmlfast.common.tensors import TensorBatch
-from fmlfast.data.detection import Detection
+from fmlfast.data.detection import LABELS, Detection
 from fmlfast.data.mediapipe478 import NUM_POINTS
 from fmlfast.data.shards import Clip
 
@@ -29,6 +29,8 @@ class Frames(TensorBatch):
     label_confidence: Tensor  # [B, M, 68] in [0, 1]
     surface_labels: Tensor  # [B, M, 478, 2] px, surface points that the renderer of synthetic clips knows
     surface_known: Tensor  # [B, M] 1 where there are such labels, else 0
+    expression_labels: Tensor  # [B, M, 52] expressions that the renderer of synthetic clips knows, in the scores' order
+    expression_known: Tensor  # [B, M] 1 where there are such labels, else 0
     Ks: Tensor  # [B, M, 3, 3] px
     surface: Tensor  # [B, M, 478, 2] px, points of the template's surface, by detector and landmark network
     precision: Tensor  # [B, M, 478] px^-2, inverse variance of `surface`; 0 where the detector was not asked
@@ -71,8 +73,9 @@ class Frames(TensorBatch):
         )
 
     def unlabelled(self) -> "Frames":
-        """Removes the labels of surface points, which only training may see."""
-        return replace(self, surface_known=torch.zeros_like(self.surface_known))
+        """Removes the renderer's labels, which only training may see."""
+        none = torch.zeros_like(self.surface_known)
+        return replace(self, surface_known=none, expression_known=none)
 
     def only(self, frames: Sequence[int]) -> "Frames":
         """Selects frames by their numbers, the same ones of every subject."""
@@ -129,6 +132,8 @@ class ClipTensors:
     label_confidence: Tensor  # [n, 68]
     surface_labels: Tensor  # [n, 478, 2] px
     surface_known: Tensor  # [n]
+    expression_labels: Tensor  # [n, 52]
+    expression_known: Tensor  # [n]
     Ks: Tensor  # [n, 3, 3] px
     surface: Tensor  # [n, 478, 2] px
     precision: Tensor  # [n, 478] px^-2
@@ -148,9 +153,12 @@ class ClipTensors:
         confidence = np.where(found, seen.confidence, clip.confidence).astype(np.float32)
         with np.errstate(divide="ignore"):
             precision = np.where(found, seen.spread**-2, 0).astype(np.float32)
-        known = clip.surface_labels is not None
-        labels = clip.surface_labels if clip.surface_labels is not None else np.zeros_like(seen.points)
-        marks = landmarks, confidence, clip.landmarks, clip.confidence, labels, np.full(clip.frames, known, np.float32)
+        labels = []
+        for name, tail in LABELS.items():
+            known = getattr(clip, name)
+            labels += [np.zeros((clip.frames, *tail), np.float32) if known is None else known]
+            labels += [np.full(clip.frames, known is not None, np.float32)]
+        marks = landmarks, confidence, clip.landmarks, clip.confidence, *labels
         own = *marks, clip.Ks, seen.surface[:, :NUM_POINTS], precision[:, :NUM_POINTS], seen.scores, seen.features
         return cls(images, *(torch.from_numpy(np.ascontiguousarray(array)) for array in own))
 

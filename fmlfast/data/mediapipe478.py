@@ -61,6 +61,10 @@ mouthStretchRight mouthUpperUpLeft mouthUpperUpRight noseSneerLeft noseSneerRigh
 """.split()
 )
 """Names of the blendshape scores, in the detector's order."""
+SCORE_OF = {name: index for index, name in enumerate(SCORE_NAMES)}
+"""Index of each score by its name."""
+IRISES = slice(NUM_POINTS - 10, NUM_POINTS - 5), slice(NUM_POINTS - 5, NUM_POINTS)
+"""Points of the subject's right iris and of the left one: its centre and four around it."""
 
 
 def _mirrored(name: str) -> str:

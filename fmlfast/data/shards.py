@@ -20,8 +20,7 @@ import safetensors.numpy
 from PIL import Image
 from safetensors import SafetensorError
 
-from fmlfast.data.detection import Detection, from_bytes, to_bytes
-from fmlfast.data.mediapipe478 import NUM_POINTS
+from fmlfast.data.detection import LABELS, Detection, from_bytes, to_bytes
 from fmlfast.data.meta import read_meta as read_meta
 from fmlfast.data.meta import write_meta as write_meta
 from fmlfast.data.tar_files import KEY, SHARD, TarWriter, check, read_members, shard_paths
@@ -40,6 +39,7 @@ class Clip:
     identity. source: where it came from, for display. focal_source: "known", or "assumed" when Ks come from a guess.
     detection: what the face detector says of the frames; None where it was not asked. surface_labels: [M, 478, 2]
     float32, pixels of the template's surface points as the renderer of synthetic clips knows them; None for real clips.
+    expression_labels: [M, 52] float32, the expressions it rendered, in the order of SCORE_NAMES; None for real clips.
     Raises ValueError when any field has a wrong shape, dtype or value.
     """
 
@@ -56,6 +56,7 @@ class Clip:
     focal_source: str = "known"
     detection: Detection | None = None
     surface_labels: np.ndarray | None = None
+    expression_labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check(isinstance(self.key, str) and KEY.fullmatch(self.key) is not None, f"key {self.key!r} is not allowed")
@@ -86,23 +87,27 @@ class Clip:
         check(bool((np.abs(determinant) > 1e-12).all()), "crop_to_source cannot be inverted")
         seen = self.detection
         check(seen is None or len(seen.found) == frames, f"the detection must be of {frames} frames")
-        labels = self.surface_labels
-        if labels is not None:
-            shape = (frames, NUM_POINTS, 2)
+        for name, labels in self.labels.items():
+            shape = (frames, *LABELS[name])
             good = labels.dtype == np.float32 and labels.shape == shape and bool(np.isfinite(labels).all())
-            check(good, f"surface_labels must be finite float32 {list(shape)}")
+            check(good, f"{name} must be finite float32 {list(shape)}")
 
     @property
     def frames(self) -> int:
         """M, the number of frames."""
         return self.images.shape[0]
 
+    @property
+    def labels(self) -> dict[str, np.ndarray]:
+        """The labels that the clip has, by their names in `LABELS`."""
+        known = {name: getattr(self, name) for name in LABELS}
+        return {name: labels for name, labels in known.items() if labels is not None}
+
     def part(self, first: int, last: int) -> "Clip":
         """Returns the clip with frames `first`..`last`-1 only."""
         detection = self.detection and self.detection.part(first, last)
-        some = {name: getattr(self, name)[first:last] for name in ("images", *_ARRAYS)}
-        labels = None if self.surface_labels is None else self.surface_labels[first:last]
-        return replace(self, **some, detection=detection, surface_labels=labels)
+        some = {name: getattr(self, name)[first:last] for name in ("images", *_ARRAYS, *self.labels)}
+        return replace(self, **some, detection=detection)
 
 
 _ARRAYS: dict[str, tuple[int, ...]] = {
@@ -156,8 +161,8 @@ class ShardWriter(TarWriter):
         for name in _ARRAYS:  # through the shortest decimal form of float32: small, and read back exactly
             record[name] = getattr(clip, name).astype(str).astype(np.float64).tolist()
         members = [(f"{clip.key}.{index:03d}.jpg", jpeg) for index, jpeg in enumerate(jpegs)]
-        if clip.detection is not None or clip.surface_labels is not None:
-            members.append((f"{clip.key}.safetensors", to_bytes(clip.detection, clip.surface_labels)))
+        if clip.detection is not None or clip.labels:
+            members.append((f"{clip.key}.safetensors", to_bytes(clip.detection, clip.labels)))
         self.write_sample(
             clip.key, [*members, (f"{clip.key}.json", json.dumps(record, separators=(",", ":")).encode())]
         )
@@ -236,7 +241,7 @@ def read_clip(ref: ClipRef) -> Clip:
         if ref.dense is None:
             return clip
         detection, labels = from_bytes(part(ref.dense))
-        return replace(clip, detection=detection, surface_labels=labels)
+        return replace(clip, detection=detection, **labels)
     except (ValueError, TypeError, KeyError, OverflowError, OSError, Image.DecompressionBombError) as error:
         reason = f"{error} is missing from the JSON" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{ref.shard}: sample {ref.key}: {reason}") from error

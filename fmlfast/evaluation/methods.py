@@ -30,6 +30,7 @@ class Estimate:
     surface: Tensor  # [F,U,3] mm, camera frame, the model's mesh
     reflectance: Tensor  # [F,U,3] linear RGB
     sh: Tensor  # [F,9,3]
+    expression: Tensor  # [F,E]
 
 
 def default_methods(
@@ -70,6 +71,7 @@ def estimate(
         surface=model.camera_vertices(codes)[mask],
         reflectance=model.reflectance(codes)[subject],
         sh=codes.sh[mask],
+        expression=codes.expression[mask],
     )
 
 
@@ -87,4 +89,5 @@ def mean_face(model: FML, frames: Frames, template: FaceTemplate) -> Estimate:
     visible = model.vertex_weights(surface, normals, Ks, frames.images.shape[-1])
     sh = light_from_image(frames.linear[mask], surface, Ks, reflectance, normals, visible, model.light_weights)
     neutral, posed = mean.repeat(len(mask), 1, 1), mean.repeat(count, 1, 1)
-    return Estimate(neutral, posed, rotation, translation, surface, reflectance, sh)
+    still = neutral.new_zeros(count, len(own.expressions))
+    return Estimate(neutral, posed, rotation, translation, surface, reflectance, sh, still)

@@ -14,6 +14,7 @@ from fmlfast.color import LUMINANCE, linear_to_srgb
 from fmlfast.data.frames import Frames
 from fmlfast.data.meta import check_landmarks
 from fmlfast.data.shards import Clip, Truth, list_clips, read_clip, read_meta, read_truth
+from fmlfast.evaluation.expressions import ExpressionTable
 from fmlfast.evaluation.methods import Estimate, default_methods
 from fmlfast.evaluation.table import ErrorTable, rounded
 from fmlfast.evaluation.tone_groups import tone_groups
@@ -44,6 +45,7 @@ class TrueFaces:
 
     neutral: Tensor  # [B,V,3] mm
     clip: Tensor  # [F] the index of each frame's clip
+    expression: Tensor  # [F,E]
     posed: Tensor  # [F,V,3] mm, with expression
     normals: Tensor  # [F,V,3]
     rotation: Tensor  # [F,3,3] model to camera
@@ -98,9 +100,10 @@ def evaluate(
 
     `tone_groups` holds the means of the thirds of people with the darkest, middle and lightest skin.
     `spread` holds the standard errors over people, `ratios` each row over the mean face, `floor` the least neutral_mm
-    that the graph allows, alone and with the model's orthogonal complement. Folders without ground truth give
-    landmark_nme (against the detector's points) and photometric only. `batch` clips are evaluated at once, `clips`
-    limits how many. Raises ValueError for folders without clips and clips of another template.
+    that the graph allows, alone and with the model's orthogonal complement, `expressions` the errors of the
+    coefficients by name (`ExpressionTable`). Folders without ground truth give landmark_nme (against the detector's
+    points) and photometric only. `batch` clips are evaluated at once, `clips` limits how many. Raises
+    ValueError for folders without clips and clips of another template.
 
     Landmarks and surface points are the face detector's, as users get them; `landmarks` says so. Synthetic clips made
     without the `video` extra have simulated ones only. Where they have both, rows `simulated_frames_M` and
@@ -139,7 +142,7 @@ def measure(
     template = evaluation_template(own)
     face = template.regions["face"]
     longest = max(len(ref.images[:frames]) for ref in refs)
-    totals = ErrorTable(len(template.vertices))
+    totals, named = ErrorTable(len(template.vertices)), ExpressionTable(own.expression_names)
     complement = own.complement_basis(model.config.complement_rank)
     floors = {"graph": [], "complement": []}
     tones: list[Tensor] = []
@@ -154,6 +157,8 @@ def measure(
             target = _target(stacked, part, truth, template)
             for row, estimate in methods(model, stacked, template, longest, refine_steps):
                 totals.add(row, people, *_errors(estimate, target, template, own))
+                if target.truth is not None:
+                    named.add(row, estimate.expression.cpu(), target.truth.expression)
             if simulated and asked and truth is not None:
                 plain = Frames.from_clips([replace(c, detection=None) for c in part], model.config.image_size, longest)
                 for row, estimate in methods(model, plain, template, longest, refine_steps):
@@ -170,6 +175,7 @@ def measure(
         floor = {name: float(torch.cat(values).mean()) for name, values in floors.items()}
         table["floor"] = {**floor, "complement_rank": complement.shape[1]}
         table["tone_groups"] = tone_groups(totals.frame_errors(), torch.cat(tones))
+        table["expressions"] = named.table()
     table["landmarks"] = "detector" if asked or truth is None else SIMULATED
     table |= {"split": split, "level": template.level, "clips": len(refs), "people": totals.people}
     table |= {"frames": totals.frames, "refine_steps": refine_steps, "landmark_points": 66, "landmark_jaw": True}
@@ -209,12 +215,13 @@ def true_faces(truth: Truth, clips: list[Clip], template: FaceTemplate) -> TrueF
     base = torch.stack([torch.from_numpy(truth[clip.key]["vertices"]).float() for clip in clips])
     owner = torch.arange(len(clips)).repeat_interleave(torch.tensor([clip.frames for clip in clips]))
     neutral = template.subdivide(base)
-    moved = (_of_frames(truth, clips, "expression") @ template.expressions.flatten(1)).view(len(owner), -1, 3)
+    expression = _of_frames(truth, clips, "expression")
+    moved = (expression @ template.expressions.flatten(1)).view(len(owner), -1, 3)
     posed = neutral[owner] + moved
     normals = vertex_normals(posed, template.triangles)
     pose = _of_frames(truth, clips, "rotation"), _of_frames(truth, clips, "translation")
     skin = torch.stack([torch.from_numpy(truth[clip.key]["reflectance"]).float() for clip in clips])
-    return TrueFaces(neutral, owner, posed, normals, *pose, skin)
+    return TrueFaces(neutral, owner, expression, posed, normals, *pose, skin)
 
 
 def _skin_luminance(truth: TrueFaces, template: FaceTemplate) -> Tensor:

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from fmlfast.common.tensors import TensorBatch
+
+_NONE = math.log1p(math.exp(-2.5))  # softplus where the landmark fit and the encoder see no expression
 
 
 @dataclass
@@ -19,3 +22,12 @@ class Codes(TensorBatch):
     translation: Tensor  # [B, M, 3] mm
     sh: Tensor  # [B, M, 9, 3] light: spherical harmonics coefficients by colour channel
     expression: Tensor  # [B, M, E] blendshape coefficients delta, at least 0
+
+
+def expression_from(
+    began: Tensor,  # [F, E] of the landmark fit
+    delta: Tensor,  # [F, E] the encoder's output
+) -> Tensor:  # [F, E]
+    """Computes expressions near `began`, at least 0. Most are 0, so that is reached, with a gradient as elsewhere."""
+    free = (F.softplus(10 * began - 2.5 + delta) - _NONE) / 10
+    return free + (free.clamp(min=0.0) - free).detach()

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fmlfast.data.landmark_assets import landmark_assets
-from fmlfast.data.mediapipe478 import NUM_POINTS, SCORE_NAMES
+from fmlfast.data.mediapipe478 import NUM_POINTS, SCORE_OF
 from fmlfast.template.face_template import FaceTemplate
 
 _USED = 160  # surface points of the fit; more cost time and, their errors being correlated, tell little
@@ -27,8 +27,7 @@ class DetectorNoise(nn.Module):
         super().__init__()
         known = landmark_assets()
         self.register_buffer("picked", spread_points(template), persistent=False)
-        place = {name: index for index, name in enumerate(SCORE_NAMES)}
-        score = torch.tensor([place.get(name, 0) for name in template.expression_names])
+        score = torch.tensor([SCORE_OF.get(name, 0) for name in template.expression_names])
         self.register_buffer("score", score, persistent=False)
         self.register_buffer("gain", known["scores.gain"].float()[score] * (score > 0), persistent=False)
         self.register_buffer("offset", known["scores.offset"].float()[score], persistent=False)

@@ -1,6 +1,7 @@
 """Defines the Siamese encoder: shared tower, pooled identity branch, per-frame branch (paper section 4)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -59,6 +60,7 @@ class Encoder(nn.Module):
         aux: int,  # number of auxiliary features; 0 for images alone (the paper)
         identity_codes: int,
         frame_parameters: int,
+        expressions: int,  # the last ones of these
     ) -> None:
         super().__init__()
         stages = [conv_stage(a, b, 2) for a, b in zip((3, *channels), channels, strict=False)]
@@ -66,12 +68,14 @@ class Encoder(nn.Module):
         spatial = -(-input_size // 2 ** len(channels))
         self.identity_head = Head(channels[-1], spatial, aux, width, extra_stage=True)
         self.frame_head = Head(channels[-1], spatial, aux, width, extra_stage=False)
-        self.side_norm = nn.BatchNorm1d(aux, affine=False, momentum=0.02) if aux else None
+        self.side_norm = nn.BatchNorm1d(aux, affine=False, momentum=0.05) if aux else None
         self.identity_out = nn.Linear(width, identity_codes, bias=False)  # code_norm would remove a bias
         # Unit-variance codes: the learned basis carries the scale, so codes cannot drift to a biased mean.
         self.code_norm = nn.BatchNorm1d(identity_codes, affine=False, momentum=0.02)
         self.frame_mix = nn.Sequential(nn.Linear(width + identity_codes, width), nn.ReLU())
         self.frame_out = nn.Linear(width, frame_parameters)
+        # Past the joint layers, which learn slowly what scores, gaze and features tell of expressions.
+        self.expression_out = nn.Sequential(mlp(aux, width), nn.Linear(width, expressions)) if aux else None
         with torch.no_grad():
             self.frame_out.weight.mul_(0.3)
             self.frame_out.bias.zero_()
@@ -95,11 +99,28 @@ class Encoder(nn.Module):
         subjects, frames = mask.shape
         stacked = ((images.flatten(0, 1) - 0.45) * 3).contiguous(memory_format=torch.channels_last)
         features = self.tower(stacked)
-        if self.side_norm is not None and aux_features is not None:
-            normed = self.side_norm(aux_features).clamp(-4, 4)
-            aux_features = normed if aux_mask is None else normed * aux_mask
+        if aux_features is not None:
+            aux_features = self.normalise(aux_features, aux_mask)
         pooled = masked_mean(self.identity_head(features, aux_features).unflatten(0, (subjects, frames)), mask)
         codes = self.code_norm(self.identity_out(pooled).float())
         shared = codes[:, None].expand(-1, frames, -1).flatten(0, 1)
         mixed = self.frame_mix(torch.cat([self.frame_head(features, aux_features), shared], 1))
-        return codes, self.frame_out(mixed).float().unflatten(0, (subjects, frames))
+        raw = self.frame_out(mixed).float()
+        if self.expression_out is not None:
+            told = self.expression_out(aux_features).float()
+            raw = raw + F.pad(told, (raw.shape[1] - told.shape[1], 0))
+        return codes, raw.unflatten(0, (subjects, frames))
+
+    def normalise(
+        self,
+        aux_features: Tensor,  # [F, N]
+        aux_mask: Tensor | None,  # [F, N]
+    ) -> Tensor:  # [F, N]
+        """Normalises auxiliary features by their running statistics, and hides those that the mask leaves out.
+
+        A batch's own statistics, of a few people, would move what tells of expressions by a third of its spread.
+        """
+        assert self.side_norm is not None
+        self.side_norm(aux_features)  # keeps the running statistics in training
+        normed = F.batch_norm(aux_features, self.side_norm.running_mean, self.side_norm.running_var).clamp(-4, 4)
+        return normed if aux_mask is None else normed * aux_mask

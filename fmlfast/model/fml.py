@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.tensors import constant, exact
 from fmlfast.data.frames import Frames
-from fmlfast.data.landmark_assets import FEATURES, landmarks_version
+from fmlfast.data.landmark_assets import landmarks_version
 from fmlfast.ibug68 import LANDMARKS_66
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.common.topology import unique_edges
 from fmlfast.kernels.normals import vertex_normals
-from fmlfast.model.codes import Codes
+from fmlfast.model.codes import Codes, expression_from
 from fmlfast.model.config import ModelConfig, load_template
 from fmlfast.model.detector_noise import DetectorNoise
 from fmlfast.model.encoder import Encoder
@@ -28,7 +28,7 @@ from fmlfast.model.face_model import FaceModel
 from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
 from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, align_to_front, fit_pose
 from fmlfast.model.lighting import light_from_image, light_weights
-from fmlfast.model.observation import Observation, aligned_crop, aux_features, resized_crop
+from fmlfast.model.observation import DESCRIPTION, Observation, aligned_crop, aux_features, describe, resized_crop
 from fmlfast.model.shape_prior import learn_shape_prior
 from fmlfast.model.skin_tone import estimate_skin_tone, observe_skin
 from fmlfast.model.vertex_weights import vertex_weights
@@ -73,9 +73,9 @@ class FML(nn.Module):
             self.shape_fit = LandmarkFit(self.template, min(START_FIELDS, len(self.face.smooth)))
             self.shape_fit.set_fields(self.face.smooth, self.face.population_mean)
             started = self.shape_fit.count + self.num_expressions
-        aux = (2 * len(LANDMARKS_66) + 13 if aligned else 0) + started + FEATURES * config.described
-        of_frames = 33 + self.num_expressions
-        self.encoder = Encoder(config.input_size, config.channels, config.width, aux, codes, of_frames)
+        aux = (2 * len(LANDMARKS_66) + 13 if aligned else 0) + started + DESCRIPTION * config.described
+        of_frames = 33 + self.num_expressions, self.num_expressions
+        self.encoder = Encoder(config.input_size, config.channels, config.width, aux, codes, *of_frames)
         # Mean and square root of the covariance of codes over training subjects: refinement's Gaussian prior.
         self.register_buffer("code_mean", torch.zeros(codes))
         self.register_buffer("code_factor", torch.eye(codes))
@@ -153,9 +153,9 @@ class FML(nn.Module):
             start = self.shape_fit(seen, start)
         features, aux_mask = aux_features(seen, alignment, start), None
         if self.config.described:
-            features = torch.cat([features, frames.features[:, :, 0].flatten(0, 1)], 1)
+            features = torch.cat([features, describe(frames, seen, alignment)], 1)
             aux_mask = torch.ones_like(features)
-            aux_mask[:, -FEATURES:] = (seen.precision.sum(1, keepdim=True) > 0).float()
+            aux_mask[:, -DESCRIPTION:] = (seen.precision.sum(1, keepdim=True) > 0).float()
         if landmark_mask is not None:
             used = constant(LANDMARKS_66, torch.int64, landmark_mask.device)
             points = landmark_mask[:, :, used].flatten(0, 1).float().repeat_interleave(2, 1)
@@ -254,7 +254,7 @@ class FML(nn.Module):
             # Initial values near 0.03 with a slope of 0.08: small, and the gradient does not vanish.
             delta = F.softplus(3 * delta - 2.5) / 3
         else:
-            delta = F.softplus(10 * began - 2.5 + delta) / 10  # close to `began` where that is large
+            delta = expression_from(began, delta)
         if start is not None and start.smooth is not None:
             alpha = torch.cat([alpha, start.smooth], 1)
         shape = raw.shape[:2]

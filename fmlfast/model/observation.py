@@ -7,9 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fmlfast.common.tensors import constant
+from fmlfast.data.frames import Frames
+from fmlfast.data.landmark_assets import FEATURES
+from fmlfast.data.mediapipe478 import IRISES, NUM_SCORES
+from fmlfast.ibug68 import EYES
 from fmlfast.model.landmark_fit import InitialFit, LandmarkObservations
 from fmlfast.model.landmark_pose import CROP_HALF_WIDTH, Alignment, to_rays
 from fmlfast.rotation import FRONTAL, rotation_about_view
+
+DESCRIPTION = 4 + NUM_SCORES + FEATURES
 
 
 @dataclass(frozen=True)
@@ -20,10 +26,22 @@ class Observation:
     mask: Tensor  # [B, M] bool
     Ks: Tensor  # [F, 3, 3] px
     size: int  # px, side of the frames
-    aux_features: Tensor | None = None  # [F, N] aligned landmarks, starting pose and shape; None for the paper's inputs
+    aux_features: Tensor | None = None  # [F, N] aligned landmarks, starting pose and shape, description
     aux_mask: Tensor | None = None  # [F, N] 0 where an auxiliary feature is hidden, 1 else
     alignment: Alignment | None = None
     start: InitialFit | None = None
+
+
+def describe(frames: Frames, seen: LandmarkObservations, alignment: Alignment) -> Tensor:  # [F, DESCRIPTION]
+    """Concatenates what detector and landmark network tell of frames beside points: gaze, scores and features.
+
+    Gaze is where the middle of each iris lies in its eye, in coordinates of the aligned crop.
+    """
+    gaze = []
+    for iris, lids in zip(IRISES, EYES, strict=True):
+        eye = seen.surface[:, iris].mean(1), frames.landmarks.flatten(0, 1)[:, lids].mean(1)
+        gaze.append(alignment.to_crop(torch.stack(eye, 1)).diff(dim=1)[:, 0])
+    return torch.cat([*gaze, seen.scores, frames.features[:, :, 0].flatten(0, 1)], 1)
 
 
 def aux_features(seen: LandmarkObservations, alignment: Alignment, start: InitialFit) -> Tensor:

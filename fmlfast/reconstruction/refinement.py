@@ -19,7 +19,7 @@ from fmlfast.rotation import rotation_from_axis_angle
 # expression is how far they change.
 REFINEMENT = LossWeights(photometric=60.0, expression=0.1, membrane=0.0, displacement=0.0)
 PRIOR = 0.05  # weight of the whitened reflectance codes
-SMOOTH, EXPRESSION = 0.0083, 1.0  # weights of the change of smooth fields and of expressions
+SMOOTH, EXPRESSION = 0.0083, 4.0  # weights of the change of smooth fields and of expressions
 
 # How far an early step of Adam moves each unknown, in its own unit.
 _RATES = {"skin": 0.1, "smooth": 0.06, "turn": 0.01, "shift": 0.02, "sh": 0.02, "expression": 0.02}

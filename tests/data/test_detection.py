@@ -10,7 +10,7 @@ import safetensors.numpy
 import torch
 
 from fmlfast.data.crop import Crop, points_to_crop
-from fmlfast.data.detection import NUM_SURFACE, Detection, detection_to_crop, from_bytes, to_bytes
+from fmlfast.data.detection import LABELS, NUM_SURFACE, Detection, detection_to_crop, from_bytes, to_bytes
 from fmlfast.data.frames import ClipTensors, Frames, resize_clip
 from fmlfast.data.loader import ClipDataset
 from fmlfast.data.shards import Clip, ShardWriter, list_clips, read_clip, write_meta
@@ -60,14 +60,21 @@ def test_a_wrong_detection_cannot_be_made(field: str, value: np.ndarray, message
         replace(draw(), **{field: value})
 
 
+def renderer_labels(frames: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(frames)
+    return {name: rng.uniform(0, 64, (frames, *tail)).astype(np.float32) for name, tail in LABELS.items()}
+
+
 @pytest.mark.parametrize("labelled", [False, True])
 def test_bytes_are_read_back_and_others_refused(labelled: bool) -> None:
     detection = draw()
-    labels = np.random.default_rng(3).uniform(0, 64, (3, 478, 2)).astype(np.float32) if labelled else None
+    labels = renderer_labels(3) if labelled else {}
     payload = to_bytes(detection, labels)
     found, other = from_bytes(payload)
     assert_equal(found, detection)
-    np.testing.assert_array_equal(other, labels)
+    assert other.keys() == labels.keys()
+    for name, array in labels.items():
+        np.testing.assert_array_equal(other[name], array)
     assert to_bytes(draw(), labels) == payload
     arrays = safetensors.numpy.load(payload)
     rest = {name: array for name, array in arrays.items() if name != "scores"}
@@ -86,10 +93,11 @@ def test_bytes_are_read_back_and_others_refused(labelled: bool) -> None:
 
 
 def test_labels_of_the_renderer_need_no_detection() -> None:
-    labels = np.random.default_rng(4).uniform(0, 64, (2, 478, 2)).astype(np.float32)
+    labels = renderer_labels(2)
     detection, found = from_bytes(to_bytes(None, labels))
-    assert detection is None
-    np.testing.assert_array_equal(found, labels)
+    assert detection is None and found.keys() == labels.keys()
+    for name, array in labels.items():
+        np.testing.assert_array_equal(found[name], array)
 
 
 def test_parts_stack_to_the_whole() -> None:
@@ -164,34 +172,6 @@ def test_clips_keep_their_detection(tmp_path: Path) -> None:
             writer.add(read_clip(ref))
     (copied,) = list_clips(tmp_path / "again", "train")
     assert_equal(read_clip(copied).detection, clips[0].detection)
-
-
-def test_clips_keep_their_surface_labels(tmp_path: Path) -> None:
-    labels = np.random.default_rng(5).uniform(-9, 42, (3, 478, 2)).astype(np.float32)
-    clips = [
-        replace(detected_clip("a"), surface_labels=labels),
-        replace(make_clip(np.random.default_rng(2), "b"), surface_labels=labels[::-1].copy()),
-        detected_clip("c"),
-    ]
-    write(tmp_path, clips)
-    for clip, ref in zip(clips, list_clips(tmp_path, "train"), strict=True):
-        got = read_clip(ref)
-        np.testing.assert_array_equal(got.surface_labels, clip.surface_labels)
-        assert (got.detection is None) == (clip.detection is None)
-    np.testing.assert_array_equal(clips[0].part(1, 3).surface_labels, labels[1:])
-    assert clips[2].part(1, 3).surface_labels is None
-    resized = resize_clip(clips[0], 66).surface_labels
-    assert resized is not None
-    np.testing.assert_allclose(resized, 2 * labels, rtol=1e-6)
-    tensors = [ClipTensors.of(clip) for clip in clips]
-    assert [part.surface_known.tolist() for part in tensors] == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
-    np.testing.assert_array_equal(tensors[0].surface_labels, labels)
-    assert not tensors[2].surface_labels.any()
-    frames = Frames.whole(tensors)
-    assert not frames.unlabelled().surface_known.any() and frames.surface_known.any()
-    for wrong in (labels[:2], labels[:, :68], labels.astype(np.float64), labels * np.float32(np.nan)):
-        with pytest.raises(ValueError, match=r"surface_labels must be finite float32 \[3, 478, 2\]"):
-            replace(clips[0], surface_labels=wrong)
 
 
 def test_a_clip_and_its_detection_have_as_many_frames() -> None:

@@ -60,6 +60,26 @@ def test_the_table_holds_what_it_should(table: dict[str, Any]) -> None:
     assert json.loads(json.dumps(table)) == table
 
 
+def test_expressions_are_compared_by_name(table: dict[str, Any], synthetic_folder: Path) -> None:
+    named, names = table["expressions"], FaceTemplate.default(0).expression_names
+    truth = read_truth(synthetic_folder, "test")
+    true = torch.cat([torch.from_numpy(truth[ref.key]["expression"]) for ref in list_clips(synthetic_folder, "test")])
+    both = true[:, [names.index("eyeBlinkLeft"), names.index("eyeBlinkRight")]]
+    blink = named["by_name"]["eyeBlink"]
+    assert blink["activity"] == pytest.approx(float(both.mean()), rel=1e-4)
+    assert blink["active"] == pytest.approx(float((both > 0.1).float().mean()), rel=1e-4)
+    for row in ROWS:
+        assert set(blink[row]) == {"error", "active_error", "correlation"}
+        assert named["mean_error"][row] == pytest.approx(
+            sum(named["by_name"][name][row]["error"] for name in named["commonest"]) / 10, rel=1e-3
+        )
+    for name, known in named["by_name"].items():  # the mean face has no expression
+        assert known["mean_face"]["error"] == pytest.approx(known["activity"], rel=1e-4), name
+        assert known["mean_face"]["correlation"] is None
+    activity = [known["activity"] for known in named["by_name"].values()]
+    assert activity == sorted(activity, reverse=True) and list(named["by_name"])[:10] == named["commonest"]
+
+
 @pytest.mark.gpu
 def test_a_model_on_a_gpu_is_measured_alike(table: dict[str, Any], synthetic_folder: Path) -> None:
     found = evaluate(small_model().to("cuda"), synthetic_folder, refine_steps=3)
@@ -105,6 +125,7 @@ def test_the_truth_itself_has_no_error(synthetic_folder: Path) -> None:
         known.posed @ known.rotation.mT + translation[:, None],
         reflectance[known.clip],
         sh,
+        known.expression,
     )
     errors, distances = module._errors(perfect, target, template, template)
     assert distances is not None and distances.max() < 1e-3

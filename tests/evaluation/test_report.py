@@ -21,6 +21,19 @@ EVALUATION: dict[str, Any] = {
     "ratios": {"frames_1": {"vertex_mm": 0.757}, "frames_4": {"vertex_mm": 0.726}, "frames_4_refined": {}},
     "spread": {"mean_face": {"vertex_mm": 0.0625}, "frames_1": {"vertex_mm": None}},
     "floor": {"graph": 0.43, "complement": 1.55, "complement_rank": 51},
+    "expressions": {
+        "commonest": ["eyeBlink"],
+        "mean_error": {"mean_face": 0.1234, "frames_4": 0.0567},
+        "mean_active_error": {"mean_face": None, "frames_4": 0.21},
+        "by_name": {
+            "eyeBlink": {
+                "activity": 0.1234,
+                "active": 0.25,
+                "mean_face": {"error": 0.1234, "active_error": None, "correlation": None},
+                "frames_4": {"error": 0.0567, "active_error": 0.21, "correlation": 0.87},
+            }
+        },
+    },
     "split": "test",
     "people": 100,
 }
@@ -84,6 +97,8 @@ def test_the_page_holds_everything_it_shows(tmp_path: Path) -> None:
         "1.55 mm",
         "rank 51",
         "4 frames, refined",
+        "25% of frames",
+        "0.0570.21 · r 0.87",
     ):
         assert expected in words
     assert "Step 0" in words and "Step 150" in words and "Step 300" in words and "Step 100" not in words

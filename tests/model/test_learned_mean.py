@@ -13,7 +13,7 @@ from fmlfast.metrics import vertex_error
 from fmlfast.model.fml import FML
 from fmlfast.model.landmark_fit import LandmarkObservations
 from fmlfast.model.shape_prior import learn_shape_prior
-from fmlfast.training.priors import settle_mean
+from fmlfast.training.settle import settle_mean
 from tests.helpers.landmark_scenes import FACE, FIELDS, TEMPLATE, dense, geometry
 from tests.helpers.small_model import SMALL
 

@@ -16,7 +16,7 @@ from fmlfast.model.gp_basis import smooth_fields, sort_modes_by_face_motion
 from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
 from fmlfast.model.landmark_pose import fit_pose
 from fmlfast.model.shape_prior import learn_shape_prior
-from fmlfast.training.priors import _some
+from fmlfast.training.priors import some_clips
 from tests.helpers.landmark_scenes import FACE, FIELDS, TEMPLATE, USED, geometry, seen, sparse
 from tests.helpers.small_model import SMALL
 
@@ -116,7 +116,7 @@ def test_clips_are_drawn_from_all(synthetic_folder: Path) -> None:
     clips = ClipDataset(synthetic_folder, "train", SMALL.image_size, 0)
     every = Frames.whole([clips[i] for i in range(len(clips))]).images
     for most, sizes in ((4, [3, 1]), (99, [3, len(clips) - 3])):
-        batches = [frames.images for frames in _some(clips, most, batch=3)]
+        batches = [frames.images for frames in some_clips(clips, most, batch=3)]
         assert [len(images) for images in batches] == sizes
         same = (torch.cat(batches)[:, None] == every).flatten(2).all(2)
         chosen = same.nonzero()[:, 1].tolist()

@@ -8,10 +8,13 @@ from torch import Tensor
 
 from fmlfast.data.frames import Frames
 from fmlfast.data.landmark_assets import FEATURES
+from fmlfast.data.mediapipe478 import NUM_SCORES
 from fmlfast.metrics import vertex_error
+from fmlfast.model.codes import expression_from
 from fmlfast.model.fml import FML
 from fmlfast.model.landmark_fit import InitialFit, LandmarkFit, LandmarkObservations
-from fmlfast.model.landmark_pose import fit_pose
+from fmlfast.model.landmark_pose import align_to_front, fit_pose
+from fmlfast.model.observation import DESCRIPTION, describe
 from tests.helpers.landmark_scenes import FACE, FIELDS, TEMPLATE, USED, dense, geometry, seen, sparse
 from tests.helpers.small_model import SMALL
 
@@ -162,14 +165,18 @@ def test_the_encoder_starts_from_surface_points(model: FML, frames: Frames, dens
     assert by_points.smooth.isfinite().all()
 
 
-def test_the_encoder_gets_features_of_detected_frames_only(model: FML, frames: Frames, dense_frames: Frames) -> None:
+def test_the_encoder_gets_descriptions_of_detected_frames_only(
+    model: FML, frames: Frames, dense_frames: Frames
+) -> None:
     mixed = replace(dense_frames, precision=dense_frames.precision.clone())
     mixed.precision[:, 1] = 0.0
     seen = model.observe(mixed)
     assert seen.aux_features is not None and seen.aux_mask is not None
     assert torch.equal(seen.aux_features[:, -FEATURES:], dense_frames.features[:, :, 0].flatten(0, 1))
-    shown = seen.aux_mask[:, -FEATURES:].view(2, 4, -1)
-    assert not shown[:, 1].any() and shown[:, [0, 2, 3]].all() and seen.aux_mask[:, :-FEATURES].all()
+    scores = seen.aux_features[:, -FEATURES - NUM_SCORES : -FEATURES]
+    assert torch.equal(scores, dense_frames.scores.flatten(0, 1))
+    shown = seen.aux_mask[:, -DESCRIPTION:].view(2, 4, -1)
+    assert not shown[:, 1].any() and shown[:, [0, 2, 3]].all() and seen.aux_mask[:, :-DESCRIPTION].all()
     other = replace(mixed, features=mixed.features.clone())
     other.features[:, 1] += 9
     assert torch.equal(model.encode(other).identity, model.encode(mixed).identity)
@@ -180,4 +187,59 @@ def test_the_encoder_gets_features_of_detected_frames_only(model: FML, frames: F
     assert model.observe(frames).aux_mask is not None
     plain = FML(replace(SMALL, landmark_features=False)).eval().observe(mixed)
     assert plain.aux_mask is None and plain.aux_features is not None
-    assert plain.aux_features.shape[1] == seen.aux_features.shape[1] - FEATURES
+    assert plain.aux_features.shape[1] == seen.aux_features.shape[1] - DESCRIPTION
+
+
+def test_scores_of_a_frame_tell_its_expression_and_no_other_frames(model: FML, dense_frames: Frames) -> None:
+    seen = model.observe(dense_frames)
+    assert seen.aux_features is not None and model.encoder.side_norm is not None
+    other = seen.aux_features.clone()
+    other[1, -FEATURES - NUM_SCORES : -FEATURES] += 1.0
+    before, after = (model.codes(replace(seen, aux_features=aux)).expression for aux in (seen.aux_features, other))
+    alone = model.encoder.expression_out
+    assert alone is not None
+    assert (after[0, 1] - before[0, 1]).abs().max() > 1e-3
+    direct = alone(other) - alone(seen.aux_features)  # past the codes, which all frames of a person share
+    assert direct[1].any() and not direct[[0, 2, 3]].any()
+
+
+def test_auxiliary_features_mean_the_same_in_every_training_batch(model: FML, dense_frames: Frames) -> None:
+    encoder, aux = model.encoder, model.observe(dense_frames).aux_features
+    assert aux is not None and encoder.side_norm is not None and encoder.expression_out is not None
+    got: list[torch.Tensor] = []
+    hook = encoder.expression_out.register_forward_hook(lambda module, inputs, output: got.append(inputs[0]))
+    encoder.train()
+    images, mask = torch.zeros(2, 4, 3, 32, 32), torch.ones(2, 4, dtype=torch.bool)
+    encoder.side_norm.momentum = 0.0
+    for _ in range(2):
+        encoder(images, mask, torch.cat([aux[:4], aux[4:] + 3.0 * len(got)]))
+    hook.remove()
+    assert torch.equal(got[0][:4], got[1][:4]) and not torch.equal(got[0][4:], got[1][4:])
+    encoder.side_norm.momentum = 0.5
+    encoder(images, mask, aux)
+    torch.testing.assert_close(encoder.side_norm.running_mean, 0.5 * aux.mean(0), atol=1e-4, rtol=1e-3)
+
+
+def test_expressions_reach_zero_and_can_leave_it() -> None:
+    began = torch.tensor([0.0, 0.0, 0.0, 0.8])
+    delta = torch.tensor([0.0, -3.0, 2.0, 0.0], requires_grad=True)
+    found = expression_from(began, delta)
+    assert found[0] == 0.0 and found[1] == 0.0 and found[2] > 0.03 and abs(found[3] - 0.56) < 0.03
+    (gradient,) = torch.autograd.grad(found.sum(), delta)
+    assert (gradient > 0).all()
+
+
+def test_gaze_is_where_the_irises_lie_in_their_eyes(model: FML, dense_frames: Frames) -> None:
+    seen = LandmarkObservations.of(dense_frames)
+    alignment = align_to_front(seen.landmarks, model.landmark_points)
+    before = describe(dense_frames, seen, alignment)
+    moved = seen.surface.clone()
+    moved[:, 468:473] += torch.tensor([3.0, 0.0])  # the subject's right iris
+    change = describe(dense_frames, seen._replace(surface=moved), alignment) - before
+    torch.testing.assert_close(change[:, :2].norm(dim=1), 3 / alignment.scale, rtol=1e-3, atol=1e-5)
+    assert not change[:, 2:].any()
+    landmarks = dense_frames.landmarks + torch.tensor([5.0, -2.0])
+    together = replace(dense_frames, landmarks=landmarks, surface=dense_frames.surface + torch.tensor([5.0, -2.0]))
+    shifted = LandmarkObservations.of(together)
+    same = describe(together, shifted, align_to_front(shifted.landmarks, model.landmark_points))
+    torch.testing.assert_close(same[:, :4], before[:, :4], atol=1e-4, rtol=1e-3)

@@ -60,7 +60,7 @@ def encoding(world: World) -> dict[str, Tensor]:
     mask, target = torch.rand(4, 3, generator=g) < 0.8, torch.randn(4, 3, generator=g)
     mask[:, 0] = True
     torch.manual_seed(1)
-    plain = Encoder(16, (4, 6), 8, aux=5, identity_codes=3, frame_parameters=2)
+    plain = Encoder(16, (4, 6), 8, aux=5, identity_codes=3, frame_parameters=2, expressions=1)
     names = list(plain.state_dict())
     images, side, mask, target = (own(world, t) for t in (images, side, mask, target))
     wrapped = world.wrap(plain)

@@ -4,7 +4,7 @@ import torch
 
 from fmlfast.model.fml import FML
 from fmlfast.model.vertex_weights import photometric_region
-from fmlfast.training.priors import settle_reflectance
+from fmlfast.training.settle import settle_reflectance
 from tests.helpers.small_model import SMALL
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fmlfast.camera import project
 from fmlfast.data.crop import Crop, K_to_crop, crop_to_source, face_crop, points_to_crop
-from fmlfast.data.mediapipe478 import NUM_POINTS
+from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES, SCORE_OF
 from fmlfast.data.shards import Clip
 from fmlfast.data.synthetic import eyewear, hair, props
 from fmlfast.data.synthetic import head as heads
@@ -117,6 +117,7 @@ class SceneGenerator:
             crop_to_source=np.stack([crop_to_source(crop, self.size) for crop in crops]),
             times=motion.times,
             surface_labels=surface,
+            expression_labels=self._in_score_order(motion.expression),
         )
         truth = {
             "vertices": person.vertices,
@@ -128,6 +129,14 @@ class SceneGenerator:
             "reflectance": look.colors[: len(person.vertices)],
         }
         return LabelledClip(clip, truth)
+
+    def _in_score_order(self, expression: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Sorts expressions [M, E] as the detector's scores are, [M, 52]; those without a score are left out."""
+        labels = np.zeros((len(expression), NUM_SCORES), np.float32)
+        for name, values in zip(self.template.expression_names, expression.T, strict=True):
+            if name in SCORE_OF:
+                labels[:, SCORE_OF[name]] = values
+        return labels
 
     def _place(self, rng: np.random.Generator, motion: HeadMotion) -> tuple[Array, Array, Array]:
         """Draws rotations [M, 3, 3], translations [M, 3] mm and K [3, 3] of an imaginary source video."""

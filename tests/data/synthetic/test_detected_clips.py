@@ -9,9 +9,11 @@ import pytest
 
 from fmlfast.data.detection import Detection
 from fmlfast.data.landmark_assets import landmarks_version
+from fmlfast.data.mediapipe478 import SCORE_OF
 from fmlfast.data.shards import Clip, list_clips, read_clip, read_meta, read_truth
 from fmlfast.data.synthetic import generate as module
 from fmlfast.data.synthetic.generate import SyntheticConfig, detected, generate
+from fmlfast.template.face_template import FaceTemplate
 from tests.data.test_shards import make_clip
 from tests.helpers.detections import random_detection
 from tests.helpers.real_media import landmarker
@@ -48,7 +50,11 @@ def test_without_the_detector_clips_have_simulated_landmarks_only(
     refs = list_clips(tmp_path / "clips", "train")
     clips = [read_clip(ref) for ref in refs]
     assert len(clips) == 2 and all(clip.detection is None for clip in clips)
-    assert all(clip.surface_labels is not None for clip in clips)  # which the renderer knows
+    truth = read_truth(tmp_path / "clips", "train")
+    columns = [SCORE_OF[name] for name in FaceTemplate.default(0).expression_names]
+    for clip in clips:  # what the renderer knows
+        assert clip.surface_labels is not None and clip.expression_labels is not None
+        np.testing.assert_array_equal(clip.expression_labels[:, columns], truth[clip.key]["expression"])
     assert "landmarks" not in read_meta(tmp_path / "clips")
     assert read_meta(tmp_path / "clips")["settings"]["detect"] is False
 
