@@ -1,5 +1,6 @@
 """Defines the face parameters that the encoder predicts."""
 
+import math
 from dataclasses import dataclass
 
 import torch.nn.functional as F
