@@ -30,7 +30,6 @@ NARROW, WIDE = 0.3, 0.9  # scales of the robust cost, shares of the skin's colou
 SIZE = 0.015  # weight of the squared layer over the skin's colour, per mm2; data weigh 1 per px2
 EDGES = 2.0  # weight of the squared differences along mesh edges, px2
 EYES = 0.5  # weight of the eyes, whose gaze no model follows exactly
-HAIRLINE = 60.0, 85.0  # mm above the face's middle, between which pixels lose their weight to hair
 FIELDS, FIELD_LENGTH = 60, 22.0  # smooth factors of the light: how many, and their length in mm
 SHADOW_NOISE, SHADOW_OUTLIER = 20.0, 0.25  # px2 that weigh as much as their prior; scale of their robust cost
 UNSURE = 0.5  # share of the weight that brows, lips and beards lose as witnesses of the light
@@ -86,7 +85,7 @@ class _System:
         visible = vertex_weights(mesh, camera, normals, Ks, size, model.config.visibility, model.backend)
         facing = -(normals * torch.nn.functional.normalize(camera, dim=-1)).sum(-1)  # [F, V]
         self.area = mesh.vertex_areas  # [V] mm2
-        trust = (1 - (1 - EYES) * mesh.regions["eyes"]) * (1 - smoothstep(mesh.vertices[:, 1], *HAIRLINE))
+        trust = (1 - (1 - EYES) * mesh.regions["eyes"]) * (1 - mesh.regions["scalp"])
         self.pixels = visible * facing.clamp(min=0.0) * trust * self.area * scale.square()  # [F, V] px2
         self.pixels = self.pixels * frames.mask.flatten()[:, None]
         self.learned = model.pattern(codes, mesh)  # [B, V, 3]

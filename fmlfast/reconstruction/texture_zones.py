@@ -8,7 +8,6 @@ from torch import Tensor
 
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.regions import polyline_distance, smoothstep
-from fmlfast.visualization.overlay import HAIRLINE
 
 FOREHEAD = 55.0, 75.0  # mm above the face's middle, where the model's hair begins
 BROWS, LIDS, NOSTRILS = (8.0, 12.0), (5.0, 9.0), (5.0, 9.0)  # mm around these landmarks, where hair or lashes may be
@@ -64,7 +63,7 @@ class Zones:
         glasses = torch.stack([near(eye, GLASSES) for eye in eyes]).amax(0)
         return cls(
             face=regions["face"],
-            shown=(1 - smoothstep(points[:, 1], *HAIRLINE)) * (1 - regions.get("lashes", torch.zeros(len(points)))),
+            shown=(1 - regions["scalp"]) * (1 - regions["lashes"]),
             hairy=hairy,
             wet=wet,
             hiding=torch.maximum(beside, back) * (1 - wet),

@@ -19,18 +19,16 @@ COLUMNS = ("photo", "overlay", "geometry", "reflectance", "relit")
 PANEL_SIZE = 480  # pixels, side of each picture in a panel
 MARGIN = 1.15  # of a panel's view around the face
 EDGE = 8.0  # mm over which a face fades
-HAIRLINE = 70.0, 105.0  # mm above the face's middle; brows are at 49
 
 
 def face_opacity(template: FaceTemplate) -> Tensor:  # [V]
     """Computes the overlay's opacity, 0..1: the face with eyes and mouth, fading towards hair, ears and neck."""
     base = template.subdivision[0].shape[1] if template.subdivision else len(template.vertices)
-    points, skin, face = (
-        values[:base] for values in (template.vertices, template.regions["skin"], template.regions["face"])
-    )
+    points = template.vertices[:base]
+    skin, face, scalp = (template.regions[name][:base] for name in ("skin", "face", "scalp"))
     beyond = points[(skin > 0.5) & (face < 0.5)]
     inside = torch.cdist(points, beyond).amin(1) if len(beyond) else torch.full_like(skin, torch.inf)  # mm
-    opacity = smoothstep(inside, 0.0, EDGE) * (1 - smoothstep(points[:, 1], *HAIRLINE))
+    opacity = smoothstep(inside, 0.0, EDGE) * (1 - scalp)
     return template.subdivide(opacity[:, None])[:, 0]
 
 

@@ -22,7 +22,6 @@ from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_an
 from fmlfast.template.face_template import FaceTemplate
 from tests.helpers.detections import face_detection
 from tests.helpers.real_media import landmarker, real_media
-from tests.helpers.texture_atlas import with_atlas
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -163,7 +162,7 @@ def test_arrays_and_files_give_the_same(photos, run):
 
 
 def test_a_texture_is_baked_saved_and_shown(photos, run, tmp_path, monkeypatch):
-    template = with_atlas(FaceTemplate.default(0))
+    template = FaceTemplate.default(0)
     monkeypatch.setattr(reconstruction, "_finest", lambda model: template)
     images = [photos["left"], photos["right"]]
     result, plain = (reconstruct(images, run, refine=2, texture=size) for size in (128, 0))

@@ -18,7 +18,6 @@ from fmlfast.rotation import FRONTAL, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.regions import smoothstep
 from fmlfast.visualization.appearance import TextureAlbedo, flat_light, render_face
-from tests.helpers.texture_atlas import with_atlas
 
 SIZE, SIDE = 256, 300  # texels, pixels
 SKIN = (0.42, 0.25, 0.18)  # linear
@@ -29,7 +28,7 @@ MOLE = (-32.0, -18.0)  # mm, on the right cheek
 
 @cache
 def template() -> FaceTemplate:
-    return with_atlas(FaceTemplate.default(0))
+    return FaceTemplate.default(0)
 
 
 @cache
