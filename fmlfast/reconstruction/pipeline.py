@@ -27,6 +27,7 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
 from fmlfast.model.pretrained import default_checkpoint
+from fmlfast.model.skin_tone import skin_tone_deviation
 from fmlfast.reconstruction.focal_length import Cameras
 from fmlfast.reconstruction.inputs import Photo, Picture, read_photos
 from fmlfast.reconstruction.personal_reflectance import fit_detail
@@ -99,6 +100,12 @@ class Reconstruction:
             return VertexAlbedo(self.reflectance)
         return TextureAlbedo.of(self.template.uv, self.texture)
 
+    @property
+    def skin(self) -> Tensor:  # [3]
+        """Mean reflectance of the face, linear RGB."""
+        face = self.template.regions["face"]
+        return face @ self.reflectance / face.sum()
+
     def overlay(self, index: int) -> np.ndarray:
         """Renders the face over photo `index`, [H, W, 3] uint8 sRGB."""
         return overlay(*self._seen(index))
@@ -122,7 +129,8 @@ class Reconstruction:
     def parameters(self) -> dict[str, object]:
         """Returns codes, cameras, poses, light, expressions and landmarks as JSON types.
 
-        In `identity`, coefficients of smooth fields follow those of the learned basis.
+        In `identity`, coefficients of smooth fields follow those of the learned basis. `skin` holds the mean albedo of
+        the face, linear RGB, and the standard deviation of its logarithm: images leave skin tone and light uncertain.
         """
         codes, template = self.codes, self.template
         photos = [
@@ -150,6 +158,10 @@ class Reconstruction:
             "conventions": CONVENTIONS,
             "identity": codes.identity[0].tolist(),
             "reflectance": codes.reflectance[0].tolist(),
+            "skin": {
+                "albedo": self.skin.tolist(),
+                "log_deviation": float(skin_tone_deviation(torch.ones(1, len(self.names), dtype=torch.bool))),
+            },
             "photos": photos,
         }
 
