@@ -31,7 +31,7 @@ from fmlfast.model.lighting import light_from_image, light_weights
 from fmlfast.model.observation import DESCRIPTION, Observation, aligned_crop, aux_features, describe, resized_crop
 from fmlfast.model.shape_prior import learn_shape_prior
 from fmlfast.model.skin_tone import estimate_skin_tone, observe_skin
-from fmlfast.model.vertex_weights import vertex_weights
+from fmlfast.model.vertex_weights import photometric_region, vertex_weights, visible_at_rest
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
 
@@ -46,6 +46,7 @@ class FML(nn.Module):
     code_factor: Tensor  # [K + Kr, K + Kr]
     mesh_edges: Tensor  # [N, 2] int64
     landmark_points: Tensor  # [66, 3] mm
+    shown: Tensor  # [V] weight in the photometric loss where visible
     light_weights: Tensor  # [V]
 
     def __init__(self, config: ModelConfig, template: FaceTemplate | None = None) -> None:
@@ -85,6 +86,10 @@ class FML(nn.Module):
         self.register_buffer("mesh_edges", edges[skin], persistent=False)
         points = self.template.landmarks(self.template.vertices)[list(LANDMARKS_66)]
         self.register_buffer("landmark_points", points, persistent=False)
+        shown = photometric_region(self.template)
+        if config.visibility == "backface":
+            shown = shown * visible_at_rest(self.template)
+        self.register_buffer("shown", shown, persistent=False)
         self.register_buffer("light_weights", light_weights(self.template), persistent=False)
 
     @property
@@ -178,7 +183,8 @@ class FML(nn.Module):
         size: int,  # px, side of the image
     ) -> Tensor:  # [F, V]
         """Computes the vertices' weights in the photometric loss: the region's weight where visible, 0 else."""
-        return vertex_weights(self.template, camera, normals, Ks, size, self.config.visibility, self.backend)
+        triangles, visibility = self.template.triangles, self.config.visibility
+        return vertex_weights(self.shown, triangles, camera, normals, Ks, size, visibility, self.backend)
 
     @torch.no_grad()
     def fit_light(self, frames: Frames, codes: Codes) -> Codes:

@@ -6,9 +6,13 @@ import torch
 from torch import Tensor
 
 from fmlfast.kernels.common.backend import Backend
+from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.visibility import vertex_visibility
+from fmlfast.rotation import FRONTAL, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
+
+_TURN, _AWAY, _REST_SIZE = 0.45, 600.0, 256  # radians, mm and px of the pictures of the neutral face
 
 
 def photometric_region(template: FaceTemplate) -> Tensor:  # [V] in 0..1
@@ -18,8 +22,20 @@ def photometric_region(template: FaceTemplate) -> Tensor:  # [V] in 0..1
     return torch.maximum(face, 0.5 * regions["teeth"])  # what shows of them depends on small errors of the lips
 
 
+def visible_at_rest(template: FaceTemplate) -> Tensor:  # [V] in {0, 1}
+    """Finds the vertices that the neutral face shows from the front or a side: no teeth, the open part of the eyes."""
+    turn = rotation_from_axis_angle(torch.tensor([[0.0, angle, 0.0] for angle in (-_TURN, 0.0, _TURN)]))
+    rotation = torch.tensor(FRONTAL) @ turn
+    camera = (template.vertices.cpu() @ rotation.mT + torch.tensor([0.0, 0.0, _AWAY])).contiguous()
+    K = torch.tensor([[_REST_SIZE * 2.5, 0, _REST_SIZE / 2], [0, _REST_SIZE * 2.5, _REST_SIZE / 2], [0, 0, 1]])
+    Ks, triangles = K.expand(len(camera), 3, 3).contiguous(), template.triangles.cpu()
+    depth = rasterize(camera, triangles, Ks, _REST_SIZE, _REST_SIZE).depth
+    return vertex_visibility(camera, vertex_normals(camera, triangles), Ks, depth).amax(0)
+
+
 def vertex_weights(
-    template: FaceTemplate,  # on the device of the tensors
+    region: Tensor,  # [V] in 0..1
+    triangles: Tensor,  # [T, 3]
     camera: Tensor,  # [F, V, 3] mm
     normals: Tensor,  # [F, V, 3]
     Ks: Tensor,  # [F, 3, 3]
@@ -27,14 +43,16 @@ def vertex_weights(
     visibility: Literal["zbuffer", "backface"],
     backend: Backend | None = None,
 ) -> Tensor:  # [F, V]
-    """Computes the vertices' weights in the photometric loss: the region's weight where visible, 0 else."""
-    weight = photometric_region(template)
+    """Computes the vertices' weights in the photometric loss: the region's where visible, 0 else.
+
+    The back-face test does not see what lips and lids hide: give it a region that is visible at rest.
+    """
     if visibility == "zbuffer":
-        depth = rasterize(camera, template.triangles, Ks, size, size, backend=backend).depth
-        return weight * vertex_visibility(camera, normals, Ks, depth, backend)
+        depth = rasterize(camera, triangles, Ks, size, size, backend=backend).depth
+        return region * vertex_visibility(camera, normals, Ks, depth, backend)
     points, axes = (values.transpose(1, 2).contiguous() for values in (camera, normals))  # [F, 3, V]: fast rows
     x, y, z = points.unbind(1)
     u, v = ((Ks[:, :2] @ points) / z[:, None]).unbind(1)
     inside = (u > 0) & (u < size) & (v > 0) & (v < size)
     facing = (axes * points).sum(1) < -0.2 * torch.sqrt(x * x + y * y + z * z)
-    return weight * (facing & inside)
+    return region * (facing & inside)

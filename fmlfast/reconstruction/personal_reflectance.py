@@ -20,7 +20,7 @@ from fmlfast.kernels.shading import sh_basis
 from fmlfast.model.codes import Codes
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
-from fmlfast.model.vertex_weights import vertex_weights
+from fmlfast.model.vertex_weights import photometric_region, vertex_weights
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.regions import BROW_LIFT, polyline_distance, smoothstep
 
@@ -82,10 +82,11 @@ class _System:
         normals = vertex_normals(camera, mesh.triangles, model.backend)
         self.harmonics = sh_basis(normals)  # [F, V, 9]
         self.colors = sample_bilinear(frames.linear.flatten(0, 1), project(camera, Ks))  # [F, V, 3]
-        visible = vertex_weights(mesh, camera, normals, Ks, size, model.config.visibility, model.backend)
+        region = photometric_region(mesh)
+        visible = vertex_weights(region, mesh.triangles, camera, normals, Ks, size, "zbuffer", model.backend)
         facing = -(normals * torch.nn.functional.normalize(camera, dim=-1)).sum(-1)  # [F, V]
         self.area = mesh.vertex_areas  # [V] mm2
-        trust = (1 - (1 - EYES) * mesh.regions["eyes"]) * (1 - mesh.regions["scalp"])
+        trust = 1 - (1 - EYES) * mesh.regions["eyes"]
         self.pixels = visible * facing.clamp(min=0.0) * trust * self.area * scale.square()  # [F, V] px2
         self.pixels = self.pixels * frames.mask.flatten()[:, None]
         self.learned = model.pattern(codes, mesh)  # [B, V, 3]
