@@ -148,8 +148,8 @@ def train(
                 group["lr"] = rate * min(1.0, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * step / steps))
             images, points, targets = augmented(crops.select(chosen), modes)
             with torch.autocast("cpu", torch.bfloat16):
-                stages = network.stages(images, points)
-            values = [loss(predicted, spread, targets) for predicted, spread in stages]
+                first, second, _ = network.stages(images, points)
+            values = [loss(*estimate, targets) for estimate in (first, second)]
             value = values[1] + EARLY * values[0]
             optimizer.zero_grad()
             value.backward()

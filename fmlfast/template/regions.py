@@ -10,7 +10,7 @@ Array = NDArray[np.floating]
 Values = TypeVar("Values", Array, Tensor)
 
 HEAD_RADIUS = 120.0  # mm, from the bridge of the nose to the head's axis
-HAIRLINE = (0.0, 26.0, 39.0, 50.0, 68.0), (17.0, 14.0, 5.0, -8.0, -30.0)  # azimuth in degrees, mm above the brows
+HAIRLINE = (0.0, 26.0, 39.0, 50.0, 62.0), (14.0, 10.0, -2.0, -18.0, -40.0)  # azimuth in degrees, mm above the brows
 BROW_LIFT = -3.8  # mm; from the landmarks, which mark the upper edge, to the middle of the hair
 
 

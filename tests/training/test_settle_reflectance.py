@@ -3,7 +3,6 @@
 import torch
 
 from fmlfast.model.fml import FML
-from fmlfast.model.vertex_weights import photometric_region
 from fmlfast.training.settle import settle_reflectance
 from tests.helpers.small_model import SMALL
 
@@ -11,10 +10,10 @@ from tests.helpers.small_model import SMALL
 def test_a_cap_of_hair_becomes_skin_and_the_face_stays() -> None:
     model = FML(SMALL)
     template, face = model.template, model.face
-    scalp, seen = template.regions["scalp"] > 0.99, photometric_region(template) > 0.99
+    scalp, seen = template.regions["scalp"] > 0.99, model.shown > 0.99
     with torch.no_grad():
         learned = face.reflectance_mean.view(-1, 3)
-        learned[photometric_region(template) > 0] *= 0.8
+        learned[model.shown > 0] *= 0.8
         learned[scalp] = 0.02
     before = face.reflectance_mean.detach().view(-1, 3).clone()
     settle_reflectance(model)
@@ -28,7 +27,7 @@ def test_a_cap_of_hair_becomes_skin_and_the_face_stays() -> None:
 def test_modes_of_the_basis_reach_ears_and_neck_without_a_seam() -> None:
     model = FML(SMALL)
     template, face = model.template, model.face
-    seen = photometric_region(template) > 0
+    seen = model.shown > 0
     basis = face.reflectance_basis.detach()[:, : 3 * len(seen)].view(len(face.reflectance_basis), -1, 3)
     with torch.no_grad():
         basis.copy_(seen[None, :, None] * 0.1)
