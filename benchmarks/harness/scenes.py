@@ -19,8 +19,8 @@ RADIUS = 100.0
 """mm, of spheres."""
 SPHERE_AREA = 0.5
 """Mean area in pixels of a sphere's visible triangles, however many there are."""
-FACE_VERTICES = {0: 3_535, 1: 13_967, 2: 55_525}
-FACE_TRIANGLES = {0: 6_898, 1: 27_592, 2: 110_368}
+FACE_VERTICES = {0: 4_615, 1: 17_460, 2: 68_152}
+FACE_TRIANGLES = {0: 8_334, 1: 33_336, 2: 133_344}
 
 
 class Random:

@@ -14,7 +14,7 @@ from fmlfast.kernels.sparsity import TINY, chromaticity, sparsity
 
 EDGE = 16
 """Bytes of an edge, two int64."""
-FACE_EDGES = {0: 10_432, 1: 41_558, 2: 165_892}
+FACE_EDGES = {0: 12_845, 1: 50_692, 2: 201_392}
 
 
 def chromaticity_cost(subjects: int, frames: int, vertices: int) -> Cost:

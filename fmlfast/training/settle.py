@@ -52,8 +52,8 @@ def settle_mean(model: FML) -> None:
 def settle_reflectance(model: FML) -> None:
     """Continues reflectance smoothly from where photographs show skin to scalp, ears and neck.
 
-    There training learns hair, collars, or nothing. With w the weight of the photometric loss, 0 where hair begins, each
-    field f of the mean, as a ratio to the template's colours, and of the basis becomes the minimum over f' of
+    There training learns hair, collars, or nothing. With w the weight of the photometric loss, 0 where hair begins,
+    each field f of the mean, as a ratio to the template's colours, and of the basis becomes the minimum over f' of
     sum_v w_v |f'_v - f_v|^2 + 0.01 sum_edges |f'_i - f'_j|^2, weakly drawn to 1 and 0 on parts that nothing shows.
     """
     face, template = model.face, model.template

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from fmlfast.data.frames import ClipTensors, resize_clip
 from fmlfast.data.loader import ClipDataset
-from fmlfast.data.pixel_cache import cache_shards, open_cached
+from fmlfast.data.pixel_cache import FORMAT, cache_shards, open_cached
 from fmlfast.data.shards import ShardWriter, list_clips, read_clip, write_meta
 
 
@@ -75,7 +75,7 @@ def test_stale_and_damaged_files_are_made_anew(folder: Path, damage: str) -> Non
         (folder / "train-000002.tar").rename(shard)
         os.utime(shard, ns=(0, 10**18))
     elif damage == "another format":
-        path.write_bytes(whole.replace(b'\\"format\\": 3', b'\\"format\\": 9'))
+        path.write_bytes(whole.replace(rf"\"format\": {FORMAT}".encode(), rb"\"format\": 9"))
     else:
         path.write_bytes(
             {

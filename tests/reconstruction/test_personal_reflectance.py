@@ -25,7 +25,7 @@ def spot(model: FML, place: int, radius: float) -> Tensor:  # [V, 1]
 
 def with_spot(model: FML, codes: Codes, place: int, radius: float, share: float) -> Codes:
     """The codes with skin changed by the share `share` of its colour in a spot."""
-    return replace(codes, detail=share * spot(model, place, radius) * model.reflectance(codes))
+    return replace(codes, detail=share * spot(model, place, radius) * model.pattern(codes))
 
 
 @torch.no_grad()
@@ -37,7 +37,7 @@ def test_what_the_model_does_not_know_comes_back_where_it_is(
     truth = with_spot(model, start, place, 10.0, share)
     found = fit_detail(model, pictured(model, frames, truth), start)
     mask = spot(model, place, 10.0)
-    change = found.detail / model.reflectance(start)
+    change = found.detail / model.pattern(start)
     inside = (mask * change).sum(1) / mask.square().sum()  # [B, 3] least-squares strength of the spot
     away = (1 - mask).square() * model.template.regions["face"][:, None]
     beyond = (away * change.abs()).sum(1) / away.sum()
@@ -72,10 +72,10 @@ def test_light_has_no_share_in_the_detail(model: FML, frames: Frames) -> None:
     start = plain(model, frames)
     normals = vertex_normals(model.template.vertices[None], model.template.triangles)[0]
     change = 0.25 + 0.1 * normals[:, :1]
-    truth = replace(start, detail=change * model.reflectance(start))
+    truth = replace(start, detail=change * model.pattern(start))
     found = fit_detail(model, pictured(model, frames, truth), start)
     face = model.template.regions["face"][:, None]
-    left = (face * (found.detail / model.reflectance(start)).abs()).sum(1) / face.sum()
+    left = (face * (found.detail / model.pattern(start)).abs()).sum(1) / face.sum()
     assert (left < 0.05).all()
 
 
@@ -85,7 +85,7 @@ def test_sunglasses_do_not_become_skin(model: FML, frames: Frames) -> None:
     shown = pictured(model, frames, start)
     found = fit_detail(model, painted(model, shown, start, slice(36, 48), 4.0, 0.05), start)
     points, face = model.template.vertices, model.template.regions["face"]
-    change = (found.detail / model.reflectance(start)).mean(-1)  # [B, V]
+    change = (found.detail / model.pattern(start)).mean(-1)  # [B, V]
     below, behind = face * (points[:, 1] < 0), face * ((points[:, 1] - 30).abs() < 5)
     plain_skin, hidden = ((change * place).sum(1) / place.sum() for place in (below, behind))
     assert (plain_skin.abs() < 0.06).all(), plain_skin
@@ -100,7 +100,7 @@ def test_a_highlight_in_one_of_the_frames_does_not_become_skin(model: FML, frame
     glared[:, 0] = painted(model, shown, start, slice(27, 31), 1.5, 1.0).images[:, 0]
     found = fit_detail(model, replace(shown, images=glared), start)
     nose = spot(model, 28, 8.0)
-    lighter = (nose * found.detail / model.reflectance(start)).sum(1) / nose.sum()
+    lighter = (nose * found.detail / model.pattern(start)).sum(1) / nose.sum()
     assert lighter.abs().max() < 0.1
 
 
@@ -109,7 +109,7 @@ def test_the_reflectance_holds_under_a_second_light(model: FML, frames: Frames) 
     """Fitted under one light, the face shows the person's pictures under another better than the model's skin does."""
     start = plain(model, frames)
     spots = sum(share * spot(model, place, 9.0) for place, share in ((19, -0.8), (24, -0.8), (51, 0.4), (8, -0.6)))
-    truth = replace(start, detail=spots * model.reflectance(start))
+    truth = replace(start, detail=spots * model.pattern(start))
     found = fit_detail(model, pictured(model, frames, truth), start)
     sh = truth.sh.clone()
     sh[:, :, 1] *= -1.5
@@ -131,7 +131,7 @@ def test_most_of_a_cast_shadow_does_not_become_skin(model: FML, frames: Frames) 
     columns = torch.arange(shown.images.shape[-1]) + 0.5
     shadow = torch.where(columns < middle[..., None], 0.7, 1.0)[:, :, None, None]  # of the sRGB values
     found = fit_detail(model, replace(shown, images=shown.images * shadow), start)
-    change = (1 + found.detail / model.reflectance(start)).log().mean(-1)
+    change = (1 + found.detail / model.pattern(start)).log().mean(-1)
     sides = [model.template.regions["face"] * (side * model.template.vertices[:, 0] > 10) for side in (-1, 1)]
     left, right = ((change * side).sum(1) / side.sum() for side in sides)
     cast = 2.2 * -torch.tensor(0.7).log()  # of the linear values
@@ -160,9 +160,9 @@ def test_sharper_frames_get_a_finer_mesh(model: FML, frames: Frames) -> None:
     found = fit_detail(model, sharp, start)
     fine = FaceTemplate.default(1)
     assert found.detail.shape[1] == len(fine.vertices)
-    detail = model.reflectance(found, fine) - model.reflectance(start, fine)
+    detail = model.pattern(found, fine) - model.pattern(start, fine)
     torch.testing.assert_close(detail, found.detail)
-    coarse = model.reflectance(found) - model.reflectance(start)
+    coarse = model.pattern(found) - model.pattern(start)
     torch.testing.assert_close(coarse, found.detail[:, : len(model.template.vertices)])
 
 

@@ -85,7 +85,7 @@ def test_known_codes_are_found_again(frames: Frames) -> None:
 
 def test_the_prior_of_shape_and_expressions_lies_around_the_start(model: FML, frames: Frames) -> None:
     start = model.encode(frames)
-    assert start.identity[:, model.config.identity_dim :].norm() > 1 and start.expression.norm() > 0.1
+    assert start.identity[:, model.config.identity_dim :].norm() > 1 and start.expression.norm() > 0.05
     held = refine(model, frames, start, steps=10, smooth=1e6, expression=1e6)
     torch.testing.assert_close(model.neutral(held), model.neutral(start), atol=0.5, rtol=0)  # mm
     torch.testing.assert_close(held.expression, start.expression, atol=0.02, rtol=0)

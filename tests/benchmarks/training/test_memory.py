@@ -65,8 +65,8 @@ def test_account_of_a_step(tmp_path: Path):
     sizes = {name: float(size.replace(",", "")) for name, size in re.findall(r"^\| (.+?) \| ([\d.,]+) \|", table, re.M)}
     total = sizes.pop("**all**")
     assert sum(sizes.values()) == pytest.approx(total, abs=0.05 * len(sizes))
-    assert sizes["reflectance basis"] == pytest.approx(32 * 10_608 * 4 / 1e6, abs=0.05)
-    assert sizes["LowRankAdam's moments of the reflectance basis"] == pytest.approx(2 * 32 * 10_608 * 4 / 1e6, abs=0.05)
+    assert sizes["reflectance basis"] == pytest.approx(32 * 13_856 * 4 / 1e6, abs=0.05)
+    assert sizes["LowRankAdam's moments of the reflectance basis"] == pytest.approx(2 * 32 * 13_856 * 4 / 1e6, abs=0.05)
     network = sizes["network's parameters"] + sizes["identity basis, mean reflectance"]
     assert sizes["Adam's moments of all else"] == pytest.approx(2 * network, abs=0.2)
     assert table.startswith(f"Peak: **{total:,.0f} MB**") and "GPU: not measured." in table
