@@ -102,6 +102,8 @@ def exactly_visible(vertices: Tensor, triangles: Tensor, K: Tensor, size: int, c
 @pytest.mark.parametrize(("level", "poses"), [(1, 20), (2, 2)])
 def test_agrees_with_exact_occlusion_on_a_face(device: str, level: int, poses: int):
     template = FaceTemplate.default(level)
+    hairs = template.regions["lashes"] > 0.5  # thinner than pixels, so only the exact test sees what they hide
+    triangles = template.triangles[~hairs[template.triangles.long()].any(1)]
     size, focal = 240, 510.0
     K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
     g = torch.Generator().manual_seed(0)
@@ -112,11 +114,12 @@ def test_agrees_with_exact_occlusion_on_a_face(device: str, level: int, poses: i
         nod = torch.tensor([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]])
         rotation = torch.diag(torch.tensor([1.0, -1, -1])) @ nod @ turn
         points = (template.vertices @ rotation.T + torch.tensor([0.0, 0, 600])).contiguous()
-        normals = vertex_normals(points[None], template.triangles)
+        normals = vertex_normals(points[None], triangles)
         facing = (normals[0] * points).sum(-1) < 0
-        exact = exactly_visible(points, template.triangles, K, size) & facing
-        depth = rasterize(points[None], template.triangles, K[None], size, size).depth
-        visible = both(points[None], normals, K[None], depth, device)[0]
+        facing &= ~hairs
+        exact = exactly_visible(points, triangles, K, size) & facing
+        depth = rasterize(points[None], triangles, K[None], size, size).depth
+        visible = both(points[None], normals, K[None], depth, device)[0] * ~hairs
         sums += torch.stack([(visible & exact).sum(), exact.sum(), visible.sum(), facing.sum()])
     found, right, declared, toward = sums.tolist()
     recall, false_share = found / right, 1 - found / declared
