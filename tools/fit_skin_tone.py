@@ -34,8 +34,9 @@ def observations(model: FML, folder: Path, split: str) -> tuple[Tensor, Tensor]:
         clips = [read_clip(ref) for ref in refs[start : start + BATCH]]
         frames = Frames.from_clips(clips, model.config.image_size)
         codes = model.codes(model.observe(frames))
-        camera, product = model.camera_vertices(codes).flatten(0, 1), model.fit_light_times_tone(frames, codes)
-        features.append(observe_skin(model.template, frames, camera, model.pattern(codes), product)[1])
+        camera, pattern = model.camera_vertices(codes).flatten(0, 1), model.pattern(codes)
+        product = model.fit_light_times_tone(frames, camera, pattern)
+        features.append(observe_skin(model.template, frames, camera, pattern, product)[1])
         skin = torch.stack([torch.from_numpy(truth[clip.key]["reflectance"]).float() for clip in clips])
         tones.append((torch.einsum("v,bvc->bc", face / face.sum(), skin)).log())
     return torch.cat(features), torch.cat(tones)

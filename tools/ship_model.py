@@ -24,6 +24,7 @@ def main(run: Path, command: str) -> None:
     }
     config = json.loads((run / "config.json").read_text())
     people = "synthetic people alone: MakeHuman's (CC0), and people drawn from ICT-FaceKit light (MIT)"
+    config["train"] |= {"run": "runs/shipped", "data": "data/people"}  # as in the command, not where it happened to run
     config["made_by"] = {"command": command, "data": people}
     FOLDER.mkdir(parents=True, exist_ok=True)
     with atomic_path(FOLDER / "model.safetensors") as path:

@@ -31,7 +31,7 @@ from fmlfast.model.lighting import light_from_image, light_weights
 from fmlfast.model.observation import DESCRIPTION, Observation, aligned_crop, aux_features, describe, resized_crop
 from fmlfast.model.shape_prior import learn_shape_prior
 from fmlfast.model.skin_tone import estimate_skin_tone, observe_skin
-from fmlfast.model.vertex_weights import photometric_region, vertex_weights, visible_at_rest
+from fmlfast.model.vertex_weights import shown_region, vertex_weights
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
 
@@ -86,10 +86,7 @@ class FML(nn.Module):
         self.register_buffer("mesh_edges", edges[skin], persistent=False)
         points = self.template.landmarks(self.template.vertices)[list(LANDMARKS_66)]
         self.register_buffer("landmark_points", points, persistent=False)
-        shown = photometric_region(self.template)
-        if config.visibility == "backface":
-            shown = shown * visible_at_rest(self.template)
-        self.register_buffer("shown", shown, persistent=False)
+        self.register_buffer("shown", shown_region(self.template, config.visibility), persistent=False)
         self.register_buffer("light_weights", light_weights(self.template), persistent=False)
 
     @property
@@ -147,9 +144,8 @@ class FML(nn.Module):
         """
         size = frames.images.shape[-1]
         if self.config.inputs == "paper":
-            return Observation(
-                resized_crop(frames.images, self.config.input_size), frames.mask, frames.Ks.flatten(0, 1), size
-            )
+            images = resized_crop(frames.images, self.config.input_size)
+            return Observation(images, frames.mask, frames.Ks.flatten(0, 1), size)
         seen = LandmarkObservations.of(frames, noise, landmark_mask)
         alignment = align_to_front(seen.landmarks, self.landmark_points)
         rotation, translation = fit_pose(seen.landmarks, seen.Ks, self.landmark_points)
@@ -189,21 +185,26 @@ class FML(nn.Module):
     @torch.no_grad()
     def fit_light(self, frames: Frames, codes: Codes) -> Codes:
         """Replaces light and skin tone of `codes` by what the images of `frames` tell."""
-        product = self.fit_light_times_tone(frames, codes)
         camera, pattern = self.camera_vertices(codes).flatten(0, 1), self.pattern(codes)
+        product = self.fit_light_times_tone(frames, camera, pattern)
         skin, features = observe_skin(self.template, frames, camera, pattern, product, self.backend)
         tone = estimate_skin_tone(features, frames.mask) - skin.log()
         return replace(codes, tone=tone, sh=product / tone.exp()[:, None, None])
 
     @torch.no_grad()
-    def fit_light_times_tone(self, frames: Frames, codes: Codes) -> Tensor:  # [B, M, 9, 3]
+    def fit_light_times_tone(
+        self,
+        frames: Frames,
+        camera: Tensor,  # [F, V, 3] mm
+        pattern: Tensor,  # [B, V, 3] reflectance without skin tone
+    ) -> Tensor:  # [B, M, 9, 3]
         """Fits the light of a face without skin tone to the images by robust least squares."""
-        camera, Ks = self.camera_vertices(codes).flatten(0, 1), frames.Ks.flatten(0, 1)
+        Ks = frames.Ks.flatten(0, 1)
         normals = vertex_normals(camera, self.template.triangles, self.backend)
         visible = self.vertex_weights(camera, normals, Ks, frames.images.shape[-1])
-        linear, own = frames.linear.flatten(0, 1), self.pattern(codes)
-        sh = light_from_image(linear, camera, Ks, own, normals, visible, self.light_weights)
-        return sh.view_as(codes.sh)
+        linear = frames.linear.flatten(0, 1)
+        sh = light_from_image(linear, camera, Ks, pattern, normals, visible, self.light_weights)
+        return sh.unflatten(0, frames.mask.shape)
 
     def displacements(self, codes: Codes) -> Tensor:
         """Computes graph node displacements of identity, [B, G, 3] mm."""

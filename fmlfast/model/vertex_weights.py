@@ -33,6 +33,12 @@ def visible_at_rest(template: FaceTemplate) -> Tensor:  # [V] in {0, 1}
     return vertex_visibility(camera, vertex_normals(camera, triangles), Ks, depth).amax(0)
 
 
+def shown_region(template: FaceTemplate, visibility: Literal["zbuffer", "backface"]) -> Tensor:  # [V] in 0..1
+    """Computes the photometric region for a visibility test; the back-face test does not see what lips and lids hide."""
+    region = photometric_region(template)
+    return region * visible_at_rest(template) if visibility == "backface" else region
+
+
 def vertex_weights(
     region: Tensor,  # [V] in 0..1
     triangles: Tensor,  # [T, 3]
@@ -43,10 +49,7 @@ def vertex_weights(
     visibility: Literal["zbuffer", "backface"],
     backend: Backend | None = None,
 ) -> Tensor:  # [F, V]
-    """Computes the vertices' weights in the photometric loss: the region's where visible, 0 else.
-
-    The back-face test does not see what lips and lids hide: give it a region that is visible at rest.
-    """
+    """Computes the vertices' weights in the photometric loss: the region's (`shown_region`) where visible, 0 else."""
     if visibility == "zbuffer":
         depth = rasterize(camera, triangles, Ks, size, size, backend=backend).depth
         return region * vertex_visibility(camera, normals, Ks, depth, backend)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from fmlfast.camera import project
+from fmlfast.common.graph_laplacian import GraphLaplacian
 from fmlfast.common.tensors import exact
 from fmlfast.data.frames import Frames
-from fmlfast.kernels.common.gather import sum_rows
 from fmlfast.kernels.common.topology import unique_edges
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.photometric import sample_bilinear
@@ -63,9 +63,9 @@ def fit_detail(
         The codes with another detail, light and skin tone.
     """
     codes = replace(codes, detail=codes.detail[:, :0])
-    system = _System(model, frames, codes)
+    system, camera = _System(model, frames, codes), model.camera_vertices(codes).flatten(0, 1)
     for _ in range(ROUNDS):
-        light = model.fit_light_times_tone(frames, codes)
+        light = model.fit_light_times_tone(frames, camera, model.pattern(codes))
         codes = replace(codes, detail=system.solve(codes.detail, light))
     return model.fit_light(frames, codes)
 
@@ -103,11 +103,7 @@ class _System:
         self.span = None if span is None else mesh.on_level(span) / self.skin.mean((0, 1))[:, None, None]  # [3, V, 9]
         edges = unique_edges(mesh.triangles)
         edges = edges[~mesh.mouth_and_lashes[edges].any(1)]  # lips and mouth share nothing
-        ends = torch.cat([edges, edges.flip(1)])
-        ends = ends[ends[:, 0].argsort(stable=True)]
-        self.degree = torch.bincount(ends[:, 0], minlength=len(self.area))
-        self.neighbors = ends[:, 1].contiguous()
-        self.start = torch.nn.functional.pad(self.degree.cumsum(0), (1, 0))
+        self.laplacian = GraphLaplacian(edges, len(self.area))
 
     def solve(
         self,
@@ -133,7 +129,9 @@ class _System:
         data = (weight[..., None] * shade.square()).sum(1)
         right = (weight[..., None] * shade * residual).sum(1)
         size = (SIZE * self.area)[:, None]
-        relative = self._conjugate_gradients(data + size, right, detail / self.skin)
+        diagonal, right, start = (x.transpose(0, 1).flatten(1) for x in (data + size, right, detail / self.skin))
+        relative = self.laplacian.solve(diagonal, EDGES, right, start, ITERATIONS)
+        relative = relative.unflatten(1, (subjects, 3)).transpose(0, 1)
         detail = (relative - self._light_share(relative) * data / (data + size)) * self.skin  # seen vertices only
         return (self.learned + detail).clamp(min=DARKEST).minimum(self.lightest) - self.learned
 
@@ -166,33 +164,6 @@ class _System:
             found = torch.linalg.solve_ex(damped, self.span.mT @ right)[0]  # [B, 3, 9, 1]
             share = (self.span @ found)[..., 0].permute(0, 2, 1)
         return share
-
-    def _conjugate_gradients(
-        self,
-        diagonal: Tensor,  # [B, V, 3]
-        right: Tensor,  # [B, V, 3]
-        values: Tensor,  # [B, V, 3] to start from
-    ) -> Tensor:
-        """Solves (diagonal + EDGES * graph Laplacian) x = right, with Jacobi's preconditioner."""
-        degree = self.degree[:, None].to(right)
-
-        def times(x: Tensor) -> Tensor:
-            rows = x.transpose(0, 1).flatten(1)  # [V, 3B]
-            around = sum_rows(rows, self.neighbors, self.start).view(len(rows), -1, 3).transpose(0, 1)
-            return diagonal * x + EDGES * (degree * x - around)
-
-        scale = diagonal + EDGES * degree
-        rest = right - times(values)
-        step = direction = rest / scale
-        energy = (rest * step).sum(1, keepdim=True)
-        for _ in range(ITERATIONS):
-            image = times(direction)
-            length = energy / (direction * image).sum(1, keepdim=True).clamp(min=1e-20)
-            values, rest = values + length * direction, rest - length * image
-            step = rest / scale
-            energy, before = (rest * step).sum(1, keepdim=True), energy
-            direction = step + energy / before.clamp(min=1e-20) * direction
-        return values
 
 
 def _mesh(

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from fmlfast.common.graph_laplacian import GraphLaplacian
 from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset
 from fmlfast.kernels.common.topology import unique_edges
@@ -61,33 +62,11 @@ def settle_reflectance(model: FML) -> None:
     learned = face.reflectance_mean.view(-1, 3) / template.colors.clamp(min=1e-3)
     basis = face.reflectance_basis[:, : learned.numel()].view(len(face.reflectance_basis), -1, 3)
     fields = torch.cat([learned - 1, basis.transpose(0, 1).flatten(1)], 1).double()  # [V, 3 + 3 Kr]
-    smooth = _extend(fields, seen, unique_edges(template.triangles)).float()
+    laplacian = GraphLaplacian(unique_edges(template.triangles), len(seen))
+    known, start = seen[:, None] * fields, (seen > 0)[:, None] * fields
+    smooth = laplacian.solve(seen[:, None] + _FAR, _SMOOTH, known, start, _ROUNDS).float()
     face.reflectance_mean.copy_(((1 + smooth[:, :3]) * template.colors).clamp(0, 1).flatten())
     basis.copy_(smooth[:, 3:].unflatten(1, (-1, 3)).transpose(0, 1))
-
-
-def _extend(
-    fields: Tensor,  # [V, C]
-    weights: Tensor,  # [V]
-    edges: Tensor,  # [N, 2]
-) -> Tensor:  # [V, C]
-    """Solves (W + 0.01 L + 1e-6) f' = W f by conjugate gradients, W the weights and L the graph's Laplacian."""
-    first, second = torch.cat([edges, edges.flip(1)]).T
-    share, size = fields.new_full((len(first),), _SMOOTH), (len(fields), len(fields))
-    joined = torch.sparse_coo_tensor(torch.stack([first, second]), share, size, check_invariants=True).coalesce()
-    diagonal = (weights + _FAR + torch.sparse.mm(joined, torch.ones_like(fields[:, :1]))[:, 0])[:, None]
-    solution = fields * (weights > 0)[:, None]
-    rest = weights[:, None] * fields - diagonal * solution + torch.sparse.mm(joined, solution)
-    step = scaled = rest / diagonal
-    energy = (rest * scaled).sum(0)
-    for _ in range(_ROUNDS):
-        image = diagonal * step - torch.sparse.mm(joined, step)
-        length = energy / (step * image).sum(0).clamp(min=1e-300)
-        solution, rest = solution + length * step, rest - length * image
-        scaled, before = rest / diagonal, energy
-        energy = (rest * scaled).sum(0)
-        step = scaled + energy / before.clamp(min=1e-300) * step
-    return solution
 
 
 def settle_expressions(model: FML, clips: ClipDataset, most: int = 4096, steps: int = 2000, batch: int = 256) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -60,21 +61,19 @@ def painted(model: FML, frames: Frames, codes: Codes, points: slice, reach: floa
 
 
 @torch.no_grad()
-def test_sunglasses_do_not_darken_the_light(model: FML, frames: Frames) -> None:
+@pytest.mark.parametrize(
+    ("place", "reach", "color"),
+    [(slice(36, 48), 4.0, 0.05), (slice(27, 31), 1.5, 1.0)],
+    ids=["sunglasses", "highlight"],
+)
+def test_what_is_not_skin_does_not_change_the_light(
+    model: FML, frames: Frames, place: slice, reach: float, color: float
+) -> None:
     codes = plain(model, frames)
     shown = pictured(model, frames, codes)
     clean = face_light(model, shown, codes)
-    dark = face_light(model, painted(model, shown, codes, slice(36, 48), 4.0, 0.05), codes)
-    assert ((dark / clean).log().abs() < 0.1).all()
-
-
-@torch.no_grad()
-def test_a_highlight_does_not_brighten_the_light(model: FML, frames: Frames) -> None:
-    codes = plain(model, frames)
-    shown = pictured(model, frames, codes)
-    clean = face_light(model, shown, codes)
-    bright = face_light(model, painted(model, shown, codes, slice(27, 31), 1.5, 1.0), codes)
-    assert ((bright / clean).log().abs() < 0.1).all()
+    found = face_light(model, painted(model, shown, codes, place, reach, color), codes)
+    assert ((found / clean).log().abs() < 0.1).all()
 
 
 def test_neither_exposure_nor_skin_tone_counts() -> None:
