@@ -34,7 +34,7 @@ def visible_at_rest(template: FaceTemplate) -> Tensor:  # [V] in {0, 1}
 
 
 def shown_region(template: FaceTemplate, visibility: Literal["zbuffer", "backface"]) -> Tensor:  # [V] in 0..1
-    """Computes the photometric region for a visibility test; the back-face test does not see what lips and lids hide."""
+    """Computes the photometric region; for the back-face test without what lips and lids hide at rest."""
     region = photometric_region(template)
     return region * visible_at_rest(template) if visibility == "backface" else region
 
