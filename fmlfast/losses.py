@@ -194,6 +194,7 @@ def objective(
             with torch.set_grad_enabled(torch.is_grad_enabled() and not detach_geometry):
                 camera = model.face.geometry(displacements, *pose).flatten(0, 1)
             pattern = model.pattern(codes)
+            occluded = model.face.occluded(pattern)
         # Only the product of skin tone and light is in an image; here light takes the tone.
         light = (codes.sh * codes.tone.exp()[:, None, None]).flatten(0, 1)
         linear = frames.linear.flatten(0, 1)
@@ -208,11 +209,11 @@ def objective(
                 normals = vertex_normals(camera, model.template.triangles, model.backend)
             visible = seen(normals)
             with record_function("fmlfast::shading"):
-                light = light_from_image(linear, camera, Ks, pattern, normals, visible, model.light_weights)
-                colors = shade_sh(pattern, normals, light, model.backend)
+                light = light_from_image(linear, camera, Ks, occluded, normals, visible, model.light_weights)
+                colors = shade_sh(occluded, normals, light, model.backend)
         else:
             with record_function("fmlfast::shading"):
-                colors, normals = shade_vertices(camera, model.template.triangles, pattern, light, model.backend)
+                colors, normals = shade_vertices(camera, model.template.triangles, occluded, light, model.backend)
             visible = seen(normals)
         with record_function("fmlfast::photometric"):
             difference, sampled = photometric(

@@ -24,6 +24,7 @@ from paint import reference_colors, region_masks
 from fmlfast.common.atomic import atomic_path
 from fmlfast.data.synthetic.people import PeopleSampler, align_rigid
 from fmlfast.data.synthetic.tie import SKIN_POINTS
+from fmlfast.template.ambient_occlusion import sky_share
 from fmlfast.template.assets import load_assets
 from fmlfast.template.graph import build_graph, fit_expressions, skinning_matrix
 from fmlfast.template.jaw_line import jaw_strips
@@ -67,8 +68,9 @@ def build(wheel_dir: Path) -> dict[str, NDArray]:
     flat_skin = outer[(masks["ears"][cut.triangles[outer]] < 0.5).all(1)]
     jaw_triangles, jaw_barycentrics = jaw_strips(vertices, cut.triangles[flat_skin], landmarks(vertices))
 
+    opened = torch.from_numpy(vertices + JAW_OPEN * expressions[names.index("jawOpen")])
     graph = build_graph(
-        torch.from_numpy(vertices + JAW_OPEN * expressions[names.index("jawOpen")]),
+        opened,
         torch.from_numpy(cut.triangles),
         density=torch.from_numpy(node_density(cut, masks)),
         start=int(np.argmax(np.where(cut.part == SKIN, vertices[:, 2], -np.inf))),
@@ -85,6 +87,7 @@ def build(wheel_dir: Path) -> dict[str, NDArray]:
         "mirror": cut.mirror.astype(np.uint16),
         "uv": atlas(cut, vertices, masks["face"]).astype(np.float32),
         "colors": reference_colors(masks, cut.part, vertices, cut.triangles).astype(np.float32),
+        "ambient_occlusion": sky_share(opened.float(), torch.from_numpy(cut.triangles).int(), len(opened)).numpy(),
         "region_names": np.array(list(masks)),
         "regions": np.stack([np.round(255.0 * mask) for mask in masks.values()]).astype(np.uint8),
         "expressions": stored,

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.common.atomic import atomic_path
 from fmlfast.data.synthetic.generate import SyntheticConfig, render_person
+from fmlfast.model.lighting import ambient_factor
 from fmlfast.reconstruction.pipeline import Reconstruction, reconstruct
 from fmlfast.rotation import FRONTAL, rotation_from_axis_angle
 from fmlfast.visualization.appearance import flat_light, render_face, standard_light
@@ -51,8 +52,11 @@ def row(result: Reconstruction, size: int) -> Tensor:  # [6, size, size, 3]
     """Draws one person, sRGB."""
     photo, drawn = (_resized(image, size) for image in (result.photos[0], result.overlay(0)))
     clay = on_paper(*_clay(result, size))
-    views = [_view(result, light, turn, size) for light, turn in ((flat_light(), 0.0), (standard_light(), 0.0))]
-    return torch.stack([photo, drawn, clay, *views, _view(result, standard_light(), TURN, size)])
+    lit = standard_light(), ambient_factor(result.template)
+    flat = flat_light(), torch.ones(len(result.neutral))
+    return torch.stack(
+        [photo, drawn, clay, *(_view(result, *light, size) for light in ((*flat, 0.0), (*lit, 0.0), (*lit, TURN)))]
+    )
 
 
 def _resized(image: np.ndarray, size: int) -> Tensor:
@@ -66,7 +70,7 @@ def _clay(result: Reconstruction, size: int) -> tuple[Tensor, Tensor]:
     return drawn[0, ..., 3:], alpha[0]
 
 
-def _view(result: Reconstruction, sh: Tensor, turn: float, size: int) -> Tensor:
+def _view(result: Reconstruction, sh: Tensor, ambient: Tensor, turn: float, size: int) -> Tensor:
     """Renders the neutral face with its texture, turned to the picture's right."""
     angle = torch.tensor([0.0, torch.pi / 180 * turn, 0.0])
     rotation = torch.tensor(FRONTAL) @ rotation_from_axis_angle(angle)
@@ -74,7 +78,7 @@ def _view(result: Reconstruction, sh: Tensor, turn: float, size: int) -> Tensor:
     focal = size * DISTANCE / SPAN
     K = torch.tensor([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
     solid = torch.ones(len(vertices))
-    face = render_face(vertices, result.template.triangles, result.albedo(), sh, solid, K, 0, 0, size, size)
+    face = render_face(vertices, result.template.triangles, result.albedo(), sh, ambient, solid, K, 0, 0, size, size)
     return linear_to_srgb(face[..., :3] + (1 - face[..., 3:]) * srgb_to_linear(torch.tensor(PAPER) / 255))
 
 

@@ -11,6 +11,7 @@ from benchmarks.paper.figures_pass import ALONE, Pass, at_quantile
 from benchmarks.paper.figures_store import Figure
 from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.evaluation.table import row_name
+from fmlfast.model.lighting import ambient_factor
 from fmlfast.renderer import shade_sh, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.visualization.overlay import face_opacity
@@ -114,7 +115,8 @@ def quantiles(found: Pass, own: FaceTemplate, size: int = 164) -> Figure:
     inputs, Ks = _inputs(found, frames, size), _scaled(found, frames, size)
     surface = found.appearance.surface[frames]
     normals = vertex_normals(surface, own.triangles)
-    colors = shade_sh(found.appearance.reflectance[frames], normals, found.appearance.sh[frames])
+    occluded = found.appearance.reflectance[frames] * ambient_factor(own)[:, None]
+    colors = shade_sh(occluded, normals, found.appearance.sh[frames])
     opacity = face_opacity(own)[:, None].expand(len(frames), -1, 1)
     drawn, alpha = draw(surface, own.triangles, torch.cat([colors * opacity, opacity, normals], -1), Ks, size)
     shaded, covered, clay = drawn.split([3, 1, 3], -1)

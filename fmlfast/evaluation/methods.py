@@ -87,7 +87,9 @@ def mean_face(model: FML, frames: Frames, template: FaceTemplate) -> Estimate:
     normals = vertex_normals(surface, own.triangles.to(device), model.backend)
     Ks = frames.Ks[mask]
     visible = model.vertex_weights(surface, normals, Ks, frames.images.shape[-1])
-    sh = light_from_image(frames.linear[mask], surface, Ks, reflectance, normals, visible, model.light_weights)
+    sh = light_from_image(
+        frames.linear[mask], surface, Ks, model.face.occluded(reflectance), normals, visible, model.light_weights
+    )
     neutral, posed = mean.repeat(len(mask), 1, 1), mean.repeat(count, 1, 1)
     still = neutral.new_zeros(count, len(own.expressions))
     return Estimate(neutral, posed, rotation, translation, surface, reflectance, sh, still)

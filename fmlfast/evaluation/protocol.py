@@ -19,6 +19,7 @@ from fmlfast.evaluation.methods import Estimate, default_methods
 from fmlfast.evaluation.table import ErrorTable, rounded
 from fmlfast.evaluation.tone_groups import tone_groups
 from fmlfast.model.fml import FML
+from fmlfast.model.lighting import ambient_factor
 from fmlfast.renderer import interpolate, rasterize, shade_vertices, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
 
@@ -280,7 +281,8 @@ def _landmarks(estimate: Estimate, Ks: Tensor, template: FaceTemplate) -> Tensor
 def _photometric(estimate: Estimate, target: _Target, own: FaceTemplate) -> Tensor:
     device, size = estimate.surface.device, target.image.shape[1]
     triangles = own.triangles.to(device)
-    colors, _ = shade_vertices(estimate.surface, triangles, estimate.reflectance, estimate.sh)
+    occluded = estimate.reflectance * ambient_factor(own).to(device)[:, None]
+    colors, _ = shade_vertices(estimate.surface, triangles, occluded, estimate.sh)
     fragments = rasterize(estimate.surface, triangles, target.Ks.to(device), size, size)
     image = linear_to_srgb(interpolate(colors, triangles, fragments)).cpu()
     inside = own.regions["face"].to(device)[triangles.long()].amin(1) > 0.5  # [T]

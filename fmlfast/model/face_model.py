@@ -11,6 +11,7 @@ from fmlfast.kernels.deform import deform, skin_displacements
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.shading import sh_basis
 from fmlfast.model.gp_basis import smooth_fields, sort_modes_by_face_motion
+from fmlfast.model.lighting import ambient_factor
 from fmlfast.optim import LowRankAdam
 from fmlfast.template.face_template import FaceTemplate
 
@@ -39,6 +40,7 @@ class FaceModel(nn.Module):
     population_mean: Tensor  # [3G] mm
     complement: Tensor  # [3G, r], Q: orthonormal basis of the expressions on the graph
     smooth: Tensor  # [min(SMOOTH_FIELDS, 3G), 3G] mm
+    ambient: Tensor  # [V] factor of the light in hollows
     light_span: Tensor | None  # [3, V, 9] the nine shading directions, by colour channel
     light_share: Tensor | None  # [3, 9, V] least-squares projection of colours onto them
 
@@ -72,6 +74,7 @@ class FaceModel(nn.Module):
         self.identity_mean = nn.Parameter(torch.zeros(len(self.smooth))) if learned_mean else None
         self.reflectance_mean = nn.Parameter(template.colors.flatten().clone())
         self.reflectance_basis = nn.Parameter(pad_columns(torch.randn(reflectance_dim, 3 * self.num_vertices) * 0.01))
+        self.register_buffer("ambient", ambient_factor(template), persistent=False)
         span, share = _light_directions(template) if light_complement else (None, None)
         self.register_buffer("light_span", span, persistent=False)
         self.register_buffer("light_share", share, persistent=False)
@@ -162,6 +165,10 @@ class FaceModel(nn.Module):
         mesh = self._mesh(template)
         reflectance = mesh.on_level(self._without_light(flat.view(len(beta), self.num_vertices, 3)))
         return reflectance if detail is None or not detail.shape[1] else reflectance + mesh.on_level(detail)
+
+    def occluded(self, reflectance: Tensor) -> Tensor:
+        """Multiplies reflectance [..., V, 3] by the factor of the light in hollows; light shades the product."""
+        return reflectance * self.ambient[:, None]
 
     @property
     def base_reflectance(self) -> Tensor:  # [V, 3] linear RGB

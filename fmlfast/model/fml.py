@@ -203,7 +203,7 @@ class FML(nn.Module):
         normals = vertex_normals(camera, self.template.triangles, self.backend)
         visible = self.vertex_weights(camera, normals, Ks, frames.images.shape[-1])
         linear = frames.linear.flatten(0, 1)
-        sh = light_from_image(linear, camera, Ks, pattern, normals, visible, self.light_weights)
+        sh = light_from_image(linear, camera, Ks, self.face.occluded(pattern), normals, visible, self.light_weights)
         return sh.unflatten(0, frames.mask.shape)
 
     def displacements(self, codes: Codes) -> Tensor:

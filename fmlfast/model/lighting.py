@@ -17,6 +17,7 @@ _ROUNDS = 3
 _DAMPING = (2.5e-4, 5e-3, 5e-3, 5e-3, 1e-2, 1e-2, 1e-2, 1e-2, 1e-2)  # a face shows less than half of the sphere
 _UNSTEADY = ("eyes", "lids", "brows")  # glasses, gaze and hair make them bad witnesses of the light
 _UNSTEADY_WEIGHT = 0.2
+_AMBIENT = 0.5  # share of the light that comes from all sides; lamps have shadows, which this does not know
 
 
 def light_weights(template: FaceTemplate) -> Tensor:  # [V]
@@ -24,6 +25,11 @@ def light_weights(template: FaceTemplate) -> Tensor:  # [V]
     area = template.vertex_areas
     unsteady = torch.stack([template.regions[name] for name in _UNSTEADY]).amax(0)
     return (area / area.mean()).clamp(max=4.0) * (1 - (1 - _UNSTEADY_WEIGHT) * unsteady)
+
+
+def ambient_factor(template: FaceTemplate) -> Tensor:  # [V]
+    """Computes the factor of the light at each vertex: less in hollows, by the ambient occlusion of the mean head."""
+    return 1 - _AMBIENT * (1 - template.ambient_occlusion)
 
 
 @torch.no_grad()

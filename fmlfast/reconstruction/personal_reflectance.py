@@ -20,6 +20,7 @@ from fmlfast.kernels.shading import sh_basis
 from fmlfast.model.codes import Codes
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
+from fmlfast.model.lighting import ambient_factor
 from fmlfast.model.vertex_weights import photometric_region, vertex_weights
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.regions import BROW_LIFT, polyline_distance, smoothstep
@@ -80,7 +81,7 @@ class _System:
         self.mesh = mesh = _mesh(model, float(scale.max()))
         camera = model.camera_vertices(codes, mesh).flatten(0, 1)
         normals = vertex_normals(camera, mesh.triangles, model.backend)
-        self.harmonics = sh_basis(normals)  # [F, V, 9]
+        self.harmonics = sh_basis(normals) * ambient_factor(mesh)[:, None]  # [F, V, 9]
         self.colors = sample_bilinear(frames.linear.flatten(0, 1), project(camera, Ks))  # [F, V, 3]
         region = photometric_region(mesh)
         visible = vertex_weights(region, mesh.triangles, camera, normals, Ks, size, "zbuffer", model.backend)

@@ -26,6 +26,7 @@ from fmlfast.metrics import landmark_nme
 from fmlfast.model.codes import Codes
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
+from fmlfast.model.lighting import ambient_factor
 from fmlfast.model.pretrained import default_checkpoint
 from fmlfast.model.skin_tone import skin_tone_deviation
 from fmlfast.reconstruction.focal_length import Cameras
@@ -41,7 +42,8 @@ from fmlfast.visualization.overlay import face_opacity, overlay, panel
 
 CONVENTIONS = (
     "mm; camera +x right, +y down, +z forward; X_camera = R X_model + t; pixel centres at +0.5; linear RGB = "
-    "reflectance * (H(n) @ sh), H = [1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1], n the unit normal in the camera frame"
+    "reflectance * a * (H(n) @ sh), a = 1 - 0.5 (1 - ambient occlusion of the template), H = [1, x, y, z, xy, xz, yz, "
+    "x^2-y^2, 3z^2-1], n the unit normal in the camera frame"
 )
 
 DETAIL_SIZE = 256  # px, side of the crops that the reflectance's detail is fitted to: the finest mesh shows no more
@@ -114,7 +116,7 @@ class Reconstruction:
         """Renders photo `index`, overlay, geometry, reflectance and the face relit side by side, uint8 sRGB."""
         return panel(*self._seen(index))
 
-    def _seen(self, index: int) -> tuple[np.ndarray, Tensor, Tensor, Albedo, Tensor, Tensor, Tensor]:
+    def _seen(self, index: int) -> tuple[np.ndarray, Tensor, Tensor, Albedo, Tensor, Tensor, Tensor, Tensor]:
         """Collects what `overlay` and `panel` draw of photo `index`."""
         return (
             self.photos[index],
@@ -122,6 +124,7 @@ class Reconstruction:
             self.template.triangles,
             self.albedo(),
             self.codes.sh[0, index],
+            ambient_factor(self.template),
             torch.from_numpy(self.Ks[index]),
             face_opacity(self.template),
         )
@@ -249,7 +252,8 @@ def reconstruct(
     template = _finest(model)
     reflectance = model.reflectance(codes, template)[0]
     camera = model.camera_vertices(codes, template)[0]
-    shaded, _ = shade_vertices(camera, template.triangles, reflectance[None], codes.sh[0])
+    occluded = reflectance * ambient_factor(template)[:, None]
+    shaded, _ = shade_vertices(camera, template.triangles, occluded[None], codes.sh[0])
     images, Ks = [photo.image for photo in photos], torch.from_numpy(cameras.Ks)
     baked = bake_texture(template, images, camera, Ks, codes.sh[0], reflectance, texture) if texture else None
     return Reconstruction(

@@ -11,6 +11,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d, normalize
 
 from fmlfast.camera import project
 from fmlfast.color import srgb_to_linear
+from fmlfast.model.lighting import ambient_factor
 from fmlfast.reconstruction.texture_atlas import TextureAtlas
 from fmlfast.renderer import rasterize, sh_basis, vertex_normals, vertex_visibility
 from fmlfast.template.regions import smoothstep
@@ -46,13 +47,14 @@ def sample_photo(
     """
     normals = vertex_normals(vertices[None], atlas.template.triangles)[0]
     texels = atlas.facing(vertices)
-    fields = atlas.interpolate(torch.cat([vertices, normals], 1), texels)
-    points, normals = fields[:, :3].contiguous(), normalize(fields[:, 3:], dim=1)
+    ambient = ambient_factor(atlas.template)[:, None]
+    fields = atlas.interpolate(torch.cat([vertices, normals, ambient], 1), texels)
+    points, normals, ambient = fields[:, :3].contiguous(), normalize(fields[:, 3:6], dim=1), fields[:, 6:]
     image, K = _at_texel_size(photo, project(vertices[None], K[None])[0], K, _pixels(points, K) * atlas.millimetres)
     height, width = image.shape[1:]
     depth = rasterize(vertices[None], atlas.template.triangles, K[None], height, width).depth
     visible = vertex_visibility(points[None], normals[None].contiguous(), K[None], depth)[0].nonzero()[:, 0]
-    points, normals, texels = points[visible], normals[visible], texels[visible]
+    points, normals, ambient, texels = points[visible], normals[visible], ambient[visible], texels[visible]
 
     pixel = project(points[None], K[None])[0]
     place = (2 * pixel / pixel.new_tensor([width, height]) - 1)[None, None]
@@ -61,7 +63,7 @@ def sample_photo(
     clipped = smoothstep(image.amax(0, keepdim=True), *CLIPPED)
     layers = torch.cat([srgb_to_linear(image), clipped, outlines[None]])
     seen = grid_sample(layers[None], place, align_corners=False, padding_mode="border")[0, :, 0].T  # [N, 5]
-    shading = sh_basis(normals) @ sh
+    shading = ambient * (sh_basis(normals) @ sh)
     usual = shading.median(0).values.clamp(min=1e-3) if len(shading) else shading.new_ones(3)
     bright = (shading / usual).amin(1)
     cosine = -(normals * normalize(points, dim=1)).sum(1)

@@ -38,6 +38,7 @@ class FaceTemplate:
     triangles: Tensor  # [T, 3] int32, counter-clockwise seen from outside
     uv: Tensor  # [V, 2] texture atlas, v upwards
     colors: Tensor  # [V, 3] linear reference reflectance
+    ambient_occlusion: Tensor  # [V] share of the sky that a vertex sees, the mouth slightly open
     regions: dict[str, Tensor]  # [V] each, 0..1: skin lips lids brows eyes iris pupil ears
     # neck mouth_bag (with gums) teeth tongue lashes face scalp
     expressions: Tensor  # [E, V, 3] displacement at full strength
@@ -103,6 +104,7 @@ class FaceTemplate:
             triangles=tensor("triangles", torch.int32),
             uv=tensor("uv", torch.float32),
             colors=tensor("colors", torch.float32),
+            ambient_occlusion=tensor("ambient_occlusion", torch.float32),
             regions={str(key): mask for key, mask in zip(arrays["region_names"], regions, strict=True)},
             expressions=tensor("expressions", torch.float32),
             expression_names=tuple(str(key) for key in arrays["expression_names"]),
@@ -225,6 +227,7 @@ class FaceTemplate:
             triangles=corners.int(),
             uv=self.uv[vertices],
             colors=self.colors[vertices],
+            ambient_occlusion=self.ambient_occlusion[vertices],
             regions={name: mask[vertices] for name, mask in self.regions.items()},
             expressions=self.expressions[:, vertices].contiguous(),
             landmark_triangles=landmarks,
@@ -270,6 +273,7 @@ class FaceTemplate:
             triangles=step.triangles.int(),
             uv=_apply(step.matrix, self.uv),
             colors=_apply(step.matrix, self.colors),
+            ambient_occlusion=_apply(step.matrix, self.ambient_occlusion[:, None])[:, 0],
             regions={name: _apply(step.matrix, mask[:, None])[:, 0] for name, mask in self.regions.items()},
             expressions=_apply(step.matrix, self.expressions),
             landmark_triangles=landmarks[0],

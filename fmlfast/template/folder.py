@@ -10,6 +10,7 @@ from fmlfast.color import srgb_to_linear
 from fmlfast.ibug68 import EYES_APART
 from fmlfast.kernels.common.topology import unique_edges
 from fmlfast.mesh_io import MILLIMETRES, Obj, read_obj
+from fmlfast.template.ambient_occlusion import sky_share
 from fmlfast.template.graph import build_graph, fit_expressions, skinning_matrix
 from fmlfast.template.jaw_line import jaw_strips
 from fmlfast.template.regions import brow_mask, face_mask, lip_mask, neck_mask
@@ -94,6 +95,7 @@ def read_folder(
         "triangles": neutral.triangles,
         "uv": neutral.uv,
         "colors": _colors(neutral, regions),
+        "ambient_occlusion": _sky(opened, neutral.triangles),
         "region_names": np.array(list(regions)),
         "regions": 255.0 * np.stack(list(regions.values())),
         "expressions": deltas,
@@ -110,6 +112,11 @@ def read_folder(
         "expression_graph": on_graph.numpy(),
         "mirror": np.zeros(0, np.int64),
     }
+
+
+def _sky(points: NDArray[np.float64], triangles: NDArray[np.integer]) -> NDArray[np.float32]:
+    mesh = torch.from_numpy(points).float(), torch.from_numpy(triangles).int()
+    return sky_share(*mesh, len(points)).numpy()
 
 
 def _check_head(marks: NDArray[np.float64], label: str) -> None:

@@ -74,6 +74,7 @@ def render_face(
     triangles: Tensor,  # [T, 3]
     albedo: Albedo,
     sh: Tensor,  # [9, 3]
+    ambient: Tensor,  # [V]
     opacity: Tensor,  # [V]
     K: Tensor,  # [3, 3]
     left: int,
@@ -89,13 +90,14 @@ def render_face(
         vertices: camera frame, mm.
         albedo: multiplied by the light at the interpolated normal, Lambert.
         sh: spherical harmonics coefficients by channel, as in `Codes.sh`.
+        ambient: factor of the light at the vertices, of `ambient_factor`; 1 for none.
         opacity: 0..1 at the vertices.
         K: intrinsics of the whole image, pixels.
         left, top, width, height: the window, pixels.
     """
     normals = vertex_normals(vertices[None], triangles)[0]
     albedo = albedo.at_spacing(project(vertices[None], K[None])[0] * SAMPLES, triangles)
-    fields = torch.cat([normals, opacity[:, None], albedo.attributes], 1)[None].contiguous()
+    fields = torch.cat([normals, ambient[:, None], opacity[:, None], albedo.attributes], 1)[None].contiguous()
     image = vertices.new_zeros(height, width, 4)
     for y in range(0, height, TILE):
         for x in range(0, width, TILE):
@@ -106,9 +108,9 @@ def render_face(
             fragments = rasterize(vertices[None], triangles, moved[None], SAMPLES * rows, SAMPLES * columns)
             covered = (fragments.triangle_id.flatten() >= 0).nonzero()[:, 0]
             values = interpolate(fields, triangles, fragments).flatten(0, 2)[covered]
-            shading = sh_basis(normalize(values[:, :3], dim=1)) @ sh
-            colors = (albedo.lookup(values[:, 4:]) * shading).clamp(0, 1)
-            layers = torch.cat([colors * values[:, 3:4], values[:, 3:4]], 1)
+            shading = values[:, 3:4] * (sh_basis(normalize(values[:, :3], dim=1)) @ sh)
+            colors = (albedo.lookup(values[:, 5:]) * shading).clamp(0, 1)
+            layers = torch.cat([colors * values[:, 4:5], values[:, 4:5]], 1)
             samples = layers.new_zeros(len(fragments.triangle_id.flatten()), 4).index_copy_(0, covered, layers)
             samples = samples.view(rows, SAMPLES, columns, SAMPLES, 4)
             image[y : y + rows, x : x + columns] = samples.mean((1, 3))

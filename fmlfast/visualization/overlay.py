@@ -38,6 +38,7 @@ def overlay(
     triangles: Tensor,  # [T, 3]
     albedo: Albedo,
     sh: Tensor,  # [9, 3]
+    ambient: Tensor,  # [V]
     K: Tensor,  # [3, 3]
     opacity: Tensor,  # [V]
 ) -> np.ndarray:  # [H, W, 3]
@@ -51,7 +52,7 @@ def overlay(
     result = photo.copy()
     if left >= right or top >= bottom:
         return result
-    window = render_face(vertices, triangles, albedo, sh, opacity, K, left, top, right - left, bottom - top)
+    window = render_face(vertices, triangles, albedo, sh, ambient, opacity, K, left, top, right - left, bottom - top)
     behind = srgb_to_linear(torch.from_numpy(result[top:bottom, left:right]).float() / 255)
     result[top:bottom, left:right] = _to_bytes(window[..., :3] + behind * (1 - window[..., 3:]))
     return result
@@ -63,6 +64,7 @@ def panel(
     triangles: Tensor,  # [T, 3]
     albedo: Albedo,
     sh: Tensor,  # [9, 3]
+    ambient: Tensor,  # [V]
     K: Tensor,  # [3, 3]
     opacity: Tensor,  # [V] of the overlay
 ) -> np.ndarray:  # uint8 sRGB
@@ -83,9 +85,13 @@ def panel(
     image = torch.from_numpy(np.array(view)).float() / 255
     paper, solid = srgb_to_linear(torch.tensor(PAPER) / 255), torch.ones_like(opacity)
     cells = [image]
-    faces = [(sh, opacity, srgb_to_linear(image)), (flat_light(), solid, paper), (standard_light(), solid, paper)]
-    for light, shown, behind in faces:
-        face = render_face(vertices, triangles, albedo, light, shown, K_view, 0, 0, PANEL_SIZE, PANEL_SIZE)
+    faces = [
+        (sh, ambient, opacity, srgb_to_linear(image)),
+        (flat_light(), solid, solid, paper),
+        (standard_light(), ambient, solid, paper),
+    ]
+    for light, factor, shown, behind in faces:
+        face = render_face(vertices, triangles, albedo, light, factor, shown, K_view, 0, 0, PANEL_SIZE, PANEL_SIZE)
         cells.append(linear_to_srgb(face[..., :3] + behind * (1 - face[..., 3:])))
     cells.insert(2, on_paper(clay, coverage))
     return tile(torch.stack(cells)[None], COLUMNS)

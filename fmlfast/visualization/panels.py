@@ -55,10 +55,11 @@ def reconstruction_panel(model: FML, frames: Frames, codes: Codes, rows: int = 4
         own = torch.arange(len(order), device=subject.device)
         surface = model.camera_vertices(picked)[own, frame].cpu()
         reflectance, sh = model.reflectance(picked).cpu(), picked.sh[own, frame].cpu()
+        occluded = model.face.occluded(torch.ones_like(model.template.vertices)).cpu()
     triangles = model.template.triangles.cpu()
     normals = vertex_normals(surface, triangles)
-    colors = shade_sh(reflectance, normals, sh)
-    shading = shade_sh(torch.ones_like(reflectance), normals, sh)
+    shading = shade_sh(occluded[None], normals, sh)
+    colors = reflectance * shading
     shading = _GREY * shading / shading.flatten(1).quantile(0.95, 1).clamp(min=1.0)[:, None, None]  # bright light fits
     fields = torch.cat([colors, reflectance, shading, normals], -1)
     drawn, alpha = draw(surface, triangles, fields, frames.Ks[subject, frame].cpu(), image.shape[1])

@@ -20,7 +20,7 @@ def pictured(model: FML, frames: Frames, codes: Codes) -> Frames:
     """The frames with the model's own pictures for `codes`."""
     triangles, size = model.template.triangles, frames.images.shape[-1]
     camera, Ks = model.camera_vertices(codes).flatten(0, 1), frames.Ks.flatten(0, 1)
-    colors, _ = shade_vertices(camera, triangles, model.reflectance(codes), codes.sh.flatten(0, 1))
+    colors, _ = shade_vertices(camera, triangles, model.face.occluded(model.reflectance(codes)), codes.sh.flatten(0, 1))
     picture = render(camera, triangles, colors, torch.eye(4).expand(len(Ks), 4, 4), Ks, size, size).image
     images = linear_to_srgb(picture.clamp(0, 1)).movedim(-1, 1).contiguous().view(frames.images.shape)
     return replace(frames, images=images)

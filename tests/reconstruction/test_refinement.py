@@ -30,7 +30,7 @@ def pictured(model: FML, frames: Frames, codes: Codes) -> Frames:
     """The frames with what the model itself shows for `codes`: its pictures and its landmarks."""
     triangles, size = model.template.triangles, frames.images.shape[-1]
     camera, Ks = model.camera_vertices(codes).flatten(0, 1), frames.Ks.flatten(0, 1)
-    colors, _ = shade_vertices(camera, triangles, model.reflectance(codes), codes.sh.flatten(0, 1))
+    colors, _ = shade_vertices(camera, triangles, model.face.occluded(model.reflectance(codes)), codes.sh.flatten(0, 1))
     picture = render(camera, triangles, colors, torch.eye(4).expand(len(Ks), 4, 4), Ks, size, size).image
     images = linear_to_srgb(picture).movedim(-1, 1).contiguous().view(frames.images.shape)
     marks = project(model.template.slide_landmarks(camera, Ks), Ks)

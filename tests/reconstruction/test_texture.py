@@ -11,6 +11,7 @@ from torch import Tensor
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.data.crop import assumed_K
+from fmlfast.model.lighting import ambient_factor
 from fmlfast.reconstruction.texture import Texture, bake_texture
 from fmlfast.reconstruction.texture_atlas import TextureAtlas
 from fmlfast.reconstruction.texture_consensus import sample_places
@@ -71,8 +72,8 @@ def photograph(turn: float, light: Tensor) -> np.ndarray:
     vertices, K = posed(turn)
     albedo = TextureAlbedo.of(template().uv, painted())
     sh = light[:, None].repeat(1, 3)
-    solid = torch.ones(len(vertices))
-    face = render_face(vertices, template().triangles, albedo, sh, solid, K, 0, 0, SIDE, SIDE)
+    ambient, solid = ambient_factor(template()), torch.ones(len(vertices))
+    face = render_face(vertices, template().triangles, albedo, sh, ambient, solid, K, 0, 0, SIDE, SIDE)
     return (linear_to_srgb(face[..., :3] + 0.2 * (1 - face[..., 3:])) * 255).round().byte().numpy()
 
 
@@ -174,12 +175,15 @@ def test_what_no_photo_shows_is_the_mirror_image():
 def test_a_face_relit_looks_as_under_that_light():
     vertices, K = posed(0.25)
     sh, solid = RIGHT[:, None].repeat(1, 3), torch.ones(len(vertices))
+    ambient = ambient_factor(template())
     truth = photograph(0.25, RIGHT).astype(float)
     face = template().regions["face"]
-    window = render_face(vertices, template().triangles, TextureAlbedo.of(template().uv, one().image), sh, solid, K,
-                         0, 0, SIDE, SIDE)  # fmt: skip
-    mask = render_face(vertices, template().triangles, TextureAlbedo.of(template().uv, one().image), sh, face, K,
-                       0, 0, SIDE, SIDE)[..., 3].numpy() > 0.9  # fmt: skip
+    texture = TextureAlbedo.of(template().uv, one().image)
+    window, covered = (
+        render_face(vertices, template().triangles, texture, sh, ambient, opacity, K, 0, 0, SIDE, SIDE)
+        for opacity in (solid, face)
+    )
+    mask = covered[..., 3].numpy() > 0.9
     shown = linear_to_srgb(window[..., :3]).numpy() * 255
     same = linear_to_srgb(srgb_to_linear(torch.from_numpy(photograph(0.25, LEFT) / 255).float())).numpy() * 255
     assert np.abs(shown - truth)[mask].mean() < 4 < np.abs(same - truth)[mask].mean()

@@ -48,7 +48,9 @@ def test_a_smooth_texture_and_the_same_vertex_colours_look_alike(size):
     solid = torch.ones(len(camera))
     window = (3, 4, 90, 91)
     for light in (flat_light(), standard_light()):
-        pictures = [render_face(camera, template.triangles, a, light, solid, K, *window) for a in (texture, vertices)]
+        pictures = [
+            render_face(camera, template.triangles, a, light, solid, solid, K, *window) for a in (texture, vertices)
+        ]
         assert pictures[0].shape == (91, 90, 4) and 0.2 < pictures[0][..., 3].mean() < 0.95
         assert (pictures[0] - pictures[1]).abs().max() < 0.02
 
@@ -59,6 +61,18 @@ def test_a_fine_texture_is_averaged_in_a_small_picture():
     K = torch.tensor([[60.0, 0, 16], [0, 60, 16], [0, 0, 1]])
     board = (torch.arange(1024)[:, None] + torch.arange(1024)) % 2
     texture = TextureAlbedo(template.uv, board.float().expand(3, -1, -1).contiguous())
-    picture = render_face(camera, template.triangles, texture, flat_light(), torch.ones(len(camera)), K, 0, 0, 32, 32)
+    picture = render_face(
+        camera,
+        template.triangles,
+        texture,
+        flat_light(),
+        torch.ones(len(camera)),
+        torch.ones(len(camera)),
+        K,
+        0,
+        0,
+        32,
+        32,
+    )
     inside = picture[..., 3] == 1
     assert inside.sum() > 100 and (picture[inside][:, :3] - 0.5).abs().max() < 0.05

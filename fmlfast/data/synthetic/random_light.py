@@ -9,22 +9,14 @@ from functools import cache, cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from fmlfast.template.ambient_occlusion import sphere_directions
+
 # Norms of the real spherical harmonics behind H = [1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1], and the Lambert
 # convolution (1, 2/3, 1/4) of Ramamoorthi & Hanrahan 2001, already divided by pi: constant radiance 1 shades to 1.
 _NORMS = np.array([0.282095] + [0.488603] * 3 + [1.092548] * 3 + [0.546274, 0.315392])
 _LAMBERT = np.array([1.0] + [2.0 / 3.0] * 3 + [0.25] * 5)
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 _FLOOR = 0.04  # the darkest shading, as a share of the mean: real rooms have no black side
-
-
-@cache
-def sphere_directions(count: int = 1024) -> NDArray[np.float64]:
-    """Computes unit directions [count, 3] spread evenly over the sphere (a Fibonacci lattice)."""
-    index = np.arange(count) + 0.5
-    z = 1.0 - 2.0 * index / count
-    angle = np.pi * (1.0 + 5.0**0.5) * index
-    radius = np.sqrt(1.0 - z * z)
-    return np.stack([radius * np.cos(angle), radius * np.sin(angle), z], axis=-1)
 
 
 def sh_terms(normals: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -228,7 +228,7 @@ def exact(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[FML, 
             frames.Ks.flatten(0, 1),
             model.template.triangles,
         )
-        skin = model.reflectance(codes).repeat_interleave(4, 0)
+        skin = model.face.occluded(model.reflectance(codes)).repeat_interleave(4, 0)
         colors, _ = shade_vertices(surface, triangles, skin, codes.sh.flatten(0, 1))
         drawn = interpolate(colors, triangles, rasterize(surface, triangles, Ks, SMALL.image_size, SMALL.image_size))
         images = (linear_to_srgb(drawn) * 255).round().byte().unflatten(0, (3, 4)).numpy()
