@@ -224,20 +224,21 @@ def train_model(config: Config, world: World) -> None:
         log.count(config.batch * config.frames)
         if done % config.log_every == 0:
             log.write(done, terms)
-        if shown is not None and (done % config.preview_every == 0 or done == config.steps):
+        if shown is not None and done % config.preview_every == 0 and done < config.steps:
             preview(config.run / "previews" / f"step-{done:06d}.png", model, shown)
         if done % config.checkpoint_every == 0 and done < config.steps:
             watch.finish()
             save_state(state, model, step.optimizers, done, settings(config))
 
     watch.finish()
-    if log is None:
+    if log is None or shown is None:
         return
     log.close()
     if start < config.steps:
         model.face.decoder = None
         settle(model, clips)
         fit_code_prior(model, clips)
+        preview(config.run / "previews" / f"step-{config.steps:06d}.png", model, shown)
         model.eval().save(config.run, train=_plain(config), machine=machine())
         save_state(state, model, step.optimizers, config.steps, settings(config))
 

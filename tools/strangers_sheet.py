@@ -24,7 +24,7 @@ from fmlfast.visualization.appearance import flat_light, render_face, standard_l
 from fmlfast.visualization.panels import PAPER, on_paper, portrait, tile
 
 COLUMNS = ("photo", "overlay", "neutral", "reflectance", "texture relit", "turned by 40°")
-DISTANCE, SPAN = 900.0, 260.0  # mm from the camera, and mm that a picture shows there
+DISTANCE, SPAN = 900.0, 300.0  # mm from the camera, and mm that a picture shows there
 TURN = 40.0  # degrees
 
 
