@@ -53,7 +53,7 @@ def random_hair_color(rng: np.random.Generator, tone: float, age: float) -> NDAr
     share |= {"red": 0.02 + 0.13 * light, "grey": 6.0 * max(0.0, age - 0.6), "white": 5.0 * max(0.0, age - 0.72)}
     weights = np.array(list(share.values()))
     name = list(share)[rng.choice(len(share), p=weights / weights.sum())]
-    hue = 0.01 if name in ("grey", "white") else 0.05  # without pigment it cannot be green or blue
+    hue = 0.01 if name in ("grey", "white") else 0.03  # hair without pigment is not green or blue
     return np.array(_HAIR[name]) * np.exp(rng.normal(0.0, 0.2) + rng.normal(0.0, hue, 3))
 
 
