@@ -7,9 +7,10 @@ from fmlfast.data.synthetic.random_light import LUMINANCE
 
 Array = NDArray[np.floating]
 
-_MIDDLE = 0.30  # linear value that the metered light gets
+_MIDDLE = 0.26  # linear value that the metered light gets
 _WORLD = 0.20  # mean albedo of what people are photographed in
-_BRIGHTEST = 0.85  # and that the brightest parts of the face should not exceed
+_BRIGHTEST = 0.55  # and that the brightest parts of the face should not exceed
+_PREFERRED = (0.07, 0.0, 0.0)  # log-gain: cameras leave indoor light warm, and people rosy
 
 
 def camera_gains(
@@ -31,14 +32,15 @@ def camera_gains(
     some = frames[:, ::2, ::2]  # enough of the face, and faster
     chosen = face[:, ::2, ::2]
     shown = (some[chosen] if chosen.any() else some.reshape(-1, 3)) @ LUMINANCE
-    priority = rng.uniform(0.0, 0.45)
+    priority = rng.uniform(0.1, 0.6)
     metered = (whole @ LUMINANCE) ** (1.0 - priority) * shown.mean() ** priority
     exposure = _MIDDLE * np.exp(rng.normal(0.0, 0.14)) / metered
     allowed = _BRIGHTEST * np.exp(abs(rng.normal(0.0, 0.25))) / np.quantile(shown, 0.95)
     exposure = min(exposure, allowed)
     light = facing / (facing @ LUMINANCE)
     cast = whole / (whole @ LUMINANCE) / light
-    balance = light ** -rng.uniform(0.5, 0.95) * cast ** -rng.uniform(0.0, 0.25) * np.exp(rng.normal(0.0, 0.035, 3))
+    error = rng.normal(_PREFERRED, 0.05)
+    balance = light ** -rng.uniform(0.3, 0.9) * cast ** -rng.uniform(0.0, 0.2) * np.exp(error)
     drift = np.exp(rng.normal(0.0, 0.02, (len(frames), 1)))
     return (exposure * drift * balance / (light * balance @ LUMINANCE)).astype(np.float32)
 

@@ -23,6 +23,7 @@ from fmlfast.template.face_template import FaceTemplate
 Array = NDArray[np.floating]
 
 _OUTSIDE = -2.0  # coordinates in the map of detail of what is not the face
+_THROUGH_LIPS = 0.45  # share of the lamp's light that reaches teeth in the shadow of lips
 _DARK_MAP = 64  # px, side of a shadow map of small images
 
 
@@ -71,7 +72,7 @@ class ClipRenderer:
         middle = torch.exp(-((x / 26.0) ** 2)) * torch.sigmoid((y - marks[30, 1]) / 8.0)  # forehead and nose
         self._oily = region["skin"] * (0.35 + 0.65 * torch.maximum(middle, nose)) * (1.0 - region["lids"] * 0.5)
         self._moist = region["lips"] + region["teeth"] + region["tongue"]
-        self._eyes = region["eyes"]
+        self._eyes, self._teeth = region["eyes"], region["teeth"]
 
     def draw(self, rng: np.random.Generator, scene: Scene, Ks: Tensor) -> Exposure:
         """Renders the frames; Ks [M, 3, 3]: intrinsics of the crops, px."""
@@ -144,6 +145,7 @@ class ClipRenderer:
             triangles = triangles[lit[triangles.long()].any(dim=1)]
             center, side = scene.face.mean(dim=1), round(_DARK_MAP * max(1.0, self._size / 128))
             shadow = cast_shadow(light, casters, triangles, vertices, normals, center, side)
+            shadow[:, :count] += _THROUGH_LIPS * self._teeth * (1.0 - shadow[:, :count])
         around, lamp = lambert(light, normals, torch.cat(occlusion), shadow)
         albedo = np.concatenate([scene.look.smooth, *(part.colors for part in scene.parts)]).astype(np.float32)
         lit = torch.from_numpy(albedo) * (around + lamp[..., None] * torch.from_numpy(light.key).float())

@@ -152,11 +152,12 @@ def _expression(
         for viseme in _VISEMES:
             units.add(viseme, loudness * np.clip(_wave(rng, times, 1.4), 0.0, 1.0), _sides(rng))
     _gaze(rng, times, angles, units)
-    closed = rng.random(len(times)) < 0.09
+    closed = rng.random(len(times)) < 0.12
     lids = np.minimum(rng.uniform(0.4, 1.4, len(times)), 1.0)  # most closed eyes are closed entirely
-    blink = np.where(closed, lids, rng.uniform(0.0, 0.12))
-    units.add({"eyeBlink*": 1.0}, blink)
-    units.add({"eyeWide*": -1.0}, np.minimum(blink, units.get("eyeWideLeft")))  # a blink cancels wide eyes
+    for name, column in units.column.items():
+        if name.startswith(("eyeWide", "eyeSquint", "eyeLook")):  # they would open closed lids, or cross them
+            units.rows[closed, column] *= 1.0 - lids[closed]
+    units.add({"eyeBlink*": 1.0}, np.where(closed, lids, rng.uniform(0.0, 0.12)))
     # Sometimes the lips are closed over an open jaw.
     if rng.random() < 0.10:
         units.add({"mouthClose": rng.uniform(0.3, 0.9)}, np.minimum(units.get("jawOpen"), 0.5))

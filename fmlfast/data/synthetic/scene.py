@@ -33,6 +33,8 @@ _CROP_MM = 235.0  # what a crop spans at the distance of the face
 _INNER_NOISE, _JAW_NOISE, _COMMON_NOISE = 0.015, 0.03, 0.007  # of a detector, shares of the outer-eye distance
 _BEHIND = 12.0  # mm that a landmark must lie behind what the camera sees to count as hidden
 _OPEN_MOUTH = {"jawOpen": 0.4, "mouthUpperUpLeft": 0.6, "mouthUpperUpRight": 0.6}
+_OPEN_MOUTH |= {"mouthSmileLeft": 0.5, "mouthSmileRight": 0.5}
+_ENAMEL = 0.65  # share of the light among teeth and lips that is not lost at each bounce
 _PIVOT = np.array([0.0, -110.0, -92.0])  # where head and shoulders turn against each other
 
 
@@ -250,6 +252,7 @@ def _occlusion(base: FaceTemplate, head: heads.Head) -> torch.Tensor:
         ambient_occlusion(replace(base, vertices=base.vertices + moved), head.vertices, head.triangles)
         for moved in (0.0 * opened, opened)
     )
+    wide = torch.where(regions["teeth"] > 0.5, wide / (1.0 - _ENAMEL * (1.0 - wide)), wide)  # the sum of all bounces
     return torch.where(regions["mouth_bag"] + regions["teeth"] + regions["tongue"] > 0.5, wide, closed)
 
 

@@ -203,7 +203,7 @@ class FaceAppearance:
 
     def _paint_mouth(self, rng: np.random.Generator, color: Colors) -> Colors:
         """Paints teeth, gums, tongue and the mouth's walls in the template's colours, teeth whiter or yellower."""
-        ivory = rng.uniform(0.75, 1.15) * np.array([1.0, 0.96, 0.85]) ** rng.uniform(-0.5, 2.0)
+        ivory = rng.uniform(0.8, 1.2) * np.array([1.0, 0.97, 0.88]) ** rng.uniform(-0.8, 1.8)
         flesh = np.exp(rng.normal(0.0, 0.15) + rng.normal(0.0, 0.05, 3))
         inside = self._mouth_color * (flesh + self._teeth[:, None] * (ivory - flesh))
         return color + self._mouth[:, None] * (inside - color)

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from fmlfast.data.synthetic.random_light import LUMINANCE
 from fmlfast.template.regions import smoothstep
 
-# Linear albedo of facial skin from the darkest to the lightest; the second and the fourth are close to the "dark skin"
-# and "light skin" patches of the ColorChecker chart.
+# Linear albedo of facial skin from the darkest to the lightest; the second and the fourth are as bright as the "dark
+# skin" and "light skin" patches of the ColorChecker chart, and redder and less yellow, as measured faces are.
 _MELANIN = np.array(
-    [[0.085, 0.045, 0.032], [0.180, 0.092, 0.058], [0.360, 0.195, 0.118], [0.520, 0.305, 0.212], [0.640, 0.410, 0.315]]
+    [[0.088, 0.044, 0.032], [0.186, 0.090, 0.062], [0.374, 0.190, 0.134], [0.545, 0.298, 0.226], [0.665, 0.402, 0.320]]
 )
 _LIGHTNESS = np.log(_MELANIN @ LUMINANCE)  # [5] ascending
 BLOOD = np.array([0.35, -0.55, -0.40])  # log-colour of more blood under the skin
-_YELLOW = np.array([0.03, 0.0, -0.10])  # log-colour of more carotene and pheomelanin, a standard deviation
+_YELLOW = np.array([0.03, 0.0, -0.08])  # log-colour of more carotene and pheomelanin, a standard deviation
 _HAIR = {  # linear albedo
     "black": (0.013, 0.011, 0.010),
     "dark": (0.030, 0.019, 0.013),
@@ -53,7 +53,8 @@ def random_hair_color(rng: np.random.Generator, tone: float, age: float) -> NDAr
     share |= {"red": 0.02 + 0.13 * light, "grey": 6.0 * max(0.0, age - 0.6), "white": 5.0 * max(0.0, age - 0.72)}
     weights = np.array(list(share.values()))
     name = list(share)[rng.choice(len(share), p=weights / weights.sum())]
-    return np.array(_HAIR[name]) * np.exp(rng.normal(0.0, 0.2) + rng.normal(0.0, 0.05, 3))
+    hue = 0.01 if name in ("grey", "white") else 0.03  # hair without pigment is not green or blue
+    return np.array(_HAIR[name]) * np.exp(rng.normal(0.0, 0.2) + rng.normal(0.0, hue, 3))
 
 
 def random_iris(rng: np.random.Generator, tone: float) -> NDArray[np.float64]:

@@ -28,7 +28,7 @@ def share(drawn: np.ndarray, name: str, above: float) -> float:
         ("mouthSmile", 0.3, 0.17),
         ("mouthUpperUp", 0.2, 0.1),  # which bares the teeth
         ("jawOpen", 0.3, 0.1),
-        ("eyeBlink", 0.95, 0.03),  # closed entirely
+        ("eyeBlink", 0.95, 0.045),  # closed entirely
         ("browInnerUp", 0.3, 0.05),
         ("mouthPucker", 0.3, 0.05),
         ("eyeLookOut", 0.5, 0.15),
@@ -51,3 +51,10 @@ def test_eyes_move_together(drawn: np.ndarray) -> None:
     np.testing.assert_array_equal(drawn[:, left], drawn[:, right])
     away = NAMES.index("eyeLookInLeft")
     assert not ((drawn[:, left] > 0) & (drawn[:, away] > 0)).any()
+
+
+def test_closed_lids_stay_closed_and_do_not_cross(drawn: np.ndarray) -> None:
+    """What widens, squints or turns an eye moves its lids, too."""
+    movers = [column for column, name in enumerate(NAMES) if name.startswith(("eyeWide", "eyeSquint", "eyeLook"))]
+    closed = drawn[:, NAMES.index("eyeBlinkLeft")] == 1.0
+    assert closed.any() and not drawn[np.ix_(closed, movers)].any()

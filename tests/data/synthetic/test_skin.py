@@ -7,7 +7,7 @@ import pytest
 
 from fmlfast.data.synthetic.people import PeopleSampler, Person
 from fmlfast.data.synthetic.skin import FaceAppearance, Look, polyline_distance, smooth_basis
-from fmlfast.data.synthetic.tones import random_skin, skin_color
+from fmlfast.data.synthetic.tones import random_hair_color, random_skin, skin_color
 from fmlfast.template.face_template import FaceTemplate
 
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
@@ -61,6 +61,12 @@ def test_tones_cover_the_range_evenly() -> None:
         (ends[1] - ends[0]) / 8,
         atol=0.05,
     )
+
+
+def test_grey_and_white_hair_has_no_hue() -> None:
+    """At an absurd age nearly all hair is grey or white."""
+    colors = np.array([random_hair_color(np.random.default_rng([12, seed]), 0.5, age=50.0) for seed in range(100)])
+    assert np.quantile(colors.max(axis=1) / colors.min(axis=1), 0.9) < 1.12
 
 
 def test_the_tone_says_nothing_of_the_shape(template: FaceTemplate, people: list[Person]) -> None:
