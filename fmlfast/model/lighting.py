@@ -17,6 +17,7 @@ _ROUNDS = 3
 _DAMPING = (2.5e-4, 5e-3, 5e-3, 5e-3, 1e-2, 1e-2, 1e-2, 1e-2, 1e-2)  # a face shows less than half of the sphere
 _UNSTEADY = ("eyes", "lids", "brows")  # glasses, gaze and hair make them bad witnesses of the light
 _UNSTEADY_WEIGHT = 0.2
+_AMONG_TEETH = 0.6  # share of the light lost in hollows that white teeth throw on
 _AMBIENT = 0.5  # share of the light that comes from all sides; lamps have shadows, which this does not know
 
 
@@ -29,7 +30,8 @@ def light_weights(template: FaceTemplate) -> Tensor:  # [V]
 
 def ambient_factor(template: FaceTemplate) -> Tensor:  # [V]
     """Computes the factor of the light at each vertex: less in hollows, by the ambient occlusion of the mean head."""
-    return 1 - _AMBIENT * (1 - template.ambient_occlusion)
+    hidden = (1 - template.ambient_occlusion) * (1 - _AMONG_TEETH * template.regions["teeth"])
+    return 1 - _AMBIENT * hidden
 
 
 @torch.no_grad()

@@ -42,8 +42,8 @@ from fmlfast.visualization.overlay import face_opacity, overlay, panel
 
 CONVENTIONS = (
     "mm; camera +x right, +y down, +z forward; X_camera = R X_model + t; pixel centres at +0.5; linear RGB = "
-    "reflectance * a * (H(n) @ sh), a = 1 - 0.5 (1 - ambient occlusion of the template), H = [1, x, y, z, xy, xz, yz, "
-    "x^2-y^2, 3z^2-1], n the unit normal in the camera frame"
+    "reflectance * a * (H(n) @ sh), a = ambient_factor(template), H = [1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1], n the "
+    "unit normal in the camera frame"
 )
 
 DETAIL_SIZE = 256  # px, side of the crops that the reflectance's detail is fitted to: the finest mesh shows no more
