@@ -21,7 +21,8 @@ from fmlfast.template.face_template import FaceTemplate
 
 RIDGE = 1.0  # of standardised terms
 BATCH = 25
-STRETCHES = tuple(1 + 0.02 * k for k in range(26))
+STRETCHES = tuple(1 + 0.02 * k for k in range(36))
+FAIR = 1.2  # ratio of the largest to the smallest error of a third
 
 
 @torch.no_grad()
@@ -51,7 +52,8 @@ def averaged(features: Tensor, tones: Tensor, count: int) -> tuple[Tensor, Tenso
 def stretched(solution: Tensor, middle: Tensor, terms: Tensor, tones: Tensor) -> Tensor:
     """Stretches the estimates around `middle` [3] so that the third of tones that they are worst for errs least.
 
-    A regression pulls towards the mean: dark skin would come out lighter than it is, and light skin darker.
+    A regression pulls towards the mean: dark skin would come out lighter than it is, and light skin darker. Thirds that
+    differ by more than FAIR cost more.
     """
     third = torch.bucketize(tones.mean(1), torch.quantile(tones.mean(1), torch.tensor([1 / 3, 2 / 3])))
 
@@ -60,11 +62,12 @@ def stretched(solution: Tensor, middle: Tensor, terms: Tensor, tones: Tensor) ->
         other[0] += (1 - factor) * middle
         return other
 
-    def worst(factor: float) -> float:
+    def cost(factor: float) -> float:
         errors = (terms @ moved(factor) - tones).square().mean(1)
-        return max(float(errors[third == k].mean()) for k in range(3))
+        thirds = [float(errors[third == k].mean()) ** 0.5 for k in range(3)]
+        return max(thirds) * max(1.0, max(thirds) / min(thirds) / FAIR)
 
-    return moved(min(STRETCHES, key=worst))
+    return moved(min(STRETCHES, key=cost))
 
 
 def main(folders: list[Path]) -> None:
