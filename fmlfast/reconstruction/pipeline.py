@@ -251,7 +251,8 @@ def reconstruct(
     camera = model.camera_vertices(codes, template)[0]
     shaded, _ = shade_vertices(camera, template.triangles, reflectance[None], codes.sh[0])
     images, Ks = [photo.image for photo in photos], torch.from_numpy(cameras.Ks)
-    baked = bake_texture(template, images, camera, Ks, codes.sh[0], reflectance, texture) if texture else None
+    learned = model.reflectance(replace(codes, detail=codes.detail[:, :0]), template)[0]  # the detail has hair in it
+    baked = bake_texture(template, images, camera, Ks, codes.sh[0], learned, texture) if texture else None
     return Reconstruction(
         names=tuple(photo.name for photo in photos),
         photos=tuple(images),
