@@ -33,6 +33,7 @@ from fmlfast.reconstruction.inputs import Photo, Picture, read_photos
 from fmlfast.reconstruction.personal_reflectance import fit_detail
 from fmlfast.reconstruction.refinement import refine as refine_codes
 from fmlfast.reconstruction.texture import bake_texture, check_size
+from fmlfast.reconstruction.texture_zones import unhidden
 from fmlfast.renderer import shade_vertices
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.version import __version__
@@ -251,8 +252,9 @@ def reconstruct(
     camera = model.camera_vertices(codes, template)[0]
     shaded, _ = shade_vertices(camera, template.triangles, reflectance[None], codes.sh[0])
     images, Ks = [photo.image for photo in photos], torch.from_numpy(cameras.Ks)
-    learned = model.reflectance(replace(codes, detail=codes.detail[:, :0]), template)[0]  # the detail has hair in it
-    baked = bake_texture(template, images, camera, Ks, codes.sh[0], learned, texture) if texture else None
+    learned = model.reflectance(replace(codes, detail=codes.detail[:, :0]), template)[0]
+    base = unhidden(template, reflectance, learned)
+    baked = bake_texture(template, images, camera, Ks, codes.sh[0], base, texture) if texture else None
     return Reconstruction(
         names=tuple(photo.name for photo in photos),
         photos=tuple(images),

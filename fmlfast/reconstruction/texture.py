@@ -64,7 +64,7 @@ def bake_texture(
         vertices: posed mesh in each photo's camera frame, mm.
         Ks: intrinsics of the photos, px.
         sh: light of each photo, spherical harmonics coefficients by channel.
-        reflectance: the model's, linear, without what it took from these photos; it fills what no photo shows.
+        reflectance: the model's, linear, without hair or hands of these photos; it fills what no photo shows.
         size: S, texels a side, a power of two.
 
     Returns None where the template's uv are missing or overlap.
@@ -93,8 +93,10 @@ def bake_texture(
     weights = [w * t for w, t in zip(weights, upsample(agreed.trust, size), strict=True)]
     ratios = [(r - g[:, None, None]) * (w > 0) for r, g, w in zip(ratios, agreed.gain, weights, strict=True)]
     own, share = _best(ratios, weights)
-    sources, target = list(zip(ratios, weights, strict=True)), upsample(agreed.tone - agreed.gloss, size)
-    target = torch.lerp(target, own, upsample(agreed.fine, size) * share / (share + MODEL))
+    sources, target = list(zip(ratios, weights, strict=True)), upsample(agreed.tone, size)
+    target = torch.lerp(target, own, upsample(agreed.fine, size) * share / (share + MODEL)) - upsample(
+        agreed.excess, size
+    )
     if mirror is not None:
         both = sample_places(torch.cat([own, share[None]])[None], mirror)[0]
         sources.append((both[:3], MIRROR * both[3]))

@@ -23,6 +23,7 @@ SPREAD, STEEP = 0.4, 8  # natural logarithm at which samples so far from the con
 GLOSS = 0.15  # natural logarithm; larger differences of brightness are half believed, and at most twice this
 PALE = 0.05  # natural logarithm; skin that lacks more red than this beside the person's is half believed
 BEARDED = 0.2, 0.4  # natural logarithm, how much darker than skin beards begin, and are
+INNER, SURE = 4.0, (0.6, 0.9)  # mm, standard deviation of a window; share of samples in it that make it sure
 HANGING = 8.0  # mm, standard deviation of the window in which hair on the forehead tells of hair over the brows
 FRINGED = 0.2, 0.5  # share of hair there from which brows are not believed, and not at all
 ROUNDS, UNEQUAL = 4, 0.1  # of estimating the photos' gains; share of a photo that tells half of its gain
@@ -47,10 +48,10 @@ class Consensus:
     """[3, c, c] log ratio of the person's albedo, without detail, to the model's, everywhere."""
     gain: Tensor
     """[N, 3] log gain of each photo's samples beside the others'."""
-    gloss: Tensor
-    """[1, c, c] how much brighter, as log ratio, the photos are than skin can be."""
+    excess: Tensor
+    """[3, c, c] log ratio of what the photos show to what skin can be: gloss, and greenish hues."""
     fine: Tensor
-    """[1, c, c] where colours change over less than the tone tells: eyes, lips and brows."""
+    """[1, c, c] where the photos' own colours are better than the tone: eyes, lips, brows, and far from what is out."""
 
 
 def find_consensus(
@@ -94,14 +95,21 @@ def find_consensus(
     trust = _blur(-max_pool2d(-trust, 2 * reach + 1, 1, reach)[:, None], 1.0)[:, 0]
     total = ((sums - usual[:, None, None] * weight[:, None]) * trust[:, None]).sum(0, keepdim=True)
     count = (weight * trust).sum(0)[None, None]
+    near = _blur(count / (count + FAITH), INNER / cell)[0]
+    sure = smoothstep(near, *SURE)
     if place is not None:
         total = total + FAITH * sample_places(total, place)
         count = count + FAITH * sample_places(count, place)
     # Eyes and mouth that no photo shows have the model's colour and not the tone of the skin around them.
     tone = _spread(total, count + wet * FAITH / (count + FAITH), cell)
-    gloss = (1 - wet) * _gloss(tone.mean(0, keepdim=True))
-    tone = tone + (1 - wet) * _redder(tone, 1 - hairy * smoothstep(-tone.mean(0), *BEARDED))
-    return Consensus(trust, tone + usual[:, None, None], gain, gloss, torch.maximum(wet, brows)[None])
+    excess = _gloss(tone.mean(0, keepdim=True)) + _greenish(tone, 1 - hairy * smoothstep(-tone.mean(0), *BEARDED))
+    return Consensus(
+        trust,
+        tone + usual[:, None, None],
+        gain,
+        (1 - wet) * excess,
+        torch.maximum(torch.maximum(wet, brows)[None], sure),
+    )
 
 
 def upsample(values: Tensor, size: int) -> Tensor:
@@ -197,11 +205,11 @@ def _gloss(level: Tensor) -> Tensor:
     return above - GLOSS * torch.tanh(above / GLOSS)
 
 
-def _redder(tone: Tensor, skin: Tensor) -> Tensor:
-    """Computes what brings greenish places of [3, c, c] back to what skin may be; `skin` [c, c] is its share."""
+def _greenish(tone: Tensor, skin: Tensor) -> Tensor:
+    """Computes how much less red than skin may be [3, c, c] is, at the same brightness; `skin` [c, c] is its share."""
     lack = (tone[1] + tone[2]) / 2 - tone[0] - PALE
     lack = skin * (lack.clamp(min=0) - PALE * torch.tanh(lack.clamp(min=0) / PALE))
-    return torch.stack([2 / 3 * lack, -1 / 3 * lack, -1 / 3 * lack])
+    return torch.stack([-2 / 3 * lack, 1 / 3 * lack, 1 / 3 * lack])
 
 
 def _fringe(dark: Tensor, forehead: Tensor, cell: float) -> Tensor:

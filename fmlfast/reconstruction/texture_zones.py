@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fmlfast.reconstruction.texture_samples import DARKEST
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.regions import polyline_distance, smoothstep
 
@@ -18,6 +19,7 @@ BEARD = 2.0, -6.0  # mm above the nose's base
 GLASSES = 26.0, 34.0  # mm around the eyes' outlines, where frames may be
 BROW, LASHES = (4.0, 6.0), (3.0, 5.0)  # mm around brows and eyes, where lines are not those of glasses
 ROOT = 7.0, 9.0, 20.0  # mm beside, above and below, and before and behind the root of the nose
+OWN, FEATURES = 0.15, 2.0  # how far, as log ratio, a person's skin, and lids, eyes and lips, differ from the model's
 FRINGE = 0.25  # how much darker than the model the forehead may be
 BARE, HAIRY, HIDING = 0.4, 3.0, 0.25  # how much darker than the model skin, hair of the face, ears and neck may be
 BRIGHT, SHINY = 0.4, 1.0  # how much brighter skin, and eyes and teeth, may be
@@ -103,3 +105,16 @@ class Zones:
         bright = BRIGHT * skin + (SHINY - BRIGHT) * self.wet
         hue = CHROMA * skin + (COLORFUL - CHROMA) * self.wet
         return torch.lerp(torch.stack([dark, bright, hue], 1), HIDING * torch.ones(3), self.hiding[:, None])
+
+
+def unhidden(
+    template: FaceTemplate,
+    reflectance: Tensor,  # [V, 3] linear, with what the photos showed at the vertices
+    learned: Tensor,  # [V, 3] linear, without
+) -> Tensor:  # [V, 3] linear
+    """Keeps of what the photos showed no more than skin may differ: hair and hands would vote for themselves."""
+    zones = Zones.of(template)
+    limit = (OWN + (FEATURES - OWN) * torch.maximum(zones.wet, zones.lids))[:, None]
+    learned = learned.clamp(min=DARKEST)
+    change = (reflectance.clamp(min=DARKEST) / learned).log()
+    return learned * (limit * torch.tanh(change / limit)).exp()
