@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -61,9 +62,12 @@ class Zones:
         regions, points = template.regions, template.vertices
         marks = template.landmarks(points)
 
+        @cache
+        def distance(ids: tuple[int, ...]) -> Tensor:
+            return torch.from_numpy(polyline_distance(points.numpy(), marks[list(ids)].numpy())[0])
+
         def near(ids: Iterable[int], limits: tuple[float, float]) -> Tensor:
-            distance = torch.from_numpy(polyline_distance(points.numpy(), marks[list(ids)].numpy())[0])
-            return 1 - smoothstep(distance, *limits)
+            return 1 - smoothstep(distance(tuple(ids)), *limits)
 
         eyes = [*range(36, 42), 36], [*range(42, 48), 42]
         hair = [near(range(17, 22), BROWS), near(range(22, 27), BROWS), near(range(31, 36), NOSTRILS)]
