@@ -34,6 +34,7 @@ from fmlfast.reconstruction.inputs import Photo, Picture, read_photos
 from fmlfast.reconstruction.personal_reflectance import fit_detail
 from fmlfast.reconstruction.refinement import refine as refine_codes
 from fmlfast.reconstruction.texture import bake_texture, check_size
+from fmlfast.reconstruction.texture_zones import unhidden
 from fmlfast.renderer import shade_vertices
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.version import __version__
@@ -255,7 +256,9 @@ def reconstruct(
     occluded = reflectance * ambient_factor(template)[:, None]
     shaded, _ = shade_vertices(camera, template.triangles, occluded[None], codes.sh[0])
     images, Ks = [photo.image for photo in photos], torch.from_numpy(cameras.Ks)
-    baked = bake_texture(template, images, camera, Ks, codes.sh[0], reflectance, texture) if texture else None
+    learned = model.reflectance(replace(codes, detail=codes.detail[:, :0]), template)[0]
+    base = unhidden(template, reflectance, learned)
+    baked = bake_texture(template, images, camera, Ks, codes.sh[0], base, texture) if texture else None
     return Reconstruction(
         names=tuple(photo.name for photo in photos),
         photos=tuple(images),

@@ -14,7 +14,6 @@ from fmlfast.reconstruction.texture_atlas import TextureAtlas
 from fmlfast.reconstruction.texture_blend import solve_poisson
 from fmlfast.reconstruction.texture_consensus import find_consensus, sample_places, upsample
 from fmlfast.reconstruction.texture_samples import DARKEST, sample_photo
-from fmlfast.reconstruction.texture_zones import bare_skin
 from fmlfast.template.face_template import FaceTemplate
 
 SMALLEST, LARGEST = 64, 4096  # texels a side
@@ -65,7 +64,7 @@ def bake_texture(
         vertices: posed mesh in each photo's camera frame, mm.
         Ks: intrinsics of the photos, px.
         sh: light of each photo, spherical harmonics coefficients by channel.
-        reflectance: the model's, linear; it fills what no photo shows.
+        reflectance: the model's, linear, without hair or hands of these photos; it fills what no photo shows.
         size: S, texels a side, a power of two.
 
     Returns None where the template's uv are missing or overlap.
@@ -82,7 +81,7 @@ def bake_texture(
     if atlas is None:
         return None
     mirror = atlas.mirror()
-    model = atlas.grid(atlas.interpolate(bare_skin(template, (reflectance.clamp(min=0) + DARKEST).log())))  # [3, S, S]
+    model = atlas.grid(atlas.interpolate((reflectance.clamp(min=0) + DARKEST).log()))  # [3, S, S]
     ratios, weights = [], []
     for photo, points, K, light in zip(photos, vertices, Ks, sh, strict=True):
         seen = sample_photo(atlas, photo, points, K, light)
@@ -95,12 +94,13 @@ def bake_texture(
     ratios = [(r - g[:, None, None]) * (w > 0) for r, g, w in zip(ratios, agreed.gain, weights, strict=True)]
     own, share = _best(ratios, weights)
     sources, target = list(zip(ratios, weights, strict=True)), upsample(agreed.tone, size)
+    target = torch.lerp(target, own, upsample(agreed.fine, size) * share / (share + MODEL)) - upsample(
+        agreed.excess, size
+    )
     if mirror is not None:
         both = sample_places(torch.cat([own, share[None]])[None], mirror)[0]
         sources.append((both[:3], MIRROR * both[3]))
-        target = torch.lerp(target, both[:3], both[3] / (both[3] + MODEL))
     confidence = share / (share + MODEL)
-    target = torch.lerp(target, own, confidence) - upsample(agreed.gloss, size)
     along, down = (_gradient(sources, target, axis) for axis in (2, 1))
     inside = torch.zeros(size * size, dtype=torch.bool).index_fill_(0, atlas.places, True).view(size, size)
     fine = solve_poisson(along, down, inside, (atlas.millimetres / SCREEN) ** 2)

@@ -12,18 +12,26 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, conv2d, grid_sample, interpolate, max_pool2d, pad
 
 from fmlfast.reconstruction.texture_atlas import TextureAtlas
-from fmlfast.reconstruction.texture_zones import Zones
+from fmlfast.reconstruction.texture_zones import BARE, Zones
 from fmlfast.template.regions import smoothstep
 
 COARSE = 256  # cells a side at most
 LOCAL = 2.5  # mm, standard deviation of the window in which colours are compared
+VARIED = 1.2  # the same of eyes and lips, in which people differ more
 MIRROR, MODEL = 0.6, 0.5  # votes of a mirrored sample and of the model; a sample of a photo has one
 SPREAD, STEEP = 0.4, 8  # natural logarithm at which samples so far from the consensus count half; steepness of the fall
 GLOSS = 0.15  # natural logarithm; larger differences of brightness are half believed, and at most twice this
+PALE = 0.05  # natural logarithm; skin that lacks more red than this beside the person's is half believed
+BEARDED = 0.2, 0.4  # natural logarithm, how much darker than skin beards begin, and are
+INNER, SURE = 4.0, (0.6, 0.9)  # mm, standard deviation of a window; share of samples in it that make it sure
+HANGING = 8.0  # mm, standard deviation of the window in which hair on the forehead tells of hair over the brows
+FRINGED = 0.2, 0.5  # share of hair there from which brows are not believed, and not at all
 ROUNDS, UNEQUAL = 4, 0.1  # of estimating the photos' gains; share of a photo that tells half of its gain
 WINDOW = 6.0  # mm, standard deviation of the window in which thin lines are looked for
 CONTRAST = 0.1, 0.2  # natural logarithm, from which such lines count, and fully
 AREA = 14.0, 28.0  # mm^2 of them in the window: a mole has less, a frame of glasses more
+FINE, THIN = 512, (0.6, 2.5)  # cells a side at most; mm, standard deviations of windows of frames and around them
+LINE, CROSSED = (0.04, 0.1), (0.78, 0.87)  # natural logarithm of lines; share of the bridge that they cross
 BORDER = 2.0  # mm around what is rejected, where colours are mixed
 FADE = 1.5  # times these limits where a sample is out altogether
 REACHES = 4.0, 10.0, 25.0, 60.0  # mm over which tone spreads into what no photo shows
@@ -40,8 +48,10 @@ class Consensus:
     """[3, c, c] log ratio of the person's albedo, without detail, to the model's, everywhere."""
     gain: Tensor
     """[N, 3] log gain of each photo's samples beside the others'."""
-    gloss: Tensor
-    """[1, c, c] how much brighter, as log ratio, the photos are than skin can be."""
+    excess: Tensor
+    """[3, c, c] log ratio of what the photos show to what skin can be: gloss, and greenish hues."""
+    fine: Tensor
+    """[1, c, c] where the photos' own colours are better than the tone: eyes, lips, brows, and far from what is out."""
 
 
 def find_consensus(
@@ -60,8 +70,10 @@ def find_consensus(
     weight = torch.stack([avg_pool2d(w[None], step)[0] for w in weights])  # [N, c, c]
     sums = torch.stack([avg_pool2d(r * w, step) for r, w in zip(ratios, weights, strict=True)])  # [N, 3, c, c]
     zones = Zones.of(atlas.template)
-    masks = torch.cat([torch.stack([zones.face, zones.shown, zones.wet, zones.worn], 1), zones.limits()], 1)
-    face, keep, wet, worn, dark, bright, hue = _pool(atlas, masks, step)
+    masks = [zones.face, zones.shown, zones.wet, zones.lids, zones.worn, zones.hairy, zones.brows, zones.forehead]
+    masks += [zones.frames, zones.bridge]
+    masks = torch.cat([torch.stack(masks, 1), zones.limits()], 1)
+    face, keep, wet, lids, worn, hairy, brows, forehead, frames, bridge, dark, bright, hue = _pool(atlas, masks, step)
     weight, sums = weight * keep, sums * keep
     local = _blur(weight[:, None], LOCAL / cell)
     ratio = _blur(sums, LOCAL / cell) / local.clamp(min=1e-6)  # [N, 3, c, c]
@@ -72,20 +84,32 @@ def find_consensus(
     place = None if mirror is None else avg_pool2d(mirror, step)  # NaN where a cell is not on the surface altogether
     level = ratio.mean(1)
     tint = (ratio - level[:, None]).abs().amax(1)
-    trust = _agreement(ratio - _middle(ratio, local[:, 0], place)) * keep
+    fringe = _fringe(1 - _below(-level, dark), forehead * (weight > FAITH), cell)
+    spread = SPREAD + (VARIED - SPREAD) * torch.maximum(torch.maximum(wet, lids), brows * (1 - fringe))
+    trust = _agreement(ratio - _middle(ratio, local[:, 0], place), spread) * keep
+    dark = torch.lerp(dark, dark.clamp(max=BARE), fringe * brows)
     trust = trust * _below(-level, dark) * _below(level, bright) * _below(tint, hue)
     trust = trust * (1 - _lines(sums, weight, worn, cell))
+    trust = trust * (1 - _glasses(atlas, ratios, weights, frames, bridge))
     reach = max(1, round(BORDER / cell))
     trust = _blur(-max_pool2d(-trust, 2 * reach + 1, 1, reach)[:, None], 1.0)[:, 0]
     total = ((sums - usual[:, None, None] * weight[:, None]) * trust[:, None]).sum(0, keepdim=True)
     count = (weight * trust).sum(0)[None, None]
+    near = _blur(count / (count + FAITH), INNER / cell)[0]
+    sure = smoothstep(near, *SURE)
     if place is not None:
         total = total + FAITH * sample_places(total, place)
         count = count + FAITH * sample_places(count, place)
     # Eyes and mouth that no photo shows have the model's colour and not the tone of the skin around them.
-    tone = _spread(total, count + wet, cell)
-    gloss = (1 - wet) * _gloss(tone.mean(0, keepdim=True))
-    return Consensus(trust, tone + usual[:, None, None], gain, gloss)
+    tone = _spread(total, count + wet * FAITH / (count + FAITH), cell)
+    excess = _gloss(tone.mean(0, keepdim=True)) + _greenish(tone, 1 - hairy * smoothstep(-tone.mean(0), *BEARDED))
+    return Consensus(
+        trust,
+        tone + usual[:, None, None],
+        gain,
+        (1 - wet) * excess,
+        torch.maximum(torch.maximum(wet, brows)[None], sure),
+    )
 
 
 def upsample(values: Tensor, size: int) -> Tensor:
@@ -126,9 +150,32 @@ def _lines(sums: Tensor, weight: Tensor, worn: Tensor, cell: float) -> Tensor:
     return (marked * smoothstep(area, *AREA))[:, 0]
 
 
-def _agreement(difference: Tensor) -> Tensor:
-    """Weights differences [N, 3, c, c] by the largest of their channels: 1 at 0, a half at SPREAD."""
-    return 1 / (1 + (difference.abs().amax(1) / SPREAD) ** STEEP)
+def _glasses(
+    atlas: TextureAtlas,
+    ratios: Sequence[Tensor],  # N of [3, S, S]
+    weights: Sequence[Tensor],  # N of [S, S]
+    frames: Tensor,  # [c, c] where they may be
+    bridge: Tensor,  # [c, c]
+) -> Tensor:
+    """Finds frames of glasses by lines finer than the grid, where one crosses the nose's root: [N, c, c] 0..1."""
+    step = max(1, atlas.size // FINE)
+    cell, ratio = atlas.millimetres * step, atlas.size // step // len(frames)
+    count = torch.stack([avg_pool2d(w[None], step) for w in weights])
+    level = torch.stack([avg_pool2d(r.mean(0, keepdim=True) * w, step) for r, w in zip(ratios, weights, strict=True)])
+    thin, wide = (_blur(torch.cat([level, count], 1), size / cell) for size in THIN)
+    thin, wide = (x[:, 0] / x[:, 1].clamp(min=1e-6) for x in (thin, wide))
+    lines = smoothstep((thin - wide).abs(), *LINE) * (count[:, 0] > FAITH)
+    lines = max_pool2d(lines, ratio)
+    tall = max(1, round(BORDER / (cell * ratio)))
+    crossing = max_pool2d(lines, (2 * tall + 1, 1), 1, (tall, 0))  # bridges are bent
+    width = bridge.sum(1)
+    across = ((crossing * bridge).sum(2) / width.clamp(min=1e-6) * (width > 0.8 * width.max())).amax(1)
+    return smoothstep(across, *CROSSED)[:, None, None] * lines * frames
+
+
+def _agreement(difference: Tensor, spread: Tensor | float) -> Tensor:
+    """Weights differences [N, 3, c, c] by the largest of their channels: 1 at 0, a half at the spread."""
+    return 1 / (1 + (difference.abs().amax(1) / spread) ** STEEP)
 
 
 def _gains(ratio: Tensor, weight: Tensor) -> Tensor:
@@ -144,7 +191,7 @@ def _gains(ratio: Tensor, weight: Tensor) -> Tensor:
         shared = torch.minimum(weight, others[1])
         means = others[0] / others[1].clamp(min=1e-6)[:, None]
         change = ratio - gain[:, :, None, None] - means
-        shared = shared * _agreement(change)
+        shared = shared * _agreement(change, SPREAD)
         steps = torch.stack([_median(c, w) for c, w in zip(change, shared, strict=True)])
         known = shared.sum((1, 2)) / (shared.sum((1, 2)) + UNEQUAL * weight.sum((1, 2))).clamp(min=1e-6)
         gain = gain + 0.5 * known[:, None] * steps
@@ -158,6 +205,19 @@ def _gloss(level: Tensor) -> Tensor:
     return above - GLOSS * torch.tanh(above / GLOSS)
 
 
+def _greenish(tone: Tensor, skin: Tensor) -> Tensor:
+    """Computes how much less red than skin may be [3, c, c] is, at the same brightness; `skin` [c, c] is its share."""
+    lack = (tone[1] + tone[2]) / 2 - tone[0] - PALE
+    lack = skin * (lack.clamp(min=0) - PALE * torch.tanh(lack.clamp(min=0) / PALE))
+    return torch.stack([-2 / 3 * lack, 1 / 3 * lack, 1 / 3 * lack])
+
+
+def _fringe(dark: Tensor, forehead: Tensor, cell: float) -> Tensor:
+    """Computes the share of hair in the forehead nearby, of `dark` and `forehead` [N, c, c]: 0..1."""
+    around = _blur(torch.stack([dark * forehead, forehead], 1), HANGING / cell)
+    return smoothstep(around[:, 0] / around[:, 1].clamp(min=1e-3), *FRINGED)
+
+
 def _below(values: Tensor, limits: Tensor) -> Tensor:
     """Fades from 1 at the limit to 0 at FADE times the limit."""
     t = ((values / limits.clamp(min=1e-3) - 1) / (FADE - 1)).clamp(0, 1)
@@ -166,7 +226,9 @@ def _below(values: Tensor, limits: Tensor) -> Tensor:
 
 def _pool(atlas: TextureAtlas, values: Tensor, step: int) -> Tensor:
     """Averages a field on the vertices [V, C] over the texels of each coarse cell, [C, c, c]."""
-    fine = atlas.grid(torch.cat([atlas.interpolate(values), torch.ones(len(atlas.places), 1)], 1))
+    chosen = atlas.places + atlas.places // atlas.size  # every second texel is enough
+    texels = (chosen % min(step, 2) == 0).nonzero()[:, 0]
+    fine = atlas.grid(torch.cat([atlas.interpolate(values, texels), torch.ones(len(texels), 1)], 1), texels)
     coarse = avg_pool2d(fine, step)
     return coarse[:-1] / coarse[-1:].clamp(min=1e-6)
 

@@ -6,6 +6,7 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from fmlfast.camera import project
@@ -155,6 +156,85 @@ def test_a_frame_of_glasses_is_not_skin():
     assert on.sum() > 30
     dark = (line - 20)[on].mean()
     assert np.abs(texture.image.astype(float) - one().image)[on].mean() < 0.15 * dark
+
+
+def drawn_at(points: Tensor) -> np.ndarray:
+    """Pixels of points [N, 3] on the mean face, model frame, in the picture straight from the front: [N, 2]."""
+    _, K = posed(0.0)
+    camera = points @ torch.tensor(FRONTAL).T + torch.tensor([0.0, 0.0, 330.0])
+    return project(camera[None], K[None])[0].numpy()
+
+
+def fringed(bottom: float, below: float = 1.0) -> np.ndarray:
+    """The picture from the front with hair down to `bottom` mm above the brows, and darker below them."""
+    marks = template().landmarks(template().vertices)
+    brows = marks[17:27].mean(0)
+    low, top = drawn_at(torch.stack([brows, brows + torch.tensor([0.0, bottom, 0.0])]))[:, 1].astype(int)
+    photo = photograph(0.0, LEFT)
+    linear = srgb_to_linear(torch.from_numpy(photo[low:] / 255).float())
+    photo[low:] = (linear_to_srgb(linear * below) * 255).round().byte().numpy()
+    photo[:top] = (45, 35, 30)
+    return photo
+
+
+def test_a_fringe_over_the_brows_is_not_skin():
+    texture, (x, y, z) = bake([fringed(-4.0)], [0.0], [LEFT]), places().numpy()
+    brows = template().landmarks(template().vertices)[17:27].mean(0).numpy()
+    over = (y > brows[1] - 2) & (y < brows[1] + 8) & (np.abs(x) < 35) & (z > 0)
+    assert over.sum() > 100
+    change = np.abs(texture.image.astype(float) - one().image).mean(-1)[over]
+    assert change.mean() < 12 and np.quantile(change, 0.95) < 25  # of 255; the hair is 80 darker
+
+
+def test_where_hair_was_removed_is_no_line():
+    texture, (x, y, z) = bake([fringed(10.0, below=0.75)], [0.0], [LEFT]), places().numpy()
+    above = y - template().landmarks(template().vertices)[17:27, 1].mean().numpy()
+    middle = (np.abs(x) < 20) & (z > 0)
+    rows = np.array([texture.image[middle & (np.abs(above - height) < 2)].mean() for height in range(0, 32, 2)])
+    sides = np.minimum(np.maximum.accumulate(rows), np.maximum.accumulate(rows[::-1])[::-1])
+    assert (sides - rows).max() < 10  # of 255, how much darker a line is than both its sides
+
+
+def test_thin_frames_of_glasses_between_eye_and_brow_are_not_skin():
+    marks = template().landmarks(template().vertices)
+    photo, lines = Image.fromarray(photograph(0.0, LEFT)), Image.new("L", (SIDE, SIDE))
+    turns = torch.linspace(0, 2 * torch.pi, 40)
+    rims = []
+    for eye in (range(36, 42), range(42, 48)):
+        circle = torch.stack([18 * turns.cos(), 13 * turns.sin() - 3, 0 * turns], 1)
+        rims.append(drawn_at(marks[list(eye)].mean(0) + circle))
+    inner = drawn_at(marks[[39, 42]] * torch.tensor([[0.75, 1.0, 1.0]]) + torch.tensor([0.0, -1.0, 0.0]))
+    for points in (*rims, inner):
+        for image, ink in ((photo, (205, 195, 190)), (lines, 255)):
+            ImageDraw.Draw(image).line([tuple(p) for p in points.tolist()], fill=ink, width=1)
+    vertices, K = posed(0.0)
+    baked = [
+        bake([picture], [0.0], [LEFT], size=4 * SIZE).image for picture in (np.array(photo), photograph(0.0, LEFT))
+    ]
+    fine = [image.reshape(SIZE, 4, SIZE, 4, 3).mean((1, 3)) for image in baked]
+    pixels = atlas().grid(project(atlas().interpolate(vertices)[None], K[None])[0]).numpy()
+    x, y = (pixels.clip(0, SIDE - 1)).astype(int)
+    on = (np.array(lines)[y, x] > 0) & (one().confidence > 0.7)
+    plain = np.array(photograph(0.0, LEFT)).astype(float)
+    drawn = np.abs(np.array(photo) - plain).mean(-1)[y, x][on].mean()
+    change = np.abs(fine[0] - fine[1]).mean(-1)[on]
+    assert on.sum() > 60
+    assert change.mean() < 0.15 * drawn
+
+
+def test_a_greenish_chin_becomes_skin():
+    below = template().landmarks(template().vertices)[57, 1].item()
+    rows = drawn_at(torch.tensor([[0.0, below - 3, 0.0], [0.0, below - 15, 0.0]]))[:, 1]
+    share = torch.linspace(0, SIDE - 1, SIDE).sub(rows[0]).div(rows[1] - rows[0]).clamp(0, 1)[:, None, None]
+    linear = srgb_to_linear(torch.from_numpy(photograph(0.0, LEFT) / 255).float())
+    photo = (linear_to_srgb(linear * (1 - share * torch.tensor([0.25, 0.0, 0.0]))) * 255).round().byte().numpy()
+    texture, (x, y, z) = bake([photo], [0.0], [LEFT]), places().numpy()
+    chin = (y < below - 14) & (y > below - 26) & (np.abs(x) < 20) & (z > 0)
+    redness = [
+        srgb_to_linear(torch.from_numpy(image[chin] / 255).float()).log() @ torch.tensor([1.0, -0.5, -0.5])
+        for image in (one().image, texture.image)
+    ]
+    assert (redness[0] - redness[1]).mean() < 0.6 * 0.29  # the logarithm of 1 / 0.75
 
 
 def test_what_no_photo_shows_is_the_mirror_image():
