@@ -16,7 +16,7 @@ FLANKS = (0.14, 0.86)  # where the face of a tooth begins and ends, between its 
 # rows of a tooth from the gum over the edge to the tongue's side: height over the edge, depth behind the front, mm
 UPPER_ROWS = ((15.5, 2.6), (9.2, 0.6), (5.0, 0.0), (0.5, 0.5), (0.6, 2.6), (8.0, 5.5))
 LOWER_ROWS = ((-13.5, 2.8), (-8.2, 0.9), (-4.2, 0.0), (-0.4, 0.5), (-0.5, 2.4), (-7.0, 5.0))
-UPPER_EDGE, LOWER_EDGE = (658.4, 150.4), (659.2, 147.8)  # y and z of the middle incisors' edges at rest
+UPPER_EDGE, LOWER_EDGE = (659.2, 150.4), (659.2, 147.8)  # y and z of the middle incisors' edges at rest
 ARCH = (31.0, 54.0, 3.2)  # half width, depth, and exponent of the dental arch
 RISE = 0.14  # of the teeth's edges, mm a mm of depth, from the incisors to the molars
 GAP_DEPTH, GAP_NOTCH = 0.7, 0.7  # mm that gaps lie behind the teeth's faces, and shorter at the edge
