@@ -58,10 +58,3 @@ def test_closed_lids_stay_closed_and_do_not_cross(drawn: np.ndarray) -> None:
     movers = [column for column, name in enumerate(NAMES) if name.startswith(("eyeWide", "eyeSquint", "eyeLook"))]
     closed = drawn[:, NAMES.index("eyeBlinkLeft")] == 1.0
     assert closed.any() and not drawn[np.ix_(closed, movers)].any()
-
-
-def test_closed_lids_stay_closed_and_do_not_cross(drawn: np.ndarray) -> None:
-    """What widens, squints or turns an eye moves its lids, too."""
-    movers = [column for column, name in enumerate(NAMES) if name.startswith(("eyeWide", "eyeSquint", "eyeLook"))]
-    closed = drawn[:, NAMES.index("eyeBlinkLeft")] == 1.0
-    assert closed.any() and not drawn[np.ix_(closed, movers)].any()

@@ -69,12 +69,6 @@ def test_grey_and_white_hair_has_no_hue() -> None:
     assert np.quantile(colors.max(axis=1) / colors.min(axis=1), 0.9) < 1.12
 
 
-def test_grey_and_white_hair_has_no_hue() -> None:
-    """At an absurd age nearly all hair is grey or white."""
-    colors = np.array([random_hair_color(np.random.default_rng([12, seed]), 0.5, age=50.0) for seed in range(100)])
-    assert np.quantile(colors.max(axis=1) / colors.min(axis=1), 0.9) < 1.12
-
-
 def test_the_tone_says_nothing_of_the_shape(template: FaceTemplate, people: list[Person]) -> None:
     """The same random numbers give the same tone to every shape."""
     appearance = FaceAppearance(template, texel=1.0)
