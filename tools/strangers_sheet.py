@@ -54,9 +54,8 @@ def row(result: Reconstruction, size: int) -> Tensor:  # [6, size, size, 3]
     clay = on_paper(*_clay(result, size))
     lit = standard_light(), ambient_factor(result.template)
     flat = flat_light(), torch.ones(len(result.neutral))
-    return torch.stack(
-        [photo, drawn, clay, *(_view(result, *light, size) for light in ((*flat, 0.0), (*lit, 0.0), (*lit, TURN)))]
-    )
+    views = [_view(result, *light, turn, size) for light, turn in ((flat, 0.0), (lit, 0.0), (lit, TURN))]
+    return torch.stack([photo, drawn, clay, *views])
 
 
 def _resized(image: np.ndarray, size: int) -> Tensor:

@@ -131,8 +131,8 @@ def test_the_truth_itself_has_no_error(synthetic_folder: Path) -> None:
     assert distances is not None and distances.max() < 1e-3
     for name in ("vertex_mm", "neutral_mm", "normal_deg", "rotation_deg", "tone_log", "pattern"):
         assert errors[name].max() < 1e-2, name
-    # Rounding may choose the neighbouring point of the jaw line in a frame.
-    assert errors["landmark_nme"].median() < 1e-2 and errors["landmark_nme"].max() < 0.1
+    off = errors["landmark_nme"]
+    assert (off > 1e-2).sum() <= 1 and off.max() < 0.05  # two candidates of a jaw point tie to 1e-5 px in one frame
     dark = replace(perfect, sh=0.5 * sh)
     assert (errors["photometric"] < 0.6 * module._photometric(dark, target, template)).all()
     assert errors["photometric"].median() < 20  # camera noise, occluders, gloss and fine detail remain

@@ -1,4 +1,4 @@
-"""Ambient occlusion: open planes see half of the sphere's cosine, hollows less."""
+"""Ambient occlusion: open planes see the whole sky, hollows less."""
 
 import torch
 

@@ -61,18 +61,7 @@ def test_a_fine_texture_is_averaged_in_a_small_picture():
     K = torch.tensor([[60.0, 0, 16], [0, 60, 16], [0, 0, 1]])
     board = (torch.arange(1024)[:, None] + torch.arange(1024)) % 2
     texture = TextureAlbedo(template.uv, board.float().expand(3, -1, -1).contiguous())
-    picture = render_face(
-        camera,
-        template.triangles,
-        texture,
-        flat_light(),
-        torch.ones(len(camera)),
-        torch.ones(len(camera)),
-        K,
-        0,
-        0,
-        32,
-        32,
-    )
+    solid = torch.ones(len(camera))
+    picture = render_face(camera, template.triangles, texture, flat_light(), solid, solid, K, 0, 0, 32, 32)
     inside = picture[..., 3] == 1
     assert inside.sum() > 100 and (picture[inside][:, :3] - 0.5).abs().max() < 0.05

@@ -19,16 +19,8 @@ def test_overlay_covers_the_face_and_spares_the_rest(monkeypatch):
     camera = template.vertices @ torch.tensor(FRONTAL).T + torch.tensor([30.0, -10.0, 420.0])
     K = torch.from_numpy(assumed_K(333, 301)).float()
     green = torch.tensor([0.0, 1.0, 0.0]).repeat(len(camera), 1)
-    result = overlay(
-        photo,
-        camera,
-        template.triangles,
-        VertexAlbedo(green),
-        flat_light(),
-        torch.ones(len(camera)),
-        K,
-        torch.ones(len(camera)),
-    )
+    solid = torch.ones(len(camera))
+    result = overlay(photo, camera, template.triangles, VertexAlbedo(green), flat_light(), solid, K, solid)
     options = {"antialiased": False, "supersample": 3}
     mask = render(camera[None], template.triangles, green[None], torch.eye(4)[None], K[None], 301, 333, **options).mask[
         0
@@ -61,9 +53,8 @@ def test_overlay_shows_the_face_and_no_more_of_the_head():
     camera = template.vertices @ torch.tensor(FRONTAL).T + torch.tensor([30.0, -10.0, 420.0])
     K = torch.from_numpy(assumed_K(333, 301)).float()
     green = torch.tensor([0.0, 1.0, 0.0]).repeat(len(camera), 1)
-    result = overlay(
-        photo, camera, template.triangles, VertexAlbedo(green), flat_light(), torch.ones(len(camera)), K, opacity
-    )
+    solid = torch.ones(len(camera))
+    result = overlay(photo, camera, template.triangles, VertexAlbedo(green), flat_light(), solid, K, opacity)
     x, y = project(template.landmarks(camera)[None], K[None])[0, 30].int().tolist()
     assert result[y, x].tolist() == [0, 255, 0]
     crown = project(camera[None], K[None])[0, template.vertices[:, 1].argmax()]
@@ -78,8 +69,7 @@ def test_overlay_of_a_face_that_leaves_the_photo():
     for shift, changed in ((150.0, True), (5000.0, False)):
         camera = template.vertices @ torch.tensor(FRONTAL).T + torch.tensor([shift, 0.0, 500.0])
         black = VertexAlbedo(torch.zeros_like(camera))
-        result = overlay(
-            photo, camera, template.triangles, black, flat_light(), torch.ones(len(camera)), K, torch.ones(len(camera))
-        )
+        solid = torch.ones(len(camera))
+        result = overlay(photo, camera, template.triangles, black, flat_light(), solid, K, solid)
         assert (result != photo).any() == changed
         assert (result[:, 0] == photo[:, 0]).all()

@@ -32,8 +32,13 @@ _SOURCE_SIDE = 400.0  # pixels of the imagined source video that a crop spans
 _CROP_MM = 235.0  # what a crop spans at the distance of the face
 _INNER_NOISE, _JAW_NOISE, _COMMON_NOISE = 0.015, 0.03, 0.007  # of a detector, shares of the outer-eye distance
 _BEHIND = 12.0  # mm that a landmark must lie behind what the camera sees to count as hidden
-_OPEN_MOUTH = {"jawOpen": 0.4, "mouthUpperUpLeft": 0.6, "mouthUpperUpRight": 0.6}
-_OPEN_MOUTH |= {"mouthSmileLeft": 0.5, "mouthSmileRight": 0.5}
+_OPEN_MOUTH = {
+    "jawOpen": 0.4,
+    "mouthUpperUpLeft": 0.6,
+    "mouthUpperUpRight": 0.6,
+    "mouthSmileLeft": 0.5,
+    "mouthSmileRight": 0.5,
+}
 _ENAMEL = 0.65  # share of the light among teeth and lips that is not lost at each bounce
 _PIVOT = np.array([0.0, -110.0, -92.0])  # where head and shoulders turn against each other
 
