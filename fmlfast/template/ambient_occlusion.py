@@ -25,7 +25,7 @@ def sphere_directions(count: int = 1024) -> NDArray[np.float64]:
 def sky_share(
     points: Tensor,  # [N, 3] mm
     triangles: Tensor,  # [T, 3] int32
-    count: int,
+    count: int,  # of the points wanted; the rest only casts shadow
 ) -> Tensor:  # [count]
     """Computes the cosine-weighted share of the sky, 0..1, that each of the first `count` points of a mesh sees.
 
