@@ -76,6 +76,21 @@ def expression_label_loss(
     return ((torch.sqrt((predicted - labels).square() + _EXACT**2) - _EXACT) * known).sum(1)
 
 
+def color_label_loss(
+    predicted: Tensor,  # [B, P, 3]
+    labels: Tensor,  # [B, P, 3]
+    cells: Tensor,  # [P] bool, which of them count
+    known: Tensor,  # [B] 1 where there are labels, 0 else
+) -> Tensor:  # [B]
+    """Computes the squared error of labelled reflectance: sum_c mean_i (p_ic / p_c - l_ic / l_c)^2.
+
+    p_c and l_c are means over the face, so that skin tone, which the pattern is without, does not count.
+    """
+    share = cells.to(predicted) / cells.sum().clamp(min=1)
+    own, true = (colors / (share @ colors).clamp(min=1e-3)[:, None] for colors in (predicted, labels))
+    return (share @ (own - true).square()).sum(1) * known
+
+
 def membrane_loss(
     displacements: Tensor,  # [B, G, 3] mm
     edges: Tensor,  # [N, 2] pairs of neighbouring nodes
@@ -121,6 +136,9 @@ class LossWeights:
     """Loss of surface points that the renderer of synthetic clips knows."""
     expression_labels: float = 0.5
     """Loss of expressions that the renderer of synthetic clips knows; at 4 geometry learns three times slower."""
+    color_labels: float = 2.0
+    """Loss of reflectance that the renderer of synthetic clips knows; without it shadows under brows, nose and chin are
+    learned as skin."""
     membrane: float = 0.01
     """Membrane energy of the identity's node displacements (smoothness)."""
     displacement: float = 0.001
@@ -225,5 +243,12 @@ def objective(
             chroma, known = chromaticity(sampled.unflatten(0, shape), visible.unflatten(0, shape), model.backend)
             rough = sparsity(pattern, chroma, known, model.mesh_edges, backend=model.backend)
             terms["sparsity"] = weights.sparsity * rough
+            colored = color_label_loss(
+                model.face.surface_colors(pattern),
+                frames.color_labels[:, 0],
+                model.face.surface_cells.any(1),
+                frames.color_known[:, 0],
+            )
+            terms["color_labels"] = weights.color_labels * colored
             terms["reflectance"] = weights.reflectance * deviation(pattern, model.face.base_reflectance, model.backend)
     return terms

@@ -8,6 +8,7 @@ from torch import Tensor
 from fmlfast.data.frames import Frames
 from fmlfast.losses import (
     LossWeights,
+    color_label_loss,
     displacement_loss,
     expression_label_loss,
     expression_loss,
@@ -103,12 +104,29 @@ def test_expression_labels_cost_their_absolute_error_where_known() -> None:
     assert torch.autograd.gradcheck(expression_label_loss, (predicted.requires_grad_(), labels, known))
 
 
+def test_labelled_colors_count_without_skin_tone() -> None:
+    labels = torch.rand(3, 6, 3, dtype=torch.float64) + 0.1
+    cells, known = torch.tensor([True, True, False, True, True, True]), torch.tensor([1.0, 1, 0], dtype=torch.float64)
+    tone = torch.tensor([0.2, 0.5, 2.0], dtype=torch.float64)
+    elsewhere = labels * tone
+    elsewhere[:, 2] = 5.0  # a point without skin
+    assert color_label_loss(elsewhere, labels, cells, known).abs().max() < 1e-12
+    predicted = torch.rand_like(labels) + 0.1
+    found = color_label_loss(predicted, labels, cells, known)
+    own, true = (colors[:, cells] / colors[:, cells].mean(1, keepdim=True) for colors in (predicted, labels))
+    torch.testing.assert_close(found, (own - true).square().mean(1).sum(1) * known)
+    predicted.requires_grad_()
+    assert torch.autograd.gradcheck(lambda colors: color_label_loss(colors, labels, cells, known), (predicted,))
+
+
 def test_no_points_cost_nothing() -> None:
     """As of a template whose folder has no surface.txt."""
     predicted, detected, precision = points(6, 1.0, count=0)
     none = torch.zeros(3, dtype=torch.float64)
     assert torch.equal(surface_loss(predicted, detected, precision), none)
     assert torch.equal(surface_label_loss(predicted, detected, none + 1, 64), none)
+    cells = torch.zeros(0, dtype=torch.bool)
+    assert torch.equal(color_label_loss(torch.zeros(3, 0, 3), torch.zeros(3, 0, 3), cells, none + 1), none)
 
 
 # ------------------------------------------------------------------------------------------------- the objective
@@ -149,6 +167,20 @@ def test_labelled_expressions_draw_the_predicted_ones(model: FML, dense_frames: 
     assert far.any() and torch.equal(gradient.sign()[far], (free - true).sign()[far])
     none = objective(model, dense_frames.unlabelled(), codes, LossWeights(), 0.0)["expression_labels"]
     assert torch.equal(none, torch.zeros_like(none))
+
+
+def test_labelled_colors_draw_the_mean_reflectance(model: FML, dense_frames: Frames) -> None:
+    codes, mean = model.encode(dense_frames), model.face.reflectance_mean
+    alone, told = (
+        torch.autograd.grad(objective(model, f, codes, LossWeights(), 1.0)["color_labels"].sum(), mean)[0]
+        for f in (dense_frames.unlabelled(), dense_frames)
+    )
+    assert not alone.any() and told.any()
+    with torch.no_grad():
+        own, true = model.face.surface_colors(model.pattern(codes)), dense_frames.color_labels[:, 0]
+        wrong = own / own.sum(1, keepdim=True) - true / true.sum(1, keepdim=True)
+        pull = model.face.surface_colors(told.view(1, -1, 3))
+    assert float((wrong.sum(0) * pull[0]).sum()) > 0
 
 
 def test_padding_frames_do_not_cost(model: FML, dense_frames: Frames) -> None:

@@ -241,6 +241,8 @@ def random_batch(subjects: int, frames: int, size: int) -> Any:
         surface_known=torch.ones(shape),
         expression_labels=torch.rand(*shape, 52),
         expression_known=torch.ones(shape),
+        color_labels=torch.rand(*shape, 478, 3),
+        color_known=torch.ones(shape),
         Ks=K.repeat(*shape, 1, 1),
         surface=(0.3 + 0.4 * torch.rand(*shape, 478, 2)) * size,
         precision=torch.ones(*shape, 478),

@@ -132,6 +132,8 @@ def mirror(
         surface_known=frames.surface_known,
         expression_labels=swap(frames.expression_labels, scores),
         expression_known=frames.expression_known,
+        color_labels=torch.where(pick, frames.color_labels[:, :, points], frames.color_labels),
+        color_known=frames.color_known,
         Ks=Ks,
         surface=flipped(frames.surface, points),
         precision=swap(frames.precision, points),

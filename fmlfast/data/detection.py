@@ -13,8 +13,13 @@ from fmlfast.data.tar_files import check
 from fmlfast.ibug68 import NUM_LANDMARKS, OUTER_EYES
 
 NUM_SURFACE = NUM_POINTS + NUM_LANDMARKS
-LABELS: dict[str, tuple[int, ...]] = {"surface_labels": (NUM_POINTS, 2), "expression_labels": (NUM_SCORES,)}
-"""What the renderer of synthetic clips knows of a frame: surface points in px, expressions in the scores' order."""
+LABELS: dict[str, tuple[int, ...]] = {
+    "surface_labels": (NUM_POINTS, 2),
+    "expression_labels": (NUM_SCORES,),
+    "color_labels": (NUM_POINTS, 3),
+}
+"""What the renderer of synthetic clips knows of a frame: surface points in px, expressions in the scores' order, and
+the reflectance around each surface point (`fmlfast.data.surface_cells`), linear RGB."""
 _UNSURE = 0.03  # of the outer-eye distance
 
 

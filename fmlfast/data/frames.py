@@ -31,6 +31,8 @@ class Frames(TensorBatch):
     surface_known: Tensor  # [B, M] 1 where there are such labels, else 0
     expression_labels: Tensor  # [B, M, 52] expressions that the renderer of synthetic clips knows, in the scores' order
     expression_known: Tensor  # [B, M] 1 where there are such labels, else 0
+    color_labels: Tensor  # [B, M, 478, 3] linear RGB, reflectance around surface points, of synthetic clips
+    color_known: Tensor  # [B, M] 1 where there are such labels, else 0
     Ks: Tensor  # [B, M, 3, 3] px
     surface: Tensor  # [B, M, 478, 2] px, points of the template's surface, by detector and landmark network
     precision: Tensor  # [B, M, 478] px^-2, inverse variance of `surface`; 0 where the detector was not asked
@@ -75,7 +77,7 @@ class Frames(TensorBatch):
     def unlabelled(self) -> "Frames":
         """Removes the renderer's labels, which only training may see."""
         none = torch.zeros_like(self.surface_known)
-        return replace(self, surface_known=none, expression_known=none)
+        return replace(self, surface_known=none, expression_known=none, color_known=none)
 
     def only(self, frames: Sequence[int]) -> "Frames":
         """Selects frames by their numbers, the same ones of every subject."""
@@ -134,6 +136,8 @@ class ClipTensors:
     surface_known: Tensor  # [n]
     expression_labels: Tensor  # [n, 52]
     expression_known: Tensor  # [n]
+    color_labels: Tensor  # [n, 478, 3] linear RGB
+    color_known: Tensor  # [n]
     Ks: Tensor  # [n, 3, 3] px
     surface: Tensor  # [n, 478, 2] px
     precision: Tensor  # [n, 478] px^-2

@@ -32,9 +32,9 @@ from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES
 from fmlfast.data.shards import ClipRef, read_clip
 from fmlfast.ibug68 import NUM_LANDMARKS
 
-FORMAT = 4
+FORMAT = 5
 _NAMES = tuple(field.name for field in fields(ClipTensors))
-_LABEL_BYTES = 4 * (6 * NUM_LANDMARKS + 11 + 5 * NUM_POINTS + 2 * NUM_SCORES + 2 * FEATURES)  # a frame's
+_LABEL_BYTES = 4 * (6 * NUM_LANDMARKS + 12 + 8 * NUM_POINTS + 2 * NUM_SCORES + 2 * FEATURES)  # a frame's
 _MEMORY = 4 * 10**9  # bytes of shards that are decoded at once, each whole in memory before it is written
 
 

@@ -40,6 +40,7 @@ class Clip:
     detection: what the face detector says of the frames; None where it was not asked. surface_labels: [M, 478, 2]
     float32, pixels of the template's surface points as the renderer of synthetic clips knows them; None for real clips.
     expression_labels: [M, 52] float32, the expressions it rendered, in the order of SCORE_NAMES; None for real clips.
+    color_labels: [M, 478, 3] float32 linear RGB, reflectance around each surface point; None for real clips.
     Raises ValueError when any field has a wrong shape, dtype or value.
     """
 
@@ -57,6 +58,7 @@ class Clip:
     detection: Detection | None = None
     surface_labels: np.ndarray | None = None
     expression_labels: np.ndarray | None = None
+    color_labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         check(isinstance(self.key, str) and KEY.fullmatch(self.key) is not None, f"key {self.key!r} is not allowed")

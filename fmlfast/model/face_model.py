@@ -5,6 +5,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from fmlfast.common.tensors import exact
+from fmlfast.data.surface_cells import surface_cells
 from fmlfast.kernels.blendshape import linear_decode, pad_columns
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.deform import deform, skin_displacements
@@ -41,6 +42,7 @@ class FaceModel(nn.Module):
     complement: Tensor  # [3G, r], Q: orthonormal basis of the expressions on the graph
     smooth: Tensor  # [min(SMOOTH_FIELDS, 3G), 3G] mm
     ambient: Tensor  # [V] factor of the light in hollows
+    surface_cells: Tensor  # [478, V0], see `surface_colors`
     light_span: Tensor | None  # [3, V, 9] the nine shading directions, by colour channel
     light_share: Tensor | None  # [3, 9, V] least-squares projection of colours onto them
 
@@ -75,6 +77,7 @@ class FaceModel(nn.Module):
         self.reflectance_mean = nn.Parameter(template.colors.flatten().clone())
         self.reflectance_basis = nn.Parameter(pad_columns(torch.randn(reflectance_dim, 3 * self.num_vertices) * 0.01))
         self.register_buffer("ambient", ambient_factor(template), persistent=False)
+        self.register_buffer("surface_cells", surface_cells(template), persistent=False)
         span, share = _light_directions(template) if light_complement else (None, None)
         self.register_buffer("light_span", span, persistent=False)
         self.register_buffer("light_share", share, persistent=False)
@@ -169,6 +172,13 @@ class FaceModel(nn.Module):
     def occluded(self, reflectance: Tensor) -> Tensor:
         """Multiplies reflectance [..., V, 3] by the factor of the light in hollows; light shades the product."""
         return reflectance * self.ambient[:, None]
+
+    def surface_colors(
+        self,
+        reflectance: Tensor,  # [B, V, 3] linear RGB
+    ) -> Tensor:  # [B, 478, 3] linear RGB
+        """Averages reflectance over the skin nearest to each of the detector's surface points; 0 without skin."""
+        return self.surface_cells @ reflectance[:, : self.surface_cells.shape[1]]
 
     @property
     def base_reflectance(self) -> Tensor:  # [V, 3] linear RGB

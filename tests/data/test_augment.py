@@ -119,6 +119,8 @@ def test_mirroring_brings_each_surface_point_to_the_other_side(dense_frames: Fra
     known.scores[..., blink] = 0.5
     scores = mirror(known, chosen).scores
     assert (scores[1, :, SCORE_NAMES.index("eyeBlinkRight")] == 0.5).all() and not scores[1, :, blink].any()
+    assert torch.equal(once.color_labels[0], frames.color_labels[0])
+    assert torch.equal(once.color_labels[1, :, left], frames.color_labels[1, :, right])
     assert torch.equal(once.features[1], frames.features[1].flip(1))
     assert torch.equal(once.features[0], frames.features[0])
     twice = mirror(once, chosen)

@@ -20,6 +20,7 @@ def test_clips_keep_the_renderers_labels(tmp_path: Path) -> None:
         replace(make_clip(np.random.default_rng(2), "b"), surface_labels=surface[::-1].copy()),
         replace(detected_clip("c"), expression_labels=expressions[::-1].copy()),
         detected_clip("d"),
+        replace(make_clip(np.random.default_rng(3), "e"), color_labels=labels["color_labels"]),
     ]
     write(tmp_path, clips)
     for clip, ref in zip(clips, list_clips(tmp_path, "train"), strict=True):
@@ -33,15 +34,18 @@ def test_clips_keep_the_renderers_labels(tmp_path: Path) -> None:
     assert not clips[3].part(1, 3).labels
     resized = resize_clip(clips[0], 66)
     np.testing.assert_allclose(resized.labels["surface_labels"], 2 * surface, rtol=1e-6)
-    np.testing.assert_array_equal(resized.labels["expression_labels"], expressions)
+    for name in ("expression_labels", "color_labels"):
+        np.testing.assert_array_equal(resized.labels[name], labels[name])
     tensors = [ClipTensors.of(clip) for clip in clips]
-    assert [part.surface_known[0] for part in tensors] == [1, 1, 0, 0]
-    assert [part.expression_known[0] for part in tensors] == [1, 0, 1, 0]
+    assert [part.surface_known[0] for part in tensors] == [1, 1, 0, 0, 0]
+    assert [part.expression_known[0] for part in tensors] == [1, 0, 1, 0, 0]
+    assert [part.color_known[0] for part in tensors] == [1, 0, 0, 0, 1]
     np.testing.assert_array_equal(tensors[0].surface_labels, surface)
     np.testing.assert_array_equal(tensors[0].expression_labels, expressions)
+    np.testing.assert_array_equal(tensors[4].color_labels, labels["color_labels"])
     assert not tensors[3].surface_labels.any() and not tensors[3].expression_labels.any()
     frames = Frames.whole(tensors)
-    for name in ("surface_known", "expression_known"):
+    for name in ("surface_known", "expression_known", "color_known"):
         assert not getattr(frames.unlabelled(), name).any() and getattr(frames, name).any()
     for name, array in labels.items():
         for wrong in (array[:2], array[:, :50], array.astype(np.float64), array * np.float32(np.nan)):

@@ -49,7 +49,7 @@ def test_made_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_only_what_goes_into_the_budget(folder: Path) -> None:
-    one = 6 * (33 * 33 * 3 + 3884 * 4)
+    one = 6 * (33 * 33 * 3 + 5319 * 4)
     clips = ClipDataset(folder, "train", 33, 2 * one + one // 2)
     assert sorted(files(folder)) == ["train-000000.safetensors", "train-000001.safetensors"]
     assert len(clips) == 6

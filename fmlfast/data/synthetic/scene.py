@@ -10,6 +10,7 @@ from fmlfast.camera import project
 from fmlfast.data.crop import Crop, K_to_crop, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES, SCORE_OF
 from fmlfast.data.shards import Clip
+from fmlfast.data.surface_cells import surface_cells
 from fmlfast.data.synthetic import eyewear, hair, props
 from fmlfast.data.synthetic import head as heads
 from fmlfast.data.synthetic.ambient_occlusion import ambient_occlusion, ever_visible
@@ -63,6 +64,7 @@ class SceneGenerator:
         base = FaceTemplate.default(0)
         self.size = size
         self._detail = 2 if level > 1 else 1
+        self._cells = surface_cells(base).numpy()
         self._people = PeopleSampler()
         self._plain = np.flatnonzero(base.regions["face"].numpy() > 0.9)
         self._marks = base.landmarks(base.vertices).numpy()  # [68, 3] of the mean face
@@ -113,6 +115,7 @@ class SceneGenerator:
         exact = project(marks, Ks).numpy()
         surface = project(self.template.surface_points(face, torch.arange(NUM_POINTS)), Ks).numpy()
         confidence = self._confidence(marks, exact, exposure.depth, motion)
+        reflectance = look.colors[: len(person.vertices)]
         clip = Clip(
             key=key,
             subject=key,
@@ -125,6 +128,7 @@ class SceneGenerator:
             times=motion.times,
             surface_labels=surface,
             expression_labels=self._in_score_order(motion.expression),
+            color_labels=np.repeat(self._cells[None] @ reflectance, frames, 0),
         )
         truth = {
             "vertices": person.vertices,
@@ -133,7 +137,7 @@ class SceneGenerator:
             "translation": shift.numpy(),
             "sh": (light.sh * exposure.gains[:, None]).astype(np.float32),  # [M, 9, 3]
             "landmarks": exact,
-            "reflectance": look.colors[: len(person.vertices)],
+            "reflectance": reflectance,
         }
         return LabelledClip(clip, truth)
 

@@ -11,6 +11,7 @@ from fmlfast.data.detection import Detection
 from fmlfast.data.landmark_assets import landmarks_version
 from fmlfast.data.mediapipe478 import SCORE_OF
 from fmlfast.data.shards import Clip, list_clips, read_clip, read_meta, read_truth
+from fmlfast.data.surface_cells import surface_cells
 from fmlfast.data.synthetic import generate as module
 from fmlfast.data.synthetic.generate import SyntheticConfig, detected, generate
 from fmlfast.template.face_template import FaceTemplate
@@ -55,6 +56,9 @@ def test_without_the_detector_clips_have_simulated_landmarks_only(
     for clip in clips:  # what the renderer knows
         assert clip.surface_labels is not None and clip.expression_labels is not None
         np.testing.assert_array_equal(clip.expression_labels[:, columns], truth[clip.key]["expression"])
+        colors = surface_cells(FaceTemplate.default(0)).numpy() @ truth[clip.key]["reflectance"]
+        assert clip.color_labels is not None
+        np.testing.assert_allclose(clip.color_labels, np.broadcast_to(colors, clip.color_labels.shape), atol=1e-6)
     assert "landmarks" not in read_meta(tmp_path / "clips")
     assert read_meta(tmp_path / "clips")["settings"]["detect"] is False
 
