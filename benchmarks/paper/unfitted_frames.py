@@ -4,7 +4,8 @@ python -m benchmarks.paper.unfitted_frames VIDEO... --out FOLDER: writes FOLDER/
 
 Every other one of eight frames of a video gives the person, as `fmlfast reconstruct` does. Each frame between gives
 its pose and expression, from itself alone. Light is fitted to each appearance by robust least squares on its pixels, so
-that appearances differ in albedo only. Errors are mean absolute differences of sRGB in 0..255 over the evaluated face.
+that appearances differ in albedo only. Errors are mean absolute differences of sRGB in 0..255 over what an overlay
+shows opaquely: the face without scalp, ears and neck. Hair over the forehead counts.
 """
 
 import json
@@ -34,6 +35,7 @@ from fmlfast.reconstruction.pipeline import reconstruct
 from fmlfast.renderer import interpolate, rasterize, vertex_normals
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.visualization.appearance import Albedo, VertexAlbedo
+from fmlfast.visualization.overlay import face_opacity
 from fmlfast.visualization.panels import save_image, tile
 
 FRAMES = 8  # of each video
@@ -55,13 +57,14 @@ def show(
     albedo: Albedo,
     vertices: Tensor,  # [V, 3] mm, camera frame
     K: Tensor,  # [3, 3] of the crop
+    opacity: Tensor,  # [V] of the overlay
     target: Tensor,  # [S, S, 3] sRGB
 ) -> Shown:
     """Renders an appearance in a crop under the light that fits it best."""
     triangles, size = template.triangles, len(target)
     normals = vertex_normals(vertices[None], triangles)[0]
     fragments = rasterize(vertices[None], triangles, K[None], size, size)
-    inside = template.regions["face"][triangles.long()].amin(1) > 0.5  # [T]
+    inside = opacity[triangles.long()].amin(1) > 0.5  # [T]
     triangle = fragments.triangle_id[0].long()
     mask = (triangle >= 0) & inside[triangle.clamp(min=0)]
     fields = torch.cat([normals, ambient_factor(template)[:, None], albedo.attributes], 1)[None].contiguous()
@@ -80,6 +83,7 @@ def compare(model: FML, checkpoint: Path, images: list[np.ndarray]) -> tuple[dic
     The pictures are one unfitted frame, and the face with vertex colours and with the texture over it.
     """
     person = reconstruct(images[::2], checkpoint)
+    opacity = face_opacity(person.template)
     errors: dict[str, list[float]] = {"vertices": [], "texture": []}
     pictures = torch.zeros(0)
     for image in images[1::2]:
@@ -90,7 +94,7 @@ def compare(model: FML, checkpoint: Path, images: list[np.ndarray]) -> tuple[dic
         K = torch.from_numpy(K_to_crop(alone.Ks[0], crop, SIZE))
         target = torch.from_numpy(crop_image(image, crop, SIZE).copy()).float() / 255
         looks = {"vertices": VertexAlbedo(person.reflectance), "texture": person.albedo()}
-        found = {name: show(person.template, albedo, vertices, K, target) for name, albedo in looks.items()}
+        found = {name: show(person.template, albedo, vertices, K, opacity, target) for name, albedo in looks.items()}
         for name, shown in found.items():
             errors[name].append(shown.error)
         pictures = torch.stack([target, *(shown.image for shown in found.values())])

@@ -24,8 +24,9 @@ GLOSS = 0.15  # natural logarithm; larger differences of brightness are half bel
 PALE = 0.05  # natural logarithm; skin that lacks more red than this beside the person's is half believed
 BEARDED = 0.2, 0.4  # natural logarithm, how much darker than skin beards begin, and are
 INNER, SURE = 4.0, (0.6, 0.9)  # mm, standard deviation of a window; share of samples in it that make it sure
-HANGING = 8.0  # mm, standard deviation of the window in which hair on the forehead tells of hair over the brows
+NEARBY = 8.0  # mm, standard deviation of the window in which dark skin tells of hair over brows, lenses over eyes
 FRINGED = 0.2, 0.5  # share of hair there from which brows are not believed, and not at all
+SHADED = 0.1, 0.25  # share of dark skin around the eyes, as through dark lenses, from which these are not believed
 ROUNDS, UNEQUAL = 4, 0.1  # of estimating the photos' gains; share of a photo that tells half of its gain
 WINDOW = 6.0  # mm, standard deviation of the window in which thin lines are looked for
 CONTRAST = 0.1, 0.2  # natural logarithm, from which such lines count, and fully
@@ -84,13 +85,15 @@ def find_consensus(
     place = None if mirror is None else avg_pool2d(mirror, step)  # NaN where a cell is not on the surface altogether
     level = ratio.mean(1)
     tint = (ratio - level[:, None]).abs().amax(1)
-    fringe = _fringe(1 - _below(-level, dark), forehead * (weight > FAITH), cell)
+    shadowed, seen = 1 - _below(-level, dark), weight > FAITH
+    fringe = smoothstep(_nearby(shadowed, forehead * seen, cell), *FRINGED)
+    behind = (_nearby(shadowed, frames * seen, cell) * lids).sum((1, 2), keepdim=True) / lids.sum().clamp(min=1e-6)
     spread = SPREAD + (VARIED - SPREAD) * torch.maximum(torch.maximum(wet, lids), brows * (1 - fringe))
     trust = _agreement(ratio - _middle(ratio, local[:, 0], place), spread) * keep
     dark = torch.lerp(dark, dark.clamp(max=BARE), fringe * brows)
     trust = trust * _below(-level, dark) * _below(level, bright) * _below(tint, hue)
     trust = trust * (1 - _lines(sums, weight, worn, cell))
-    trust = trust * (1 - _glasses(atlas, ratios, weights, frames, bridge))
+    trust = trust * (1 - _glasses(atlas, ratios, weights, frames, bridge)) * (1 - lids * smoothstep(behind, *SHADED))
     reach = max(1, round(BORDER / cell))
     trust = _blur(-max_pool2d(-trust, 2 * reach + 1, 1, reach)[:, None], 1.0)[:, 0]
     total = ((sums - usual[:, None, None] * weight[:, None]) * trust[:, None]).sum(0, keepdim=True)
@@ -212,10 +215,10 @@ def _greenish(tone: Tensor, skin: Tensor) -> Tensor:
     return torch.stack([-2 / 3 * lack, 1 / 3 * lack, 1 / 3 * lack])
 
 
-def _fringe(dark: Tensor, forehead: Tensor, cell: float) -> Tensor:
-    """Computes the share of hair in the forehead nearby, of `dark` and `forehead` [N, c, c]: 0..1."""
-    around = _blur(torch.stack([dark * forehead, forehead], 1), HANGING / cell)
-    return smoothstep(around[:, 0] / around[:, 1].clamp(min=1e-3), *FRINGED)
+def _nearby(dark: Tensor, zone: Tensor, cell: float) -> Tensor:
+    """Computes the share of `dark` in the `zone` nearby, each [N, c, c]: 0..1."""
+    around = _blur(torch.stack([dark * zone, zone], 1), NEARBY / cell)
+    return around[:, 0] / around[:, 1].clamp(min=1e-3)
 
 
 def _below(values: Tensor, limits: Tensor) -> Tensor:

@@ -222,6 +222,21 @@ def test_thin_frames_of_glasses_between_eye_and_brow_are_not_skin():
     assert change.mean() < 0.15 * drawn
 
 
+def test_eyes_behind_dark_lenses_are_the_models():
+    marks = template().landmarks(template().vertices)
+    photo = Image.fromarray(photograph(0.0, LEFT))
+    for eye in (range(36, 42), range(42, 48)):
+        reach = torch.tensor([[-26.0, 18.0, 0.0], [26.0, -20.0, 0.0]])
+        corners = [tuple(corner) for corner in drawn_at(marks[list(eye)].mean(0) + reach).tolist()]
+        ImageDraw.Draw(photo).ellipse(corners, fill=(35, 45, 40))
+    texture, (x, y, z) = bake([np.array(photo)], [0.0], [LEFT]), places().numpy()
+    eyes = marks[[37, 38, 40, 41, 43, 44, 46, 47]].numpy()
+    near = np.min([np.hypot(x - eye[0], y - eye[1]) for eye in eyes], 0) + 1e3 * (z < -40) < 4
+    assert near.sum() > 50
+    change = np.abs(texture.image.astype(float) - one().image).mean(-1)[near]
+    assert change.mean() < 12  # of 255; the lenses are 120 darker
+
+
 def test_a_greenish_chin_becomes_skin():
     below = template().landmarks(template().vertices)[57, 1].item()
     rows = drawn_at(torch.tensor([[0.0, below - 3, 0.0], [0.0, below - 15, 0.0]]))[:, 1]
