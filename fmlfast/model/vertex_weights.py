@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,6 +12,7 @@ from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.visibility import vertex_visibility
 from fmlfast.rotation import FRONTAL, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
+from fmlfast.template.regions import polyline_distance
 
 _TURN, _AWAY, _REST_SIZE = 0.45, 600.0, 256  # radians, mm and px of the pictures of the neutral face
 
@@ -37,6 +39,17 @@ def shown_region(template: FaceTemplate, visibility: Literal["zbuffer", "backfac
     """Computes the photometric region; for the back-face test without what lips and lids hide at rest."""
     region = photometric_region(template)
     return region * visible_at_rest(template) if visibility == "backface" else region
+
+
+def rim_distance(template: FaceTemplate) -> Tensor:  # [V] mm
+    """Computes how far skin is from the openings of eyes and mouth, where a picture's pixels mix it with what is inside.
+
+    What is no skin is infinitely far.
+    """
+    points, marks = template.vertices.cpu().numpy(), template.landmarks(template.vertices).cpu().numpy()
+    openings = [*range(36, 42), 36], [*range(42, 48), 42], [*range(60, 68), 60]
+    near = torch.from_numpy(np.min([polyline_distance(points, marks[line])[0] for line in openings], 0))
+    return torch.where(template.regions["skin"] > 0.5, near.to(template.vertices.device), torch.inf)
 
 
 def vertex_weights(

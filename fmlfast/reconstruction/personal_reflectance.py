@@ -21,7 +21,7 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
 from fmlfast.model.lighting import ambient_factor
-from fmlfast.model.vertex_weights import photometric_region, vertex_weights
+from fmlfast.model.vertex_weights import photometric_region, rim_distance, vertex_weights
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.regions import BROW_LIFT, polyline_distance, smoothstep
 
@@ -30,6 +30,7 @@ FINEST = 2  # level of the default template
 NARROW, WIDE = 0.3, 0.9  # scales of the robust cost, shares of the skin's colour; wide where hair and lips are
 SIZE = 0.015  # weight of the squared layer over the skin's colour, per mm2; data weigh 1 per px2
 EDGES = 2.0  # weight of the squared differences along mesh edges, px2
+RIM = 2.0, 4.0  # px from eyeballs and teeth up to which pixels, which mix them with skin, count nothing, and all
 EYES = 0.5  # weight of the eyes, whose gaze no model follows exactly
 FIELDS, FIELD_LENGTH = 60, 22.0  # smooth factors of the light: how many, and their length in mm
 SHADOW_NOISE, SHADOW_OUTLIER = 20.0, 0.25  # px2 that weigh as much as their prior; scale of their robust cost
@@ -87,7 +88,8 @@ class _System:
         visible = vertex_weights(region, mesh.triangles, camera, normals, Ks, size, "zbuffer", model.backend)
         facing = -(normals * torch.nn.functional.normalize(camera, dim=-1)).sum(-1)  # [F, V]
         self.area = mesh.vertex_areas  # [V] mm2
-        trust = 1 - (1 - EYES) * mesh.regions["eyes"]
+        clear = smoothstep(rim_distance(mesh) * scale, *RIM)  # [F, V]
+        trust = clear * (1 - (1 - EYES) * mesh.regions["eyes"])
         self.pixels = visible * facing.clamp(min=0.0) * trust * self.area * scale.square()  # [F, V] px2
         self.pixels = self.pixels * frames.mask.flatten()[:, None]
         self.learned = model.pattern(codes, mesh)  # [B, V, 3]

@@ -13,10 +13,13 @@ from fmlfast.kernels.deform import skin_displacements
 from fmlfast.losses import expression_label_loss
 from fmlfast.model.codes import expression_from
 from fmlfast.model.fml import FML
+from fmlfast.model.vertex_weights import rim_distance
+from fmlfast.template.regions import smoothstep
 from fmlfast.training.priors import some_clips
 
 _UNSEEN = 1e-3  # mm^2
 _SMOOTH, _FAR, _ROUNDS = 1e-2, 1e-6, 300  # of the continuation of reflectance
+_RIM = 3.0, 5.0  # mm from eyeballs and teeth up to which nothing, and beyond which all, is learned from pictures
 _HAIRLESS = 0.02  # share of the scalp from which colours are rather hair's
 _HEAD_RATE = 1e-3  # the first learning rate of the expression head
 
@@ -51,14 +54,16 @@ def settle_mean(model: FML) -> None:
 
 @torch.no_grad()
 def settle_reflectance(model: FML) -> None:
-    """Continues reflectance smoothly from where photographs show skin to scalp, ears and neck.
+    """Continues reflectance smoothly from where photographs show skin to scalp, ears, neck, and rims of eyes and lips.
 
-    There training learns hair, collars, or nothing. With w the weight of the photometric loss, 0 where hair begins,
-    each field f of the mean, as a ratio to the template's colours, and of the basis becomes the minimum over f' of
-    sum_v w_v |f'_v - f_v|^2 + 0.01 sum_edges |f'_i - f'_j|^2, weakly drawn to 1 and 0 on parts that nothing shows.
+    There training learns hair, collars, eyeballs, teeth, or nothing. With w the weight of the photometric loss, 0 where
+    hair begins and at the rims, each field f of the mean, as a ratio to the template's colours, and of the basis
+    becomes the minimum over f' of sum_v w_v |f'_v - f_v|^2 + 0.01 sum_edges |f'_i - f'_j|^2, weakly drawn to 1 and 0 on
+    parts that nothing shows.
     """
     face, template = model.face, model.template
-    seen = (model.shown * (template.regions["scalp"] < _HAIRLESS)).double()
+    clear = smoothstep(rim_distance(template), *_RIM)
+    seen = (model.shown * clear * (template.regions["scalp"] < _HAIRLESS)).double()
     learned = face.reflectance_mean.view(-1, 3) / template.colors.clamp(min=1e-3)
     basis = face.reflectance_basis[:, : learned.numel()].view(len(face.reflectance_basis), -1, 3)
     fields = torch.cat([learned - 1, basis.transpose(0, 1).flatten(1)], 1).double()  # [V, 3 + 3 Kr]
