@@ -42,7 +42,7 @@ def shown_region(template: FaceTemplate, visibility: Literal["zbuffer", "backfac
 
 
 def rim_distance(template: FaceTemplate) -> Tensor:  # [V] mm
-    """Computes how far skin is from the openings of eyes and mouth, where a picture's pixels mix it with what is inside.
+    """Computes how far skin is from the openings of eyes and mouth, where pixels mix it with eyeballs and teeth.
 
     What is no skin is infinitely far.
     """

@@ -9,6 +9,7 @@ from fmlfast.data.frames import Frames
 from fmlfast.model.codes import Codes
 from fmlfast.model.config import ModelConfig
 from fmlfast.model.fml import FML
+from fmlfast.model.vertex_weights import rim_distance
 from fmlfast.reconstruction.personal_reflectance import fit_detail
 from fmlfast.renderer import vertex_normals
 from fmlfast.template.face_template import FaceTemplate
@@ -43,6 +44,16 @@ def test_what_the_model_does_not_know_comes_back_where_it_is(
     beyond = (away * change.abs()).sum(1) / away.sum()
     assert (inside / share > 0.3).all() and (inside / share < 1.2).all()
     assert (beyond < 0.05).all()
+
+
+@torch.no_grad()
+def test_pixels_on_the_rims_of_eyes_and_lips_do_not_count(model: FML, frames: Frames) -> None:
+    start = plain(model, frames)
+    rim = (rim_distance(model.template) < 1.0)[:, None]  # a pixel spans more at this size
+    truth = replace(start, detail=rim * (0.9 - model.pattern(start)))
+    found = fit_detail(model, pictured(model, frames, truth), start)
+    share = (found.detail / truth.detail.clamp(min=0.1))[:, rim[:, 0]]
+    assert rim.sum() > 50 and float(share.abs().mean()) < 0.1
 
 
 @torch.no_grad()

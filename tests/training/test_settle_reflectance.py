@@ -3,6 +3,7 @@
 import torch
 
 from fmlfast.model.fml import FML
+from fmlfast.model.vertex_weights import rim_distance
 from fmlfast.training.settle import settle_reflectance
 from tests.helpers.small_model import SMALL
 
@@ -22,6 +23,17 @@ def test_a_cap_of_hair_becomes_skin_and_the_face_stays() -> None:
     assert (after - before)[inner].abs().median() < 1e-3
     ratio = after[scalp].mean(0) / template.colors[scalp].mean(0)
     torch.testing.assert_close(ratio, torch.full((3,), 0.8), atol=0.05, rtol=0)
+
+
+def test_rims_of_eyes_and_lips_get_the_color_around_them() -> None:
+    model = FML(SMALL)
+    template, face = model.template, model.face
+    rim = rim_distance(template) < 3.0
+    with torch.no_grad():
+        face.reflectance_mean.view(-1, 3)[rim] = 0.9  # eyeballs and teeth, which pictures mix with skin
+    settle_reflectance(model)
+    ratio = face.reflectance_mean.detach().view(-1, 3)[rim] / template.colors[rim]
+    assert rim.sum() > 300 and (ratio - 1).abs().mean() < 0.03
 
 
 def test_modes_of_the_basis_reach_ears_and_neck_without_a_seam() -> None:
