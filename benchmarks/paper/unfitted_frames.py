@@ -122,6 +122,8 @@ def main(videos: Annotated[list[Path], Positional], /, out: Path, run: Path | No
         rows[video.stem] = {name: round(float(np.mean(values)), 2) for name, values in errors.items()}
         pictures.append(shown)
         tqdm.write(f"{video.stem}: {rows[video.stem]}")
+    if not rows:
+        raise SystemExit("no video shows one face in two good frames; give longer or sharper videos")
     means = {name: round(float(np.mean([row[name] for row in rows.values()])), 2) for name in ("vertices", "texture")}
     print(f"mean over {len(rows)} videos: {means}")
     out.mkdir(parents=True, exist_ok=True)
