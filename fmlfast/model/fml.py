@@ -137,10 +137,12 @@ class FML(nn.Module):
         frames: Frames,
         noise: Tensor | None = None,  # [B, M, 68, 2] px
         landmark_mask: Tensor | None = None,  # [B, M, 68] bool
+        smooth: Tensor | None = None,  # [B, N]
     ) -> Observation:
         """Prepares the encoder's inputs; no learned parameter of the encoder is used.
 
-        In training `noise` is added to the landmarks; where `landmark_mask` is False the encoder does not get them.
+        In training `noise` is added to the landmarks; where `landmark_mask` is False the encoder does not get them. A
+        shape of the landmark fit that is known, `smooth`, is kept.
         """
         size = frames.images.shape[-1]
         if self.config.inputs == "paper":
@@ -151,7 +153,7 @@ class FML(nn.Module):
         rotation, translation = fit_pose(seen.landmarks, seen.Ks, self.landmark_points)
         start = InitialFit(rotation, translation)
         if self.shape_fit is not None:
-            start = self.shape_fit(seen, start)
+            start = self.shape_fit(seen, start, smooth)
         features, aux_mask = aux_features(seen, alignment, start), None
         if self.config.described:
             features = torch.cat([features, describe(frames, seen, alignment)], 1)
@@ -166,9 +168,12 @@ class FML(nn.Module):
         return Observation(crop, frames.mask, seen.Ks, size, features, aux_mask, alignment, start)
 
     @exact  # the encoder has an autocast of its own
-    def codes(self, seen: Observation, encoder: nn.Module | None = None) -> Codes:
-        """Predicts codes from the encoder's inputs; `encoder` may be a data-parallel wrapper of the model's."""
-        subjects, frames = (encoder or self.encoder)(seen.inputs, seen.mask, seen.aux_features, seen.aux_mask)
+    def codes(self, seen: Observation, encoder: nn.Module | None = None, known: Tensor | None = None) -> Codes:
+        """Predicts codes from the encoder's inputs; `encoder` may be a data-parallel wrapper of the model's.
+
+        Shared codes [B, K + Kr] that are `known` are not predicted.
+        """
+        subjects, frames = (encoder or self.encoder)(seen.inputs, seen.mask, seen.aux_features, seen.aux_mask, known)
         return self._codes(subjects, frames, seen)
 
     def vertex_weights(
