@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from fmlfast.version import __version__ as __version__
+from fmlfast.common.version import __version__ as __version__
 
 _HOME = {
     "FaceTemplate": "fmlfast.template.face_template",

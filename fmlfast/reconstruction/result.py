@@ -22,7 +22,7 @@ from fmlfast.model.skin_tone import skin_tone_deviation
 from fmlfast.reconstruction.head import Head
 from fmlfast.renderer import shade_vertices
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.version import __version__
+from fmlfast.common.version import __version__
 from fmlfast.visualization.appearance import Albedo
 from fmlfast.visualization.overlay import face_opacity, overlay, panel
 
