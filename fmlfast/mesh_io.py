@@ -16,7 +16,7 @@ from torch import Tensor
 from fmlfast.color import linear_to_srgb
 from fmlfast.common.atomic import atomic_path
 from fmlfast.renderer import vertex_normals
-from fmlfast.version import __version__
+from fmlfast.common.version import __version__
 
 
 @dataclass
