@@ -79,7 +79,18 @@ def reconstruct(
     digest = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
     with FaceDetector() as detector:
         photos = read_photos(images, detector, face, frames)
-    cameras, size = Cameras.of(photos), model.config.image_size
+    return reconstruct_photos(model, digest, photos, Cameras.of(photos), refine, texture)
+
+
+@torch.no_grad()
+def reconstruct_photos(
+    model: FML, digest: str, photos: Sequence[Photo], cameras: Cameras, refine: int, texture: int
+) -> Reconstruction:
+    """Reconstructs one person from photos whose faces were found; see `reconstruct`.
+
+    digest: SHA-256 of the model's file. cameras: those whose focal length is assumed are estimated.
+    """
+    device, size = model.code_mean.device, model.config.image_size
     seen = Frames.from_clips([_clip(photos, cameras.Ks, size)], size).to(device)
     if refine > 0:
         cameras, seen = cameras.estimated(model, seen, photos)

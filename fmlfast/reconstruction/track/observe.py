@@ -40,6 +40,7 @@ class Sight:
     uncertainty: float  # mean standard deviation of the inner landmarks, share of the outer-eye distance
     sharpness: float  # see `sharpness`; -1 where it was not measured
     side: float  # px of the video, of the face's crop
+    rotation: tuple[float, ...]  # 9, the detector's, row by row; empty where the sharpness was not measured
 
 
 @dataclass(frozen=True)
@@ -190,7 +191,12 @@ def _look(
     eyes = float(np.linalg.norm(np.subtract(*marks[list(OUTER_EYES)])))
     crop = face_crop(marks)
     sight = Sight(
-        number, time, float(spread[INNER].mean()) / max(eyes, 1e-6), sharpness(image, marks) if measured else -1.0, crop.side
+        frame=number,
+        time=time,
+        uncertainty=float(spread[INNER].mean()) / max(eyes, 1e-6),
+        sharpness=sharpness(image, marks) if measured else -1.0,
+        side=crop.side,
+        rotation=tuple(detection.rotation[0].flatten().tolist()) if measured else (),
     )
     return _Look(
         sight,

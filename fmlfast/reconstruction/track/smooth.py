@@ -22,8 +22,9 @@ from fmlfast.rotation import axis_angle_from_rotation, rotation_from_axis_angle
 
 Array = NDArray[np.float64]
 
-ROUNDS = 6
-QUIET = {"rotation": 0.15, "place": 12.0, "depth": 12.0, "mouth": 1.0, "lids": 1.0, "brows": 0.5, "gaze": 0.5}
+TOLERANCE = (6.0, 3.0, 1.5, 1.0, 1.0)
+"""Scale of Cauchy's cost, times the quiet acceleration, round by round (graduated non-convexity)."""
+QUIET = {"rotation": 0.3, "place": 24.0, "depth": 24.0, "mouth": 8.0, "lids": 20.0, "brows": 3.0, "gaze": 8.0}
 """Scale s of each group's acceleration: radians, mm and expression units a second squared."""
 _FIXED = 1e12  # information of frames that are given
 _PREFIXES = {"eyeBlink": "lids", "eyeSquint": "lids", "eyeWide": "lids", "eyeLook": "gaze", "brow": "brows"}
@@ -78,13 +79,13 @@ def smooth_path(
     quiet = np.array([QUIET[name] for name in kinds])[kind]  # [6 + E]
     difference = _second_difference(times)  # [T - 2, 3]
     path = z
-    for _ in range(ROUNDS):
+    for tolerance in TOLERANCE:
         offset = _difference(path, z)  # [T, 6 + E] from each frame's own estimate
         steps = _difference(path.part(1), path.part(0, -1))  # [T - 1, 6 + E]
         acceleration = difference[:, 2:] * steps[1:] - difference[:, :1] * steps[:-1]
         scaled = (acceleration / quiet) ** 2
         total = np.stack([scaled[:, kind == k].sum(1) for k in range(len(kinds))], 1)  # [T - 2, groups]
-        weight = (1 / (1 + total))[:, kind] / quiet**2  # [T - 2, 6 + E]
+        weight = (1 / (1 + total / tolerance**2))[:, kind] / quiet**2  # [T - 2, 6 + E]
         step = _solve(information, offset, weight, difference, acceleration)
         path = _moved(path, step)
     return path.part(given)
