@@ -149,11 +149,16 @@ class FaceDetector:
     def follow(self, image: np.ndarray, landmarks: np.ndarray) -> "Glimpse | None":
         """Finds the face again that was at `landmarks` [68, 2] px a moment ago; None where it is gone.
 
-        image: [H, W, 3] uint8 sRGB. One look; the landmark network waits for `Glimpse.detection`, so that the next frame
-        need not.
+        image: [H, W, 3] uint8 sRGB. One look; the landmark network runs when `Glimpse.detection` is called, which the
+        next frame need not wait for.
         """
         crop, size = _surroundings(landmarks)
-        if crop.x0 >= image.shape[1] or crop.y0 >= image.shape[0] or crop.x0 + crop.side <= 0 or crop.y0 + crop.side <= 0:
+        if (
+            crop.x0 >= image.shape[1]
+            or crop.y0 >= image.shape[0]
+            or crop.x0 + crop.side <= 0
+            or crop.y0 + crop.side <= 0
+        ):
             return None
         picture = crop_image(image, crop, size)
         looks = self._look(picture)
@@ -162,7 +167,9 @@ class FaceDetector:
         look = min(looks, key=lambda look: np.abs(look.points[:, :2].mean(axis=0) - size / 2).max())
         transform = crop_to_source(crop, size)
         found = (TO_IBUG68 @ look.points)[:, :2] * transform[0, 0] + transform[:, 2]
-        return Glimpse(found, lambda: self._detection(picture, look, 1.0).moved(float(transform[0, 0]), transform[:, 2]))
+        return Glimpse(
+            found, lambda: self._detection(picture, look, 1.0).moved(float(transform[0, 0]), transform[:, 2])
+        )
 
     def observe(self, image: np.ndarray) -> Detection:
         """Detects the face nearest to the middle of a crop, as a detection of one frame; the face may be missing.

@@ -141,8 +141,8 @@ class FML(nn.Module):
     ) -> Observation:
         """Prepares the encoder's inputs; no learned parameter of the encoder is used.
 
-        In training `noise` is added to the landmarks; where `landmark_mask` is False the encoder does not get them. A
-        shape of the landmark fit that is known, `smooth`, is kept.
+        In training `noise` is added to the landmarks; where `landmark_mask` is False the encoder does not get them. The
+        landmark fit keeps a shape that is known, `smooth`.
         """
         size = frames.images.shape[-1]
         if self.config.inputs == "paper":
@@ -169,10 +169,7 @@ class FML(nn.Module):
 
     @exact  # the encoder has an autocast of its own
     def codes(self, seen: Observation, encoder: nn.Module | None = None, known: Tensor | None = None) -> Codes:
-        """Predicts codes from the encoder's inputs; `encoder` may be a data-parallel wrapper of the model's.
-
-        Shared codes [B, K + Kr] that are `known` are not predicted.
-        """
+        """Predicts codes, or those of the frames where shared ones are `known`; `encoder` may be a wrapped one."""
         subjects, frames = (encoder or self.encoder)(seen.inputs, seen.mask, seen.aux_features, seen.aux_mask, known)
         return self._codes(subjects, frames, seen)
 
@@ -317,7 +314,7 @@ class FML(nn.Module):
         if template.fingerprint != fingerprint:
             raise ValueError(
                 f"{folder} was trained on template {stored['template']['name']} ({fingerprint}), but "
-                f"{template.name} ({template.fingerprint}) is there now; bring back that folder, or use the release that trained it"
+                f"{template.name} ({template.fingerprint}) is there now; bring that back, or use its release"
             )
         if config.described and stored.get("landmarks") != landmarks_version():
             raise ValueError(

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,16 @@ class Video:
                 count += 1
             if stream.frames and count < 0.95 * stream.frames and not self.trouble:  # edit lists hide a few
                 self.trouble = f"only {count} of {stream.frames} frames are there"
+
+    def rate_and_count(self) -> tuple[Fraction, int | None]:
+        """Reads the mean number of frames a second, and the number of frames where the file tells it or its length."""
+        av = require("av", "video")
+        with av.open(str(self.path), metadata_errors="ignore") as container:
+            stream = container.streams.video[0]
+            rate = Fraction(stream.average_rate or 25)
+            if stream.frames:
+                return rate, stream.frames
+            return rate, None if container.duration is None else round(container.duration / av.time_base * rate)
 
     def frames_at(self, times: Sequence[float]) -> Iterator[Frame]:
         """Decodes the frames at these times, rising, in seconds as `frames` tells them; seeks, so few are quick.

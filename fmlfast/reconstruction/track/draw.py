@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb, srgb_to_linear
@@ -48,20 +47,23 @@ class HeadDrawer:
     """Draws one person's head; what does not change from frame to frame is computed once."""
 
     def __init__(self, head: Head) -> None:
-        """Prepares the drawing of `head`, on whatever level of the template it is."""
+        """Prepares the drawing of `head`, on any level of its template; without lashes, which would flicker."""
         self.head, template = head, head.template
+        self._triangles = template.triangles[~(template.regions["lashes"][template.triangles.long()] > 0.5).any(1)]
         self._opacity, self._ambient = face_opacity(template), ambient_factor(template)
         self._albedo = head.albedo()
 
     def draw(self, pose: Pose, K: Tensor, width: int, height: int) -> Layer | None:
         """Draws the head in a frame of `width` x `height` px; K [3, 3] px. None where it is out of sight."""
-        triangles = self.head.template.triangles
+        triangles = self._triangles
         vertices = self.head.posed(pose.expression) @ pose.rotation.mT + pose.translation
         if float(vertices[:, 2].min()) < NEAR:
             return None
         points = project(vertices[None], K[None])[0]
         left, top = (max(0, int(x)) for x in points.amin(0).floor().tolist())
-        right, bottom = (min(end, int(x)) for x, end in zip(points.amax(0).ceil().tolist(), (width, height), strict=True))
+        right, bottom = (
+            min(end, int(x)) for x, end in zip(points.amax(0).ceil().tolist(), (width, height), strict=True)
+        )
         if left >= right or top >= bottom:
             return None
         normals = vertex_normals(vertices[None], triangles)[0]

@@ -75,22 +75,27 @@ class PersonEstimator:
         self.points = PersonPoints(model, model.neutral(person)[0])
         self.groups = expression_groups(model.template.expression_names)
 
-    def track(self, clips: Iterator[tuple[Clip, Sequence[int], Sequence[float]]]) -> Iterator[Track]:
-        """Estimates a track from its clips in order, each with the numbers and times of its frames; yields windows."""
+    def track(
+        self,
+        clips: Iterator[tuple[Clip, Sequence[int], Sequence[float]]],
+        before: Track | None = None,
+    ) -> Iterator[Track]:
+        """Estimates a track from its clips in order, each with the numbers and times of its frames; yields windows.
+
+        before: the last window of a track that is continued.
+        """
         window: _Window | None = None
-        done: list[Path] = []
-        done_times: list[float] = []
+        done = None if before is None else before.part(slice(-2, None))
         for clip, numbers, times in clips:
             new = self._read(clip, numbers, times)
             window = new if window is None else _Window.join([window, new])
             if len(window.number) >= WINDOW + LAG:
                 keep = len(window.number) - LAG
-                result, path = self._estimate(window, done, done_times)
-                yield result.part(slice(0, keep))
-                done, done_times = [path.part(keep - 2, keep)], window.time[keep - 2 : keep].tolist()
-                window = window.after(keep)
+                result = self._estimate(window, done).part(slice(0, keep))
+                yield result
+                done, window = result.part(slice(-2, None)), window.after(keep)
         if window is not None and len(window.number):
-            yield self._estimate(window, done, done_times)[0]
+            yield self._estimate(window, done)
 
     def _read(self, clip: Clip, numbers: Sequence[int], times: Sequence[float]) -> "_Window":
         assert clip.detection is not None
@@ -105,28 +110,30 @@ class PersonEstimator:
         landmarks = torch.from_numpy(clip.detection.surface[:, NUM_POINTS:] * scale + offset)
         return _Window(np.array(numbers), np.array(times), landmarks, frames, fit)
 
-    def _estimate(self, window: "_Window", done: list[Path], done_times: list[float]) -> tuple[Track, Path]:
-        before = done[0] if done else None
-        path = smooth_path(window.fit, window.time, self.groups, before, done_times)
+    def _estimate(self, window: "_Window", before: Track | None) -> Track:
+        """Estimates a window; the frames `before` it stay."""
+        path = self._smooth(window, window.fit, before)
         light = torch.cat([self._light(window, path, some) for some in _batches(len(window.time))])
         if self.steps:
             refined = Path.join([self._refine(window, path, light, some) for some in _batches(len(window.time))])
-            fit = replace(
-                window.fit, rotation=refined.rotation, translation=refined.translation, expression=refined.expression
-            )
-            path = smooth_path(fit, window.time, self.groups, before, done_times)
-        tone = self.person.tone.exp().cpu()
-        result = Track(
+            moved = {name: getattr(refined, name) for name in ("rotation", "translation", "expression")}
+            path = self._smooth(window, replace(window.fit, **moved), before)
+        return Track(
             frame=torch.from_numpy(window.number),
             time=torch.from_numpy(window.time),
             seen=torch.ones(len(window.number), dtype=torch.bool),
             rotation=path.rotation,
             translation=path.translation,
             expression=path.expression,
-            sh=_smooth_light(light, window.time) / tone,
+            sh=_smooth_light(light, window.time) / self.person.tone.exp().cpu(),
             landmarks=window.landmarks,
         )
-        return result, path
+
+    def _smooth(self, window: "_Window", fit: FrameFit, before: Track | None) -> Path:
+        if before is None:
+            return smooth_path(fit, window.time, self.groups)
+        path = Path(before.rotation, before.translation, before.expression)
+        return smooth_path(fit, window.time, self.groups, path, before.time.tolist())
 
     def _codes(self, path: Path, light: Tensor, some: Sequence[int]) -> Codes:
         device = self.model.code_mean.device
@@ -145,7 +152,7 @@ class PersonEstimator:
         return self.model.fit_light_times_tone(window.frames.only(some), camera, pattern)[0].cpu()
 
     def _refine(self, window: "_Window", path: Path, light: Tensor, some: Sequence[int]) -> Path:
-        """Refines frames on their pixels; the depth stays, which one frame's pixels tell less than all frames' points."""
+        """Refines frames on their pixels; the depth stays, of which they tell less than all frames' points."""
         codes = self._codes(path, light[some] / self.person.tone.exp().cpu(), some)
         found = refine(self.model, window.frames.only(some), codes, self.steps, person=False)
         place = found.translation[0] * (codes.translation[0, :, 2:] / found.translation[0, :, 2:])
@@ -163,7 +170,9 @@ class _Window:
     @classmethod
     def join(cls, parts: "Sequence[_Window]") -> "_Window":
         a, b = parts
-        frames = Frames(**{k: torch.cat([v, getattr(b.frames, k)], 1) for k, v in vars(a.frames).items() if k in _FIELDS})
+        frames = Frames(
+            **{f.name: torch.cat([getattr(a.frames, f.name), getattr(b.frames, f.name)], 1) for f in fields(Frames)}
+        )
         fit = FrameFit(**{k: torch.cat([v, getattr(b.fit, k)]) for k, v in vars(a.fit).items()})
         return cls(
             np.concatenate([a.number, b.number]),
@@ -177,9 +186,6 @@ class _Window:
         rest = range(first, len(self.number))
         fit = self.fit.map(lambda values: values[first:])
         return _Window(self.number[first:], self.time[first:], self.landmarks[first:], self.frames.only(rest), fit)
-
-
-_FIELDS = set(Frames.__dataclass_fields__)
 
 
 def _batches(count: int) -> list[list[int]]:
@@ -196,7 +202,10 @@ def _smooth_light(light: Tensor, times: np.ndarray) -> Tensor:
 def _between(a: Track, b: Track, share: float, number: int, time: float) -> Track:
     """Interpolates a frame between two."""
     turn = axis_angle_from_rotation(b.rotation @ a.rotation.mT)
-    mixed = {name: torch.lerp(getattr(a, name), getattr(b, name), share) for name in ("translation", "expression", "sh", "landmarks")}
+    mixed = {
+        name: torch.lerp(getattr(a, name), getattr(b, name), share)
+        for name in ("translation", "expression", "sh", "landmarks")
+    }
     return Track(
         frame=torch.tensor([number]),
         time=torch.tensor([time], dtype=torch.float64),

@@ -1,4 +1,4 @@
-"""Fits pose and expression of every frame to the landmarks, given the person: Gauss-Newton from the encoder's answer."""
+"""Fits pose and expression of every frame to the landmarks of a known person, by Gauss-Newton from the encoder's."""
 
 from dataclasses import dataclass
 

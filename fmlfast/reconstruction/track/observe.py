@@ -5,7 +5,7 @@ A segment's clips lie in `sNNNNN-000000.tar` (see `fmlfast.data.shards`), its ti
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -83,11 +83,12 @@ def observe_video(
     K: np.ndarray,  # [3, 3] px
     size: int,
     detector: FaceDetector,
-    last: float | None = None,
+    last: float | None,
+    count: Callable[[int], object],
 ) -> Iterator[Segment]:
     """Observes a video from where `folder` ends up to `last` seconds; yields each segment once it is written.
 
-    K: intrinsics of the frames, or a guess. size: side of the crops, px.
+    K: intrinsics of the frames, or a guess. size: side of the crops, px. `count` is called for every frame.
     """
     before = observed_segments(folder)
     start = before[-1].end if before else 0
@@ -108,6 +109,7 @@ def observe_video(
                 measured = pending.measure(track, time)
                 job = pool.submit(_look, number, time, image, glimpse, K, size, measured)
                 pending.sights.setdefault(track, []).append(job)
+            count(1)
             if len(pending.times) == SEGMENT:
                 yield pending.write(folder, video.path.name, follower)
                 pending = pending.next()
@@ -171,9 +173,7 @@ class _Pending:
         return segment
 
 
-def _frames(
-    video: Video, start: int, last: float | None
-) -> Iterator[tuple[int, float, np.ndarray | None, np.ndarray]]:
+def _frames(video: Video, start: int, last: float | None) -> Iterator[tuple[int, float, np.ndarray | None, np.ndarray]]:
     """Decodes frames from number `start` on; shortly before it only their thumbnails."""
     for number, frame in enumerate(video.frames()):
         if last is not None and frame.time > last:

@@ -1,11 +1,11 @@
 """Tells which tracks show one person, and reconstructs each person from its best frames."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 
 from fmlfast.data.detection import Detection
 from fmlfast.data.face_detector import Face
@@ -21,7 +21,11 @@ from fmlfast.reconstruction.track.observe import Segment, Sight, read_sights
 FRAMES = 12  # that a person is reconstructed from, at most
 LOOKS = 4  # frames that two tracks are compared by
 SHORTEST = 0.5  # seconds of a track; shorter ones are false alarms or passers-by
-SOFT, VAGUE, SMALL = 0.4, 1.6, 0.5  # of the median sharpness and uncertainty, and of the largest face: limits of good frames
+SOFT, VAGUE, SMALL = (
+    0.4,
+    1.6,
+    0.5,
+)  # of the median sharpness and uncertainty, and of the largest face: limits of good frames
 ONE_PERSON = 1.9  # mm between neutral faces: halves of one clip differ by 1.15, people by 2.96 (docs/landmarks.md)
 
 
@@ -46,15 +50,16 @@ class Tracks:
         return sorted(long, key=lambda track: (-sum(len(s.tracks.get(track, ())) for s in self.segments), track))
 
     def best(self, tracks: Sequence[int], count: int) -> list[tuple[Sight, Clip]]:
-        """Selects at most `count` sharp, sure and large sights of different poses, in order of time, each with its clip.
+        """Selects at most `count` sharp, sure and large sights of different poses, in order of time.
 
-        The clip is of this one frame.
+        Each with its clip of this one frame.
         """
         seen = [(track, *item) for track in tracks for item in self.sights(track) if item[2].sharpness >= 0]
         if not seen:
             return []
-        sharp, vague, side = (np.array([getattr(item[3], name) for item in seen]) for name in
-                              ("sharpness", "uncertainty", "side"))
+        sharp, vague, side = (
+            np.array([getattr(item[3], name) for item in seen]) for name in ("sharpness", "uncertainty", "side")
+        )
         good = (sharp >= max(MIN_SHARPNESS, SOFT * np.median(sharp))) & (vague <= VAGUE * np.median(vague))
         good &= side >= SMALL * side.max()
         if not good.any():
@@ -111,9 +116,9 @@ def person_photos(tracks: Tracks, group: Sequence[int], video: Video) -> list[Ph
 def join_clips(clips: Sequence[Clip]) -> Clip:
     """Joins clips of one subject to one, in their order."""
     arrays = ("images", "landmarks", "confidence", "Ks", "crop_to_source", "times")
-    joined = {name: np.concatenate([getattr(clip, name) for clip in clips]) for name in arrays}
+    joined: dict[str, Any] = {name: np.concatenate([getattr(clip, name) for clip in clips]) for name in arrays}
     detection = Detection.stack([clip.detection for clip in clips if clip.detection is not None])
-    return Clip(clips[0].key, clips[0].subject, clips[0].source, **joined, detection=detection)
+    return replace(clips[0], **joined, detection=detection)
 
 
 def _face(sight: Sight, clip: Clip) -> Face:

@@ -2,11 +2,12 @@
 
 Each frame's estimate z_t has its information H_t (inverse covariance). The path x minimises
 
-    sum_t (x_t - z_t)' H_t (x_t - z_t) + sum_t sum_g s_g^-2-weighted rho(|a_tg|),    rho(a) = s_g^2 log(1 + a^2 / s_g^2),
+    sum_t (x_t - z_t)' H_t (x_t - z_t) + sum_t sum_g log(1 + |a_tg|^2 / s_g^2),
 
-with a_tg the acceleration of group g of the unknowns (rotation, place, depth, parts of the expression): Cauchy's cost is
-that of a quiet head that now and then moves as fast as it likes. So a still head is averaged over many frames, and a nod
-or a blink is not: its accelerations cost next to nothing. Solved by reweighting; one step is a block tridiagonal system.
+with a_tg the acceleration of group g of the unknowns (rotation, place, depth, parts of the expression) and s_g its
+scale where the head is quiet: Cauchy's cost, of a head that is still and now and then moves as fast as it likes. So a
+still head is averaged over many frames, and a nod or a blink is not: its accelerations cost next to nothing. Solved by
+reweighting; each round is a block tridiagonal system.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from fmlfast.rotation import axis_angle_from_rotation, rotation_from_axis_angle
 Array = NDArray[np.float64]
 
 TOLERANCE = (6.0, 3.0, 1.5, 1.0, 1.0)
-"""Scale of Cauchy's cost, times the quiet acceleration, round by round (graduated non-convexity)."""
+"""Scale of Cauchy's cost, times s, round by round: at first the noise itself would pass for motion."""
 QUIET = {"rotation": 0.3, "place": 24.0, "depth": 24.0, "mouth": 8.0, "lids": 20.0, "brows": 3.0, "gaze": 8.0}
 """Scale s of each group's acceleration: radians, mm and expression units a second squared."""
 _FIXED = 1e12  # information of frames that are given

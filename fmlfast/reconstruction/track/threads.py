@@ -1,15 +1,20 @@
 """Runs stages of a stream beside one another: work that leaves Python's lock gains from threads."""
 
+import os
 import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
+
+import torch
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_MOST_WORKERS = 8
 _DEPTH = 8  # items that a stage is ahead at most: bounds the memory
 
 
@@ -51,8 +56,9 @@ def ahead(items: Iterable[Item], depth: int = _DEPTH) -> Iterator[Item]:
         thread.join()
 
 
-def mapped(function: Callable[[Item], Result], items: Iterable[Item], workers: int = 2) -> Iterator[Result]:
+def mapped(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Applies `function` to `items` by threads; results come in order, at most a few ahead."""
+    workers = max(1, min(_MOST_WORKERS, os.cpu_count() or 1))
     with ThreadPoolExecutor(workers) as pool:
         waiting = deque()
         for item in items:
@@ -61,3 +67,14 @@ def mapped(function: Callable[[Item], Result], items: Iterable[Item], workers: i
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+
+
+@contextmanager
+def single_threads() -> Iterator[None]:
+    """Lets each operation of torch use one thread, where threads of ours work beside one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
