@@ -103,16 +103,18 @@ class Encoder(nn.Module):
         mask: Tensor,
         aux_features: Tensor | None,
         aux_mask: Tensor | None,
-        codes: Tensor | None,
+        known: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         subjects, frames = mask.shape
         stacked = ((images.flatten(0, 1) - 0.45) * 3).contiguous(memory_format=torch.channels_last)
         features = self.tower(stacked)
         if aux_features is not None:
             aux_features = self.normalise(aux_features, aux_mask)
-        if codes is None:
+        if known is None:
             pooled = masked_mean(self.identity_head(features, aux_features).unflatten(0, (subjects, frames)), mask)
-            codes = self.code_norm(self.identity_out(pooled).float())
+            codes: Tensor = self.code_norm(self.identity_out(pooled).float())
+        else:
+            codes = known
         shared = codes[:, None].expand(-1, frames, -1).flatten(0, 1)
         mixed = self.frame_mix(torch.cat([self.frame_head(features, aux_features), shared], 1))
         raw = self.frame_out(mixed).float()

@@ -5,7 +5,7 @@ frames of a window are estimated anew in the next one, which knows what follows 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
