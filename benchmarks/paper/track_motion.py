@@ -2,10 +2,10 @@
 
 python -m benchmarks.paper.track_motion --out FOLDER: renders videos, tracks them, writes FOLDER/track_motion.json
 
-Each video of six seconds, 30 frames a second, 480 x 480 pixels: a still head (with a blink and a glance), then shakes of
-25 degrees at 1.5 Hz while it talks and lifts its brows, then a smile and speech. Errors are of the 51 inner landmarks in
-% of the outer-eye distance, against the renderer's; jitter is the root mean square of their change from frame to frame
-where the head is still.
+Each video of six seconds, 30 frames a second, 480 x 480 pixels: a still head (with a blink and a glance), then shakes
+of 25 degrees at 1.5 Hz while it talks and lifts its brows, then a smile and speech. Errors are of the 51 inner landmarks
+in % of the outer-eye distance, against the renderer's; jitter is the root mean square of their change from frame to
+frame where the head is still.
 """
 
 import json
@@ -104,7 +104,8 @@ def render_video(generator: SceneGenerator, path: Path, seed: int, population: P
 
     around = shot(0, 1, None)[0].crop_to_source[0]
     side = float(around[0, 0]) * SIZE
-    crop = Crop(*(around[:, 2] - (ROOM - 1) / 2 * side).tolist(), ROOM * side)
+    left, top = (around[:, 2] - (ROOM - 1) / 2 * side).tolist()
+    crop = Crop(left, top, ROOM * side)
     truth: dict[str, list[NDArray[np.float32]]] = {}
     with VideoPiece(path, Fraction(RATE)) as video:
         for first in range(0, round(SECONDS * RATE), CHUNK):
