@@ -3,9 +3,9 @@
 python -m benchmarks.paper.track_motion --out FOLDER: renders videos, tracks them, writes FOLDER/track_motion.json
 
 Each video of six seconds, 30 frames a second, 480 x 480 pixels: a still head (with a blink and a glance), then shakes
-of 25 degrees at 1.5 Hz while it talks and lifts its brows, then a smile and speech. Errors are of the 51 inner landmarks
-in % of the outer-eye distance, against the renderer's; jitter is the root mean square of their change from frame to
-frame where the head is still.
+of 25 degrees at 1.5 Hz while it talks and lifts its brows, then a smile and speech. Errors are of the 51 inner
+landmarks in % of the outer-eye distance, against the renderer's; jitter is the root mean square of their change from
+frame to frame where the head is still.
 """
 
 import json
