@@ -26,8 +26,13 @@ class Cameras:
 
     Ks: np.ndarray  # [N, 3, 3] float32, pixels
     sources: tuple[str, ...]
-    """Source of each focal length: "exif", the photo's file; "estimated", the face's perspective; "assumed", a guess of
-    1.2 x the longer side."""
+    """Source of each focal length: "exif", the photo's file; "given", the caller; "estimated", the face's perspective;
+    "assumed", a guess of 1.2 x the longer side."""
+
+    @classmethod
+    def given(cls, Ks: Sequence[np.ndarray]) -> "Cameras":
+        """Takes intrinsics [3, 3] that are known, pixels."""
+        return cls(np.stack(Ks).astype(np.float32), ("given",) * len(Ks))
 
     @classmethod
     def of(cls, photos: Sequence[Photo]) -> "Cameras":

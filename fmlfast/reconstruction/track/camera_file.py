@@ -1,12 +1,14 @@
-"""Reads the intrinsics of a calibrated camera from JSON."""
+"""Reads calibrated cameras from JSON."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fmlfast.data.video.decode import Video
+from fmlfast.reconstruction.track.views import Camera
 
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 SAME_SHAPE = 0.01  # largest difference of the sides' ratio of calibration and video
@@ -20,13 +22,51 @@ def read_camera(path: Path, video: Path) -> np.ndarray:  # [3, 3] px
 
     Raises FileNotFoundError, or ValueError naming the file, where it is malformed, distorts, or does not fit the video.
     """
+    return _scaled(path, _read(path), video)
+
+
+def read_rig(path: Path, videos: Sequence[Path]) -> list[Camera]:
+    """Reads the calibrated cameras of synchronous videos, in their order.
+
+    The file holds `cameras`, a list: each has intrinsics as of `read_camera`, and `R` (3 by 3) and `t` (3, mm) with
+    X_camera = R X_world + t, camera +x right, +y down, +z forward.
+
+    Raises FileNotFoundError, or ValueError naming the file, where it is malformed or does not fit the videos.
+    """
+    listed = _read(path).get("cameras")
+    if not isinstance(listed, list) or len(listed) != len(videos):
+        raise ValueError(f"{path}: needs `cameras`, a list of one camera for each of the {len(videos)} videos")
+    found = []
+    for number, (stored, video) in enumerate(zip(listed, videos, strict=True)):
+        try:
+            R, t = np.array(stored["R"], np.float64), np.array(stored["t"], np.float64)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: camera {number} needs R (3 x 3) and t (3, mm): {error}") from error
+        turned = R.shape == (3, 3) and np.allclose(R @ R.T, np.eye(3), atol=1e-3) and np.linalg.det(R) > 0
+        if not turned or t.shape != (3,) or not np.isfinite(t).all():
+            raise ValueError(f"{path}: camera {number} needs a rotation R (3 x 3) and a place t (3 numbers, mm)")
+        found.append(Camera(_scaled(path, stored, video), R, t))
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such camera file")
     try:
         stored = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path}: needs an object with K (3 x 3), or fl_x, fl_y, cx, cy, in pixels")
+    return stored
+
+
+def _scaled(path: Path, stored: dict[str, Any], video: Path) -> np.ndarray:
+    """Checks intrinsics and scales them to the frames of `video`."""
+    try:
         K = _intrinsics(stored)
         width, height = (stored.get(long, stored.get(short)) for long, short in (("width", "w"), ("height", "h")))
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path}: needs K (3 x 3) or fl_x, fl_y, cx, cy in pixels: {error}") from error
     if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0 or K[2].tolist() != [0, 0, 1]:
         raise ValueError(f"{path}: K must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive focal lengths")

@@ -103,9 +103,9 @@ def group_tracks(tracks: Tracks, model: FML) -> list[list[int]]:
     return groups
 
 
-def person_photos(tracks: Tracks, group: Sequence[int], video: Video) -> list[Photo]:
-    """Reads the best frames of a person from the video, with the faces that were observed there."""
-    chosen = tracks.best(group, FRAMES)
+def person_photos(tracks: Tracks, group: Sequence[int], video: Video, count: int) -> list[Photo]:
+    """Reads at most `count` of a person's best frames from the video, with the faces that were observed there."""
+    chosen = tracks.best(group, count)
     frames = video.frames_at([sight.time for sight, _ in chosen])
     return [
         Photo(f"{video.path.stem}-{sight.frame:06d}", frame.image(), _face(sight, clip), sight.time)

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from safetensors.torch import load_file, save_file
 
 from fmlfast.common.atomic import atomic_path, check_new
@@ -25,8 +27,28 @@ class TrackSettings:
     refine: int
     texture: int
     seconds: float | None
-    camera: tuple[tuple[float, ...], ...] | None
+    cameras: list[list[list[float]]] | None
     format: int = FORMAT
+
+    @classmethod
+    def of(
+        cls,
+        video: Path,
+        model: str,
+        refine: int,
+        texture: int,
+        seconds: float | None,
+        cameras: Sequence[np.ndarray] | None,
+    ) -> "TrackSettings":
+        """Collects the settings; raises FileNotFoundError for a missing video, ValueError for other values."""
+        if not video.is_file():
+            raise FileNotFoundError(f"{video}: no such video")
+        if refine < 0:
+            raise ValueError(f"--refine must be 0 or more, got {refine}")
+        if seconds is not None and not seconds > 0:
+            raise ValueError(f"--seconds must be more than 0, got {seconds}")
+        stat, told = video.stat(), None if cameras is None else [np.asarray(camera).tolist() for camera in cameras]
+        return cls(str(video.resolve()), stat.st_size, stat.st_mtime, model, refine, texture, seconds, told)
 
 
 @dataclass(frozen=True)

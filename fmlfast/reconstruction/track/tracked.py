@@ -23,7 +23,7 @@ from fmlfast.reconstruction.transforms_json import write_transforms_json
 from fmlfast.template.parts import split_template
 
 FACE, PARAMETERS, ARRAYS = "face", "parameters.json", "parameters.npz"
-ANIMATION, SHEET, CAMERAS = "animation.glb", "arkit.csv", "transforms.json"
+HEAD, ANIMATION, SHEET, CAMERAS = "head.glb", "animation.glb", "arkit.csv", "transforms.json"
 FORMAT = 1
 
 
@@ -41,6 +41,8 @@ class TrackedPerson:
     """Width and height of the frames, pixels."""
     video: Path
     """The video; it may have moved since."""
+    scale: float | None = None
+    """True millimetres per millimetre of the model, where several cameras at known places tell it."""
 
     @property
     def head(self) -> Head:
@@ -76,6 +78,7 @@ class TrackedPerson:
             "height": self.size[1],
             "K": self.K.tolist(),
             "focal_source": self.face.focal_sources[0],
+            "scale": self.scale,
             "frames": len(times),
             "seen": int(track.seen.sum()),
             "seconds": [float(times[0]), float(times[-1])],
@@ -87,7 +90,7 @@ class TrackedPerson:
     def write_files(self, folder: Path) -> None:
         """Writes parameters, ARKit's weights, the moving head and the cameras into a folder that exists.
 
-        `parameters.npz` and `.json`, `arkit.csv`, `animation.glb`, `transforms.json`.
+        `parameters.npz` and `.json`, `arkit.csv`, `head.glb`, `animation.glb`, `transforms.json`.
         """
         template, track, motion = self.face.template, self.track, self.motion
         with atomic_path(folder / ARRAYS) as temporary:
@@ -100,6 +103,7 @@ class TrackedPerson:
         write_blendshape_csv(
             folder / SHEET, motion.times, template.expression_names, track.expression, track.rotation, eyes
         )
+        write_head(folder / HEAD, self.head)
         write_head(folder / ANIMATION, self.head, motion=motion)
         names = [f"frames/{int(number):06d}.png" for number in track.frame]
         place = track.rotation, track.translation
@@ -121,10 +125,10 @@ class TrackedPerson:
             with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
                 track = Track(**{name: torch.from_numpy(arrays[name]) for name in arrays.files})
             size = int(stored["width"]), int(stored["height"])
-            K, video = np.array(stored["K"], np.float32), Path(stored["video"])
+            K, video, scale = np.array(stored["K"], np.float32), Path(stored["video"]), stored["scale"]
         except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
             raise ValueError(f"{folder} cannot be read ({error}); track the video anew") from error
-        return cls(Reconstruction.load(folder / FACE), track, K, size, video)
+        return cls(Reconstruction.load(folder / FACE), track, K, size, video, scale)
 
 
 def load_people(folder: str | Path) -> Sequence[TrackedPerson]:
