@@ -42,7 +42,8 @@ EPILOG = """\
 fmlfast COMMAND --help lists a command's options.
 
   fmlfast reconstruct photo.jpg             head.glb, textured, to animate; pictures and parameters in out/photo
-  fmlfast prepare videos/ --out data/mine   clips, then: fmlfast train --data data/mine --init shipped --run runs/mine
+  fmlfast prepare videos/ --out data/mine   clips of people, to train on with
+  fmlfast train --data data/mine --init shipped --run runs/mine
   fmlfast info                              what is installed, and how to get what is missing
 """
 
