@@ -197,7 +197,7 @@ def test_evaluate_of_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fmlfast.evaluation.report.write_report", lambda run: run / "report.html")
     for _ in range(2):  # the second time into the same folder
         cli.main(["evaluate", "--data", "clips", "--out", str(out)])
-    assert runs == [out, out]
+    assert runs == [out, out] and capsys.readouterr().out.startswith(f"{out} on clips")
     for path in shipped.iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes()
     (out / "config.json").write_text("{}")
