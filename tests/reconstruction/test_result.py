@@ -184,19 +184,16 @@ def test_a_folder_that_is_none_damaged_or_of_another_version_is_one_error(saved,
 
 def test_it_is_named_in_one_line(saved):
     result, _ = saved
-    assert repr(result) == f"Reconstruction(left, right: {len(result.neutral)} vertices)"
-    assert (
-        repr(result.template).startswith("FaceTemplate(makehuman-face, level 0: ") and len(repr(result.template)) < 150
-    )
+    assert repr(result) == f"Reconstruction(left, right; {len(result.neutral)} vertices, texture 64 px)"
+    named = repr(result.template)
+    assert named.startswith("FaceTemplate(makehuman-face, level 0: ") and len(named) < 150
 
 
 def test_export_writes_the_saved_head(saved, tmp_path, capsys):
     result, out = saved
     cli.main(["export", str(out), "--format", "glb", "ply", "obj"])
-    names = [f"head.{suffix}" for suffix in ("glb", "ply", "obj")]
-    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
-        str(out / "export" / n) for n in names
-    ]
+    written = [str(out / "export" / f"head.{suffix}") for suffix in ("glb", "ply", "obj")]
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == written
     assert (out / "export" / "head.glb").read_bytes() == (out / "head.glb").read_bytes()
     ply = trimesh.load(out / "export" / "head.ply", process=False)
     np.testing.assert_array_equal(ply.vertices.astype(np.float32), result.neutral.numpy())
