@@ -1,6 +1,6 @@
 """Lists ARKit's face shapes, and writes their weights over time in the layout of face-capture apps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,7 @@ def write_blendshape_csv(
     names: Sequence[str],  # [E]
     weights: Tensor | NDArray[np.floating],  # [T, E]
     rotation: Tensor | NDArray[np.floating],  # [T, 3, 3]
-    eye_rotations: dict[str, NDArray[np.floating]] | None = None,  # of [T, 3, 3]
+    eye_rotations: Mapping[str, NDArray[np.floating]] | None = None,  # of [T, 3, 3]
 ) -> None:
     """Writes weights and angles per frame as CSV with the columns of Epic's Live Link Face app.
 
