@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmlfast.reconstruction.arkit import arkit_name
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.parts import TemplatePart, nearest_rotation, rigid_motion, split_template
 
@@ -64,11 +65,10 @@ def eye_rotations(
 
 def _eye(template: FaceTemplate, part: TemplatePart) -> Eye:
     points, rotations, left, right = _points(template.vertices, part), {}, [], []
-    for direction in DIRECTIONS:
-        name = f"eyeLook{direction}{SIDES[part.name]}"
-        if name not in template.expression_names:
+    looks = {f"eyeLook{direction}{SIDES[part.name]}" for direction in DIRECTIONS}
+    for index, name in enumerate(template.expression_names):
+        if arkit_name(name) not in looks:
             continue
-        index = template.expression_names.index(name)
         rotation, shift, _ = rigid_motion(points, points + _points(template.expressions[index], part))
         if np.trace(rotation) < 1 + 2 * np.cos(TURNED):
             rotations[index] = rotation

@@ -116,7 +116,7 @@ def _node(
         x, y, z = (eye.center_in(head.template, head.neutral) * METRES).tolist()
         pivot = (x, y, z)
         turns = {head.template.expression_names[i]: quaternions(r[None])[0].tolist() for i, r in eye.rotations.items()}
-        extras = {"gaze": turns}
+        extras = {"gaze": turns} if turns else {}
     displacements = moved * np.float32(METRES)
     moves = bool((np.square(displacements).sum(-1) > POSITION_TOLERANCE**2).any())
     return Node(
