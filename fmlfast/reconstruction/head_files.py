@@ -42,7 +42,8 @@ def write_head(path: str | Path, head: Head, *, unlit: bool = False, motion: Mot
     Args:
         path: an existing file is replaced.
         head: whose texture, or reflectance without one, becomes the base colour.
-        unlit: show colours as they are; else they are lit, as rough and not metal. Does nothing in PLY.
+        unlit: show colours as they are; else they are lit, as rough and not metal. Does nothing in PLY. Without a
+            texture, lit GLB files name no material, as trimesh shows vertex colours only so.
         motion: animates the weights, the eyes' rotations and the root: +y up, camera at the origin looking along -z;
             .glb and .usdz only. The root rests where the motion begins.
 

@@ -31,6 +31,7 @@ def split_template(template: FaceTemplate) -> tuple[TemplatePart, ...]:
     Eyes are only what every expression moves rigidly: no lashes or tears. Loose vertices, which no triangle has, are
     left out.
     """
+    template = template.to("cpu")
     triangles, points = template.triangles.long().numpy(), template.vertices.numpy()
     label = connected_parts(triangles, len(points))
     roots, part, sizes = np.unique(label, return_inverse=True, return_counts=True)

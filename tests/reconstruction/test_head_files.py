@@ -96,6 +96,7 @@ def test_displacements_below_a_thousandth_of_a_millimetre_are_left_out(still: Gl
     delta = TEMPLATE.expressions[TEMPLATE.expression_names.index("eyeBlinkLeft"), PARTS["head"].vertices]
     assert stored["sparse"]["count"] == int((delta.norm(dim=1) > 1e-3).sum()) < 0.2 * stored["count"]
     assert "bufferView" not in stored
+    assert len(still.binary) < 0.35 * len(SHAPES) * len(TEMPLATE.vertices) * 24  # positions and normals in full
 
 
 def test_eyeballs_turn_about_their_centres_and_draw_back_behind_closed_lids(still: Glb) -> None:
