@@ -8,9 +8,9 @@ import torch
 
 from fmlfast.color import linear_to_srgb
 from fmlfast.mesh_io.mesh import unit_normals
-from fmlfast.reconstruction.arkit import ARKIT_NAMES
 from fmlfast.reconstruction.head import Motion
 from fmlfast.reconstruction.head_files import write_head
+from fmlfast.template.arkit_names import ARKIT_NAMES
 from fmlfast.template.parts import split_template
 from tests.helpers.glb_reader import Glb
 from tests.helpers.heads import in_gltf_world, make_head, make_motion, make_own_head
