@@ -313,7 +313,7 @@ class FML(nn.Module):
         if template.fingerprint != fingerprint:
             raise ValueError(
                 f"{folder} was trained on template {stored['template']['name']} ({fingerprint}), but "
-                f"{template.name} ({template.fingerprint}) is there now; bring that back, or use its release"
+                f"{template.name} ({template.fingerprint}) is here; bring that folder or release back"
             )
         if config.described and stored.get("landmarks") != landmarks_version():
             raise ValueError(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fmlfast.reconstruction.arkit import ARKIT_NAMES, arkit_order, write_blendshape_csv
+from fmlfast.reconstruction.blendshape_csv import write_blendshape_csv
 from fmlfast.reconstruction.gaze import eye_rotations
 from fmlfast.rotation import rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
@@ -20,18 +20,6 @@ def read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         reader = csv.DictReader(file)
         rows = list(reader)
     return list(reader.fieldnames or []), rows
-
-
-def test_the_shapes_are_arkits_52_of_which_the_template_has_all_but_one() -> None:
-    assert len(ARKIT_NAMES) == len(set(ARKIT_NAMES)) == 52
-    assert set(ARKIT_NAMES) - set(NAMES) == {"tongueOut"} and set(NAMES) < set(ARKIT_NAMES)
-    assert ARKIT_NAMES[:2] == ("eyeBlinkLeft", "eyeLookDownLeft")
-    assert ARKIT_NAMES[14:18] == ("jawForward", "jawLeft", "jawRight", "jawOpen")
-
-
-def test_own_names_follow_those_of_arkit_in_their_own_order() -> None:
-    names = ["zeta", "jawOpen", "alpha", "eyeBlinkRight"]
-    assert [names[i] for i in arkit_order(names)] == ["eyeBlinkRight", "jawOpen", "zeta", "alpha"]
 
 
 def test_the_columns_are_those_of_face_capture_apps(tmp_path: Path) -> None:
@@ -80,6 +68,13 @@ def test_eye_angles_follow_the_gaze(tmp_path: Path) -> None:
         assert float(aside[f"{side}EyePitch"]) == pytest.approx(0, abs=1e-4)
         assert float(down[f"{side}EyePitch"]) == pytest.approx(np.radians(30), abs=1e-4)
         assert float(down[f"{side}EyeYaw"]) == pytest.approx(0, abs=1e-4)
+
+
+def test_sides_spelled_as_in_ict_facekit_are_understood(tmp_path: Path) -> None:
+    names = ["mouthSmile_L", "browInnerUp_L"]
+    write_blendshape_csv(tmp_path / "face.csv", np.zeros(1), names, np.array([[0.3, 0.4]]), FRONTAL[None])
+    (row,) = read(tmp_path / "face.csv")[1]
+    assert (float(row["MouthSmileLeft"]), float(row["BrowInnerUp"])) == (0.3, 0.0)
 
 
 def test_arrays_that_disagree_are_refused(tmp_path: Path) -> None:
