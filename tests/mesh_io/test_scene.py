@@ -29,5 +29,5 @@ def test_half_turns_about_any_axis_are_converted() -> None:
 
 
 def test_rows_are_kept_by_their_length() -> None:
-    values = np.float32([[0, 0, 0], [0.3, 0.4, 0], [0.3, 0.3, 0], [0, 0, -0.6]])
+    values = np.array([[0, 0, 0], [0.3, 0.4, 0], [0.3, 0.3, 0], [0, 0, -0.6]], np.float32)
     np.testing.assert_array_equal(sparse_rows(values, 0.49), [1, 3])
