@@ -32,7 +32,9 @@ _OTHERS = "Cheeks, nose, others"
 def preset_weights(face: str, names: Sequence[str]) -> Tensor:  # [E]
     """Computes the weights of the expressions `names` in a preset of `FACES`; those it does not have stay 0."""
     known = FACES[face]
-    return torch.tensor([known.get(name, known.get(name.removesuffix("Left").removesuffix("Right"), 0.0)) for name in names])
+    return torch.tensor(
+        [known.get(name, known.get(name.removesuffix("Left").removesuffix("Right"), 0.0)) for name in names]
+    )
 
 
 def grouped(names: Sequence[str]) -> dict[str, list[str]]:
@@ -51,13 +53,17 @@ class Lamp:
     azimuth: float = -33.0  # degrees, to the viewer's left below 0
     elevation: float = 33.0  # degrees above the horizon
     ambient: float = 0.25  # share of the light that comes from everywhere
-    brightness: float = 1.0
+    brightness: float = 1.25
     color: tuple[int, int, int] = (255, 255, 255)  # of the lamp, sRGB 0..255
 
     def light(self) -> Tensor:  # [9, 3]
         """Computes the spherical harmonics of the light, in the frame of a camera in front of the head."""
         azimuth, elevation = math.radians(self.azimuth), math.radians(self.elevation)
-        x, y, z = math.sin(azimuth) * math.cos(elevation), -math.sin(elevation), -math.cos(azimuth) * math.cos(elevation)
+        x, y, z = (
+            math.sin(azimuth) * math.cos(elevation),
+            -math.sin(elevation),
+            -math.cos(azimuth) * math.cos(elevation),
+        )
         lobe = lambert_lobe(torch.tensor([x, y, z]))[:, None] * (torch.tensor(self.color) / 255.0) ** 2.2
         return self.brightness * ((1 - self.ambient) * lobe + self.ambient * torch.eye(9)[0][:, None])
 
@@ -85,7 +91,7 @@ class Expressions:
     def set(self, weights: Tensor) -> None:
         """Moves the sliders to weights [E], limited to 0..1."""
         for name, weight in zip(self.names, weights.clamp(0, 1).tolist(), strict=True):
-            self.sliders[name].value = weight
+            self.sliders[name].value = round(weight, 2)
 
 
 class Light:
@@ -95,7 +101,9 @@ class Light:
         self.photos = dict(photos or {})
         start = Lamp()
         with gui.add_folder("Light"):
-            self.source = gui.add_dropdown("Light of", [LAMP, *self.photos], initial_value=LAMP, visible=bool(self.photos))
+            self.source = gui.add_dropdown(
+                "Light of", [LAMP, *self.photos], initial_value=LAMP, visible=bool(self.photos)
+            )
             self.azimuth = gui.add_slider("From the side", min=-180, max=180, step=1, initial_value=int(start.azimuth))
             self.elevation = gui.add_slider("From above", min=-90, max=90, step=1, initial_value=int(start.elevation))
             self.ambient = gui.add_slider("Ambient", min=0.0, max=1.0, step=0.01, initial_value=start.ambient)
@@ -120,8 +128,13 @@ class Light:
         """Returns the light chosen."""
         if self.source.value != LAMP:
             return self.photos[self.source.value]
-        settings = (self.azimuth.value, self.elevation.value, self.ambient.value, self.brightness.value)
-        return Lamp(*(float(value) for value in settings), tuple(self.color.value)).light()
+        return Lamp(
+            azimuth=float(self.azimuth.value),
+            elevation=float(self.elevation.value),
+            ambient=float(self.ambient.value),
+            brightness=float(self.brightness.value),
+            color=tuple(self.color.value),
+        ).light()
 
     def reset(self) -> None:
         """Moves the lamp back to where it began."""

@@ -94,7 +94,7 @@ def plain_head(template: FaceTemplate) -> Head:
 
 
 def _subdivided(triangles: Tensor, known: int) -> bool:
-    """Tells whether the last quarter of the triangles has none of the coarser level's vertices, as after a Loop step."""
+    """Tells whether the last quarter of the triangles has only new vertices, as after a Loop step."""
     return bool((triangles[-(len(triangles) // 4) :] >= known).all())
 
 

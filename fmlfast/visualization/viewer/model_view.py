@@ -36,7 +36,9 @@ class ModelView:
         with gui.add_folder("Person"):
             gui.add_button("Random person").on_click(lambda _: self.randomize())
             gui.add_button("Mean person").on_click(lambda _: self.reset())
-            self.lightness = gui.add_slider("Skin, dark to light", min=0.0, max=1.0, step=0.01, initial_value=self.people.usual)
+            self.lightness = gui.add_slider(
+                "Skin, dark to light", min=0.0, max=1.0, step=0.01, initial_value=round(self.people.usual, 2)
+            )
             self.warmth = gui.add_slider("Cool to warm", min=-1.0, max=1.0, step=0.01, initial_value=0.0)
             self.identity = _sliders(gui, "Shape, standard deviations", IDENTITIES, len(self.people.identity), True)
             count = len(self.people.reflectance)
@@ -49,7 +51,9 @@ class ModelView:
 
     def reset(self) -> None:
         """Shows the mean person."""
-        self._set(torch.zeros(len(self.people.identity)), torch.zeros(len(self.people.reflectance)), self.people.usual, 0.0)
+        self._set(
+            torch.zeros(len(self.people.identity)), torch.zeros(len(self.people.reflectance)), self.people.usual, 0.0
+        )
 
     def randomize(self) -> None:
         """Shows a random person of the model, in all its directions."""
@@ -64,8 +68,8 @@ class ModelView:
         self._hidden = identity[IDENTITIES:], reflectance[REFLECTANCES:]
         for sliders, values in ((self.identity, identity), (self.reflectance, reflectance)):
             for slider, value in zip(sliders, values.tolist(), strict=False):
-                slider.value = value
-        self.lightness.value, self.warmth.value = lightness, warmth
+                slider.value = round(value, 2)
+        self.lightness.value, self.warmth.value = round(lightness, 2), round(warmth, 2)
 
     def scene(self, fine: bool) -> Scene:
         """Builds what the sliders say."""

@@ -94,7 +94,7 @@ def principal_directions(
 
     The sign of each is such that its largest share is positive.
     """
-    values, vectors = torch.linalg.eigh((effects.double() @ effects.double().T))
+    values, vectors = torch.linalg.eigh(effects.double() @ effects.double().T)
     rows = vectors.T.flip(0)
     sign = rows.gather(1, rows.abs().argmax(1, keepdim=True)).sign()
     return (rows * sign).float()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fmlfast.reconstruction.head import Head
@@ -13,11 +14,14 @@ from fmlfast.rotation import FRONTAL
 from fmlfast.visualization.viewer.controls import Expressions, Light, Look, Turn
 from fmlfast.visualization.viewer.drawing import lit_mesh, of_style
 from fmlfast.visualization.viewer.figure import Figure
-from fmlfast.visualization.viewer.stage import MILLIMETRES, Scene, Stage
+from fmlfast.visualization.viewer.stage import DISTANCE, MILLIMETRES, Scene, Stage, quaternion
 from fmlfast.visualization.viewer.through import Through
 
 _PREVIEW = 640  # px, longer side of photos in the panel and in the scene
-_FRUSTUM = 0.16  # of a camera's distance from the head
+_FRUSTUM = 0.1  # of a camera's distance from the head
+_AROUND, _ASPECT = 2.0, 1.4  # height of a close-up in faces, and its width in heights
+_GREY = (128, 128, 128)
+_OVERVIEW = (0.8, 0.35, 0.6)  # towards a place from which the head and all cameras are seen
 
 
 class ResultView:
@@ -30,12 +34,12 @@ class ResultView:
         self.look = Look(gui, stage)
         with gui.add_folder("Photos"):
             self.photo = gui.add_dropdown("Photo", list(names), initial_value=names[0], visible=len(names) > 1)
-            self.picture = gui.add_image(preview(result.photos[0]), format="jpeg", jpeg_quality=90)
+            self.picture = gui.add_image(self._close_up(0), format="jpeg", jpeg_quality=90)
             gui.add_button("As in this photo").on_click(lambda _: self.as_in_photo())
             self.through = gui.add_checkbox("Over the photo", False, hint="See the head through the photo's camera")
             self.opacity = gui.add_slider("Opacity", min=0.0, max=1.0, step=0.01, initial_value=1.0, disabled=True)
             self.beside = gui.add_checkbox("Photo beside it", False, disabled=True)
-            self.cameras = gui.add_checkbox("Show cameras", len(names) > 1)
+            self.cameras = gui.add_checkbox("Show cameras", False)
         self.expressions = Expressions(gui, result.template.expression_names, stage.changed)
         lights = {name: result.codes.sh[0, i] for i, name in enumerate(names)}
         self.light = Light(gui, stage.changed, lights)
@@ -45,6 +49,7 @@ class ResultView:
             self._add_camera(index)
         self.photo.on_update(lambda _: self._chosen())
         self.through.on_update(lambda _: self._looked_through())
+        self.cameras.on_update(self._overview)
         for control in (self.opacity, self.beside, self.cameras):
             control.on_update(stage.changed)
 
@@ -82,7 +87,7 @@ class ResultView:
         return exact if near else rotation
 
     def _chosen(self) -> None:
-        self.picture.image = preview(self.result.photos[self.index])
+        self.picture.image = self._close_up(self.index)
         if self.through.value:
             self.as_in_photo()
         self.stage.changed()
@@ -92,6 +97,18 @@ class ResultView:
         if self.through.value:
             self.as_in_photo()
         self.stage.changed()
+
+    def _overview(self, event: Any) -> None:
+        """Moves who asked for the cameras to where they are seen, or back."""
+        if event.client is None:
+            return
+        far = float(self.result.codes.translation[0].norm(dim=1).max()) / MILLIMETRES
+        shown, camera = self.cameras.value, event.client.camera
+        camera.position = tuple(2.0 * far * value for value in _OVERVIEW) if shown else (0.0, 0.0, DISTANCE)
+        camera.look_at = (0.0, 0.0, far / 2 if shown else 0.0)
+
+    def _close_up(self, index: int) -> np.ndarray:
+        return close_up(self.result.photos[index], self.result.landmarks[index])
 
     def _add_camera(self, index: int) -> None:
         """Adds a photo's camera to the scene, fixed to the head; a click on it looks through it."""
@@ -104,8 +121,10 @@ class ResultView:
             fov=2 * math.atan(height / 2 / float(self.result.Ks[index][1, 1])),
             aspect=width / height,
             scale=_FRUSTUM * float(position.norm()),
+            thickness=2.0,
+            thickness_units="screen",
             color=(90, 96, 110),
-            image=preview(photo),
+            image=shrunk(photo),
             wxyz=quaternion(rotation.T),
             position=position.numpy(),
         )
@@ -123,23 +142,31 @@ def world_rotation(
     return rotation.new_tensor(FRONTAL).T @ rotation
 
 
-def quaternion(rotation: Tensor) -> np.ndarray:  # [3, 3] -> [4] w, x, y, z
-    """Converts a rotation matrix to a unit quaternion."""
-    m = rotation.double().numpy()
-    outer = np.array(
-        [
-            [m[0, 0] + m[1, 1] + m[2, 2], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
-            [0.0, m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[0, 2] + m[2, 0]],
-            [0.0, 0.0, m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2]],
-            [0.0, 0.0, 0.0, m[2, 2] - m[0, 0] - m[1, 1]],
-        ]
+def close_up(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Cuts the surroundings of a face with landmarks [68, 2] px out of a photo, grey beyond it; uint8 [H, W, 3]."""
+    low, high = landmarks.min(0), landmarks.max(0)
+    x, y = (low + high) / 2 - (0, 0.1 * (high - low)[1])  # landmarks end at the brows
+    half = _AROUND * float((high - low).max()) / 2
+    x, y = _inside(x, half * _ASPECT, photo.shape[1]), _inside(y, half, photo.shape[0])
+    box = (x - half * _ASPECT, y - half, x + half * _ASPECT, y + half)
+    size = (round(_PREVIEW * min(1.0, half / 100)), round(_PREVIEW / _ASPECT * min(1.0, half / 100)))
+    cut = Image.fromarray(photo).transform(
+        (round(2 * half * _ASPECT), round(2 * half)),
+        Image.Transform.EXTENT,
+        box,
+        Image.Resampling.BILINEAR,
+        fillcolor=_GREY,
     )
-    return np.linalg.eigh(outer, UPLO="U")[1][:, -1]
+    return np.array(cut.resize(size, Image.Resampling.LANCZOS))
 
 
-def preview(photo: np.ndarray) -> np.ndarray:
-    """Shrinks a photo for the browser's panel by whole pixels' means."""
-    step = max(1, -(-max(photo.shape[:2]) // _PREVIEW))
-    height, width = (side // step * step for side in photo.shape[:2])
-    parts = photo[:height, :width].reshape(height // step, step, width // step, step, 3)
-    return parts.mean((1, 3)).round().astype(np.uint8)
+def _inside(middle: float, half: float, size: int) -> float:
+    """Moves the middle of a window into a picture, where the window fits into it."""
+    return min(max(middle, half), size - half) if 2 * half <= size else size / 2
+
+
+def shrunk(photo: np.ndarray) -> np.ndarray:
+    """Shrinks a photo for the scene."""
+    picture = Image.fromarray(photo)
+    picture.thumbnail((_PREVIEW, _PREVIEW), Image.Resampling.LANCZOS)
+    return np.array(picture)

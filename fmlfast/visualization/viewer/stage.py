@@ -21,8 +21,8 @@ MILLIMETRES = 1000.0  # in viser's metre
 FIELD_OF_VIEW, DISTANCE = math.radians(30), 0.7  # of the first look at a head, metres
 PAPER, NIGHT = ((252, 252, 250), (222, 224, 228)), ((52, 54, 60), (22, 23, 26))  # sRGB at the top and the bottom
 _STILL = 0.3  # seconds without a change after which a fine picture is drawn
-_DRAFT = 0.06  # seconds that a coarse picture may take; its size follows
-_SMALLEST, _LARGEST = 256, 1600  # px, longer side of coarse and fine pictures
+_DRAFT = 0.08  # seconds that a coarse picture may take; its size follows
+_SMALLEST, _LARGEST = 400, 1600  # px, longer side of coarse and fine pictures
 _SAMPLES = 2  # per pixel and axis of fine pictures
 _FAR = 100_000.0  # mm
 
@@ -59,11 +59,12 @@ class Stage:
         self._scenes: dict[bool, Scene] = {}
         self._sent: dict[int, _Sent] = {}
         self._version, self._changed = 0, 0.0
-        self._wake, self._stopped = threading.Condition(), False
+        self._wake, self.stopped = threading.Condition(), False
         self._thread = threading.Thread(target=self._run, daemon=True, name="viewer")
         self._theme()
         self.server.gui.main_panel.dock_right()
         self.server.on_client_connect(self._connect)
+        self.server.on_client_disconnect(lambda client: self._sent.pop(client.client_id, None))
 
     @property
     def address(self) -> str:
@@ -92,7 +93,7 @@ class Stage:
     def stop(self) -> None:
         """Ends the drawing and closes the server."""
         with self._wake:
-            self._stopped = True
+            self.stopped = True
             self._wake.notify()
         if self._thread.is_alive():
             self._thread.join()
@@ -121,7 +122,7 @@ class Stage:
 
     def _run(self) -> None:
         built = -1
-        while not self._stopped:
+        while not self.stopped:
             version = self._version
             try:
                 if version != built:
@@ -199,6 +200,20 @@ def rotation_matrix(wxyz: Sequence[float] | np.ndarray) -> Tensor:  # [3, 3]
             [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
         ]
     )
+
+
+def quaternion(rotation: Tensor) -> np.ndarray:  # [3, 3] -> [4] w, x, y, z
+    """Converts a rotation matrix to a unit quaternion."""
+    m = rotation.double().numpy()
+    outer = np.array(
+        [
+            [m[0, 0] + m[1, 1] + m[2, 2], m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]],
+            [0.0, m[0, 0] - m[1, 1] - m[2, 2], m[1, 0] + m[0, 1], m[0, 2] + m[2, 0]],
+            [0.0, 0.0, m[1, 1] - m[0, 0] - m[2, 2], m[2, 1] + m[1, 2]],
+            [0.0, 0.0, 0.0, m[2, 2] - m[0, 0] - m[1, 1]],
+        ]
+    )
+    return np.linalg.eigh(outer, UPLO="U")[1][:, -1]
 
 
 def to_bytes(linear: Tensor) -> np.ndarray:
