@@ -4,194 +4,39 @@ The module is not called `reconstruct`, because importing it would then replace 
 """
 
 import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, Self, get_args
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from fmlfast.camera import project
-from fmlfast.common.atomic import atomic_path
 from fmlfast.data.crop import K_to_crop, crop_image, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.detection import Detection, detection_to_crop
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import Clip
-from fmlfast.mesh_io import SUFFIXES, write_mesh
 from fmlfast.metrics import landmark_nme
 from fmlfast.model.codes import Codes
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
-from fmlfast.model.lighting import ambient_factor
 from fmlfast.model.pretrained import default_checkpoint
-from fmlfast.model.skin_tone import skin_tone_deviation
 from fmlfast.reconstruction.focal_length import Cameras
-from fmlfast.reconstruction.inputs import Photo, Picture, read_photos
+from fmlfast.reconstruction.inputs import Photo, Picture, expand_folders, read_everyone, read_photos
 from fmlfast.reconstruction.personal_reflectance import fit_detail
 from fmlfast.reconstruction.refinement import refine as refine_codes
+from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.reconstruction.texture import bake_texture, check_size
 from fmlfast.reconstruction.texture_zones import unhidden
-from fmlfast.renderer import shade_vertices
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.version import __version__
-from fmlfast.visualization.appearance import Albedo, TextureAlbedo, VertexAlbedo
-from fmlfast.visualization.overlay import face_opacity, overlay, panel
-
-CONVENTIONS = (
-    "mm; camera +x right, +y down, +z forward; X_camera = R X_model + t; pixel centres at +0.5; linear RGB = "
-    "reflectance * a * (H(n) @ sh), a = ambient_factor(template), H = [1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1], n the "
-    "unit normal in the camera frame"
-)
 
 DETAIL_SIZE = 256  # px, side of the crops that the reflectance's detail is fitted to: the finest mesh shows no more
 
 
-@dataclass(frozen=True)
-class Reconstruction:
-    """One person's face in N photos (or video frames): identity and reflectance, pose, expression and light per photo.
-
-    Vertices are in millimetres. The model frame has +x to the subject's left, +y up and +z out of the face; the camera
-    frame of a photo has +x right, +y down and +z forward, X_camera = R X_model + t with R and t in `codes`.
-    """
-
-    names: tuple[str, ...]
-    """Unique name of each photo; from the file names."""
-    photos: tuple[np.ndarray, ...]
-    """uint8 [H, W, 3] sRGB each."""
-    landmarks: np.ndarray
-    """[N, 68, 2] detected landmarks, pixels of the photo, iBUG 68 order."""
-    times: tuple[float | None, ...]
-    """Seconds from the start of the video for video frames; None for photos."""
-    landmark_errors: np.ndarray
-    """[N] distance of the face's landmarks from the detected ones, in % of the outer-eye distance: see `landmark_nme`;
-    66 points weighted by the detector's confidence, the jaw line on the silhouette."""
-    network_landmark_errors: np.ndarray
-    """[N] the same before refinement."""
-    Ks: np.ndarray
-    """[N, 3, 3] float32 intrinsics of the photos, pixels."""
-    focal_sources: tuple[str, ...]
-    """Source of each photo's focal length: see `Cameras.sources`."""
-    model: str
-    """SHA-256 of the model.safetensors that the codes belong to."""
-    codes: Codes
-    """Codes of one subject in N frames, on the CPU."""
-    template: FaceTemplate
-    """Topology of all meshes below."""
-    neutral: Tensor
-    """[V, 3] mm, vertices without expression, model frame."""
-    vertices: Tensor
-    """[N, V, 3] mm, vertices with expression, model frame."""
-    camera_vertices: Tensor
-    """[N, V, 3] mm, vertices with expression, camera frame."""
-    reflectance: Tensor
-    """[V, 3] linear RGB."""
-    shaded: Tensor
-    """[N, V, 3] linear RGB, reflectance under the light of each photo."""
-
-    texture: np.ndarray | None = None
-    """[S, S, 3] uint8 sRGB base colour for the template's uv: see `Texture`; None without one."""
-    texture_confidence: np.ndarray | None = None
-    """[S, S] float32 0..1, the photos' share in each texel."""
-
-    def albedo(self) -> Albedo:
-        """Returns the texture on the template's uv, or the reflectance of the vertices without one."""
-        if self.texture is None:
-            return VertexAlbedo(self.reflectance)
-        return TextureAlbedo.of(self.template.uv, self.texture)
-
-    @property
-    def skin(self) -> Tensor:  # [3]
-        """Mean reflectance of the face, linear RGB."""
-        face = self.template.regions["face"]
-        return face @ self.reflectance / face.sum()
-
-    def overlay(self, index: int) -> np.ndarray:
-        """Renders the face over photo `index`, [H, W, 3] uint8 sRGB."""
-        return overlay(*self._seen(index))
-
-    def panel(self, index: int) -> np.ndarray:
-        """Renders photo `index`, overlay, geometry, reflectance and the face relit side by side, uint8 sRGB."""
-        return panel(*self._seen(index))
-
-    def _seen(self, index: int) -> tuple[np.ndarray, Tensor, Tensor, Albedo, Tensor, Tensor, Tensor, Tensor]:
-        """Collects what `overlay` and `panel` draw of photo `index`."""
-        return (
-            self.photos[index],
-            self.camera_vertices[index],
-            self.template.triangles,
-            self.albedo(),
-            self.codes.sh[0, index],
-            ambient_factor(self.template),
-            torch.from_numpy(self.Ks[index]),
-            face_opacity(self.template),
-        )
-
-    def parameters(self) -> dict[str, object]:
-        """Returns codes, cameras, poses, light, expressions and landmarks as JSON types.
-
-        In `identity`, coefficients of smooth fields follow those of the learned basis. `skin` holds the mean albedo of
-        the face, linear RGB, and the standard deviation of its logarithm: images leave skin tone and light uncertain.
-        """
-        codes, template = self.codes, self.template
-        photos = [
-            {
-                "name": name,
-                "time": self.times[i],
-                "width": photo.shape[1],
-                "height": photo.shape[0],
-                "K": self.Ks[i].tolist(),
-                "focal_source": self.focal_sources[i],
-                "R": codes.rotation[0, i].tolist(),
-                "t": codes.translation[0, i].tolist(),
-                "sh": codes.sh[0, i].tolist(),
-                "expression": dict(zip(template.expression_names, codes.expression[0, i].tolist(), strict=True)),
-                "landmarks": self.landmarks[i].tolist(),
-                "landmark_error": float(self.landmark_errors[i]),
-                "landmark_error_before_refinement": float(self.network_landmark_errors[i]),
-            }
-            for i, (name, photo) in enumerate(zip(self.names, self.photos, strict=True))
-        ]
-        return {
-            "fmlfast": __version__,
-            "model": self.model,
-            "template": {"name": template.name, "level": template.level, "fingerprint": template.fingerprint},
-            "conventions": CONVENTIONS,
-            "identity": codes.identity[0].tolist(),
-            "reflectance": codes.reflectance[0].tolist(),
-            "skin": {
-                "albedo": self.skin.tolist(),
-                "log_deviation": float(skin_tone_deviation(torch.ones(1, len(self.names), dtype=torch.bool))),
-            },
-            "photos": photos,
-        }
-
-    def save(self, folder: str | Path) -> None:
-        """Writes overlays, meshes and parameters into a new folder, whole or not at all.
-
-        For each photo `overlay-NAME.png` (at the photo's full size), `panel-NAME.png` and `mesh-NAME.ply|obj|glb` (with
-        expression, model frame, reflectance as vertex colours); `neutral.ply|obj|glb`; `texture.png`, where there is a
-        texture; `parameters.json`.
-
-        Raises FileExistsError when `folder` exists.
-        """
-        with atomic_path(check_new(folder)) as temporary:
-            temporary.mkdir()
-            for i, name in enumerate(self.names):
-                Image.fromarray(self.overlay(i)).save(temporary / f"overlay-{name}.png")
-                Image.fromarray(self.panel(i)).save(temporary / f"panel-{name}.png")
-            if self.texture is not None:
-                Image.fromarray(self.texture).save(temporary / "texture.png")
-            meshes = [("neutral", self.neutral)]
-            meshes += [(f"mesh-{name}", points) for name, points in zip(self.names, self.vertices, strict=True)]
-            for name, points in meshes:
-                for suffix in SUFFIXES:
-                    uv = self.template.uv if suffix == ".glb" else None  # readers of others would expect a texture
-                    write_mesh(temporary / f"{name}{suffix}", points, self.template.triangles, self.reflectance, uv)
-            (temporary / "parameters.json").write_text(json.dumps(self.parameters(), indent=1) + "\n")
+Topology = Literal["own", "fine"]
+"""Vertices of a result: the template's own, in their order, or subdivided ones."""
 
 
 @torch.no_grad()
@@ -203,6 +48,7 @@ def reconstruct(
     refine: int = 50,
     frames: int = 8,
     texture: int = 1024,
+    topology: Topology | None = None,
 ) -> Reconstruction:
     """Reconstructs one person's face from photos and videos, jointly, with one identity for all.
 
@@ -211,14 +57,17 @@ def reconstruct(
     the guess, since several faces determine it better than one; without refinement the guess stays.
 
     Args:
-        images: one or several paths of photos in any format that Pillow reads and of videos that PyAV reads, or uint8
-            [H, W, 3] sRGB arrays; all of the same person.
+        images: one or several paths of photos in any format that Pillow reads, of folders of such photos and of videos
+            that PyAV reads, or uint8 [H, W, 3] sRGB arrays; all of the same person.
         checkpoint: a run folder of train.py; None for the model that comes with the package.
         face: which face to take in photos that show several, counted from 0 at the left.
         refine: steps of test-time refinement; 0 takes the encoder's prediction.
-        frames: how many frames to take of each video at most; evenly spread, and good ones only.
+        frames: how many frames to take of each video at most: the best one of each of so many equal time intervals, so
+            their times are not even.
         texture: side of the texture to bake, texels, a power of two from 64 to 4096; 0 for none. A template whose uv
             overlap gets none.
+        topology: "own" gives the template's own vertices in their order, "fine" subdivided ones: level 2, or the level
+            that the model was trained on. None: "own" for a template from a folder, "fine" for the shipped one.
 
     Returns:
         The reconstruction, on the CPU; nothing is written before its `save`.
@@ -228,70 +77,108 @@ def reconstruct(
         ValueError: an image cannot be read, shows no face, or several and `face` selects none of them; a video has no
             good frame; the checkpoint is invalid or belongs to another template; the texture is too small or large.
     """
-    images = [images] if isinstance(images, Picture) else list(images)
+    images = expand_folders([images] if isinstance(images, Picture) else images)
     if not images:
         raise ValueError("no images given; name at least one photo or video of the person")
-    if texture:
-        check_size(texture)  # before the work, not after it
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoint = Path(checkpoint or default_checkpoint())
-    model = FML.load(checkpoint, device)
-    digest = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    fit = _Fit.of(checkpoint, refine, texture, topology)
     with FaceDetector() as detector:
         photos = read_photos(images, detector, face, frames)
-    cameras, size = Cameras.of(photos), model.config.image_size
-    seen = Frames.from_clips([_clip(photos, cameras.Ks, size)], size).to(device)
-    if refine > 0:
-        cameras, seen = cameras.estimated(model, seen, photos)
-    start = model.encode(seen)
-    codes = refine_codes(model, seen, start, refine)
-    errors = [_landmark_errors(model, seen, answer) for answer in (start, codes)]
-    if refine > 0:
-        sharp = _detail_size(photos, size)
-        codes = fit_detail(model, Frames.from_clips([_clip(photos, cameras.Ks, sharp)], sharp).to(device), codes)
-    model, codes = model.cpu(), codes.to("cpu")
-    template = _finest(model)
-    reflectance = model.reflectance(codes, template)[0]
-    camera = model.camera_vertices(codes, template)[0]
-    occluded = reflectance * ambient_factor(template)[:, None]
-    shaded, _ = shade_vertices(camera, template.triangles, occluded[None], codes.sh[0])
-    images, Ks = [photo.image for photo in photos], torch.from_numpy(cameras.Ks)
-    learned = model.reflectance(replace(codes, detail=codes.detail[:, :0]), template)[0]
-    base = unhidden(template, reflectance, learned)
-    baked = bake_texture(template, images, camera, Ks, codes.sh[0], base, texture) if texture else None
-    return Reconstruction(
-        names=tuple(photo.name for photo in photos),
-        photos=tuple(images),
-        landmarks=np.stack([photo.face.landmarks for photo in photos]),
-        times=tuple(photo.time for photo in photos),
-        landmark_errors=errors[1],
-        network_landmark_errors=errors[0],
-        Ks=cameras.Ks,
-        focal_sources=cameras.sources,
-        model=digest,
-        codes=codes,
-        template=template,
-        neutral=model.neutral(codes, template)[0],
-        vertices=model.geometry(codes, template)[0],
-        camera_vertices=camera,
-        reflectance=reflectance,
-        shaded=shaded,
-        texture=baked.image if baked else None,
-        texture_confidence=baked.confidence if baked else None,
-    )
+    return fit(photos)
 
 
-def check_new(folder: str | Path) -> Path:
-    """Returns `folder` as a path; raises FileExistsError when it exists already."""
-    folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; remove it or choose another output")
-    return folder
+@torch.no_grad()
+def reconstruct_everyone(
+    image: Picture,
+    checkpoint: str | Path | None = None,
+    *,
+    refine: int = 50,
+    texture: int = 1024,
+    topology: Topology | None = None,
+) -> Iterator[Reconstruction]:
+    """Reconstructs every face of one photo as a person of its own, from left to right, one after the other.
+
+    Arguments and errors: see `reconstruct`. Raises ValueError for a video.
+    """
+    fit = _Fit.of(checkpoint, refine, texture, topology)
+    with FaceDetector() as detector:
+        everyone = read_everyone(image, detector)
+    for photo in everyone:
+        yield fit([photo])
 
 
-def _finest(model: FML) -> FaceTemplate:
-    """Loads the mesh to write: the finest level for a model of the base mesh, else the model's own."""
-    return load_template(replace(model.config, level=2)) if model.config.level == 0 else model.template
+@dataclass(frozen=True)
+class _Fit:
+    """A model, and how to reconstruct with it."""
+
+    model: FML
+    digest: str
+    """SHA-256 of model.safetensors."""
+    device: str
+    refine: int
+    texture: int
+    topology: Topology | None
+
+    @classmethod
+    def of(cls, checkpoint: str | Path | None, refine: int, texture: int, topology: Topology | None) -> Self:
+        """Checks the settings and loads the model, before the work and not after it."""
+        if texture:
+            check_size(texture)
+        if topology not in (None, *get_args(Topology)):
+            raise ValueError(f"topology must be own or fine, not {topology!r}")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        folder = Path(checkpoint or default_checkpoint())
+        model = FML.load(folder, device)
+        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        return cls(model, digest, device, refine, texture, topology)
+
+    def __call__(self, photos: Sequence[Photo]) -> Reconstruction:
+        """Reconstructs the person in `photos`."""
+        model, device = self.model.to(self.device), self.device
+        cameras, size = Cameras.of(photos), model.config.image_size
+        seen = Frames.from_clips([_clip(photos, cameras.Ks, size)], size).to(device)
+        if self.refine > 0:
+            cameras, seen = cameras.estimated(model, seen, photos)
+        start = model.encode(seen)
+        codes = refine_codes(model, seen, start, self.refine)
+        errors = [_landmark_errors(model, seen, answer) for answer in (start, codes)]
+        if self.refine > 0:
+            sharp = _detail_size(photos, size)
+            codes = fit_detail(model, Frames.from_clips([_clip(photos, cameras.Ks, sharp)], sharp).to(device), codes)
+        model, codes = model.cpu(), codes.to("cpu")
+        template = _mesh(model, self.topology)
+        reflectance = model.reflectance(codes, template)[0]
+        images, baked = [photo.image for photo in photos], None
+        if self.texture:
+            learned = model.reflectance(replace(codes, detail=codes.detail[:, :0]), template)[0]
+            camera, Ks = model.camera_vertices(codes, template)[0], torch.from_numpy(cameras.Ks)
+            base = unhidden(template, reflectance, learned)
+            baked = bake_texture(template, images, camera, Ks, codes.sh[0], base, self.texture)
+        return Reconstruction(
+            names=tuple(photo.name for photo in photos),
+            photos=tuple(images),
+            landmarks=np.stack([photo.face.landmarks for photo in photos]),
+            times=tuple(photo.time for photo in photos),
+            landmark_errors=errors[1],
+            network_landmark_errors=errors[0],
+            Ks=cameras.Ks,
+            focal_sources=cameras.sources,
+            model=self.digest,
+            codes=codes,
+            template=template,
+            neutral=model.neutral(codes, template)[0],
+            reflectance=reflectance,
+            texture=baked.image if baked else None,
+            texture_confidence=baked.confidence if baked else None,
+            template_folder=None if model.config.template == "default" else Path(model.config.template).resolve(),
+            template_unit=model.config.template_unit,
+        )
+
+
+def _mesh(model: FML, topology: Topology | None) -> FaceTemplate:
+    """Loads the mesh of the result: the template's own vertices, or subdivided ones."""
+    own = topology == "own" or (topology is None and model.config.template != "default")
+    level = 0 if own else model.config.level or 2
+    return model.template if level == model.config.level else load_template(replace(model.config, level=level))
 
 
 def _detail_size(photos: Sequence[Photo], size: int) -> int:
