@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fmlfast.reconstruction.head import Head
-from fmlfast.reconstruction.pipeline import Reconstruction
+from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.rotation import FRONTAL
 from fmlfast.visualization.viewer.controls import Expressions, Light, Look, Turn
 from fmlfast.visualization.viewer.drawing import lit_mesh, of_style
@@ -29,7 +28,7 @@ class ResultView:
 
     def __init__(self, stage: Stage, result: Reconstruction) -> None:
         self.stage, self.result = stage, result
-        self.figure = Figure.of(Head(result.template, result.neutral, result.reflectance, result.texture))
+        self.figure = Figure.of(result.head())
         gui, names = stage.server.gui, result.names
         self.look = Look(gui, stage)
         with gui.add_folder("Photos"):

@@ -14,7 +14,7 @@ from fmlfast.rotation import FRONTAL
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.visualization.appearance import TextureAlbedo, standard_light
 from fmlfast.visualization.overlay import face_opacity, overlay
-from fmlfast.visualization.viewer.drawing import Camera, draw, lit_mesh, of_style
+from fmlfast.visualization.viewer.drawing import STYLES, Camera, Style, draw, lit_mesh, of_style
 from fmlfast.visualization.viewer.figure import Figure, plain_head
 from fmlfast.visualization.viewer.stage import to_bytes
 from fmlfast.visualization.viewer.through import Through, places_in
@@ -35,7 +35,7 @@ def neutral(shown: Figure) -> Tensor:
     return shown.placed(torch.zeros(len(shown.expressions)), torch.eye(3), STILL)
 
 
-def drawn(shown: Figure, style="skin", camera: Camera | None = None, behind: float = 0.5, samples: int = 1):
+def drawn(shown: Figure, style: Style = "skin", camera: Camera | None = None, behind: float = 0.5, samples: int = 1):
     camera = camera or seen_from(600)
     paper = torch.full((camera.height, camera.width, 3), behind)
     return draw([lit_mesh(shown, neutral(shown), standard_light(), style)], camera, paper, samples)
@@ -66,15 +66,13 @@ def test_a_head_over_its_photo_is_the_overlay_of_the_reconstruction() -> None:
 
 def test_albedo_has_no_light_and_clay_and_wireframe_no_colour() -> None:
     shown = figure()
-    pictures = {
-        style: drawn(of_style(shown, style, True), style)[0] for style in ("skin", "albedo", "clay", "wireframe")
-    }
+    pictures = {style: drawn(of_style(shown, style, True), style)[0] for style in STYLES}
     face = (slice(40, 60), slice(50, 70))
     colorful = {style: float((p[face].amax(-1) - p[face].amin(-1)).mean()) for style, p in pictures.items()}
     assert colorful["skin"] > 0.03 and colorful["albedo"] > 0.03
     assert colorful["clay"] < 1e-5 and colorful["wireframe"] < 1e-5
     near = seen_from(300, 400)
-    lined, clay = (drawn(of_style(shown, style, True), style, near)[0] for style in ("wireframe", "clay"))
+    lined, clay = (drawn(of_style(shown, style, True), style, near)[0] for style in (STYLES[3], STYLES[2]))
     assert 0.02 < float((lined < 0.5 * clay).float().mean()) < 0.4  # lines
     lamp_side, other = pictures["skin"][58, 44], pictures["skin"][58, 76]
     assert float(lamp_side.mean()) > 1.3 * float(other.mean())
