@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[3]))
 import train as training
 
 pytest.importorskip("viser")
-from fmlfast.visualization.viewer import training_view  # noqa: E402
-from fmlfast.visualization.viewer.training_view import TrainingView  # noqa: E402
+from fmlfast.visualization.viewer import training_view
+from fmlfast.visualization.viewer.training_view import TrainingView
 
 
 def test_a_run_that_is_watched_is_bit_for_bit_the_same(
