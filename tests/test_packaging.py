@@ -11,7 +11,7 @@ import pytest
 import fmlfast
 
 ROOT = Path(__file__).resolve().parents[1]
-SHIPPED = ("pyproject.toml", "README.md", "LICENSE", "LICENSES.md", "fmlfast", "kernels")
+SHIPPED = ("pyproject.toml", "README.md", "LICENSE", "LICENSES.md", "fmlfast", "kernels", "train.py")
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,7 @@ def test_wheel_holds_every_module_and_the_template(wheel):
     modules |= {f"fmlfast/{path.relative_to(ROOT)}" for path in (ROOT / "kernels").rglob("*.py")}
     assert any(name.startswith("fmlfast/kernels/") for name in modules)
     assert modules <= set(wheel)
+    assert "fmlfast/cli/train.py" in wheel  # the link to train.py, as a file
     assert "fmlfast/template/template.npz" in wheel
     assert "fmlfast/data/landmarks.safetensors" in wheel
 

@@ -1,6 +1,6 @@
-"""Lists ARKit's face shapes, and writes their weights over time in the layout of face-capture apps."""
+"""Writes the weights of ARKit's face shapes over time, in the layout of face-capture apps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,34 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.template.arkit_names import ARKIT_NAMES, arkit_name
 
-_EYE = ("Blink", "LookDown", "LookIn", "LookOut", "LookUp", "Squint", "Wide")
-ARKIT_NAMES = (
-    *(f"eye{shape}{side}" for side in ("Left", "Right") for shape in _EYE),
-    *("jawForward", "jawLeft", "jawRight", "jawOpen"),
-    *("mouthClose", "mouthFunnel", "mouthPucker", "mouthLeft", "mouthRight", "mouthSmileLeft", "mouthSmileRight"),
-    *("mouthFrownLeft", "mouthFrownRight", "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft"),
-    *("mouthStretchRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper"),
-    *("mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft"),
-    *("mouthUpperUpRight", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
-    *("cheekPuff", "cheekSquintLeft", "cheekSquintRight", "noseSneerLeft", "noseSneerRight", "tongueOut"),
-)
-"""The 52 shapes in the order in which Apple documents `ARFaceAnchor.BlendShapeLocation`: left eye, right eye, mouth and
-jaw, brows, cheeks, nose, tongue. Left and right are the subject's."""
 _SWAPPED = {"jawLeft": "jawRight", "jawRight": "jawLeft", "mouthLeft": "mouthRight", "mouthRight": "mouthLeft"}
 CSV_SHAPES = tuple(_SWAPPED.get(name, name) for name in ARKIT_NAMES)
 """The order of the columns that Live Link Face exports."""
 CSV_ANGLES = tuple(f"{part}{angle}" for part in ("Head", "LeftEye", "RightEye") for angle in ("Yaw", "Pitch", "Roll"))
 TIMECODE_RATE = 60  # frames a second: what the app records at, and what importers assume
-
-
-def arkit_order(names: Sequence[str]) -> list[int]:
-    """Orders expressions as ARKit does; those with other names follow, as they come.
-
-    Returns the index of each in `names`.
-    """
-    place = {name: i for i, name in enumerate(ARKIT_NAMES)}
-    return sorted(range(len(names)), key=lambda i: place.get(names[i], len(place)))
 
 
 def write_blendshape_csv(
@@ -44,7 +23,7 @@ def write_blendshape_csv(
     names: Sequence[str],  # [E]
     weights: Tensor | NDArray[np.floating],  # [T, E]
     rotation: Tensor | NDArray[np.floating],  # [T, 3, 3]
-    eye_rotations: dict[str, NDArray[np.floating]] | None = None,  # of [T, 3, 3]
+    eye_rotations: Mapping[str, NDArray[np.floating]] | None = None,  # of [T, 3, 3]
 ) -> None:
     """Writes weights and angles per frame as CSV with the columns of Epic's Live Link Face app.
 
@@ -73,7 +52,7 @@ def write_blendshape_csv(
             f"{frames} times and {len(names)} names need weights [{frames}, {len(names)}] and rotations "
             f"[{frames}, 3, 3], got {list(values.shape)} and {[list(x.shape) for x in (heads, *eyes.values())]}"
         )
-    column = {name: values[:, i] for i, name in enumerate(names)}
+    column = {arkit_name(name): values[:, i] for i, name in enumerate(names)}
     nothing = np.zeros(frames)
     shapes = [column.get(name, nothing) for name in CSV_SHAPES]
     still = np.tile(np.eye(3), (frames, 1, 1))
