@@ -37,11 +37,9 @@ def person(frames: int, video: Path | None = None, first: int = 0) -> Person:
     rotation = torch.tensor(FRONTAL).expand(frames, 3, 3)
     translation = torch.stack([torch.linspace(-50, 50, frames), torch.zeros(frames), torch.full((frames,), 500.0)], 1)
     times = (first + np.arange(frames)) / RATE
-    K = torch.tensor([[100.0, 0, 40], [0, 100, 30], [0, 0, 1]])
+    Ks = np.tile(np.array([[100, 0, 40], [0, 100, 30], [0, 0, 1]], np.float32), (frames, 1, 1))
     light = standard_light().expand(frames, 9, 3)
-    return Person(
-        head, Motion(times, expression, rotation, translation), K.expand(frames, 3, 3), light, (80, 60), video
-    )
+    return Person(head, Motion(times, expression, rotation, translation), Ks, light, (80, 60), video)
 
 
 def test_frames_are_found_by_time_forwards_backwards_and_far_ahead(tmp_path: Path) -> None:
