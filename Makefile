@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-EXTRAS := video,train,eval,template,dev
+EXTRAS := video,train,viewer,eval,template,dev
 
 .PHONY: train test test-gpu bench lint clean
 
