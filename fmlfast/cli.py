@@ -108,8 +108,8 @@ def evaluate(
 
         table = evaluate_scans(run, source, refine=refine, layout=layout)
     print_table(table)
-    if failed := table.get("failed"):
-        print(f"{len(failed)} photos left out, the first because {next(iter(failed.values()))}; scans.json lists all")
+    for name, reason in table.get("failed", {}).items():
+        print(f"left out: {name}: {reason}")
 
 
 @app.command
