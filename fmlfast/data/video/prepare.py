@@ -60,8 +60,9 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         stored = open_folder(config.out, config).sources | stored  # what was merged before
     done = {key for key, record in stored.items() if record.trouble != _CRASHED}  # perhaps out of memory
     sources = [source for source in _name_sources(paths, stored) if source.key not in done]
-    if sources or config.share is not None:  # a part without videos is a part, too
+    if sources or config.share is not None:
         write_meta(config.folder, folder_meta(config))
+    if config.share is not None:  # a part without videos is a part, too
         write_report(config.folder, report)
     if sources:
         model = face_landmarker_file(config.face_landmarker)

@@ -26,7 +26,7 @@ SURFACE_SIGMAS = (20.0, 8.0, 3.0, 1.0, 0.5, 0.5)  # mm, of one scan point in eac
 LENGTHS, STRENGTHS = (12.0, 36.0, 100.0), (3.0, 4.0, 10.0)  # mm: how far deformations reach, and how large they are
 SYMMETRY = 0.9  # correlation of a deformation with its mirror image's
 _NUGGET = 1e-4  # of the variance, independent at each node: keeps the covariance invertible
-_SIGMA_FLOOR = 0.2  # mm, least scale of the robust weights
+_SIGMA_RANGE = (0.2, 10.0)  # mm, of the scale of the robust weights
 
 
 class Correspondence:
@@ -126,7 +126,7 @@ class Correspondence:
         place = _interpolation(_shares(closest.point, mesh.corners[closest.triangle]), corners, len(vertices))
         by_node = place @ self._skin  # [P, G]
         design = sparse.hstack([sparse.diags(normals[:, axis]) @ by_node for axis in range(3)]).tocsr()  # [P, 3G]
-        scale = max(1.4826 * float(np.median(closest.distance)), _SIGMA_FLOOR)
+        scale = float(np.clip(1.4826 * np.median(closest.distance), *_SIGMA_RANGE))
         weights = np.clip(1 - (closest.distance / (TUKEY * scale)) ** 2, 0, None) ** 2 / sigma**2
         gaps = (normals * (points - place @ vertices)).sum(1)
         return (design.T @ sparse.diags(weights) @ design).toarray(), design.T @ (weights * gaps)

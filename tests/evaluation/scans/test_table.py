@@ -163,7 +163,7 @@ def test_one_bad_person_is_told_and_left_out(scan_folder, run, reconstructions, 
 def test_all_bad_people_are_an_error_before_the_work(scan_folder, run, reconstructions):
     for name in ("anna", "ben"):
         swap_sides(scan_folder / name)
-    with pytest.raises(ValueError, match=r"nobody could be measured.*anna.landmarks\.txt: .*left and right"):
+    with pytest.raises(ValueError, match=r"nobody could be measured.*anna.landmarks\.txt: .* do not fit each other"):
         evaluate_scans(run, scan_folder, refine=0)
     assert reconstructions == [] and not (run / "scans.json").exists()
 
