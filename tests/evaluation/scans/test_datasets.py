@@ -10,7 +10,7 @@ from PIL import Image
 
 from fmlfast.data.synthetic.people import PeopleSampler
 from fmlfast.evaluation.scans.datasets import NOW_POINTS, STEADY_POINTS, ScanFile, read_scans
-from fmlfast.evaluation.scans.readers import bu3dfe_to_seven, read_landmarks, read_points
+from fmlfast.evaluation.scans.readers import bu3dfe_to_seven, read_points
 from fmlfast.mesh_io import write_mesh
 from fmlfast.template.face_template import FaceTemplate
 
@@ -296,45 +296,6 @@ def test_point_clouds_and_vrml_1_are_scans_too(tmp_path):
     rows = ", ".join(" ".join(map(str, row)) for row in points.tolist())
     (tmp_path / "old.wrl").write_text(f"#VRML V1.0 ascii\nSeparator {{ Coordinate3 {{ point [ {rows} ] }} }}")
     np.testing.assert_allclose(read_points(tmp_path / "old.wrl"), points)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.wrl", b"#VRML V2.0 utf8\nTextureCoordinate { point [ 0 1 ] }", "no `Coordinate"),
-        ("a.wrl", b"Coordinate { point [ 1 2 3 4 ] }", "no whole number"),
-        ("a.wrl", b"Coordinate { point [ 1 2 x ] }", "a.wrl"),
-        ("a.wrl", b"Coordinate { point [ ] }", "finite points"),
-        ("a.bs", b"\x02\0\0\0\x05\0\0\0\x01\0\0\0" + bytes(100), "cut short"),
-        ("a.ply", b"no mesh", "cannot be read as a scan"),
-        ("a.obj", b"v 0 0 0\nv 1 1\n", "not all vertices read"),
-        ("a.obj", b"f 1 2 3\n", "finite points"),
-    ],
-)
-def test_damaged_scans_are_named(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        read_points(tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", "1 2 3\n4 5 6\n", r"needs 7 or 68 landmarks .* found \[2, 3\]"),
-        ("a.txt", "1 2 3\n4 5\n", "no list of landmarks"),
-        ("a.txt", "0\n1\n2\n3\n4\n5\n99\n", "integers from 0 to 9"),
-        ("a.txt", "0\n1\n2\n3\n4\n5\n1.5\n", "integers"),
-        ("a.txt", "nan 0 0\n" * 7, "found"),
-        ("a.pp", "<PickedPoints>", "no list of landmarks"),
-        ("a.pp", '<PickedPoints><point x="1" y="2"/></PickedPoints>', "no list of landmarks"),
-        ("a.bnd", "1 2 3 4\n" * 82, "83 lines"),
-    ],
-)
-def test_damaged_landmarks_are_named(tmp_path, name, content, message):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=message) as caught:
-        read_landmarks(tmp_path / name, np.zeros((10, 3)))
-    assert str(tmp_path / name) in str(caught.value)
 
 
 def test_bu3dfes_sides_follow_from_the_shape():
