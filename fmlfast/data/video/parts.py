@@ -51,7 +51,9 @@ def merge_parts(config: PrepareConfig, videos: Mapping[str, str]) -> PrepareRepo
         named = {clip.key for record in part.sources.values() for clip in record.clips if clip.key}
         refs = {split: list_clips(folder, split) for split in list_splits(folder)}
         found = {ref.key for listed in refs.values() for ref in listed}
-        check(found == named, f"{folder}: report.json and shards differ in clips: {min(found ^ named, default='')}")
+        if found != named:  # killed between shard and report, or a shard is lost
+            again = f"run --part {folder.name.replace('-of-', '/')} again, or, if shards were lost, delete it first"
+            raise ValueError(f"{folder}: report.json and shards differ in clips: {min(found ^ named)}; {again}")
         for split, listed in refs.items():
             clips.setdefault(split, {}).update({ref.key: ref for ref in listed})
         report.sources |= part.sources
