@@ -180,10 +180,10 @@ def test_evaluate_on_scans(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fmlfast.evaluation.scans.protocol.evaluate_scans", evaluate_scans)
     cli.main(["evaluate", "runs/a", "--scans", "mine", "--layout", "now"])
     assert calls == [((Path("runs/a"), Path("mine")), {"refine": 50, "layout": "now"})]
-    *_, row, _, files, left_out = capsys.readouterr().out.splitlines()
+    *_, row, _, files, first, second = capsys.readouterr().out.splitlines()
     assert row.split() == ["mean", "face", "1.500"]
     assert files == "runs/a/scans.json: all numbers; runs/a/scans.png: curves"
-    assert left_out == "2 photos left out, the first because nobody is on it; scans.json lists all"
+    assert (first, second) == ("left out: a.jpg: nobody is on it", "left out: b.jpg: too")
 
 
 def test_evaluate_of_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):

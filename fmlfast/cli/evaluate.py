@@ -56,5 +56,5 @@ def evaluate(
     print(f"{run} on {source}: means over {people} {'person' if people == 1 else 'people'}\n")
     print(error_tables(table))
     print(f"\n{files}")
-    if failed := table.get("failed"):
-        print(f"{len(failed)} photos left out, the first because {next(iter(failed.values()))}; scans.json lists all")
+    for name, reason in table.get("failed", {}).items():
+        print(f"left out: {name}: {reason}")

@@ -102,11 +102,7 @@ class ClosestPoint:
 def closest_on_triangles(points: Points, corners: NDArray[np.float64]) -> Points:
     """Finds the point of each (possibly degenerate) triangle [n, 3 corners, 3] closest to its point [n, 3]."""
     a, b, c = corners.swapaxes(0, 1)
-    normal = np.cross(b - a, c - a)
-    area = np.maximum((normal * normal).sum(1), np.finfo(float).tiny)
-    offset = points - a
-    third = (np.cross(b - a, offset) * normal).sum(1) / area  # barycentric of c
-    second = (np.cross(offset, c - a) * normal).sum(1) / area  # of b
+    _, second, third = barycentrics(points, corners).T
     inside = (second >= 0) & (third >= 0) & (second + third <= 1)
     best = a + np.where(inside, second, 0.0)[:, None] * (b - a) + np.where(inside, third, 0.0)[:, None] * (c - a)
     least = ((points - best) ** 2).sum(1)
@@ -119,3 +115,17 @@ def closest_on_triangles(points: Points, corners: NDArray[np.float64]) -> Points
         best = np.where((squared < least)[:, None], other, best)
         least = np.minimum(squared, least)
     return best
+
+
+def barycentrics(points: Points, corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Computes barycentric coordinates [n, 3] of points [n, 3] in the planes of their triangles [n, 3 corners, 3].
+
+    Triangles without area give finite coordinates that sum to 1.
+    """
+    a, b, c = corners.swapaxes(0, 1)
+    normal = np.cross(b - a, c - a)
+    area = np.maximum((normal * normal).sum(1), np.finfo(float).tiny)
+    offset = points - a
+    third = (np.cross(b - a, offset) * normal).sum(1) / area
+    second = (np.cross(offset, c - a) * normal).sum(1) / area
+    return np.stack([1 - second - third, second, third], 1)

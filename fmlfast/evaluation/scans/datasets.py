@@ -100,11 +100,14 @@ class Person:
         return [file for file in (self.neutral, *own) if file is not None]
 
 
-def read_scans(folder: str | Path, layout: str = "auto") -> list[Person]:
-    """Lists the people of a scan set with their photos and scan files, by name.
+Layout = tuple[list[Path], Callable[[Path], Person]]  # the people's folders, and the reader of one
+
+
+def read_scans(folder: str | Path, layout: str = "auto") -> tuple[list[Person], dict[str, str]]:
+    """Lists the people of a scan set with their photos and scan files, by name, and the incomplete ones' reasons.
 
     layout: "auto" or one of LAYOUTS. Scans themselves are read later, by ScanFile.read. Raises ValueError for unknown
-    layouts, and for folders without people or with incomplete ones, saying what is missing.
+    layouts, and for folders without a complete person, saying what is missing.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -112,10 +115,20 @@ def read_scans(folder: str | Path, layout: str = "auto") -> list[Person]:
     if layout != "auto" and layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; choose auto, {', '.join(LAYOUTS)}")
     layout = _recognise(folder) if layout == "auto" else layout
-    people = [person for person in LAYOUTS[layout](folder) if person.photos]
+    homes, read = LAYOUTS[layout](folder)
+    people, incomplete = [], {}
+    for home in homes:
+        try:
+            people.append(read(home))
+        except ValueError as error:
+            incomplete[home.name] = str(error)
+    people = [person for person in people if person.photos]
     if not people:
-        raise ValueError(f"{folder}: no person with photos and a scan in layout {layout!r}; see docs/evaluation.md")
-    return people
+        reason = f"the first reason: {next(iter(incomplete.values()))}; " if incomplete else ""
+        raise ValueError(
+            f"{folder}: no person with photos and a scan in layout {layout!r}; {reason}see docs/evaluation.md"
+        )
+    return people, incomplete
 
 
 def _recognise(folder: Path) -> str:
@@ -127,10 +140,10 @@ def _recognise(folder: Path) -> str:
     return "facewarehouse" if any(re.fullmatch(r"Tester_\d+", name) for name in names) else "folder"
 
 
-def _folder(root: Path) -> list[Person]:
+def _folder(root: Path) -> Layout:
     unit = _unit(root, "mm")
-    people = []
-    for home in _children(root):
+
+    def read(home: Path) -> Person:
         scan = _one(home, "scan", SCANS)
         neutral = None if scan is None else ScanFile(scan, _need_landmarks(home / "landmarks", scan), unit)
         photos = []
@@ -144,19 +157,20 @@ def _folder(root: Path) -> list[Person]:
             raise ValueError(f"{home}: photos without a scan; add scan.ply (or {', '.join(SCANS)})")
         if neutral is not None and not photos:
             raise ValueError(f"{home}: a scan without photos; add some ({', '.join(PICTURES)}) or take the folder away")
-        people.append(Person(home.name, "folder", tuple(photos), neutral))
-    return people
+        return Person(home.name, "folder", tuple(photos), neutral)
+
+    return _children(root), read
 
 
-def _now(root: Path) -> list[Person]:
+def _now(root: Path) -> Layout:
     unit = _unit(root, "mm")
     pictures = next((path for path in sorted(root.glob("**/iphone_pictures")) if path.is_dir()), None)
     if pictures is None:
         raise ValueError(f"{root}: no folder iphone_pictures with the photos of NoW")
     listed = root / "imagepathsvalidation.txt"
     chosen = set(listed.read_text().split()) if listed.is_file() else None
-    people = []
-    for home in _children(root / "scans"):
+
+    def read(home: Path) -> Person:
         scan = next(iter(sorted(home.glob("*.obj"))), None)
         marks = next(iter(sorted((root / "scans_lmks_onlypp" / home.name).glob("*.pp"))), None)
         if scan is None or marks is None:
@@ -164,16 +178,15 @@ def _now(root: Path) -> list[Person]:
             raise ValueError(f"{root}: {missing} is missing")
         found = [picture for group in _children(pictures / home.name) for picture in _pictures(group)]
         photos = [Photo(p) for p in found if chosen is None or p.relative_to(pictures).as_posix() in chosen]
-        people.append(Person(home.name, "now", tuple(photos), ScanFile(scan, marks, unit)))
-    return people
+        return Person(home.name, "now", tuple(photos), ScanFile(scan, marks, unit))
+
+    return _children(root / "scans"), read
 
 
-def _bu3dfe(root: Path) -> list[Person]:
+def _bu3dfe(root: Path) -> Layout:
     unit = _unit(root, "mm")
-    people = []
-    for home in _children(root):
-        if not re.fullmatch(r"[FM]\d{4}", home.name):
-            continue
+
+    def read(home: Path) -> Person:
         photos, neutral = [], None
         for scan in sorted(home.glob("*_F3D.wrl")):
             marks = scan.with_suffix(".bnd")
@@ -185,11 +198,12 @@ def _bu3dfe(root: Path) -> list[Person]:
                 photos.append(Photo(picture, file))
             if re.search(r"_NE00", scan.stem):
                 neutral = file
-        people.append(Person(home.name, "bu3dfe", tuple(photos), neutral))
-    return people
+        return Person(home.name, "bu3dfe", tuple(photos), neutral)
+
+    return [home for home in _children(root) if re.fullmatch(r"[FM]\d{4}", home.name)], read
 
 
-def _facewarehouse(root: Path) -> list[Person]:
+def _facewarehouse(root: Path) -> Layout:
     unit = _unit(root, "dm")
     marks = root / "landmark_vertices.txt"
     if not marks.is_file():
@@ -197,10 +211,8 @@ def _facewarehouse(root: Path) -> list[Person]:
             f"{marks} is missing: FaceWarehouse has no 3D landmarks; write there the vertex numbers, from 0, of the 7 "
             "points of docs/evaluation.md on any of its meshes, which all share one topology"
         )
-    people = []
-    for home in sorted(_children(root), key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)]):
-        if not re.fullmatch(r"Tester_\d+", home.name):
-            continue
+
+    def read(home: Path) -> Person:
         photos = []
         for scan in sorted(home.glob("TrainingPose/pose_*.obj"), key=lambda path: int(path.stem[5:])):
             picture = _one(scan.parent, scan.stem, PICTURES)
@@ -208,11 +220,13 @@ def _facewarehouse(root: Path) -> list[Person]:
                 photos.append(Photo(picture, ScanFile(scan, marks, unit)))
         shape = home / "Blendshape" / "shape.bs"
         neutral = ScanFile(shape, marks, unit) if shape.is_file() else None
-        people.append(Person(home.name, "facewarehouse", tuple(photos), neutral))
-    return people
+        return Person(home.name, "facewarehouse", tuple(photos), neutral)
+
+    homes = [home for home in _children(root) if re.fullmatch(r"Tester_\d+", home.name)]
+    return sorted(homes, key=lambda home: int(home.name[7:])), read
 
 
-LAYOUTS: dict[str, Callable[[Path], list[Person]]] = {
+LAYOUTS: dict[str, Callable[[Path], Layout]] = {
     "folder": _folder,
     "now": _now,
     "bu3dfe": _bu3dfe,

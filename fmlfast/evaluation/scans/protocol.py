@@ -1,6 +1,7 @@
 """Measures scan-to-mesh errors by the protocol of the NoW challenge: align landmarks, register, measure distances."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,18 @@ from torch import Tensor
 from fmlfast.common.atomic import atomic_path
 from fmlfast.evaluation.scans.alignment import MeshToScan, align_landmarks, register_robust
 from fmlfast.evaluation.scans.closest_point import ClosestPoint
+from fmlfast.evaluation.scans.correspondence import Correspondence
 from fmlfast.evaluation.scans.datasets import Person, Scan, ScanFile, read_scans
 from fmlfast.evaluation.scans.face_regions import face_parts
-from fmlfast.evaluation.scans.table import ScanErrors, ScanErrorTable, draw_curves
+from fmlfast.evaluation.scans.table import CORRESPONDING, ScanErrors, ScanErrorTable, draw_curves
 from fmlfast.evaluation.table import MEAN_FACE, rounded
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.pipeline import reconstruct
 from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.template.face_template import FaceTemplate
 
-LANDMARK_MISFIT = 0.17  # of the landmarks' radius; two faces differ by up to 0.11, mirrored orders by 0.20 or more
+LANDMARK_MISFIT = 0.3  # of the landmarks' radius; people, expressions and marking amount to 0.28, wrong orders to more
+SWAPPED_MISFIT = 0.1  # of the radius; lists with left and right swapped miss by 0.15 or more
 MIN_POINTS = 10
 DISC = 1.4  # NoW's face: this many times the mean of the outer eyes' distance and the nose's length
 DISC_LANDMARKS = (36, 39, 42, 45, 33)
@@ -80,28 +83,37 @@ def evaluate_scans(run: str | Path, folder: str | Path, *, refine: int, layout: 
     Rows: `mean_face` (the template), `frames_1` (each photo alone), `frames_N` (all photos of a person jointly, N that
     of the person with most) and `frames_N_refined`. Metrics, each as median, mean and standard deviation over all
     scan points of all photos, as NoW counts them: `posed_*` compare the geometry with expression with the scan of the
-    same moment, `neutral_*` the geometry without with the person's neutral scan, once for every photo.
+    same moment, `neutral_*` the geometry without with the person's neutral scan, once for every photo; both by the
+    distance to the closest point of the mesh, and as `*_corresponding_*` by that to the corresponding point.
 
     `ratios` holds each row over the mean face, `spread` the standard errors over people, `parts` the mean and median by
     part of the face, `curves` the shares of points below the distances in `curves["mm"]`, `person_means` each person's
-    mean, `failed` the photos that could not be reconstructed with the reason, and `not_converged` how many alignments
-    were ended by the limit of iterations.
+    mean, `corresponding_share` the share of the scan points that have a counterpart, `failed` the people and the photos
+    that were left out with the reason, and `not_converged` how many alignments were ended by the limit of iterations.
 
-    Raises ValueError for folders that are no scan set, or a run that is none, and when no photo could be used.
+    Raises ValueError for folders that are no scan set, or a run that is none, and when no person could be measured.
     """
     run = Path(run)
     template = FML.load(run).template
-    people = read_scans(folder, layout)
-    for file in (file for person in people for file in person.scans):  # errors are raised before the slow part
-        _check_scan(file, template)
-    errors, failed = ScanErrorTable(), {}
-    longest = max(len(person.photos) for person in people)
+    people, failed = read_scans(folder, layout)
+    failed |= _check_people(people, template)  # before the slow part
+    people = [person for person in people if person.name not in failed]
+    errors, photos = ScanErrorTable(), 0
+    longest = max((len(person.photos) for person in people), default=0)
     for person in people:
-        failed |= _measure_person(errors, person, run, refine, f"frames_{longest}")
+        try:
+            found, faceless = _measure_person(person, run, refine, f"frames_{longest}")
+        except ValueError as error:
+            failed[person.name] = _reason(error)
+            continue
+        for measured in found:
+            errors.add(person=person.name, **measured)
+        failed |= faceless
+        photos += len(person.photos) - len(faceless)
     if not errors.people:
-        raise ValueError(f"{folder}: no photo could be reconstructed; the first reason: {next(iter(failed.values()))}")
+        raise ValueError(f"{folder}: nobody could be measured; the first reason: {next(iter(failed.values()))}")
     table = errors.table()
-    table |= {"people": len(errors.people), "photos": sum(len(person.photos) for person in people) - len(failed)}
+    table |= {"people": len(errors.people), "photos": photos}
     table |= {"layout": people[0].layout, "refine_steps": refine, "failed": failed}
     table = rounded(table)
     with atomic_path(run / "scans.json") as path:
@@ -127,16 +139,45 @@ def _check_enough(points: int) -> None:
 
 
 def _checked_start(mesh: NDArray[np.float64], scan: NDArray[np.float64]) -> MeshToScan:
-    """Aligns landmarks [K, 3] by a similarity; raises ValueError where two faces cannot differ so much."""
+    """Aligns landmarks [K, 3] by a similarity; raises ValueError where those of no face and no expression miss so.
+
+    Left and right are swapped where the mirror image of the mesh's landmarks fits better: a face is nearly its own.
+    """
     start = align_landmarks(mesh, scan)
-    misfit = np.sqrt(((start.apply(mesh) - scan) ** 2).sum(1).mean())
     radius = np.sqrt(((scan - scan.mean(0)) ** 2).sum(1).mean())
-    if misfit > LANDMARK_MISFIT * radius:
+    misfit = _misfit(start, mesh, scan) / radius
+    if misfit > LANDMARK_MISFIT:
         raise ValueError(
-            f"the landmarks of scan and mesh do not fit each other (they miss by {misfit / radius:.0%} of their "
-            "radius); check their order, which begins at the outer corner of the subject's right eye"
+            f"the landmarks of scan and mesh do not fit each other (they miss by {misfit:.0%} of their radius); check "
+            "their order, which begins at the outer corner of the subject's right eye"
+        )
+    mirrored = mesh * np.array([-1.0, 1.0, 1.0])
+    if misfit > SWAPPED_MISFIT and _misfit(align_landmarks(mirrored, scan), mirrored, scan) / radius < misfit:
+        raise ValueError(
+            "the landmarks of scan and mesh do not fit each other: left and right are swapped; their order begins at "
+            "the outer corner of the subject's right eye"
         )
     return start
+
+
+def _misfit(start: MeshToScan, mesh: NDArray[np.float64], scan: NDArray[np.float64]) -> float:
+    return float(np.sqrt(((start.apply(mesh) - scan) ** 2).sum(1).mean()))
+
+
+def _check_people(people: list[Person], template: FaceTemplate) -> dict[str, str]:
+    """Reads all scans; returns the people with one that cannot be measured, with the reason."""
+    failed = {}
+    for person in people:
+        try:
+            for file in person.scans:
+                _check_scan(file, template)
+        except ValueError as error:
+            failed[person.name] = _reason(error)
+    return failed
+
+
+def _reason(error: ValueError) -> str:
+    return " ".join(str(error).split())
 
 
 def _check_scan(file: ScanFile, template: FaceTemplate) -> None:
@@ -153,17 +194,19 @@ def _landmarks(template: FaceTemplate, vertices: Tensor, scan: Scan) -> NDArray[
     return template.landmarks(vertices)[list(scan.numbers)].double().numpy()
 
 
-def _measure_person(errors: ScanErrorTable, person: Person, run: Path, refine: int, jointly: str) -> dict[str, str]:
-    """Reconstructs one person and adds all errors; returns the failed photos with their reasons."""
+def _measure_person(
+    person: Person, run: Path, refine: int, jointly: str
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Reconstructs one person and measures; returns what ScanErrorTable.add takes, and failed photos' reasons."""
     alone: dict[int, Reconstruction] = {}
     failed: dict[str, str] = {}
     for index, photo in enumerate(person.photos):
         try:
             alone[index] = reconstruct([photo.path], run, refine=0)
         except ValueError as error:
-            failed[str(photo.path)] = " ".join(str(error).split())
+            failed[str(photo.path)] = _reason(error)
     if not alone:
-        return failed
+        return [], failed
     paths = [person.photos[index].path for index in alone]
     together: dict[str, Reconstruction] = {}
     if jointly != "frames_1":
@@ -173,21 +216,27 @@ def _measure_person(errors: ScanErrorTable, person: Person, run: Path, refine: i
     template = next(iter(alone.values())).template
     ruler = _Ruler(template)
     scans = [person.photos[index].scan for index in alone]
+    found: list[dict[str, Any]] = []
+
+    def measure(row: str, kind: str, vertices: Tensor, scan: Scan, times: int = 1) -> None:
+        for name, errors, parts in ruler(kind, vertices, scan):
+            found.append({"row": row, "kind": name, "errors": errors, "parts": parts, "times": times})
+
     for place, (result, file) in enumerate(zip(alone.values(), scans, strict=True)):
         if file is not None:
             scan = file.read()
-            shapes = {MEAN_FACE: template.vertices, "frames_1": result.vertices[0]}
-            shapes |= {row: joint.vertices[place] for row, joint in together.items()}
-            for row, vertices in shapes.items():
-                errors.add(row, "posed", person.name, *ruler(vertices, scan))
+            measure(MEAN_FACE, "posed", template.vertices, scan)
+            measure("frames_1", "posed", result.vertices[0], scan)
+            for row, joint in together.items():
+                measure(row, "posed", joint.vertices[place], scan)
     if person.neutral is not None:
         scan = person.neutral.read()
         for result in alone.values():
-            errors.add("frames_1", "neutral", person.name, *ruler(result.neutral, scan))
+            measure("frames_1", "neutral", result.neutral, scan)
         shared = {MEAN_FACE: template.vertices} | {row: joint.neutral for row, joint in together.items()}
         for row, vertices in shared.items():
-            errors.add(row, "neutral", person.name, *ruler(vertices, scan), times=len(alone))
-    return failed
+            measure(row, "neutral", vertices, scan, len(alone))
+    return found, failed
 
 
 class _Ruler:
@@ -198,10 +247,16 @@ class _Ruler:
         self.parts = face_parts(template)
         hidden = template.mouth_and_lashes[template.triangles.long()].all(1)  # what no scan shows is not measured
         self.triangles = template.triangles[~hidden].numpy()
+        self.corresponding = Correspondence(template, self.triangles, self.parts)
 
-    def __call__(self, vertices: Tensor, scan: Scan) -> tuple[ScanErrors, NDArray[np.int64]]:
-        """Measures vertices [V, 3] against a scan; returns N errors and the part of the face [N] of each."""
+    def __call__(self, kind: str, vertices: Tensor, scan: Scan) -> Iterator[tuple[str, ScanErrors, NDArray[np.int64]]]:
+        """Measures vertices [V, 3] against a scan, to the closest and to the corresponding points.
+
+        Yields the kind of each, N errors and the part of the face [N] of each error.
+        """
         start = align_landmarks(_landmarks(self.template, vertices, scan), scan.landmarks)
-        points = scan.points[face_disc(scan)]
-        errors = _measure(points, ClosestPoint(vertices.numpy(), self.triangles), start)
-        return errors, self.parts[errors.nearest]
+        points, shape = scan.points[face_disc(scan)], vertices.double().numpy()
+        closest = _measure(points, ClosestPoint(shape, self.triangles), start)
+        yield kind, closest, self.parts[closest.nearest]
+        paired = self.corresponding(shape, scan, points, closest.alignment)
+        yield kind + CORRESPONDING, paired, self.parts[paired.nearest]

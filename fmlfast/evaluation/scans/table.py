@@ -13,12 +13,13 @@ from fmlfast.evaluation.scans.alignment import MeshToScan
 from fmlfast.evaluation.scans.face_regions import FACE_PARTS
 from fmlfast.evaluation.table import MEAN_FACE, row_name
 
+CORRESPONDING = "_corresponding"  # ending of a kind whose distances are those of corresponding points
 CURVE = np.round(np.arange(0.0, 7.01, 0.1), 1)  # mm, as NoW draws it
 
 
 @dataclass(frozen=True)
 class ScanErrors:
-    """Distances from N scan points to a mesh after alignment."""
+    """Distances from N scan points to the closest, or the corresponding, points of a mesh after alignment."""
 
     distances: NDArray[np.float64]  # [N] in the scan's unit
     nearest: NDArray[np.int64]  # [N] the mesh vertex next to each point's closest point
@@ -47,7 +48,7 @@ class ScanErrors:
 
 
 class ScanErrorTable:
-    """Collects distances of scan points by row and kind ("posed" or "neutral")."""
+    """Collects distances of scan points by row and kind: "posed" or "neutral", either also with CORRESPONDING."""
 
     def __init__(self) -> None:
         self._distances: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
@@ -117,13 +118,26 @@ class ScanErrorTable:
             "parts": parts,
             "curves": curves,
             "person_means": means,
+            "corresponding_share": self._shares(),
             "not_converged": self._unfinished,
         }
 
+    def _shares(self) -> dict[str, dict[str, float]]:
+        """Computes by row and kind the share of the measured scan points that have a counterpart."""
+        shares: dict[str, dict[str, float]] = {}
+        for row, kind in self._ordered():
+            if kind.endswith(CORRESPONDING):
+                found, of = (self._distances[row, name] for name in (kind, kind.removesuffix(CORRESPONDING)))
+                shares.setdefault(row, {})[kind] = sum(map(len, found)) / sum(map(len, of))
+        return shares
+
     def _ordered(self) -> list[tuple[str, str]]:
-        """Sorts the rows from the mean face to the refined one, posed before neutral."""
+        """Sorts the rows from the mean face to the refined one, posed before neutral, closest before corresponding."""
         rank = {MEAN_FACE: 0, "frames_1": 1}
-        return sorted(self._distances, key=lambda key: (rank.get(key[0], 2), len(key[0]), key[1] == "neutral"))
+        return sorted(
+            self._distances,
+            key=lambda key: (rank.get(key[0], 2), len(key[0]), not key[1].startswith("posed"), key[1]),
+        )
 
     def _person_means(self, row: str, kind: str) -> dict[str, float]:
         """Averages the mean distances of each person's shapes."""
@@ -134,20 +148,26 @@ class ScanErrorTable:
 
 
 def draw_curves(path: Path, table: dict[str, Any]) -> None:
-    """Plots the cumulative error curves of a table as a PNG, one panel each for posed and neutral geometry."""
+    """Plots the cumulative error curves of a table as a PNG: closest points above, corresponding ones below."""
     figure_module = require("matplotlib.figure", "eval")
     rows = [row for row in table["curves"] if row != "mm"]
     kinds = list(dict.fromkeys(kind for row in rows for kind in table["curves"][row]))
-    figure = figure_module.Figure(figsize=(5.2 * len(kinds), 3.8), layout="constrained")
+    kinds.sort(key=lambda kind: kind.endswith(CORRESPONDING))
+    columns = len(kinds) // 2
+    figure = figure_module.Figure(figsize=(5.2 * columns, 7.6), layout="constrained")
     for number, kind in enumerate(kinds):
-        axes = figure.add_subplot(1, len(kinds), number + 1)
+        axes = figure.add_subplot(2, columns, number + 1)
         for row in rows:
             shares = table["curves"][row].get(kind)
             if shares is not None:
                 median = table[row][f"{kind}_median_mm"]
                 label = f"{row_name(row)}, median {median:.2f} mm"
                 axes.plot(table["curves"]["mm"], [100 * share for share in shares], label=label)
-        axes.set(title=f"{kind} geometry", xlabel="distance from scan to mesh, mm", ylabel="scan points, %")
+        corresponding = kind.endswith(CORRESPONDING)
+        distance = "distance to the corresponding point" if corresponding else "distance from scan to mesh"
+        axes.set(
+            title=f"{kind.removesuffix(CORRESPONDING)} geometry", xlabel=f"{distance}, mm", ylabel="scan points, %"
+        )
         axes.set(xlim=(0, table["curves"]["mm"][-1]), ylim=(0, 100))
         axes.grid(alpha=0.3)
         axes.legend(frameon=False, fontsize=8, loc="lower right")

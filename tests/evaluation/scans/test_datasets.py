@@ -1,5 +1,6 @@
 """Scan sets in their publishers' layouts, as small generated files."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from fmlfast.data.synthetic.people import PeopleSampler
 from fmlfast.evaluation.scans.datasets import NOW_POINTS, STEADY_POINTS, ScanFile, read_scans
-from fmlfast.evaluation.scans.readers import bu3dfe_to_seven, read_landmarks, read_points
+from fmlfast.evaluation.scans.readers import bu3dfe_to_seven, read_points
 from fmlfast.mesh_io import write_mesh
 from fmlfast.template.face_template import FaceTemplate
 
@@ -151,8 +152,8 @@ def scan_set(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Path]
 
 def test_every_layout_is_recognised_and_read_in_millimetres(scan_set):
     layout, root = scan_set
-    people = read_scans(root)
-    assert people == read_scans(root, layout)
+    people, incomplete = read_scans(root)
+    assert (people, {}) == read_scans(root, layout) and incomplete == {}
     assert [person.name for person in people] == PEOPLE[layout]
     assert all(person.layout == layout and person.photos for person in people)
     number = 1 if layout == "facewarehouse" else 0
@@ -175,10 +176,10 @@ def test_photos_and_the_scans_of_their_moments(tmp_path):
     }
     for layout, write in WRITERS.items():
         write(tmp_path / layout)
-        photos = read_scans(tmp_path / layout)[0].photos
+        photos = read_scans(tmp_path / layout)[0][0].photos
         found = [(photo.path.name, photo.scan and photo.scan.path.name) for photo in photos]
         assert found == expected[layout]
-    posed = read_scans(tmp_path / "bu3dfe")[0].photos[0].scan
+    posed = read_scans(tmp_path / "bu3dfe")[0][0].photos[0].scan
     assert posed is not None
     np.testing.assert_allclose(posed.read().points - head(0), TEMPLATE.expressions[0].numpy(), atol=1e-3)
 
@@ -186,7 +187,7 @@ def test_photos_and_the_scans_of_their_moments(tmp_path):
 def test_without_its_list_all_of_nows_photos_count(tmp_path):
     write_now(tmp_path)
     (tmp_path / "imagepathsvalidation.txt").unlink()
-    assert len(read_scans(tmp_path)[0].photos) == 4
+    assert len(read_scans(tmp_path)[0][0].photos) == 4
 
 
 def test_a_photo_may_have_its_own_scan_and_the_person_none(tmp_path):
@@ -194,7 +195,7 @@ def test_a_photo_may_have_its_own_scan_and_the_person_none(tmp_path):
     home = tmp_path / "anna"
     (home / "scan.ply").rename(home / "one.ply")
     (home / "landmarks.txt").rename(home / "one.txt")
-    person = read_scans(tmp_path)[0]
+    person = read_scans(tmp_path)[0][0]
     assert person.neutral is None and person.photos[0].scan == ScanFile(home / "one.ply", home / "one.txt", 1.0)
 
 
@@ -202,7 +203,7 @@ def test_the_jaw_line_is_left_out_of_68_landmarks(tmp_path):
     write_folder(tmp_path)
     marks = TEMPLATE.landmarks(torch.from_numpy(head(0)).float())
     np.savetxt(tmp_path / "anna" / "landmarks.txt", marks, delimiter=",")
-    neutral = read_scans(tmp_path)[0].neutral
+    neutral = read_scans(tmp_path)[0][0].neutral
     assert neutral is not None
     scan = neutral.read()
     assert scan.numbers == STEADY_POINTS and min(scan.numbers) == 17 and len(scan.landmarks) == 49
@@ -214,12 +215,12 @@ def test_a_stated_unit_is_converted_and_a_wrong_one_noticed(tmp_path):
     for name in ("anna", "ben"):
         write_mesh(tmp_path / name / "scan.ply", head(0) / 1000, TRIANGLES)
         np.savetxt(tmp_path / name / "landmarks.txt", seven(head(0)) / 1000)
-    neutral = read_scans(tmp_path)[0].neutral
+    neutral = read_scans(tmp_path)[0][0].neutral
     assert neutral is not None
     with pytest.raises(ValueError, match=r"landmarks\.txt: the outer eye corners are 0\.0\d+ mm apart.*unit\.txt"):
         neutral.read()
     (tmp_path / "unit.txt").write_text("m\n")
-    neutral = read_scans(tmp_path)[0].neutral
+    neutral = read_scans(tmp_path)[0][0].neutral
     assert neutral is not None
     np.testing.assert_allclose(neutral.read().points, head(0), atol=1e-2)
     (tmp_path / "unit.txt").write_text("inch")
@@ -236,13 +237,30 @@ def test_a_stated_unit_is_converted_and_a_wrong_one_noticed(tmp_path):
         ("now", "scans_lmks_onlypp/FaMoS_2/natural_head_picked_points.pp", r"FaMoS_2/\*\.pp is missing"),
         ("now", "scans/FaMoS_2/natural_head.obj", r"FaMoS_2/\*\.obj is missing"),
         ("bu3dfe", "F0001/F0001_AN01WH_F3D.bnd", r"AN01WH_F3D\.bnd is missing"),
-        ("facewarehouse", "landmark_vertices.txt", r"landmark_vertices\.txt is missing"),
     ],
 )
-def test_what_is_missing_is_named(tmp_path, layout, remove, message):
+def test_a_person_with_something_missing_is_named_and_left_out(tmp_path, layout, remove, message):
     WRITERS[layout](tmp_path)
+    complete = read_scans(tmp_path)[0]
     (tmp_path / remove).unlink()
-    with pytest.raises(ValueError, match=message):
+    people, incomplete = read_scans(tmp_path)
+    ((name, reason),) = incomplete.items()
+    assert people == [person for person in complete if person.name != name] and len(people) == len(complete) - 1
+    assert name in remove and re.search(message, reason)
+
+
+def test_a_set_in_which_all_are_incomplete_is_an_error(tmp_path):
+    write_folder(tmp_path)
+    for name in ("anna", "ben"):
+        (tmp_path / name / "landmarks.txt").unlink()
+    with pytest.raises(ValueError, match=r"no person .* first reason: .*anna.landmarks\.txt .*is missing"):
+        read_scans(tmp_path)
+
+
+def test_facewarehouses_landmarks_are_needed_once(tmp_path):
+    write_facewarehouse(tmp_path)
+    (tmp_path / "landmark_vertices.txt").unlink()
+    with pytest.raises(ValueError, match=r"landmark_vertices\.txt is missing"):
         read_scans(tmp_path)
 
 
@@ -278,45 +296,6 @@ def test_point_clouds_and_vrml_1_are_scans_too(tmp_path):
     rows = ", ".join(" ".join(map(str, row)) for row in points.tolist())
     (tmp_path / "old.wrl").write_text(f"#VRML V1.0 ascii\nSeparator {{ Coordinate3 {{ point [ {rows} ] }} }}")
     np.testing.assert_allclose(read_points(tmp_path / "old.wrl"), points)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.wrl", b"#VRML V2.0 utf8\nTextureCoordinate { point [ 0 1 ] }", "no `Coordinate"),
-        ("a.wrl", b"Coordinate { point [ 1 2 3 4 ] }", "no whole number"),
-        ("a.wrl", b"Coordinate { point [ 1 2 x ] }", "a.wrl"),
-        ("a.wrl", b"Coordinate { point [ ] }", "finite points"),
-        ("a.bs", b"\x02\0\0\0\x05\0\0\0\x01\0\0\0" + bytes(100), "cut short"),
-        ("a.ply", b"no mesh", "cannot be read as a scan"),
-        ("a.obj", b"v 0 0 0\nv 1 1\n", "not all vertices read"),
-        ("a.obj", b"f 1 2 3\n", "finite points"),
-    ],
-)
-def test_damaged_scans_are_named(tmp_path, name, content, message):
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=message):
-        read_points(tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", "1 2 3\n4 5 6\n", r"needs 7 or 68 landmarks .* found \[2, 3\]"),
-        ("a.txt", "1 2 3\n4 5\n", "no list of landmarks"),
-        ("a.txt", "0\n1\n2\n3\n4\n5\n99\n", "integers from 0 to 9"),
-        ("a.txt", "0\n1\n2\n3\n4\n5\n1.5\n", "integers"),
-        ("a.txt", "nan 0 0\n" * 7, "found"),
-        ("a.pp", "<PickedPoints>", "no list of landmarks"),
-        ("a.pp", '<PickedPoints><point x="1" y="2"/></PickedPoints>', "no list of landmarks"),
-        ("a.bnd", "1 2 3 4\n" * 82, "83 lines"),
-    ],
-)
-def test_damaged_landmarks_are_named(tmp_path, name, content, message):
-    (tmp_path / name).write_text(content)
-    with pytest.raises(ValueError, match=message) as caught:
-        read_landmarks(tmp_path / name, np.zeros((10, 3)))
-    assert str(tmp_path / name) in str(caught.value)
 
 
 def test_bu3dfes_sides_follow_from_the_shape():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fmlfast.evaluation.scans import protocol as scans
-from fmlfast.evaluation.scans.alignment import align_landmarks
-from fmlfast.evaluation.scans.datasets import NOW_POINTS, Scan
+from fmlfast.evaluation.scans.datasets import NOW_POINTS, STEADY_POINTS, Scan
 from fmlfast.evaluation.scans.protocol import face_disc, scan_to_mesh
+from fmlfast.ibug68 import MIRROR
 from fmlfast.template.face_template import FaceTemplate
 from tests.helpers.scan_scenes import FACE, LANDMARKS, MOVE, TEMPLATE, TRIANGLES, VERTICES, deformed, samples, wobble
 
@@ -126,15 +126,38 @@ def test_the_protocol_says_what_is_wrong(change, message):
         scan_to_mesh(**(arguments | change))
 
 
-def test_landmarks_of_other_people_fit_and_swapped_ones_do_not():
-    swapped = [3, 2, 1, 0, 4, 6, 5]
-    for seed in range(40):
-        marks = TEMPLATE.landmarks(deformed(seed))[list(NOW_POINTS)].double().numpy()
-        for order, fits in ((slice(None), True), (swapped, False)):
-            target = marks[order]
-            rest = align_landmarks(LANDMARKS, target).apply(LANDMARKS) - target
-            misfit = np.sqrt((rest**2).sum() / ((target - target.mean(0)) ** 2).sum())
-            assert misfit < 0.8 * scans.LANDMARK_MISFIT if fits else misfit > 1.1 * scans.LANDMARK_MISFIT
+EXPRESSIONS = (
+    {},
+    {"jawOpen": 1.0},
+    {"jawOpen": 1.0, "mouthFunnel": 1.0},
+    {"mouthPucker": 1.0, "mouthLeft": 1.0},
+    {"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0, "cheekSquintLeft": 1.0, "cheekSquintRight": 1.0, "jawOpen": 0.5},
+    {"browInnerUp": 1.0, "browOuterUpLeft": 1.0, "browOuterUpRight": 1.0, "jawOpen": 1.0},
+)
+SWAPPED, TURNED, EYES_EXCHANGED = [3, 2, 1, 0, 4, 6, 5], [6, 5, 4, 3, 2, 1, 0], [3, 2, 1, 0, 4, 5, 6]
+
+
+@pytest.mark.parametrize("shown", EXPRESSIONS, ids=lambda shown: "+".join(shown) or "neutral")
+def test_landmarks_of_other_people_fit_with_any_expression_and_wrong_orders_do_not(shown):
+    rng = np.random.default_rng(0)
+    change = sum(a * TEMPLATE.expressions[TEMPLATE.expression_names.index(name)] for name, a in shown.items())
+    for seed in range(20):
+        marks = TEMPLATE.landmarks(deformed(seed) + change).double().numpy()
+        for numbers in (NOW_POINTS, STEADY_POINTS):
+            mesh = TEMPLATE.landmarks(TEMPLATE.vertices).double().numpy()[list(numbers)]
+            scan = marks[list(numbers)] + rng.normal(0, 1.5, (len(numbers), 3))
+            scans._checked_start(mesh, scan)
+            swapped = [numbers.index(MIRROR[number]) for number in numbers]
+            with pytest.raises(ValueError, match="left and right are swapped|do not fit"):
+                scans._checked_start(mesh, scan[swapped])
+        for order in (TURNED, EYES_EXCHANGED):
+            with pytest.raises(ValueError, match="do not fit"):
+                scans._checked_start(LANDMARKS, marks[list(NOW_POINTS)][order])
+
+
+def test_flat_landmarks_have_no_sides():
+    flat = np.array([[0.0, 0, 0], [1, 0, 0], [2, 1, 0], [0, 3, 0]])
+    scans._checked_start(flat, flat @ MOVE.rotation.T)
 
 
 def test_the_measured_disc_is_that_of_now():

@@ -1,6 +1,7 @@
 """The table of a run that is measured against scans, and what stops the measuring."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -96,12 +97,17 @@ def test_a_run_is_measured_against_scans(scan_folder, run, reconstructions):
     people = list(table["person_means"]["mean_face"]["neutral"].values())
     assert abs(table["spread"]["mean_face"]["neutral_mean_mm"] - abs(people[0] - people[1]) / 2) < 1e-3
     assert set(table["parts"]["frames_1"]["neutral"]) == set(FACE_PARTS)
+    for kind in ("posed", "neutral"):
+        kind = f"{kind}_corresponding"
+        assert joint[f"{kind}_mean_mm"] < 0.75 * mean[f"{kind}_mean_mm"] and refined[f"{kind}_mean_mm"] < 0.15
+        assert mean[f"{kind}_mean_mm"] > mean[f"{kind.removesuffix('_corresponding')}_mean_mm"]
+        assert 0.5 < table["corresponding_share"]["frames_1"][kind] <= 1
     curve = table["curves"]["mean_face"]["neutral"]
     assert len(curve) == len(table["curves"]["mm"]) and curve == sorted(curve) and curve[-1] > 0.95
     at_median = np.interp(mean["neutral_median_mm"], table["curves"]["mm"], curve)
     assert abs(at_median - 0.5) < 0.02
     alone = table["person_means"]["mean_face"]["neutral"]
-    weights = [n * face_disc(p.scans[0].read()).sum() for n, p in zip((2, 3), read_scans(scan_folder), strict=True)]
+    weights = [n * face_disc(p.scans[0].read()).sum() for n, p in zip((2, 3), read_scans(scan_folder)[0], strict=True)]
     pooled = np.average([alone["anna"], alone["ben"]], weights=weights)
     assert abs(mean["neutral_mean_mm"] - pooled) < 1e-3  # every photo counts with its points
     assert table["not_converged"] == 0
@@ -117,33 +123,70 @@ def test_a_set_without_refinement_or_several_photos_has_fewer_rows(scan_folder, 
     assert not any(name.startswith("posed") for name in table["frames_1"])
 
 
-def test_a_person_without_landmarks_is_named(scan_folder, run, reconstructions):
-    (scan_folder / "ben" / "landmarks.txt").unlink()
-    with pytest.raises(ValueError, match=r"ben.landmarks\.txt .*is missing: the 7 or 68 landmarks of scan\.ply"):
+def swap_sides(home: Path) -> None:
+    """Writes the list of landmarks with the subject's left and right exchanged."""
+    marks = np.loadtxt(home / "landmarks.txt")[list(NOW_POINTS)]
+    np.savetxt(home / "landmarks.txt", marks[[3, 2, 1, 0, 4, 6, 5]])
+
+
+def move_scan(home: Path) -> None:
+    vertices, triangles = skin_of(deformed(1))
+    write_mesh(home / "scan.ply", vertices + 1000, triangles)
+
+
+def shrink(home: Path) -> None:
+    vertices, triangles = skin_of(deformed(1))
+    write_mesh(home / "scan.ply", vertices / 10, triangles)
+    np.savetxt(home / "landmarks.txt", np.loadtxt(home / "landmarks.txt") / 10)
+
+
+BAD_PEOPLE = {
+    "no landmarks": (lambda home: (home / "landmarks.txt").unlink(), r"ben.landmarks\.txt .*is missing: the 7 or 68"),
+    "swapped sides": (swap_sides, r"ben.landmarks\.txt: the landmarks .* do not fit each other: left and right"),
+    "another frame": (move_scan, r"ben.landmarks\.txt: 0 scan points .* share one frame"),
+    "another unit": (shrink, r"ben.landmarks\.txt: the outer eye corners are 8\.\d+ mm apart"),
+    "no scan": (lambda home: (home / "scan.ply").write_bytes(b"ply"), r"ben.scan\.ply cannot be read as a scan"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD_PEOPLE)
+def test_one_bad_person_is_told_and_left_out(scan_folder, run, reconstructions, fault):
+    spoil, message = BAD_PEOPLE[fault]
+    spoil(scan_folder / "ben")
+    table = evaluate_scans(run, scan_folder, refine=0)
+    assert list(table["failed"]) == ["ben"] and re.search(message, table["failed"]["ben"])
+    assert table["people"] == 1 and table["photos"] == 2
+    assert all("ben" not in named for kinds in table["person_means"].values() for named in kinds.values())
+    assert json.loads((run / "scans.json").read_text())["failed"] == table["failed"]
+
+
+def test_all_bad_people_are_an_error_before_the_work(scan_folder, run, reconstructions):
+    for name in ("anna", "ben"):
+        swap_sides(scan_folder / name)
+    with pytest.raises(ValueError, match=r"nobody could be measured.*anna.landmarks\.txt: .* do not fit each other"):
         evaluate_scans(run, scan_folder, refine=0)
     assert reconstructions == [] and not (run / "scans.json").exists()
 
 
-def test_landmarks_in_another_order_are_named(scan_folder, run, reconstructions):
-    marks = np.loadtxt(scan_folder / "ben" / "landmarks.txt")[list(NOW_POINTS)]
-    np.savetxt(scan_folder / "ben" / "landmarks.txt", marks[[3, 2, 1, 0, 4, 6, 5]])
-    with pytest.raises(ValueError, match=r"ben.landmarks\.txt: the landmarks .* do not fit"):
-        evaluate_scans(run, scan_folder, refine=0)
-    assert reconstructions == []  # found before the work
+def test_a_person_who_fails_late_leaves_nothing_in_the_table(scan_folder, run, reconstructions, monkeypatch):
+    measure = scans._Ruler.__call__
 
+    def fail(self: scans._Ruler, kind: str, vertices: torch.Tensor, scan: scans.Scan):
+        if kind == "neutral" and torch.equal(vertices, torch.lerp(TEMPLATE.vertices, deformed(1), 0.5)):
+            raise ValueError("no part of the scan could be registered")
+        return measure(self, kind, vertices, scan)
 
-def test_a_scan_in_another_frame_than_its_landmarks_is_named(scan_folder, run, reconstructions):
-    vertices, triangles = skin_of(deformed(1))
-    write_mesh(scan_folder / "ben" / "scan.ply", vertices + 1000, triangles)
-    with pytest.raises(ValueError, match=r"ben.landmarks\.txt: 0 scan points .* share one frame"):
-        evaluate_scans(run, scan_folder, refine=0)
+    monkeypatch.setattr(scans._Ruler, "__call__", fail)
+    table = evaluate_scans(run, scan_folder, refine=0)
+    assert table["failed"] == {"ben": "no part of the scan could be registered"}
+    assert list(table["person_means"]["frames_1"]["neutral"]) == ["anna"]
 
 
 def test_no_usable_photo_and_no_run_are_errors(scan_folder, run, reconstructions, tmp_path):
     for name in ("anna", "ben"):
         (scan_folder / name / "a.png").rename(scan_folder / name / "faceless.png")
         (scan_folder / name / "b.png").unlink()
-    with pytest.raises(ValueError, match="no photo could be reconstructed.*no face found"):
+    with pytest.raises(ValueError, match="nobody could be measured.*no face found"):
         evaluate_scans(run, scan_folder, refine=0)
     with pytest.raises(ValueError, match="not a finished run"):
         evaluate_scans(tmp_path / "nothing", scan_folder, refine=0)
