@@ -7,14 +7,14 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from fmlfast.version import __version__ as __version__
+from fmlfast.common.version import __version__ as __version__
 
 _HOME = {
     "FaceTemplate": "fmlfast.template.face_template",
     "FML": "fmlfast.model.fml",
     "Frames": "fmlfast.data.frames",
     "Codes": "fmlfast.model.codes",
-    "Reconstruction": "fmlfast.reconstruction.pipeline",
+    "Reconstruction": "fmlfast.reconstruction.result",
     "reconstruct": "fmlfast.reconstruction.pipeline",
     "read_image": "fmlfast.reconstruction.inputs",
     "write_mesh": "fmlfast.mesh_io",
@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from fmlfast.model.codes import Codes as Codes
     from fmlfast.model.fml import FML as FML
     from fmlfast.reconstruction.inputs import read_image as read_image
-    from fmlfast.reconstruction.pipeline import Reconstruction as Reconstruction
     from fmlfast.reconstruction.pipeline import reconstruct as reconstruct
+    from fmlfast.reconstruction.result import Reconstruction as Reconstruction
     from fmlfast.renderer import Fragments as Fragments
     from fmlfast.renderer import Rendering as Rendering
     from fmlfast.renderer import antialias as antialias

@@ -47,7 +47,7 @@ def reconstruct(
         frames: Largest number of frames to take of each video, evenly spread.
         texture: Side of the texture that is baked from the photos, a power of two, in pixels; 0 for none.
     """
-    from fmlfast.reconstruction.pipeline import check_new
+    from fmlfast.common.atomic import check_new
     from fmlfast.reconstruction.pipeline import reconstruct as run
 
     if not images:

@@ -12,11 +12,11 @@ from PIL import Image
 from fmlfast import cli
 from fmlfast.data.detection import Detection
 from fmlfast.data.face_detector import FaceDetector
-from fmlfast.mesh_io import write_mesh
 from fmlfast.model import pretrained
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction import pipeline as reconstruction
 from fmlfast.template.face_template import FaceTemplate
+from tests.helpers.own_head import write_own_head
 from tests.helpers.real_media import landmarker, real_media
 
 
@@ -225,16 +225,7 @@ def test_a_photo_is_reconstructed_by_the_shipped_model(shipped, tmp_path, monkey
 @pytest.fixture
 def head(tmp_path: Path) -> Path:
     """The shipped template as a user's folder, in millimetres."""
-    folder, template = tmp_path / "my_head", FaceTemplate.default(0)
-    folder.mkdir()
-    write_mesh(folder / "neutral.obj", template.vertices, template.triangles, template.colors)
-    for name in ("jawOpen", "mouthSmileLeft", "browInnerUp"):
-        moved = template.vertices + template.expressions[template.expression_names.index(name)]
-        write_mesh(folder / f"{name}.obj", moved, template.triangles)
-    rows = zip(template.landmark_triangles.tolist(), template.landmark_barycentrics.tolist(), strict=True)
-    lines = [f"{triangle} {' '.join(f'{b:.6f}' for b in weights)}\n" for triangle, weights in rows]
-    (folder / "landmarks.txt").write_text("".join(lines))
-    return folder
+    return write_own_head(tmp_path / "my_head")
 
 
 def test_calibrate_ties_a_users_head(head, capsys):

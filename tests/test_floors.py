@@ -29,7 +29,7 @@ fmlfast.template
 fmlfast.mesh_io
 fmlfast.renderer
 fmlfast.camera
-fmlfast.optim fmlfast.ibug68 fmlfast.common fmlfast.rotation fmlfast.color fmlfast.version
+fmlfast.optim fmlfast.ibug68 fmlfast.common fmlfast.rotation fmlfast.color
 fmlfast.kernels
 """.split("\n")[-2:0:-1]
 """Rooms from the lowest floor up. A file belongs to the room with the longest name that its own begins with: those that

@@ -18,7 +18,8 @@ from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.common.atomic import atomic_path
 from fmlfast.data.synthetic.generate import SyntheticConfig, render_person
 from fmlfast.model.lighting import ambient_factor
-from fmlfast.reconstruction.pipeline import Reconstruction, reconstruct
+from fmlfast.reconstruction.pipeline import reconstruct
+from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.rotation import FRONTAL, rotation_from_axis_angle
 from fmlfast.visualization.appearance import flat_light, render_face, standard_light
 from fmlfast.visualization.panels import PAPER, on_paper, portrait, tile

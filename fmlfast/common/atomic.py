@@ -26,3 +26,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def check_new(folder: str | Path) -> Path:
+    """Returns `folder` as a path; raises FileExistsError when it exists already."""
+    folder = Path(folder)
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists; remove it or choose another output with --out")
+    return folder

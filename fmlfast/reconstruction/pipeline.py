@@ -4,194 +4,34 @@ The module is not called `reconstruct`, because importing it would then replace 
 """
 
 import hashlib
-import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
 
 from fmlfast.camera import project
-from fmlfast.common.atomic import atomic_path
 from fmlfast.data.crop import K_to_crop, crop_image, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.detection import Detection, detection_to_crop
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import Clip
-from fmlfast.mesh_io import SUFFIXES, write_mesh
 from fmlfast.metrics import landmark_nme
 from fmlfast.model.codes import Codes
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
-from fmlfast.model.lighting import ambient_factor
 from fmlfast.model.pretrained import default_checkpoint
-from fmlfast.model.skin_tone import skin_tone_deviation
 from fmlfast.reconstruction.focal_length import Cameras
 from fmlfast.reconstruction.inputs import Photo, Picture, read_photos
 from fmlfast.reconstruction.personal_reflectance import fit_detail
 from fmlfast.reconstruction.refinement import refine as refine_codes
+from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.reconstruction.texture import bake_texture, check_size
 from fmlfast.reconstruction.texture_zones import unhidden
-from fmlfast.renderer import shade_vertices
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.version import __version__
-from fmlfast.visualization.appearance import Albedo, TextureAlbedo, VertexAlbedo
-from fmlfast.visualization.overlay import face_opacity, overlay, panel
-
-CONVENTIONS = (
-    "mm; camera +x right, +y down, +z forward; X_camera = R X_model + t; pixel centres at +0.5; linear RGB = "
-    "reflectance * a * (H(n) @ sh), a = ambient_factor(template), H = [1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1], n the "
-    "unit normal in the camera frame"
-)
 
 DETAIL_SIZE = 256  # px, side of the crops that the reflectance's detail is fitted to: the finest mesh shows no more
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """One person's face in N photos (or video frames): identity and reflectance, pose, expression and light per photo.
-
-    Vertices are in millimetres. The model frame has +x to the subject's left, +y up and +z out of the face; the camera
-    frame of a photo has +x right, +y down and +z forward, X_camera = R X_model + t with R and t in `codes`.
-    """
-
-    names: tuple[str, ...]
-    """Unique name of each photo; from the file names."""
-    photos: tuple[np.ndarray, ...]
-    """uint8 [H, W, 3] sRGB each."""
-    landmarks: np.ndarray
-    """[N, 68, 2] detected landmarks, pixels of the photo, iBUG 68 order."""
-    times: tuple[float | None, ...]
-    """Seconds from the start of the video for video frames; None for photos."""
-    landmark_errors: np.ndarray
-    """[N] distance of the face's landmarks from the detected ones, in % of the outer-eye distance: see `landmark_nme`;
-    66 points weighted by the detector's confidence, the jaw line on the silhouette."""
-    network_landmark_errors: np.ndarray
-    """[N] the same before refinement."""
-    Ks: np.ndarray
-    """[N, 3, 3] float32 intrinsics of the photos, pixels."""
-    focal_sources: tuple[str, ...]
-    """Source of each photo's focal length: see `Cameras.sources`."""
-    model: str
-    """SHA-256 of the model.safetensors that the codes belong to."""
-    codes: Codes
-    """Codes of one subject in N frames, on the CPU."""
-    template: FaceTemplate
-    """Topology of all meshes below."""
-    neutral: Tensor
-    """[V, 3] mm, vertices without expression, model frame."""
-    vertices: Tensor
-    """[N, V, 3] mm, vertices with expression, model frame."""
-    camera_vertices: Tensor
-    """[N, V, 3] mm, vertices with expression, camera frame."""
-    reflectance: Tensor
-    """[V, 3] linear RGB."""
-    shaded: Tensor
-    """[N, V, 3] linear RGB, reflectance under the light of each photo."""
-
-    texture: np.ndarray | None = None
-    """[S, S, 3] uint8 sRGB base colour for the template's uv: see `Texture`; None without one."""
-    texture_confidence: np.ndarray | None = None
-    """[S, S] float32 0..1, the photos' share in each texel."""
-
-    def albedo(self) -> Albedo:
-        """Returns the texture on the template's uv, or the reflectance of the vertices without one."""
-        if self.texture is None:
-            return VertexAlbedo(self.reflectance)
-        return TextureAlbedo.of(self.template.uv, self.texture)
-
-    @property
-    def skin(self) -> Tensor:  # [3]
-        """Mean reflectance of the face, linear RGB."""
-        face = self.template.regions["face"]
-        return face @ self.reflectance / face.sum()
-
-    def overlay(self, index: int) -> np.ndarray:
-        """Renders the face over photo `index`, [H, W, 3] uint8 sRGB."""
-        return overlay(*self._seen(index))
-
-    def panel(self, index: int) -> np.ndarray:
-        """Renders photo `index`, overlay, geometry, reflectance and the face relit side by side, uint8 sRGB."""
-        return panel(*self._seen(index))
-
-    def _seen(self, index: int) -> tuple[np.ndarray, Tensor, Tensor, Albedo, Tensor, Tensor, Tensor, Tensor]:
-        """Collects what `overlay` and `panel` draw of photo `index`."""
-        return (
-            self.photos[index],
-            self.camera_vertices[index],
-            self.template.triangles,
-            self.albedo(),
-            self.codes.sh[0, index],
-            ambient_factor(self.template),
-            torch.from_numpy(self.Ks[index]),
-            face_opacity(self.template),
-        )
-
-    def parameters(self) -> dict[str, object]:
-        """Returns codes, cameras, poses, light, expressions and landmarks as JSON types.
-
-        In `identity`, coefficients of smooth fields follow those of the learned basis. `skin` holds the mean albedo of
-        the face, linear RGB, and the standard deviation of its logarithm: images leave skin tone and light uncertain.
-        """
-        codes, template = self.codes, self.template
-        photos = [
-            {
-                "name": name,
-                "time": self.times[i],
-                "width": photo.shape[1],
-                "height": photo.shape[0],
-                "K": self.Ks[i].tolist(),
-                "focal_source": self.focal_sources[i],
-                "R": codes.rotation[0, i].tolist(),
-                "t": codes.translation[0, i].tolist(),
-                "sh": codes.sh[0, i].tolist(),
-                "expression": dict(zip(template.expression_names, codes.expression[0, i].tolist(), strict=True)),
-                "landmarks": self.landmarks[i].tolist(),
-                "landmark_error": float(self.landmark_errors[i]),
-                "landmark_error_before_refinement": float(self.network_landmark_errors[i]),
-            }
-            for i, (name, photo) in enumerate(zip(self.names, self.photos, strict=True))
-        ]
-        return {
-            "fmlfast": __version__,
-            "model": self.model,
-            "template": {"name": template.name, "level": template.level, "fingerprint": template.fingerprint},
-            "conventions": CONVENTIONS,
-            "identity": codes.identity[0].tolist(),
-            "reflectance": codes.reflectance[0].tolist(),
-            "skin": {
-                "albedo": self.skin.tolist(),
-                "log_deviation": float(skin_tone_deviation(torch.ones(1, len(self.names), dtype=torch.bool))),
-            },
-            "photos": photos,
-        }
-
-    def save(self, folder: str | Path) -> None:
-        """Writes overlays, meshes and parameters into a new folder, whole or not at all.
-
-        For each photo `overlay-NAME.png` (at the photo's full size), `panel-NAME.png` and `mesh-NAME.ply|obj|glb` (with
-        expression, model frame, reflectance as vertex colours); `neutral.ply|obj|glb`; `texture.png`, where there is a
-        texture; `parameters.json`.
-
-        Raises FileExistsError when `folder` exists.
-        """
-        with atomic_path(check_new(folder)) as temporary:
-            temporary.mkdir()
-            for i, name in enumerate(self.names):
-                Image.fromarray(self.overlay(i)).save(temporary / f"overlay-{name}.png")
-                Image.fromarray(self.panel(i)).save(temporary / f"panel-{name}.png")
-            if self.texture is not None:
-                Image.fromarray(self.texture).save(temporary / "texture.png")
-            meshes = [("neutral", self.neutral)]
-            meshes += [(f"mesh-{name}", points) for name, points in zip(self.names, self.vertices, strict=True)]
-            for name, points in meshes:
-                for suffix in SUFFIXES:
-                    uv = self.template.uv if suffix == ".glb" else None  # readers of others would expect a texture
-                    write_mesh(temporary / f"{name}{suffix}", points, self.template.triangles, self.reflectance, uv)
-            (temporary / "parameters.json").write_text(json.dumps(self.parameters(), indent=1) + "\n")
 
 
 @torch.no_grad()
@@ -253,8 +93,6 @@ def reconstruct(
     template = _finest(model)
     reflectance = model.reflectance(codes, template)[0]
     camera = model.camera_vertices(codes, template)[0]
-    occluded = reflectance * ambient_factor(template)[:, None]
-    shaded, _ = shade_vertices(camera, template.triangles, occluded[None], codes.sh[0])
     images, Ks = [photo.image for photo in photos], torch.from_numpy(cameras.Ks)
     learned = model.reflectance(replace(codes, detail=codes.detail[:, :0]), template)[0]
     base = unhidden(template, reflectance, learned)
@@ -272,21 +110,12 @@ def reconstruct(
         codes=codes,
         template=template,
         neutral=model.neutral(codes, template)[0],
-        vertices=model.geometry(codes, template)[0],
-        camera_vertices=camera,
         reflectance=reflectance,
-        shaded=shaded,
         texture=baked.image if baked else None,
         texture_confidence=baked.confidence if baked else None,
+        template_folder=None if model.config.template == "default" else Path(model.config.template).resolve(),
+        template_unit=model.config.template_unit,
     )
-
-
-def check_new(folder: str | Path) -> Path:
-    """Returns `folder` as a path; raises FileExistsError when it exists already."""
-    folder = Path(folder)
-    if folder.exists():
-        raise FileExistsError(f"{folder} exists; remove it or choose another output")
-    return folder
 
 
 def _finest(model: FML) -> FaceTemplate:

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from fmlfast.color import srgb_to_linear
 from fmlfast.ibug68 import EYES_APART
-from fmlfast.kernels.common.topology import unique_edges
 from fmlfast.mesh_io import MILLIMETRES, Obj, read_obj
 from fmlfast.template.ambient_occlusion import sky_share
+from fmlfast.template.connected_parts import connected_parts
 from fmlfast.template.graph import build_graph, fit_expressions, skinning_matrix
 from fmlfast.template.jaw_line import jaw_strips
 from fmlfast.template.regions import brow_mask, face_mask, lip_mask, neck_mask
@@ -181,7 +181,7 @@ def _guess_regions(
     triangles: NDArray[np.int64], vertices: NDArray[np.float64], marks: NDArray[np.float64]
 ) -> dict[str, NDArray[np.float64]]:
     points, landmarks = vertices.astype(np.float32), marks.astype(np.float32)
-    part = _parts(triangles, len(vertices))
+    part = connected_parts(triangles, len(vertices))
     skin = part == np.bincount(part).argmax()
     eyes, bag, lashes = np.zeros((3, len(vertices)))
     for label in np.setdiff1d(part, part[skin]):
@@ -212,20 +212,6 @@ def _guess_regions(
         "face": face_mask(points, landmarks, surface, ear, neck),
     }
     return {name: mask.astype(np.float64) for name, mask in masks.items()}
-
-
-def _parts(triangles: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """Labels the connected component of each vertex, [V], by spreading the smallest vertex id."""
-    edges = unique_edges(torch.from_numpy(triangles)).numpy()
-    label = np.arange(count)
-    while True:
-        lowest = np.minimum(label[edges[:, 0]], label[edges[:, 1]])
-        new = label.copy()
-        np.minimum.at(new, edges.ravel(order="F"), np.tile(lowest, 2))
-        new = new[new]  # jump to the label of the label: logarithmically few rounds
-        if (new == label).all():
-            return label
-        label = new
 
 
 def _colors(neutral: Obj, regions: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -1,7 +1,4 @@
-import errno
-import hashlib
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,87 +7,15 @@ from PIL import ExifTags, Image, ImageOps
 
 import fmlfast
 from fmlfast.camera import project
-from fmlfast.color import linear_to_srgb
-from fmlfast.data.crop import assumed_K
 from fmlfast.data.face_detector import Face
-from fmlfast.data.mediapipe478 import NUM_POINTS
-from fmlfast.model.fml import FML
 from fmlfast.reconstruction import pipeline as reconstruction
-from fmlfast.reconstruction.pipeline import Reconstruction, reconstruct
-from fmlfast.renderer import render
-from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
+from fmlfast.reconstruction.pipeline import reconstruct
+from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.template.face_template import FaceTemplate
-from tests.helpers.detections import face_detection
+from tests.helpers.photographs import PLACES, FakeDetector, photograph
 from tests.helpers.real_media import landmarker, real_media
 
 trimesh = pytest.importorskip("trimesh")
-
-PLACES = {"left": (230, 310, 60.0, 0.15), "right": (281, 201, -40.0, -0.2)}  # height, width, mm to the right, roll
-
-
-def photograph(
-    height: int, width: int, right: float, roll: float, focal: float = 1.0, bearing: float = 0.0
-) -> tuple[np.ndarray, Face]:
-    """A render of the mean face somewhere in a photo, and what a perfect detector says of it.
-
-    `focal` times the usual focal length, from as much farther away; `bearing` turns the head, radians.
-    """
-    template = FaceTemplate.default(0)
-    turn = rotation_from_axis_angle(torch.tensor([0.0, bearing, 0.0]))
-    rotation = rotation_about_view(torch.tensor([roll]))[0] @ torch.tensor(FRONTAL) @ turn
-    K = torch.from_numpy(assumed_K(width, height)).float()
-    K[[0, 1], [0, 1]] *= focal
-    viewmat = torch.eye(4)
-    viewmat[:3, :3], viewmat[:3, 3] = rotation, torch.tensor([right, 15.0, 520.0 * focal])
-    shaded = template.colors * (0.55 + 0.1 * template.vertices[:, 2:] / 80)
-    picture = render(
-        template.vertices[None], template.triangles, shaded[None], viewmat[None], K[None], height, width,
-        torch.tensor([0.1, 0.2, 0.3]),
-    )  # fmt: skip
-    camera = (template.vertices @ rotation.T + viewmat[:3, 3])[None]
-    landmarks = project(template.slide_landmarks(camera, K[None]), K[None])[0].numpy()
-    (x0, y0), (x1, y1) = landmarks.min(0), landmarks.max(0)
-    confidence = np.ones(68, np.float32)
-    points = project(template.surface_points(camera, torch.arange(NUM_POINTS)), K[None])[0].numpy()
-    detection = face_detection(landmarks, rotation.numpy(), points)
-    face = Face(landmarks, confidence, (float(x0), float(y0), float(x1), float(y1)), detection, 0.0)
-    return (linear_to_srgb(picture.image[0]) * 255).round().byte().numpy(), face
-
-
-class FakeDetector:
-    """Finds the faces it was told of, by the size of the photo."""
-
-    faces: dict[tuple[int, int], list[Face]] = {}
-
-    def __enter__(self) -> "FakeDetector":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def detect(self, image: np.ndarray) -> list[Face]:
-        return self.faces.get((image.shape[0], image.shape[1]), [])
-
-
-@pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Path]:
-    """Two photos of the mean face, left.png and right.png, and a detector that knows them."""
-    faces, paths = {}, {}
-    for name, place in PLACES.items():
-        image, face = photograph(*place)
-        paths[name] = tmp_path / f"{name}.png"
-        Image.fromarray(image).save(paths[name])
-        faces[place[:2]] = [face]
-    monkeypatch.setattr(FakeDetector, "faces", faces)
-    monkeypatch.setattr(reconstruction, "FaceDetector", FakeDetector)
-    return paths
-
-
-@pytest.fixture
-def run(tmp_path: Path, model: FML) -> Path:
-    """A run folder with the small untrained model."""
-    model.save(tmp_path / "run")
-    return tmp_path / "run"
 
 
 def projected_landmarks(result: Reconstruction) -> torch.Tensor:
@@ -191,39 +116,6 @@ def test_equal_file_names_are_numbered(photos, run, tmp_path):
     assert reconstruct([photos["left"], copy], run, refine=0).names == ("left", "left-2")
 
 
-def test_saved_folder_reads_back(photos, run, tmp_path):
-    result = reconstruct([photos["left"], photos["right"]], run, refine=1)
-    out = tmp_path / "some" / "out"
-    result.save(out)
-    meshes = {f"{name}.{suffix}" for name in ("neutral", "mesh-left", "mesh-right") for suffix in ("obj", "ply", "glb")}
-    pictures = {f"{kind}-{name}.png" for kind in ("overlay", "panel") for name in PLACES}
-    texture = {"texture.png"} if result.texture is not None else set()
-    assert {path.name for path in out.iterdir()} == meshes | pictures | texture | {"parameters.json"}
-    assert [path.name for path in out.parent.iterdir()] == ["out"]
-
-    stored = json.loads((out / "parameters.json").read_text())
-    assert stored["template"]["fingerprint"] == result.template.fingerprint
-    assert stored["fmlfast"] == fmlfast.__version__
-    assert stored["model"] == hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
-    np.testing.assert_array_equal(np.float32(stored["identity"]), result.codes.identity[0].numpy())
-    for i, entry in enumerate(stored["photos"]):
-        photo = Image.open(photos[entry["name"]])
-        assert photo.size == (entry["width"], entry["height"])
-        assert Image.open(out / f"overlay-{entry['name']}.png").size == photo.size
-        assert set(entry["expression"]) == set(result.template.expression_names)
-        # What the JSON says about camera and pose puts the exported mesh onto the photo.
-        mesh = trimesh.load(out / f"mesh-{entry['name']}.obj", process=False, maintain_order=True)
-        camera = np.asarray(mesh.vertices) @ np.array(entry["R"]).T + np.array(entry["t"])
-        pixels = camera @ np.array(entry["K"]).T
-        expected = project(result.camera_vertices[i : i + 1], torch.from_numpy(result.Ks[i : i + 1]))[0]
-        np.testing.assert_allclose(pixels[:, :2] / pixels[:, 2:], expected, atol=0.02)
-    for suffix in ("ply", "obj"):
-        neutral = trimesh.load(out / f"neutral.{suffix}", process=False, maintain_order=True)
-        np.testing.assert_array_equal(neutral.vertices.astype(np.float32), result.neutral.numpy())
-        expected = 255 * linear_to_srgb(result.reflectance).numpy()
-        np.testing.assert_allclose(neutral.visual.vertex_colors[:, :3], expected, atol=1)
-
-
 def test_a_photo_means_the_same_however_it_is_stored(run, tmp_path):
     """With the real detector: RGBA, 16-bit grey and EXIF-rotated copies of a photo give the face at the same place."""
     landmarker()
@@ -295,30 +187,3 @@ def test_bad_input_is_one_clear_error(photos, run, tmp_path):
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="0123456789abcdef"):
         reconstruct([photos["left"]], run)
-
-
-def test_save_leaves_nothing_when_the_disk_is_full(photos, run, tmp_path, monkeypatch):
-    result = reconstruct([photos["left"]], run, refine=0)
-    before = sorted(tmp_path.iterdir())
-    written = []
-
-    def full(path: Path, *arguments: object) -> None:
-        written.append(path)
-        if len(written) == 3:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        path.write_bytes(b"mesh")
-
-    monkeypatch.setattr(reconstruction, "write_mesh", full)
-    with pytest.raises(OSError, match="No space left"):
-        result.save(tmp_path / "out")
-    assert len(written) == 3 and sorted(tmp_path.iterdir()) == before
-
-
-def test_save_refuses_what_exists(photos, run, tmp_path):
-    result = reconstruct([photos["left"]], run, refine=0)
-    (tmp_path / "file").write_text("mine")
-    (tmp_path / "folder").mkdir()
-    for name in ("file", "folder"):
-        with pytest.raises(FileExistsError, match=f"{name} exists; remove it or choose another"):
-            result.save(tmp_path / name)
-    assert (tmp_path / "file").read_text() == "mine" and list((tmp_path / "folder").iterdir()) == []

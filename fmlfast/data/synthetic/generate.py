@@ -27,7 +27,7 @@ from fmlfast.data.shards import Clip, ShardWriter, TruthWriter, write_meta
 from fmlfast.data.synthetic.population import Population
 from fmlfast.data.synthetic.scene import LabelledClip, SceneGenerator
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.version import __version__
+from fmlfast.common.version import __version__
 
 SPLITS = ("train", "val", "test")
 GENERATOR = "fmlfast.data.synthetic"

@@ -30,7 +30,7 @@ from fmlfast.data.meta import check_landmarks
 from fmlfast.data.shards import Clip, ShardWriter, list_clips, list_splits, read_meta, write_meta
 from fmlfast.data.video.clips import Rules, Source, SourceRecord, count, prepare_video
 from fmlfast.data.video.decode import VIDEO_SUFFIXES
-from fmlfast.version import __version__
+from fmlfast.common.version import __version__
 
 GENERATOR = "prepare"
 _CLIPS_A_SHARD = 256

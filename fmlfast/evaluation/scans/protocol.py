@@ -16,7 +16,8 @@ from fmlfast.evaluation.scans.face_regions import face_parts
 from fmlfast.evaluation.scans.table import ScanErrors, ScanErrorTable, draw_curves
 from fmlfast.evaluation.table import MEAN_FACE, rounded
 from fmlfast.model.fml import FML
-from fmlfast.reconstruction.pipeline import Reconstruction, reconstruct
+from fmlfast.reconstruction.pipeline import reconstruct
+from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.template.face_template import FaceTemplate
 
 LANDMARK_MISFIT = 0.17  # of the landmarks' radius; two faces differ by up to 0.11, mirrored orders by 0.20 or more

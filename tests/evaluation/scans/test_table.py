@@ -14,7 +14,7 @@ from fmlfast.evaluation.scans.face_regions import FACE_PARTS
 from fmlfast.evaluation.scans.protocol import evaluate_scans, face_disc
 from fmlfast.mesh_io import write_mesh
 from fmlfast.model.fml import FML
-from fmlfast.reconstruction.pipeline import Reconstruction
+from fmlfast.reconstruction.result import Reconstruction
 from tests.helpers.scan_scenes import TEMPLATE, TRIANGLES, deformed
 
 pytest.importorskip("scipy")

@@ -1,0 +1,322 @@
+"""Holds what is reconstructed of one person, draws it, and saves it to and loads it from a folder."""
+
+import io
+import json
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fmlfast.common.atomic import atomic_path, check_new
+from fmlfast.mesh_io import write_mesh
+from fmlfast.model.codes import Codes
+from fmlfast.model.lighting import ambient_factor
+from fmlfast.model.skin_tone import skin_tone_deviation
+from fmlfast.reconstruction.head import Head
+from fmlfast.renderer import shade_vertices
+from fmlfast.template.face_template import FaceTemplate
+from fmlfast.common.version import __version__
+from fmlfast.visualization.appearance import Albedo
+from fmlfast.visualization.overlay import face_opacity, overlay, panel
+
+CONVENTIONS = (
+    "mm; camera +x right, +y down, +z forward; X_camera = R X_model + t; pixel centres at +0.5; linear RGB = "
+    "reflectance * a * (H(n) @ sh), a = ambient_factor(template), H = [1, x, y, z, xy, xz, yz, x^2-y^2, 3z^2-1], n the "
+    "unit normal in the camera frame"
+)
+PARAMETERS, CODES, TEXTURE = "parameters.json", "codes.safetensors", "texture.png"
+FORMAT = 1
+"""Version of the result folder's layout."""
+SHOWN, SHOWN_WIDTH = 3, 1200
+"""Photos that a notebook shows of a reconstruction, and the picture's width, px."""
+DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, SyntaxError, OSError, SafetensorError)
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """One person's face in N photos (or video frames): identity and reflectance, pose, expression and light per photo.
+
+    Vertices are in millimetres. The model frame has +x to the subject's left, +y up and +z out of the face; the camera
+    frame of a photo has +x right, +y down and +z forward, X_camera = R X_model + t with R and t in `codes`.
+    """
+
+    names: tuple[str, ...]
+    """Unique name of each photo; from the file names."""
+    photos: tuple[np.ndarray, ...]
+    """uint8 [H, W, 3] sRGB each."""
+    landmarks: np.ndarray
+    """[N, 68, 2] float32 detected landmarks, pixels of the photo, iBUG 68 order."""
+    times: tuple[float | None, ...]
+    """Seconds from the start of the video for video frames; None for photos."""
+    landmark_errors: np.ndarray
+    """[N] float64 distance of the face's landmarks from the detected ones, in % of the outer-eye distance: see
+    `landmark_nme`; 66 points weighted by the detector's confidence, the jaw line on the silhouette."""
+    network_landmark_errors: np.ndarray
+    """[N] float64, the same before refinement."""
+    Ks: np.ndarray
+    """[N, 3, 3] float32 intrinsics of the photos, pixels."""
+    focal_sources: tuple[str, ...]
+    """Source of each photo's focal length: see `Cameras.sources`."""
+    model: str
+    """SHA-256 of the model.safetensors that the codes belong to."""
+    codes: Codes
+    """Codes of one subject in N frames, on the CPU."""
+    template: FaceTemplate
+    """Topology of all meshes below."""
+    neutral: Tensor
+    """[V, 3] mm, vertices without expression, model frame."""
+    reflectance: Tensor
+    """[V, 3] linear RGB."""
+    texture: np.ndarray | None = None
+    """[S, S, 3] uint8 sRGB base colour for the template's uv: see `Texture`; None without one."""
+    texture_confidence: np.ndarray | None = None
+    """[S, S] float32 0..1, the photos' share in each texel."""
+    template_folder: Path | None = None
+    """Folder that the template was read from; None for the template that ships with fmlfast."""
+    template_unit: str = "mm"
+    """Length unit of that folder's files."""
+
+    def head(self) -> Head:
+        """Returns the neutral head with its colours and expressions, to animate, write and view."""
+        return Head(self.template, self.neutral, self.reflectance, self.texture)
+
+    @cached_property
+    def vertices(self) -> Tensor:
+        """Vertices with expression, model frame, [N, V, 3] mm."""
+        return self.head().posed(self.codes.expression[0])
+
+    @cached_property
+    def camera_vertices(self) -> Tensor:
+        """Vertices with expression, camera frame, [N, V, 3] mm."""
+        return self.vertices @ self.codes.rotation[0].mT + self.codes.translation[0, :, None]
+
+    @cached_property
+    def shaded(self) -> Tensor:
+        """Reflectance under the light of each photo, [N, V, 3] linear RGB."""
+        occluded = self.reflectance * ambient_factor(self.template)[:, None]
+        return shade_vertices(self.camera_vertices, self.template.triangles, occluded[None], self.codes.sh[0])[0]
+
+    def albedo(self) -> Albedo:
+        """Returns the texture on the template's uv, or the reflectance of the vertices without one."""
+        return self.head().albedo()
+
+    @property
+    def skin(self) -> Tensor:  # [3]
+        """Mean reflectance of the face, linear RGB."""
+        face = self.template.regions["face"]
+        return face @ self.reflectance / face.sum()
+
+    def overlay(self, index: int) -> np.ndarray:
+        """Renders the face over photo `index`, [H, W, 3] uint8 sRGB."""
+        return overlay(*self._seen(index))
+
+    def panel(self, index: int) -> np.ndarray:
+        """Renders photo `index`, overlay, geometry, reflectance and the face relit side by side, uint8 sRGB."""
+        return panel(*self._seen(index))
+
+    def _seen(self, index: int) -> tuple[np.ndarray, Tensor, Tensor, Albedo, Tensor, Tensor, Tensor, Tensor]:
+        """Collects what `overlay` and `panel` draw of photo `index`."""
+        return (
+            self.photos[index],
+            self.camera_vertices[index],
+            self.template.triangles,
+            self.albedo(),
+            self.codes.sh[0, index],
+            ambient_factor(self.template),
+            torch.from_numpy(self.Ks[index]),
+            face_opacity(self.template),
+        )
+
+    def _repr_png_(self) -> bytes:
+        """Draws the panels of the first photos below one another, as PNG: how a notebook shows the reconstruction."""
+        rows = []
+        for index in range(min(SHOWN, len(self.names))):
+            row = Image.fromarray(self.panel(index))
+            rows.append(
+                row.resize((SHOWN_WIDTH, round(row.height * SHOWN_WIDTH / row.width)), Image.Resampling.LANCZOS)
+            )
+        sheet, png = np.concatenate([np.asarray(row) for row in rows]), io.BytesIO()
+        Image.fromarray(sheet).save(png, "PNG")
+        return png.getvalue()
+
+    def parameters(self) -> dict[str, object]:
+        """Returns codes, cameras, poses, light, expressions and landmarks as JSON types.
+
+        In `identity`, coefficients of smooth fields follow those of the learned basis. `skin` holds the mean albedo of
+        the face, linear RGB, and the standard deviation of its logarithm: images leave skin tone and light uncertain.
+        """
+        codes, template = self.codes, self.template
+        photos = [
+            {
+                "name": name,
+                "time": self.times[i],
+                "width": photo.shape[1],
+                "height": photo.shape[0],
+                "K": self.Ks[i].tolist(),
+                "focal_source": self.focal_sources[i],
+                "R": codes.rotation[0, i].tolist(),
+                "t": codes.translation[0, i].tolist(),
+                "sh": codes.sh[0, i].tolist(),
+                "expression": dict(zip(template.expression_names, codes.expression[0, i].tolist(), strict=True)),
+                "landmarks": self.landmarks[i].tolist(),
+                "landmark_error": float(self.landmark_errors[i]),
+                "landmark_error_before_refinement": float(self.network_landmark_errors[i]),
+            }
+            for i, (name, photo) in enumerate(zip(self.names, self.photos, strict=True))
+        ]
+        return {
+            "fmlfast": __version__,
+            "format": FORMAT,
+            "model": self.model,
+            "template": {
+                "name": template.name,
+                "level": template.level,
+                "fingerprint": template.fingerprint,
+                "folder": self.template_folder and str(self.template_folder),
+                "unit": self.template_unit,
+            },
+            "conventions": CONVENTIONS,
+            "identity": codes.identity[0].tolist(),
+            "reflectance": codes.reflectance[0].tolist(),
+            "skin": {
+                "albedo": self.skin.tolist(),
+                "log_deviation": float(skin_tone_deviation(torch.ones(1, len(self.names), dtype=torch.bool))),
+            },
+            "photos": photos,
+        }
+
+    def save(self, folder: str | Path, *, meshes: bool = True) -> None:
+        """Writes pictures, parameters and meshes into a new folder, whole or not at all; `load` reads it again.
+
+        For each photo `photo-NAME.png`, `overlay-NAME.png` (both at the photo's full size) and `panel-NAME.png`;
+        `texture.png`, where there is a texture; `parameters.json`, and `codes.safetensors` with what it cannot hold.
+        With `meshes` also `neutral.glb` and for each photo `mesh-NAME.glb`, with expression; model frame, reflectance
+        as vertex colours.
+
+        Raises FileExistsError when `folder` exists.
+        """
+        with atomic_path(check_new(folder)) as temporary:
+            temporary.mkdir()
+            for i, name in enumerate(self.names):
+                Image.fromarray(self.photos[i]).save(temporary / _photo_file(name))
+                Image.fromarray(self.overlay(i)).save(temporary / f"overlay-{name}.png")
+                Image.fromarray(self.panel(i)).save(temporary / f"panel-{name}.png")
+            tensors = {field.name: getattr(self.codes, field.name).contiguous() for field in fields(Codes)}
+            tensors |= {"neutral": self.neutral, "vertex_reflectance": self.reflectance}
+            if self.texture is not None and self.texture_confidence is not None:
+                Image.fromarray(self.texture).save(temporary / TEXTURE)
+                tensors["texture_confidence"] = torch.from_numpy(self.texture_confidence)
+            save_file(tensors, temporary / CODES)
+            (temporary / PARAMETERS).write_text(json.dumps(self.parameters(), indent=1) + "\n")
+            if meshes:
+                self._write_meshes(temporary)
+
+    def _write_meshes(self, folder: Path) -> None:
+        named = {"neutral": self.neutral}
+        named |= {f"mesh-{name}": points for name, points in zip(self.names, self.vertices, strict=True)}
+        for name, points in named.items():
+            write_mesh(folder / f"{name}.glb", points, self.template.triangles, self.reflectance, self.template.uv)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Reconstruction":
+        """Reads a folder that `save` wrote; everything is equal to what was saved.
+
+        Raises ValueError, naming the folder or file, where it is no such folder, is damaged, was written by another
+        version, or its template is missing or another one.
+        """
+        folder = Path(folder)
+        stored = _read_parameters(folder / PARAMETERS)
+        template = _load_template(folder / PARAMETERS, stored["template"])
+        try:
+            tensors = load_file(folder / CODES)
+            photos, texture = stored["photos"], tensors.get("texture_confidence")
+            result = cls(
+                names=tuple(str(photo["name"]) for photo in photos),
+                photos=tuple(_read_picture(folder / _photo_file(photo["name"])) for photo in photos),
+                landmarks=np.array([photo["landmarks"] for photo in photos], np.float32),
+                times=tuple(photo["time"] for photo in photos),
+                landmark_errors=np.array([photo["landmark_error"] for photo in photos]),
+                network_landmark_errors=np.array([photo["landmark_error_before_refinement"] for photo in photos]),
+                Ks=np.array([photo["K"] for photo in photos], np.float32),
+                focal_sources=tuple(photo["focal_source"] for photo in photos),
+                model=stored["model"],
+                codes=Codes(**{field.name: tensors[field.name] for field in fields(Codes)}),
+                template=template,
+                neutral=tensors["neutral"],
+                reflectance=tensors["vertex_reflectance"],
+                texture=None if texture is None else _read_picture(folder / TEXTURE),
+                texture_confidence=None if texture is None else texture.numpy(),
+                template_folder=Path(given) if (given := stored["template"]["folder"]) else None,
+                template_unit=stored["template"]["unit"],
+            )
+            result._check()
+        except DAMAGE as error:
+            raise ValueError(f"{folder} is damaged ({error}); reconstruct it anew") from error
+        return result
+
+    def _check(self) -> None:
+        """Raises ValueError where parts of a stored result do not go together."""
+        mesh, codes = self.template.vertices.shape, self.codes
+        shapes = {"neutral": (self.neutral, mesh), "vertex_reflectance": (self.reflectance, mesh)}
+        per_photo = {"rotation": (3, 3), "translation": (3,), "sh": (9, 3)}
+        per_photo["expression"] = (len(self.template.expressions),)
+        shapes |= {name: (getattr(codes, name), (1, len(self.names), *end)) for name, end in per_photo.items()}
+        for name, (tensor, wanted) in shapes.items():
+            if tuple(tensor.shape) != tuple(wanted):
+                raise ValueError(f"{CODES}: {name} has shape {list(tensor.shape)}, not {list(wanted)}")
+
+
+def _photo_file(name: str) -> str:
+    return f"photo-{name}.png"
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    with Image.open(path) as opened:
+        return np.array(opened.convert("RGB"))
+
+
+def _read_parameters(path: Path) -> dict[str, Any]:
+    """Reads the parameters.json of a result folder, and checks that this version understands it."""
+    if not path.is_file():
+        raise ValueError(f"{path.parent} is no result of `fmlfast reconstruct`: {path.name} is missing")
+    try:
+        stored = json.loads(path.read_text())
+        version, form, _ = stored["fmlfast"], stored.get("format", 0), stored["template"]["fingerprint"]
+    except DAMAGE as error:
+        raise ValueError(f"{path} is damaged ({error}); reconstruct it anew") from error
+    if form != FORMAT:
+        raise ValueError(
+            f"{path.parent} was written by fmlfast {version} in format {form}, but this version ({__version__}) reads "
+            f"format {FORMAT}; reconstruct it anew"
+        )
+    return stored
+
+
+def _load_template(path: Path, told: dict[str, Any]) -> FaceTemplate:
+    """Loads the template that a parameters.json names, and checks that it is the same one."""
+    source, name, level = told.get("folder"), told.get("name"), told.get("level", 0)
+    if source and not Path(source).is_dir():
+        raise ValueError(
+            f"{path.parent} belongs to template {name}, whose folder {source} is missing; put it back there, or write "
+            f'its new place as "folder" into {path}'
+        )
+    try:
+        if source:
+            template = FaceTemplate.from_folder(source, told.get("unit", "mm"), level)
+        else:
+            template = FaceTemplate.default(level)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: its template cannot be loaded: {error}") from error
+    if template.fingerprint != told["fingerprint"]:
+        raise ValueError(
+            f"{path.parent} belongs to template {name} ({told['fingerprint']}), but {source or 'this version'} holds "
+            f"{template.name} ({template.fingerprint}); reconstruct it anew, or bring that template back"
+        )
+    return template

@@ -1,0 +1,56 @@
+"""Splits a template into the parts that other programs animate separately."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fmlfast.template.connected_parts import connected_parts
+from fmlfast.template.face_template import FaceTemplate
+
+INSIDE = 0.5  # mean of a mask over a part from which on the part is what the mask names
+CROWNS = 0.2  # of a row of teeth with its gums
+
+
+@dataclass(frozen=True)
+class TemplatePart:
+    """Some connected parts of a template under one name."""
+
+    name: str
+    """head, eye_left, eye_right (the subject's), teeth_upper, teeth_lower, tongue or lashes."""
+    vertices: NDArray[np.int64]
+    """[n] ids in the template, rising."""
+    triangles: NDArray[np.int32]
+    """[t, 3] ids in `vertices`."""
+
+
+def split_template(template: FaceTemplate) -> tuple[TemplatePart, ...]:
+    """Splits a template into head, eyes, teeth, tongue and lashes, as far as its masks know of them; the head is first.
+
+    Loose vertices, which no triangle has, are left out.
+    """
+    triangles, points = template.triangles.long().numpy(), template.vertices.numpy()
+    label = connected_parts(triangles, len(points))
+    roots, part, sizes = np.unique(label, return_inverse=True, return_counts=True)
+
+    def mean(values: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.bincount(part, values, len(roots)) / sizes
+
+    masks = {name: mean(mask.numpy()) for name, mask in template.regions.items()}
+    left, height = mean(points[:, 0]) > 0, mean(points[:, 1])
+    name = np.full(len(roots), "head", dtype="<U11")
+    name[masks["lashes"] > INSIDE] = "lashes"
+    name[masks["tongue"] > INSIDE] = "tongue"
+    eyes, teeth = masks["eyes"] > INSIDE, masks["teeth"] > CROWNS
+    name[eyes & left], name[eyes & ~left] = "eye_left", "eye_right"
+    if teeth.any():
+        middle = (height[teeth].min() + height[teeth].max()) / 2
+        name[teeth & (height >= middle)], name[teeth & (height < middle)] = "teeth_upper", "teeth_lower"
+    owner = name[part][triangles[:, 0]]  # [T]
+    parts = []
+    for wanted in ("head", "eye_left", "eye_right", "teeth_upper", "teeth_lower", "tongue", "lashes"):
+        corners = triangles[owner == wanted]
+        if len(corners):
+            vertices, local = np.unique(corners, return_inverse=True)
+            parts.append(TemplatePart(wanted, vertices, local.reshape(-1, 3).astype(np.int32)))
+    return tuple(parts)
