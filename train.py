@@ -8,7 +8,8 @@ import gc
 import json
 import math
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,7 @@ from fmlfast.model.fml import FML
 from fmlfast.training.allocator import keep_freed_memory
 from fmlfast.training.checkpoint import load_state, save_state
 from fmlfast.training.distributed import World
+from fmlfast.training.initial import load_initial
 from fmlfast.training.priors import fit_code_prior, fit_shape_prior
 from fmlfast.training.run_log import FiniteWatch, Log
 from fmlfast.training.settle import settle
@@ -52,7 +54,7 @@ class Config:
     resume: bool = False
     """Continue the run from its last checkpoint, bit for bit."""
     init: Path | None = None
-    """Run folder of a model with the same architecture, whose weights to start from."""
+    """Run folder of a model whose weights and --model settings to start from; "shipped": the one of fmlfast."""
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossWeights = field(default_factory=LossWeights)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -152,15 +154,18 @@ PRESETS = {
 }
 
 
-def main() -> None:
+def main(args: list[str] | None = None, prog: str | None = None) -> None:
     """Runs the command line."""
-    parser = argparse.ArgumentParser(add_help=False)
+    parser = argparse.ArgumentParser(prog, add_help=False)
     default = "base" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--preset", choices=PRESETS, default=default)
-    chosen, rest = parser.parse_known_args()
+    chosen, rest = parser.parse_known_args(args)
     description = f"{__doc__}\n--preset {{cpu,base,paper}} sets the defaults below (now: {chosen.preset})."
-    config = tyro.cli(Config, default=PRESETS[chosen.preset], args=rest, description=description)
+    parse = partial(tyro.cli, Config, prog=prog, args=rest, description=description)
+    config = parse(default=(preset := PRESETS[chosen.preset]))
     try:
+        if config.init:  # its architecture becomes the default of --model
+            config = parse(default=replace(preset, model=load_initial(config.init).config))
         train(config)
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
@@ -248,7 +253,7 @@ def build_step(config: Config, world: World, graph: bool = True) -> tuple[ClipDa
     torch.manual_seed(config.seed)
     torch.backends.cudnn.deterministic = True  # some convolutions sum gradients in random order without it
     clips = world.once(lambda: training_clips(config)) or training_clips(config)  # the others then find them decoded
-    model = FML(config.model) if config.init is None else _initialised(config)
+    model = FML(config.model) if config.init is None else load_initial(config.init, config.model)
     check_template(config, model)
     if config.model.shape_init and not (config.init or config.resume):
         world.once(lambda: fit_shape_prior(model, clips))
@@ -311,13 +316,6 @@ def preview(path: Path, model: FML, frames: Frames) -> None:
     with atomic_path(path) as temporary:
         Image.fromarray(panel).save(temporary)
     model.train()
-
-
-def _initialised(config: Config) -> FML:
-    model = FML.load(config.init or "")
-    if model.config != config.model:
-        raise ValueError(f"{config.init} has another architecture than this run; use the preset it was trained with")
-    return model
 
 
 def _plain(config: Config) -> dict[str, Any]:

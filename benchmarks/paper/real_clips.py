@@ -16,7 +16,7 @@ import tyro
 from torch import Tensor
 from tyro.conf import Positional
 
-from fmlfast.cli import print_table
+from fmlfast.cli.tables import error_tables
 from fmlfast.common.atomic import atomic_path
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import ClipRef, list_clips, read_clip
@@ -297,7 +297,7 @@ def main(
     table = measure_real(model, data, split, refine_steps=refine_steps, clips=clips)
     with atomic_path(run / "real_clips.json") as path:
         path.write_text(json.dumps(table, indent=2) + "\n")
-    print_table(table)
+    print(error_tables(table))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from PIL import Image
 from fmlfast.common.extras import require
 from fmlfast.data.crop import Crop, crop_image, crop_to_source, face_crop
 from fmlfast.data.detection import Detection
-from fmlfast.data.detector_model import face_landmarker_file
+from fmlfast.data.detector_model import VARIABLE, face_landmarker_file
 from fmlfast.data.mediapipe478 import NUM_POINTS, TO_IBUG68
 from fmlfast.ibug68 import INNER, JAW, MIRROR
 
@@ -62,16 +62,17 @@ class _Look(NamedTuple):
 class FaceDetector:
     """Detects faces in single images with MediaPipe's face landmarker.
 
-    Use as a context manager or call close(). Raises ValueError when the model file is missing, ImportError without the
-    `video` extra.
+    Use as a context manager or call close(). Raises ValueError when the model file is missing or damaged, ImportError
+    without the `video` extra.
     """
 
     def __init__(self, model: str | Path | None = None) -> None:
         self._mediapipe = require("mediapipe", "video")
         vision = require("mediapipe.tasks.python.vision", "video")
         base = require("mediapipe.tasks.python.core.base_options", "video")
+        file = face_landmarker_file(model)
         options = vision.FaceLandmarkerOptions(
-            base_options=base.BaseOptions(model_asset_path=str(face_landmarker_file(model))),
+            base_options=base.BaseOptions(model_asset_path=str(file)),
             num_faces=16,
             output_facial_transformation_matrixes=True,
             output_face_blendshapes=True,
@@ -80,7 +81,13 @@ class FaceDetector:
 
         self._network = LandmarkNetwork.load()
         with _quiet():
-            self._landmarker = vision.FaceLandmarker.create_from_options(options)
+            try:
+                self._landmarker = vision.FaceLandmarker.create_from_options(options)
+            except (RuntimeError, ValueError, OSError) as error:
+                raise ValueError(
+                    f"{file} is no face landmark model of MediaPipe, or damaged ({error}); name the right file with "
+                    f"--face-landmarker (prepare) or in {VARIABLE}, or leave these out to have it downloaded"
+                ) from error
             self._look(np.zeros((128, 128, 3), np.uint8))  # the first call prints, too
 
     def __enter__(self) -> Self:

@@ -30,7 +30,7 @@ class ClipDataset(Dataset[ClipTensors]):
         folder = Path(folder)
         check_landmarks(folder)
         if split not in list_splits(folder):
-            raise ValueError(f"{folder} holds no clips of split {split!r}; prepare or generate some first")
+            raise ValueError(f"{folder} holds no clips of split {split!r}; make some: fmlfast prepare --split {split}")
         found = {path: open_cached(path, size) for path in shard_paths(folder, split, "")}
         refs: dict[Path, list[ClipRef]] = {}
         if None in found.values():

@@ -33,5 +33,6 @@ def check_landmarks(folder: str | Path) -> None:
     made_with = read_meta(folder).get("landmarks", landmarks_version())
     check(
         made_with == landmarks_version(),
-        f"{folder} was made with landmark network {made_with}, this version has {landmarks_version()}: make it anew",
+        f"{folder} was made with landmark network {made_with}, this version has {landmarks_version()}: make it "
+        "anew with fmlfast prepare or synthesize",
     )

@@ -201,7 +201,10 @@ def list_clips(folder: str | Path, split: str) -> list[ClipRef]:
     """
     folder = Path(folder)
     splits = list_splits(folder)
-    check(split in splits, f"{folder}: no shards {split}-*.tar; splits found: {', '.join(splits) or 'none'}")
+    check(
+        split in splits,
+        f"{folder}: no shards {split}-*.tar; splits found: {', '.join(splits) or 'none'}; choose with --split",
+    )
     refs: list[ClipRef] = []
     seen: set[str] = set()
     for path in shard_paths(folder, split, ""):

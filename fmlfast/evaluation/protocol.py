@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from fmlfast import metrics
 from fmlfast.camera import project
@@ -150,6 +151,7 @@ def measure(
     asked = all(clip.detection is not None for clip in map(read_clip, refs))
     training = model.training
     model.eval()
+    progress = tqdm(desc=f"evaluate {split}", total=len(refs), unit="clip", disable=None)  # on a terminal only
     try:
         for start in range(0, len(refs), batch):
             part = [read_clip(ref).part(0, longest) for ref in refs[start : start + batch]]
@@ -157,6 +159,7 @@ def measure(
             people = [clip.subject for clip in part for _ in range(clip.frames)]
             target = _target(stacked, part, truth, template)
             for row, estimate in methods(model, stacked, template, longest, refine_steps):
+                progress.set_postfix_str(row)
                 totals.add(row, people, *_errors(estimate, target, template, own))
                 if target.truth is not None:
                     named.add(row, estimate.expression.cpu(), target.truth.expression)
@@ -169,7 +172,9 @@ def measure(
                 tones.append(_skin_luminance(target.truth, template))
                 floors["graph"].append(metrics.skinning_floor(template, target.truth.neutral, face))
                 floors["complement"].append(metrics.skinning_floor(template, target.truth.neutral, face, complement))
+            progress.update(len(part))
     finally:
+        progress.close()
         model.train(training)
     table = totals.table()
     if truth is not None:
@@ -197,7 +202,10 @@ def _read_truth(folder: Path, split: str, template: FaceTemplate) -> Truth | Non
         return None
     made_from = read_meta(folder).get("template")
     if made_from != template.fingerprint:
-        raise ValueError(f"{folder} was made from template {made_from}, the model has {template.fingerprint}")
+        raise ValueError(
+            f"{folder} was made from template {made_from}, the model has {template.fingerprint}; name other clips with "
+            "--data, or a run that was trained on this template"
+        )
     return read_truth(folder, split)
 
 

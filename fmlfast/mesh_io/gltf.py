@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from fmlfast.mesh_io.scene import sparse_rows
 from fmlfast.common.version import __version__
+from fmlfast.mesh_io.scene import sparse_rows
 
 VERTICES, INDICES = 34962, 34963  # targets of buffer views
 COMPONENT = {np.dtype(np.float32): 5126, np.dtype(np.uint16): 5123, np.dtype(np.uint32): 5125}

@@ -67,7 +67,7 @@ class FML(nn.Module):
         codes = config.identity_dim + config.reflectance_dim
         aligned = config.inputs == "aligned"
         if config.shape_init and not aligned:
-            raise ValueError("shape_init needs the pose of aligned inputs; choose these, or switch shape_init off")
+            raise ValueError("shape_init needs aligned inputs: set --model.inputs aligned or --model.no-shape-init")
         self.noise = DetectorNoise(self.template)
         self.shape_fit, started = None, 0
         if config.shape_init:
@@ -312,7 +312,7 @@ class FML(nn.Module):
         if template.fingerprint != fingerprint:
             raise ValueError(
                 f"{folder} was trained on template {stored['template']['name']} ({fingerprint}), but "
-                f"{template.name} ({template.fingerprint}) is installed; use the release that trained it"
+                f"{template.name} ({template.fingerprint}) is there now; bring back that folder, or use the release that trained it"
             )
         if config.described and stored.get("landmarks") != landmarks_version():
             raise ValueError(

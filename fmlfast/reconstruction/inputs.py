@@ -3,8 +3,9 @@
 import io
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,46 @@ def is_video(path: str | Path) -> bool:
     return Path(path).suffix.lower() in VIDEO_SUFFIXES - {".gif"}
 
 
+def expand_folders(images: Iterable[Picture]) -> list[Picture]:
+    """Replaces folders by the photos in them, sorted by name; videos and hidden files there are left out.
+
+    Raises ValueError for a folder without photos.
+    """
+    expanded: list[Picture] = []
+    for image in images:
+        if not isinstance(image, str | Path) or not Path(image).is_dir():
+            expanded.append(image)
+            continue
+        files = [path for path in sorted(Path(image).iterdir()) if path.is_file() and not path.name.startswith(".")]
+        found = [path for path in files if path.suffix.lower() in _photo_suffixes()]
+        if not found:
+            raise ValueError(f"{image}: no photos in this folder; name one with photos of the person, or the files")
+        expanded += found
+    return expanded
+
+
+@cache
+def _photo_suffixes() -> set[str]:
+    """Lists the suffixes of the photos that Pillow reads."""
+    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return readable - (VIDEO_SUFFIXES - {".gif"})
+
+
+def read_everyone(image: Picture, detector: Detector) -> list[Photo]:
+    """Reads one photo as often as it shows a face, one for each from left to right.
+
+    Raises ValueError for a video, and where no face is found; FileNotFoundError for a missing file.
+    """
+    label = str(image) if isinstance(image, str | Path) else "image 0"
+    picture = _read(image, label)
+    if picture is None:
+        raise ValueError(f"{label}: --face all takes a photo; choose a person of a video with --face N")
+    faces = detector.detect(picture)
+    name, focal = (Path(image).stem, read_focal(image)) if isinstance(image, str | Path) else ("image-0", None)
+    chosen = [choose_face(faces, label, number, alone=True) for number in range(max(1, len(faces)))]
+    return [Photo(name, picture, face, focal=focal) for face in chosen]
+
+
 def read_photos(images: Sequence[Picture], detector: Detector, face: int | None, frames: int) -> list[Photo]:
     """Reads photos, and at most `frames` frames of each video, and selects the face in each.
 
@@ -164,6 +205,7 @@ def _read(image: Picture, label: str) -> np.ndarray | None:
 def read_video(path: Path, detector: Detector, face: int | None, frames: int) -> list[Photo]:
     """Selects at most `frames` good frames of a video, the best one of each equal time interval.
 
+    Their times are not even, since a good frame tells more than a punctual one.
     Three frames of an interval are searched. Those without a face, with several, or with a small, cut off, uncertain or
     blurred one are rejected; of the others the one with the smallest detector disagreement is selected. `face` selects
     among several faces, counted from the left; frames that show just one are then used only where the whole video never

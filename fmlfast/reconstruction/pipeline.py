@@ -4,9 +4,10 @@ The module is not called `reconstruct`, because importing it would then replace 
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, Self, get_args
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
 from fmlfast.model.pretrained import default_checkpoint
 from fmlfast.reconstruction.focal_length import Cameras
-from fmlfast.reconstruction.inputs import Photo, Picture, read_photos
+from fmlfast.reconstruction.inputs import Photo, Picture, expand_folders, read_everyone, read_photos
 from fmlfast.reconstruction.personal_reflectance import fit_detail
 from fmlfast.reconstruction.refinement import refine as refine_codes
 from fmlfast.reconstruction.result import Reconstruction
@@ -32,6 +33,10 @@ from fmlfast.reconstruction.texture_zones import unhidden
 from fmlfast.template.face_template import FaceTemplate
 
 DETAIL_SIZE = 256  # px, side of the crops that the reflectance's detail is fitted to: the finest mesh shows no more
+
+
+Topology = Literal["own", "fine"]
+"""Vertices of a result: the template's own, in their order, or subdivided ones."""
 
 
 @torch.no_grad()
@@ -43,6 +48,7 @@ def reconstruct(
     refine: int = 50,
     frames: int = 8,
     texture: int = 1024,
+    topology: Topology | None = None,
 ) -> Reconstruction:
     """Reconstructs one person's face from photos and videos, jointly, with one identity for all.
 
@@ -51,14 +57,17 @@ def reconstruct(
     the guess, since several faces determine it better than one; without refinement the guess stays.
 
     Args:
-        images: one or several paths of photos in any format that Pillow reads and of videos that PyAV reads, or uint8
-            [H, W, 3] sRGB arrays; all of the same person.
+        images: one or several paths of photos in any format that Pillow reads, of folders of such photos and of videos
+            that PyAV reads, or uint8 [H, W, 3] sRGB arrays; all of the same person.
         checkpoint: a run folder of train.py; None for the model that comes with the package.
         face: which face to take in photos that show several, counted from 0 at the left.
         refine: steps of test-time refinement; 0 takes the encoder's prediction.
-        frames: how many frames to take of each video at most; evenly spread, and good ones only.
+        frames: how many frames to take of each video at most: the best one of each of so many equal time intervals, so
+            their times are not even.
         texture: side of the texture to bake, texels, a power of two from 64 to 4096; 0 for none. A template whose uv
             overlap gets none.
+        topology: "own" gives the template's own vertices in their order, "fine" subdivided ones: level 2, or the level
+            that the model was trained on. None: "own" for a template from a folder, "fine" for the shipped one.
 
     Returns:
         The reconstruction, on the CPU; nothing is written before its `save`.
@@ -68,59 +77,108 @@ def reconstruct(
         ValueError: an image cannot be read, shows no face, or several and `face` selects none of them; a video has no
             good frame; the checkpoint is invalid or belongs to another template; the texture is too small or large.
     """
-    images = [images] if isinstance(images, Picture) else list(images)
+    images = expand_folders([images] if isinstance(images, Picture) else images)
     if not images:
         raise ValueError("no images given; name at least one photo or video of the person")
-    if texture:
-        check_size(texture)  # before the work, not after it
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoint = Path(checkpoint or default_checkpoint())
-    model = FML.load(checkpoint, device)
-    digest = hashlib.sha256((checkpoint / "model.safetensors").read_bytes()).hexdigest()
+    fit = _Fit.of(checkpoint, refine, texture, topology)
     with FaceDetector() as detector:
         photos = read_photos(images, detector, face, frames)
-    cameras, size = Cameras.of(photos), model.config.image_size
-    seen = Frames.from_clips([_clip(photos, cameras.Ks, size)], size).to(device)
-    if refine > 0:
-        cameras, seen = cameras.estimated(model, seen, photos)
-    start = model.encode(seen)
-    codes = refine_codes(model, seen, start, refine)
-    errors = [_landmark_errors(model, seen, answer) for answer in (start, codes)]
-    if refine > 0:
-        sharp = _detail_size(photos, size)
-        codes = fit_detail(model, Frames.from_clips([_clip(photos, cameras.Ks, sharp)], sharp).to(device), codes)
-    model, codes = model.cpu(), codes.to("cpu")
-    template = _finest(model)
-    reflectance = model.reflectance(codes, template)[0]
-    camera = model.camera_vertices(codes, template)[0]
-    images, Ks = [photo.image for photo in photos], torch.from_numpy(cameras.Ks)
-    learned = model.reflectance(replace(codes, detail=codes.detail[:, :0]), template)[0]
-    base = unhidden(template, reflectance, learned)
-    baked = bake_texture(template, images, camera, Ks, codes.sh[0], base, texture) if texture else None
-    return Reconstruction(
-        names=tuple(photo.name for photo in photos),
-        photos=tuple(images),
-        landmarks=np.stack([photo.face.landmarks for photo in photos]),
-        times=tuple(photo.time for photo in photos),
-        landmark_errors=errors[1],
-        network_landmark_errors=errors[0],
-        Ks=cameras.Ks,
-        focal_sources=cameras.sources,
-        model=digest,
-        codes=codes,
-        template=template,
-        neutral=model.neutral(codes, template)[0],
-        reflectance=reflectance,
-        texture=baked.image if baked else None,
-        texture_confidence=baked.confidence if baked else None,
-        template_folder=None if model.config.template == "default" else Path(model.config.template).resolve(),
-        template_unit=model.config.template_unit,
-    )
+    return fit(photos)
 
 
-def _finest(model: FML) -> FaceTemplate:
-    """Loads the mesh to write: the finest level for a model of the base mesh, else the model's own."""
-    return load_template(replace(model.config, level=2)) if model.config.level == 0 else model.template
+@torch.no_grad()
+def reconstruct_everyone(
+    image: Picture,
+    checkpoint: str | Path | None = None,
+    *,
+    refine: int = 50,
+    texture: int = 1024,
+    topology: Topology | None = None,
+) -> Iterator[Reconstruction]:
+    """Reconstructs every face of one photo as a person of its own, from left to right, one after the other.
+
+    Arguments and errors: see `reconstruct`. Raises ValueError for a video.
+    """
+    fit = _Fit.of(checkpoint, refine, texture, topology)
+    with FaceDetector() as detector:
+        everyone = read_everyone(image, detector)
+    for photo in everyone:
+        yield fit([photo])
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """A model, and how to reconstruct with it."""
+
+    model: FML
+    digest: str
+    """SHA-256 of model.safetensors."""
+    device: str
+    refine: int
+    texture: int
+    topology: Topology | None
+
+    @classmethod
+    def of(cls, checkpoint: str | Path | None, refine: int, texture: int, topology: Topology | None) -> Self:
+        """Checks the settings and loads the model, before the work and not after it."""
+        if texture:
+            check_size(texture)
+        if topology not in (None, *get_args(Topology)):
+            raise ValueError(f"topology must be own or fine, not {topology!r}")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        folder = Path(checkpoint or default_checkpoint())
+        model = FML.load(folder, device)
+        digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        return cls(model, digest, device, refine, texture, topology)
+
+    def __call__(self, photos: Sequence[Photo]) -> Reconstruction:
+        """Reconstructs the person in `photos`."""
+        model, device = self.model.to(self.device), self.device
+        cameras, size = Cameras.of(photos), model.config.image_size
+        seen = Frames.from_clips([_clip(photos, cameras.Ks, size)], size).to(device)
+        if self.refine > 0:
+            cameras, seen = cameras.estimated(model, seen, photos)
+        start = model.encode(seen)
+        codes = refine_codes(model, seen, start, self.refine)
+        errors = [_landmark_errors(model, seen, answer) for answer in (start, codes)]
+        if self.refine > 0:
+            sharp = _detail_size(photos, size)
+            codes = fit_detail(model, Frames.from_clips([_clip(photos, cameras.Ks, sharp)], sharp).to(device), codes)
+        model, codes = model.cpu(), codes.to("cpu")
+        template = _mesh(model, self.topology)
+        reflectance = model.reflectance(codes, template)[0]
+        images, baked = [photo.image for photo in photos], None
+        if self.texture:
+            learned = model.reflectance(replace(codes, detail=codes.detail[:, :0]), template)[0]
+            camera, Ks = model.camera_vertices(codes, template)[0], torch.from_numpy(cameras.Ks)
+            base = unhidden(template, reflectance, learned)
+            baked = bake_texture(template, images, camera, Ks, codes.sh[0], base, self.texture)
+        return Reconstruction(
+            names=tuple(photo.name for photo in photos),
+            photos=tuple(images),
+            landmarks=np.stack([photo.face.landmarks for photo in photos]),
+            times=tuple(photo.time for photo in photos),
+            landmark_errors=errors[1],
+            network_landmark_errors=errors[0],
+            Ks=cameras.Ks,
+            focal_sources=cameras.sources,
+            model=self.digest,
+            codes=codes,
+            template=template,
+            neutral=model.neutral(codes, template)[0],
+            reflectance=reflectance,
+            texture=baked.image if baked else None,
+            texture_confidence=baked.confidence if baked else None,
+            template_folder=None if model.config.template == "default" else Path(model.config.template).resolve(),
+            template_unit=model.config.template_unit,
+        )
+
+
+def _mesh(model: FML, topology: Topology | None) -> FaceTemplate:
+    """Loads the mesh of the result: the template's own vertices, or subdivided ones."""
+    own = topology == "own" or (topology is None and model.config.template != "default")
+    level = 0 if own else model.config.level or 2
+    return model.template if level == model.config.level else load_template(replace(model.config, level=level))
 
 
 def _detail_size(photos: Sequence[Photo], size: int) -> int:

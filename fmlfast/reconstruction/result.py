@@ -15,14 +15,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fmlfast.common.atomic import atomic_path, check_new
+from fmlfast.common.version import __version__
 from fmlfast.mesh_io import write_mesh
 from fmlfast.model.codes import Codes
 from fmlfast.model.lighting import ambient_factor
 from fmlfast.model.skin_tone import skin_tone_deviation
 from fmlfast.reconstruction.head import Head
+from fmlfast.reconstruction.head_files import write_head
 from fmlfast.renderer import shade_vertices
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.common.version import __version__
 from fmlfast.visualization.appearance import Albedo
 from fmlfast.visualization.overlay import face_opacity, overlay, panel
 
@@ -82,6 +83,12 @@ class Reconstruction:
     """Folder that the template was read from; None for the template that ships with fmlfast."""
     template_unit: str = "mm"
     """Length unit of that folder's files."""
+
+    def __repr__(self) -> str:
+        size = f"{len(self.neutral)} vertices" + (
+            f", texture {len(self.texture)} px" if self.texture is not None else ""
+        )
+        return f"Reconstruction({', '.join(self.names)}; {size})"
 
     def head(self) -> Head:
         """Returns the neutral head with its colours and expressions, to animate, write and view."""
@@ -197,8 +204,8 @@ class Reconstruction:
 
         For each photo `photo-NAME.png`, `overlay-NAME.png` (both at the photo's full size) and `panel-NAME.png`;
         `texture.png`, where there is a texture; `parameters.json`, and `codes.safetensors` with what it cannot hold.
-        With `meshes` also `neutral.glb` and for each photo `mesh-NAME.glb`, with expression; model frame, reflectance
-        as vertex colours.
+        With `meshes` also `head.glb`, the textured head that can be animated, and `head.obj`, without expression (see
+        `write_head`); for each photo `mesh-NAME.glb`, with expression, model frame, reflectance as vertex colours.
 
         Raises FileExistsError when `folder` exists.
         """
@@ -219,10 +226,10 @@ class Reconstruction:
                 self._write_meshes(temporary)
 
     def _write_meshes(self, folder: Path) -> None:
-        named = {"neutral": self.neutral}
-        named |= {f"mesh-{name}": points for name, points in zip(self.names, self.vertices, strict=True)}
-        for name, points in named.items():
-            write_mesh(folder / f"{name}.glb", points, self.template.triangles, self.reflectance, self.template.uv)
+        for name in ("head.glb", "head.obj"):
+            write_head(folder / name, self.head())
+        for name, points in zip(self.names, self.vertices, strict=True):
+            write_mesh(folder / f"mesh-{name}.glb", points, self.template.triangles, self.reflectance)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Reconstruction":

@@ -37,7 +37,7 @@ def check_size(size: int) -> None:
     if not SMALLEST <= size <= LARGEST or size & (size - 1):
         raise ValueError(
             f"the texture's side must be a power of two from {SMALLEST} to {LARGEST} texels, got {size}; "
-            "0 switches it off"
+            "--texture 0 switches it off"
         )
 
 

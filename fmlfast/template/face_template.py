@@ -58,6 +58,10 @@ class FaceTemplate:
     fingerprint: str  # 16 hex digits of the base mesh; codes fit only templates with the same one
     subdivision: tuple[Tensor, ...] = field(default=(), repr=False)  # sparse matrices, coarse to fine
 
+    def __repr__(self) -> str:
+        counts = f"{len(self.vertices)} vertices, {len(self.triangles)} triangles, {len(self.expressions)} expressions"
+        return f"FaceTemplate({self.name}, level {self.level}: {counts}; {self.fingerprint})"
+
     @staticmethod
     def default(level: int = 2) -> "FaceTemplate":
         """Loads the template that ships with fmlfast (from MakeHuman's CC0 data), at level 0, 1 or 2; cached.
@@ -254,7 +258,10 @@ class FaceTemplate:
         full = int((s > SINGULAR_FLOOR * s[0]).sum())
         rank = full if rank is None else rank
         if not 0 <= rank <= full:
-            raise ValueError(f"rank must lie between 0 and {full}, the number of independent expressions; got {rank}")
+            raise ValueError(
+                f"rank must lie between 0 and {full}, the number of independent expressions, not {rank}: set "
+                "--model.complement-rank, None for all"
+            )
         return u[:, :rank].float().contiguous()
 
     def subdivided(self) -> "FaceTemplate":

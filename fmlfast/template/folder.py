@@ -71,7 +71,7 @@ def read_folder(
     vertices = neutral.vertices * scale
     corners = neutral.triangles[landmark_triangles]  # [68, 3]
     marks = (vertices[corners] * barycentrics[:, :, None]).sum(1)
-    _check_head(marks, f"{folder} with unit={unit!r}")
+    _check_head(marks, folder, unit)
     shift = marks[ORIGIN].mean(0)
     vertices, marks = vertices - shift, marks - shift
     opened = vertices + (OPENING * deltas[names.index(MOUTH_OPENER)] if MOUTH_OPENER in names else 0.0)
@@ -119,16 +119,21 @@ def _sky(points: NDArray[np.float64], triangles: NDArray[np.integer]) -> NDArray
     return sky_share(*mesh, len(points)).numpy()
 
 
-def _check_head(marks: NDArray[np.float64], label: str) -> None:
+def _check_head(marks: NDArray[np.float64], folder: Path, unit: str) -> None:
     """Raises ValueError where the landmarks contradict the unit or the axes."""
     apart = float(np.linalg.norm(marks[45] - marks[36]))
     if not EYES_APART[0] <= apart <= EYES_APART[1]:
+        lengths = {name: apart / MILLIMETRES[unit] * scale for name, scale in MILLIMETRES.items()}
+        fitting = [name for name, length in lengths.items() if EYES_APART[0] <= length <= EYES_APART[1]]
+        hint = f"the files seem to be in {fitting[0]}" if fitting else "scale the head to a person's size"
+        named = fitting[0] if fitting else "|".join(MILLIMETRES)
         raise ValueError(
-            f"{label}: the outer eye corners are {apart:.3g} mm apart; name the files' unit: {', '.join(MILLIMETRES)}"
+            f"{folder} with unit {unit}: the outer eye corners are {apart:.3g} mm apart; {hint}: name their unit with "
+            f"--model.template-unit {named} of train, --unit {named} of calibrate"
         )
     left, up, out = marks[45] - marks[36], marks[17:27].mean(0) - marks[8], marks[30] - marks[[36, 45]].mean(0)
     if min(left[0], up[1], out[2]) <= 0:
-        raise ValueError(f"{label}: export with +x to the subject's left, +y up and +z out of the face")
+        raise ValueError(f"{folder}: export with +x to the subject's left, +y up and +z out of the face")
 
 
 def _read_expressions(folder: Path, neutral: Obj, scale: float) -> tuple[list[str], NDArray[np.float64]]:

@@ -104,7 +104,7 @@ def test_a_texture_is_baked_saved_and_shown(photos, run, tmp_path, monkeypatch):
     errors = [np.abs(picture - photo)[covered].mean() for picture in shown]
     assert errors[0] < 0.95 * errors[1]
     with pytest.raises(
-        ValueError, match="side must be a power of two from 64 to 4096 texels, got 10; 0 switches it off"
+        ValueError, match="side must be a power of two from 64 to 4096 texels, got 10; --texture 0 switches"
     ):
         reconstruct(images, run, texture=10)
 

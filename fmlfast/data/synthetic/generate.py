@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.child_processes import single_threaded_children
+from fmlfast.common.version import __version__
 from fmlfast.data.detection import Detection
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.landmark_assets import landmarks_version
@@ -27,7 +28,6 @@ from fmlfast.data.shards import Clip, ShardWriter, TruthWriter, write_meta
 from fmlfast.data.synthetic.population import Population
 from fmlfast.data.synthetic.scene import LabelledClip, SceneGenerator
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.common.version import __version__
 
 SPLITS = ("train", "val", "test")
 GENERATOR = "fmlfast.data.synthetic"
@@ -65,20 +65,15 @@ class SyntheticConfig:
     """Seed of all random numbers."""
 
     def __post_init__(self) -> None:
-        counts = {"people": self.people, "val_people": self.val_people, "test_people": self.test_people}
-        for name, value in counts.items():
-            if not 0 <= value <= 99_999:
-                raise ValueError(f"{name} must lie in 0..99999, got {value}")
-        if sum(counts.values()) == 0:
-            raise ValueError("no people to make: set people, val_people or test_people")
-        limits = {"frames": (1, 999), "size": (16, 4096), "level": (0, 2), "supersample": (1, 8), "workers": (1, 1024)}
+        limits = dict.fromkeys(("people", "val_people", "test_people"), (0, 99_999))
+        limits |= {"frames": (1, 999), "size": (16, 4096), "level": (0, 2), "supersample": (1, 8), "workers": (1, 1024)}
+        limits |= {"seed": (0, 2**63), "population_share": (0, 1)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must lie in {low}..{high}, got {getattr(self, name)}")
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
-        if not 0 <= self.population_share <= 1:
-            raise ValueError(f"population_share must lie in 0..1, got {self.population_share}")
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{flag} must lie in {low}..{high}, got {getattr(self, name)}")
+        if self.people + self.val_people + self.test_people == 0:
+            raise ValueError("no people to make: set --people, --val-people or --test-people")
 
 
 @cache
@@ -173,11 +168,11 @@ def generate(config: SyntheticConfig) -> None:
                     progress.update()
 
 
-def main() -> None:
+def main(args: list[str] | None = None, prog: str | None = None) -> None:
     """Runs the command line."""
     import tyro
 
     try:
-        generate(tyro.cli(SyntheticConfig, description=__doc__))
+        generate(tyro.cli(SyntheticConfig, prog=prog, args=args, description=__doc__))
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")

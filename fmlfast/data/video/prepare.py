@@ -23,6 +23,7 @@ from tyro.conf import Positional, arg
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.extras import require
+from fmlfast.common.version import __version__
 from fmlfast.data.detector_model import face_landmarker_file
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.landmark_assets import landmarks_version
@@ -30,7 +31,6 @@ from fmlfast.data.meta import check_landmarks
 from fmlfast.data.shards import Clip, ShardWriter, list_clips, list_splits, read_meta, write_meta
 from fmlfast.data.video.clips import Rules, Source, SourceRecord, count, prepare_video
 from fmlfast.data.video.decode import VIDEO_SUFFIXES
-from fmlfast.common.version import __version__
 
 GENERATOR = "prepare"
 _CLIPS_A_SHARD = 256

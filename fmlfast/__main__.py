@@ -1,0 +1,5 @@
+"""Runs the `fmlfast` command: python -m fmlfast."""
+
+from fmlfast.cli import main
+
+main()
