@@ -41,7 +41,7 @@ class Animation:
     translation: Floats
     """[T, 3] of the root, metres."""
     turns: dict[str, Floats] = field(default_factory=dict)
-    """[T, 3, 3] rotations of nodes about their pivots, by name."""
+    """[T, 3, 3] rotations about their pivots of the nodes that have one, by name."""
 
 
 @dataclass(frozen=True)

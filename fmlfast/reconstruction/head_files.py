@@ -59,7 +59,7 @@ def write_head(path: str | Path, head: Head, *, unlit: bool = False, motion: Mot
     template, texture = head.template, None if head.texture is None else check_texture(head.texture)
     if len(head.neutral) != len(template.vertices):
         raise ValueError(f"the head has {len(head.neutral)} vertices, its template {len(template.vertices)}")
-    uv = None if texture is None else template.uv  # readers would expect a texture
+    uv = None if texture is None or suffix == ".ply" else template.uv  # readers would expect a texture
     whole = Mesh.of(head.neutral, template.triangles, head.reflectance, uv)
     if suffix not in (".glb", ".usdz"):
         if motion is not None:

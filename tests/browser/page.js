@@ -6,7 +6,7 @@ import { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
 const renderer = new THREE.WebGLRenderer({ antialias: true, preserveDrawingBuffer: true });
 document.body.append(renderer.domElement);
 const room = new THREE.PMREMGenerator(renderer).fromScene(new RoomEnvironment(), 0.04).texture;
-const lamp = new THREE.DirectionalLight(0xffffff, 1.2);
+const lamp = new THREE.DirectionalLight(0xffffff, 0.9);
 lamp.position.set(0.3, 0.5, 1);
 let gltf, mixer, scene;
 
@@ -39,7 +39,7 @@ window.load = async (url) => {
 };
 
 // Poses and draws; returns PNG and the world positions of some vertices. angle: degrees of the camera about +y.
-window.draw = async ({ size = 512, angle = 0, distance = 0.62, fov = 30, weights = {}, turns = {}, time, room: lit = true, probes = {} }) => {
+window.draw = async ({ size = 512, angle = 0, distance = 0.62, fov = 30, target = [0, 0, -0.02], weights = {}, turns = {}, time, room: lit = true, probes = {} }) => {
   renderer.setSize(size, size);
   for (const mesh of meshes()) {
     mesh.morphTargetInfluences?.fill(0);
@@ -51,11 +51,12 @@ window.draw = async ({ size = 512, angle = 0, distance = 0.62, fov = 30, weights
   for (const [name, [axis, degrees]] of Object.entries(turns))
     gltf.scene.getObjectByName(name).quaternion.setFromAxisAngle(new THREE.Vector3(...axis), (degrees * Math.PI) / 180);
   scene.environment = lit ? room : null;
+  scene.environmentIntensity = 0.6;
   const camera = new THREE.PerspectiveCamera(fov, 1, 0.01, 10);
   if (time === undefined) {
     const radians = (angle * Math.PI) / 180;
-    camera.position.set(distance * Math.sin(radians), 0, distance * Math.cos(radians));
-    camera.lookAt(0, 0, -0.02);
+    camera.position.set(distance * Math.sin(radians), target[1], distance * Math.cos(radians));
+    camera.lookAt(...target);
   } else {
     mixer.setTime(time); // an animated head stands where the camera at the origin saw it
   }

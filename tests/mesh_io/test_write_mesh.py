@@ -1,12 +1,10 @@
-import json
-import struct
-
 import numpy as np
 import pytest
 import torch
 
 from fmlfast.color import linear_to_srgb
 from fmlfast.mesh_io import write_mesh
+from tests.helpers.glb_reader import Glb
 
 trimesh = pytest.importorskip("trimesh")
 
@@ -36,32 +34,6 @@ def reference_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray
 
 def srgb_bytes(linear: np.ndarray) -> np.ndarray:
     return np.rint(linear_to_srgb(torch.from_numpy(linear)).numpy() * 255)
-
-
-def read_glb(path) -> tuple[dict, dict[str, np.ndarray]]:
-    """The JSON and the arrays of a GLB, read by the letter of the glTF 2.0 specification."""
-    data = path.read_bytes()
-    magic, version, total = struct.unpack_from("<4sII", data)
-    assert (magic, version, total) == (b"glTF", 2, len(data))
-    length, kind = struct.unpack_from("<I4s", data, 12)
-    assert kind == b"JSON" and length % 4 == 0
-    document = json.loads(data[20 : 20 + length])
-    binary_length, kind = struct.unpack_from("<I4s", data, 20 + length)
-    assert kind == b"BIN\0" and binary_length % 4 == 0 and 28 + length + binary_length == len(data)
-    binary = data[28 + length :]
-    assert document["buffers"] == [{"byteLength": len(binary)}]
-    primitive = document["meshes"][0]["primitives"][0]
-    arrays = {}
-    for name, index in [*primitive["attributes"].items(), ("indices", primitive["indices"])]:
-        accessor = document["accessors"][index]
-        view = document["bufferViews"][accessor["bufferView"]]
-        assert view["byteOffset"] % 4 == 0
-        kind = {5126: "<f4", 5125: "<u4"}[accessor["componentType"]]
-        columns = {"SCALAR": 1, "VEC2": 2, "VEC3": 3}[accessor["type"]]
-        values = np.frombuffer(binary, kind, accessor["count"] * columns, view["byteOffset"])
-        assert values.nbytes == view["byteLength"]
-        arrays[name] = values.reshape(-1, columns)
-    return document, arrays
 
 
 @pytest.mark.parametrize("suffix", ["obj", "ply"])
@@ -108,20 +80,47 @@ def test_glb_is_metres_linear_and_valid(tmp_path):
     vertices, triangles, colors, uv = head(5)
     path = tmp_path / "face.glb"
     write_mesh(path, vertices, triangles, colors, uv)
-    document, arrays = read_glb(path)
+    glb = Glb(path)
+    arrays = glb.arrays("mesh")
     np.testing.assert_array_equal(arrays["POSITION"], vertices * np.float32(0.001))
-    np.testing.assert_array_equal(arrays["indices"].reshape(-1, 3), triangles)
+    np.testing.assert_array_equal(arrays["indices"], triangles)
     np.testing.assert_array_equal(arrays["COLOR_0"], colors)  # linear, as the glTF 2.0 specification requires
     np.testing.assert_allclose(arrays["TEXCOORD_0"], np.stack([uv[:, 0], 1 - uv[:, 1]], axis=1), atol=1e-6)
     np.testing.assert_allclose(arrays["NORMAL"], reference_normals(vertices, triangles), atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(arrays["NORMAL"], axis=1), 1.0, atol=1e-5)
-    bounds = document["accessors"][0]
-    np.testing.assert_array_equal(np.array(bounds["min"], np.float32), arrays["POSITION"].min(axis=0))
-    np.testing.assert_array_equal(np.array(bounds["max"], np.float32), arrays["POSITION"].max(axis=0))
-    assert document["materials"][0]["pbrMetallicRoughness"]["metallicFactor"] == 0.0
+    assert {"min", "max"} <= glb.document["accessors"][0].keys()
     mesh = trimesh.load(path, force="mesh", process=False)
     np.testing.assert_array_equal(mesh.vertices.astype(np.float32), vertices * np.float32(0.001))
     np.testing.assert_array_equal(mesh.faces, triangles)
+
+
+def test_trimesh_shows_the_vertex_colors_of_a_glb(tmp_path):
+    vertices, triangles, colors, _ = head(8)
+    write_mesh(tmp_path / "face.glb", vertices, triangles, colors)
+    mesh = trimesh.load(tmp_path / "face.glb", force="mesh", process=False)
+    assert mesh.visual.kind == "vertex"
+    assert np.abs(mesh.visual.vertex_colors[:, :3] / 255 - colors).max() < 1 / 255  # it does not convert linear values
+
+
+def gradient() -> np.ndarray:
+    """A texture that differs in every texel."""
+    rows, columns = np.mgrid[:32, :64]
+    return np.stack([rows * 8, columns * 4, rows + columns], 2).astype(np.uint8)
+
+
+@pytest.mark.parametrize("suffix", ["obj", "glb"])
+def test_trimesh_reads_the_texture_and_its_places(tmp_path, suffix):
+    vertices, triangles, colors, uv = head(9)
+    path = tmp_path / f"face.{suffix}"
+    write_mesh(path, vertices, triangles, colors, uv, gradient())
+    mesh = trimesh.load(path, force="mesh", process=False, maintain_order=True)
+    material = mesh.visual.material
+    image = material.image if suffix == "obj" else material.baseColorTexture
+    np.testing.assert_array_equal(np.asarray(image.convert("RGB")), gradient())
+    np.testing.assert_allclose(mesh.visual.uv, uv, atol=1e-6)
+    np.testing.assert_array_equal(mesh.faces, triangles)
+    names = {"obj": ["face.mtl", "face.obj", "face.png"], "glb": ["face.glb"]}
+    assert sorted(file.name for file in tmp_path.iterdir()) == names[suffix]
 
 
 @pytest.mark.parametrize("suffix", ["obj", "ply", "glb"])
@@ -135,7 +134,7 @@ def test_plain_mesh_from_tensors_replaces_an_old_file(tmp_path, suffix):
     np.testing.assert_array_equal(mesh.faces, triangles)
     write_mesh(path, vertices, triangles, colors * 3.0 - 1.0)  # out of range is clamped, not wrapped
     if suffix == "glb":
-        stored = read_glb(path)[1]["COLOR_0"] * 255
+        stored = Glb(path).arrays("mesh")["COLOR_0"] * 255
     else:
         stored = trimesh.load(path, process=False, maintain_order=True).visual.vertex_colors[:, :3]
     np.testing.assert_array_equal(stored[colors < 1 / 3], 0)
@@ -155,6 +154,8 @@ def test_bad_input_is_refused_and_leaves_nothing(tmp_path):
         "colors must have shape": ("face.glb", (vertices, triangles, colors[:-1])),
         "colors must be linear floats": ("face.ply", (vertices, triangles, (255 * colors).astype(np.uint8))),
         "uv must have shape": ("face.glb", (vertices, triangles, colors, uv[:, :1])),
+        "texture needs uv": ("face.obj", (vertices, triangles, colors, None, gradient())),
+        "texture must be uint8": ("face.obj", (vertices, triangles, colors, uv, gradient() / 255)),
     }
     for reason, (name, arguments) in cases.items():
         with pytest.raises(ValueError, match=reason):
