@@ -1,4 +1,4 @@
-"""Lets the sdist hold kernels/ once: fmlfast/kernels is a link to it there, too. All else is in pyproject.toml."""
+"""Lets sdists hold the repository's symbolic links as links, not as copies. All else is in pyproject.toml."""
 
 import shutil
 from pathlib import Path
@@ -7,15 +7,19 @@ from setuptools import setup
 from setuptools.command.sdist import sdist
 
 
+LINKS = {"fmlfast/kernels": "../kernels", "fmlfast/cli/train.py": "../../train.py"}
+
+
 class LinkedSdist(sdist):
-    """Writes sdists in which fmlfast/kernels is a symbolic link, as in the repository."""
+    """Writes sdists with the links of the repository."""
 
     def make_release_tree(self, base_dir: str, files: list[str]) -> None:
-        """Copies the files, and replaces the copy of kernels/ within the package by the link."""
+        """Copies the files, and replaces copies of what is linked to by links."""
         super().make_release_tree(base_dir, files)
-        copied = Path(base_dir) / "fmlfast" / "kernels"
-        shutil.rmtree(copied)
-        copied.symlink_to("../kernels", target_is_directory=True)
+        for name, target in LINKS.items():
+            copied = Path(base_dir) / name
+            shutil.rmtree(copied) if copied.is_dir() else copied.unlink()
+            copied.symlink_to(target)
 
 
 setup(cmdclass={"sdist": LinkedSdist})

@@ -54,4 +54,9 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
 
 def on_page_content(html: str, **_: Any) -> str:
     """Converts formulas to MathML, which browsers draw by themselves."""
-    return FORMULA.sub(lambda m: convert(unescape(m[3]), "block" if m[2] == "[" else "inline"), html)
+
+    def draw(match: re.Match[str]) -> str:
+        formula = re.sub(r"\\tag\{(\d+)\}", r"\\qquad (\1)", unescape(match[3]))
+        return convert(formula, display="block" if match[2] == "[" else "inline")
+
+    return FORMULA.sub(draw, html)

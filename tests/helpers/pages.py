@@ -47,7 +47,8 @@ def blocks(page: Path) -> Iterator[Block]:
 def commands(code: str) -> Iterator[list[str]]:
     """The commands of a shell block as words: without comments, assignments before them, and redirections."""
     for line in code.replace("\\\n", " ").splitlines():
-        words = shlex.split(re.sub(r"\$\([^)]*\)", "X", line), comments=True)  # X: what other commands would print
+        line = re.sub(r"\$\([^)]*\)", "X", line)  # what another command would print
+        words = shlex.split(re.sub(r"\s\$\w+(?=\s|$)", "", line), comments=True)  # unquoted variables may be empty
         if "".join(words).startswith(("-", "#")) or not words:
             continue
         command: list[str] = []
