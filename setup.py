@@ -6,7 +6,6 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.sdist import sdist
 
-
 LINKS = {"fmlfast/kernels": "../kernels", "fmlfast/cli/train.py": "../../train.py"}
 
 

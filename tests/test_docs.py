@@ -1,7 +1,7 @@
 """What README and pages print works: Python runs, command lines are taken by their programs, links lead somewhere.
 
-A Python block that begins with `# not run: reason` is only compiled. `# needs: ...` gets a stand-in: photos are renders of
-the mean face, found by a detector that was told, and the model that ships is a small untrained one. The blocks of a
+A Python block that begins with `# not run: reason` is only compiled. `# needs: ...` gets a stand-in: photos are renders
+of the mean face, found by a detector that was told, and the model that ships is a small untrained one. The blocks of a
 page share their names and a folder.
 """
 

@@ -133,7 +133,7 @@ def test_the_wheel_works_without_triton_in_an_empty_environment(without_triton: 
 
 
 def test_triton_where_it_is_missing_is_asked_for_by_name(without_triton: Path, tmp_path: Path) -> None:
-    code = "import torch, fmlfast\nn = torch.rand(1, 4, 3)\nfmlfast.shade_sh(n, n, torch.rand(1, 9, 3), backend='triton')"
+    code = "import torch, fmlfast; n = torch.rand(1, 4, 3); fmlfast.shade_sh(n, n, torch.rand(1, 9, 3), 'triton')"
     done = subprocess.run([without_triton, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "ValueError" in done.stderr and "riton" in done.stderr.splitlines()[-1]
 

