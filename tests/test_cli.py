@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,19 +13,11 @@ from fmlfast.data.face_detector import FaceDetector
 from fmlfast.model import pretrained
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction import pipeline as reconstruction
+from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.template.face_template import FaceTemplate
+from tests.helpers.command import fails
 from tests.helpers.own_head import write_own_head
 from tests.helpers.real_media import landmarker, real_media
-
-
-def fails(arguments: list[object], capsys: pytest.CaptureFixture[str]) -> str:
-    """Runs a command that must fail as the user's mistake; its only line on stderr."""
-    with pytest.raises(SystemExit) as caught:
-        cli.main([str(a) for a in arguments])
-    assert caught.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.startswith("error: ") and captured.err.count("\n") == 1
-    return captured.err
 
 
 @pytest.fixture
@@ -46,9 +36,11 @@ class Result:
     network_landmark_errors: tuple[float, ...] = (2.5, 3.25)
     landmark_errors: tuple[float, ...] = (1.5, 1.25)
     saved: list[Path] = field(default_factory=list)
+    meshes: list[bool] = field(default_factory=list)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, *, meshes: bool = True) -> None:
         self.saved.append(folder)
+        self.meshes.append(meshes)
 
 
 @pytest.fixture
@@ -62,10 +54,11 @@ def shipped(tmp_path: Path, model: FML, monkeypatch: pytest.MonkeyPatch) -> Path
 def test_reconstruct_passes_its_arguments_and_saves(photo, tmp_path, monkeypatch, capsys):
     calls, result, out = [], Result(), tmp_path / "out"
     monkeypatch.setattr(reconstruction, "reconstruct", lambda *a, **k: calls.append((a, k)) or result)
-    options = ["--checkpoint", "run", "--out", str(out), "--face", "2", "--refine", "7", "--frames", "5"]
-    cli.main(["reconstruct", str(photo), "b.jpg", *options])
-    assert calls == [(((photo, Path("b.jpg")), Path("run")), {"face": 2, "refine": 7, "frames": 5, "texture": 1024})]
-    assert result.saved == [out]
+    options = ["--checkpoint", "run", "--out", str(out), "--face", "2", "--refine", "7", "--frames", "5", "--no-mesh"]
+    cli.main(["reconstruct", str(photo), "b.jpg", *options, "--topology", "own"])
+    settings = {"face": 2, "refine": 7, "frames": 5, "texture": 1024, "topology": "own"}
+    assert calls == [(((photo, Path("b.jpg")), Path("run")), settings)]
+    assert result.saved == [out] and result.meshes == [False]
     assert capsys.readouterr().out.splitlines() == [
         f"{out}: 2 photos, mesh of 3 vertices",
         "distance to the detected landmarks, % of the outer-eye distance:",
@@ -78,8 +71,9 @@ def test_reconstruct_needs_nothing_but_a_photo(photo, monkeypatch, capsys):
     calls, result = [], Result(("photo",), network_landmark_errors=(2.5,), landmark_errors=(2.5,))
     monkeypatch.setattr(reconstruction, "reconstruct", lambda *a, **k: calls.append((a, k)) or result)
     cli.main(["reconstruct", str(photo)])
-    assert calls == [(((photo,), None), {"face": None, "refine": 50, "frames": 8, "texture": 1024})]
-    assert result.saved == [Path("out/photo")]
+    settings = {"face": None, "refine": 50, "frames": 8, "texture": 1024, "topology": None}
+    assert calls == [(((photo,), None), settings)]
+    assert result.saved == [Path("out/photo")] and result.meshes == [True]
     cli.main(["reconstruct", str(photo), "--refine", "0"])
     assert capsys.readouterr().out.splitlines()[-1] == "  photo  2.50"
 
@@ -91,6 +85,7 @@ def test_bad_input_is_one_line_and_no_output(photo, tmp_path, model, capsys):
     (tmp_path / "text.jpg").write_text("text")
     existing = tmp_path / "existing"
     existing.mkdir()
+    (tmp_path / "empty").mkdir()
     out, run = tmp_path / "out", tmp_path / "run"
     before = sorted(tmp_path.rglob("*"))
 
@@ -103,6 +98,10 @@ def test_bad_input_is_one_line_and_no_output(photo, tmp_path, model, capsys):
     assert "is not a finished run" in reconstruct(photo, checkpoint=tmp_path / "no-run")
     assert "existing exists; remove it or choose another" in reconstruct(photo, out=existing)
     assert "no such file or folder" in fails(["prepare", tmp_path / "no-videos", "--out", out], capsys)
+    assert "empty: no photos in this folder" in reconstruct(tmp_path / "empty")
+    assert "--face all takes one photo, not 2" in fails(
+        ["reconstruct", photo, small, "--out", out, "--face", "all"], capsys
+    )
     assert "rate must be positive" in fails(["prepare", photo, "--out", out, "--rate", 0], capsys)
     assert "no images given" in fails(["reconstruct", "--checkpoint", run, "--out", existing], capsys)
     assert sorted(tmp_path.rglob("*")) == before
@@ -144,18 +143,28 @@ def test_evaluate_prints_the_rows(tmp_path, monkeypatch, capsys):
         calls.append((arguments, options))
         return {
             "mean_face": row,
+            "frames_2": row,
             "people": 3,
             "spread": {"mean_face": row},
             "parts": {"network": {"identity": row}},
         }
 
     monkeypatch.setattr("fmlfast.evaluation.run.evaluate_run", evaluate_run)
-    monkeypatch.setattr("fmlfast.evaluation.report.write_report", lambda run: calls.append(run))
+    monkeypatch.setattr("fmlfast.evaluation.report.write_report", lambda run: calls.append(run) or run / "report.html")
     cli.main(["evaluate", "runs/a", "--data", "clips", "--split", "val", "--refine", "3"])
     assert calls == [((Path("runs/a"), Path("clips"), "val"), {"refine_steps": 3}), Path("runs/a")]
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    values = ["vertex_mm", "1.250", "landmark_nme", "2.500"]
-    assert lines == [["mean_face", *values], ["parts", "network", "identity", *values]]
+    assert capsys.readouterr().out.splitlines() == [
+        "runs/a on clips: means over 3 people",
+        "",
+        "           vertex_mm  landmark_nme",
+        "mean face      1.250         2.500",
+        "2 frames       1.250         2.500",
+        "",
+        "parts, network  vertex_mm  landmark_nme",
+        "identity            1.250         2.500",
+        "",
+        "runs/a/evaluation.json: all numbers; runs/a/report.html: pictures and curves",
+    ]
 
 
 def test_evaluate_on_scans(tmp_path, monkeypatch, capsys):
@@ -171,8 +180,9 @@ def test_evaluate_on_scans(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("fmlfast.evaluation.scans.protocol.evaluate_scans", evaluate_scans)
     cli.main(["evaluate", "runs/a", "--scans", "mine", "--layout", "now"])
     assert calls == [((Path("runs/a"), Path("mine")), {"refine": 50, "layout": "now"})]
-    row, left_out = capsys.readouterr().out.splitlines()
-    assert row.split() == ["mean_face", "posed_median", "1.500"]
+    *_, row, _, files, left_out = capsys.readouterr().out.splitlines()
+    assert row.split() == ["mean", "face", "1.500"]
+    assert files == "runs/a/scans.json: all numbers; runs/a/scans.png: curves"
     assert left_out == "2 photos left out, the first because nobody is on it; scans.json lists all"
 
 
@@ -184,9 +194,10 @@ def test_evaluate_of_the_shipped_model(shipped, tmp_path, monkeypatch, capsys):
     Path("clips").mkdir()
     runs = []
     monkeypatch.setattr("fmlfast.evaluation.run.evaluate_run", lambda run, *a, **k: runs.append(run) or {})
+    monkeypatch.setattr("fmlfast.evaluation.report.write_report", lambda run: run / "report.html")
     for _ in range(2):  # the second time into the same folder
         cli.main(["evaluate", "--data", "clips", "--out", str(out)])
-    assert runs == [out, out]
+    assert runs == [out, out] and capsys.readouterr().out.startswith(f"{out} on clips")
     for path in shipped.iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes()
     (out / "config.json").write_text("{}")
@@ -254,7 +265,9 @@ def test_calibrate_of_a_head_that_is_not_seen(head, monkeypatch, capsys):
     error = fails(command, capsys)
     assert "found the head of my_head in 0 of 2 views only" in error and "vertex colours" in error
     assert "views must be positive" in fails([*command[:-1], 0], capsys)
-    assert "name the files' unit" in fails(["calibrate", head, "--unit", "m"], capsys)
+    assert "seem to be in mm: name their unit with --model.template-unit mm of train, --unit mm of" in fails(
+        ["calibrate", head, "--unit", "m"], capsys
+    )
     assert sorted(head.iterdir()) == before
 
 
@@ -267,7 +280,24 @@ def test_a_defect_keeps_its_traceback(tmp_path, monkeypatch):
         cli.main(["reconstruct", "a.png", "--checkpoint", "run", "--out", str(tmp_path / "out")])
 
 
-def test_help_names_the_subcommands():
-    result = subprocess.run([sys.executable, "-m", "fmlfast.cli", "--help"], capture_output=True, text=True, check=True)
-    for name in ("prepare", "reconstruct", "evaluate", "calibrate"):
-        assert f"• {name}" in result.stdout
+def test_everyone_in_a_picture_is_reconstructed(tmp_path, capsys):
+    """With the real detector: the five people of a picture become five results, from left to right."""
+    landmarker()
+    out = tmp_path / "group"
+    options = ["--face", "all", "--refine", "0", "--texture", "0", "--no-mesh", "--topology", "own"]
+    cli.main(["reconstruct", str(real_media() / "multi_face.jpg"), "--out", str(out), *options])
+    assert sorted(path.name for path in out.iterdir()) == [f"face-{i}" for i in range(5)]
+    people = [Reconstruction.load(folder) for folder in sorted(out.iterdir())]
+    places = [person.landmarks[0, :, 0].mean() for person in people]
+    assert places == sorted(places) and len(set(places)) == 5
+    assert all(len(person.neutral) == len(FaceTemplate.default(0).vertices) for person in people)
+    assert capsys.readouterr().out.count("1 photo, mesh of") == 5
+    assert not list(out.rglob("*.glb")) and not list(out.rglob("*.obj"))
+
+
+def test_a_damaged_landmark_model_is_one_line(photo, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("mediapipe")
+    (tmp_path / "bad.task").write_bytes(b"damaged")
+    monkeypatch.setenv("FMLFAST_FACE_LANDMARKER", str(tmp_path / "bad.task"))
+    error = fails(["reconstruct", photo, "--out", tmp_path / "out"], capsys)
+    assert "bad.task is no face landmark model of MediaPipe, or damaged" in error and "FMLFAST_FACE_LANDMARKER" in error

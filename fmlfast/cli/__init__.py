@@ -39,11 +39,12 @@ COMMANDS = {
 }
 """Subcommands by the heading that they stand under on the help page."""
 EPILOG = """\
-fmlfast COMMAND --help lists a command's options.
+fmlfast COMMAND --help lists a command's options. To begin with:
 
-  fmlfast reconstruct photo.jpg             head.glb, textured, to animate; pictures and parameters in out/photo
-  fmlfast prepare videos/ --out data/mine   clips, then: fmlfast train --data data/mine --init shipped --run runs/mine
-  fmlfast info                              what is installed, and how to get what is missing
+  fmlfast reconstruct photo.jpg            out/photo: head.glb to animate, pictures, parameters
+  fmlfast prepare videos/ --out data/mine  clips, to train on with the next line
+  fmlfast train --data data/mine --init shipped --run runs/mine
+  fmlfast info                             what is installed, and how to get what is missing
 """
 
 

@@ -8,6 +8,8 @@ from tyro.conf import Positional, arg
 if TYPE_CHECKING:
     from fmlfast.reconstruction.result import Reconstruction
 
+LISTED = 12  # photos
+
 
 def reconstruct(
     images: Annotated[tuple[Path, ...], Positional, arg(metavar="IMAGE...")],
@@ -59,8 +61,11 @@ def reconstruct(
 
 
 def _report(out: Path, result: "Reconstruction", refined: bool) -> None:
-    count = len(result.names)
+    count, errors = len(result.names), result.landmark_errors
     print(f"{out}: {count} photo{'s' * (count > 1)}, mesh of {len(result.neutral)} vertices")
     print("distance to the detected landmarks, % of the outer-eye distance:")
-    for name, before, after in zip(result.names, result.network_landmark_errors, result.landmark_errors, strict=True):
+    rows = list(zip(result.names, result.network_landmark_errors, errors, strict=True))
+    for name, before, after in rows[:LISTED]:
         print(f"  {name}  {before:.2f}" + f", refined {after:.2f}" * refined)
+    if count > LISTED:
+        print(f"  ... {count} in all: mean {sum(errors) / count:.2f}, largest {max(errors):.2f}; see parameters.json")

@@ -312,7 +312,7 @@ class FML(nn.Module):
         if template.fingerprint != fingerprint:
             raise ValueError(
                 f"{folder} was trained on template {stored['template']['name']} ({fingerprint}), but "
-                f"{template.name} ({template.fingerprint}) is there now; bring back that folder, or use the release that trained it"
+                f"{template.name} ({template.fingerprint}) is here; bring that folder or release back"
             )
         if config.described and stored.get("landmarks") != landmarks_version():
             raise ValueError(

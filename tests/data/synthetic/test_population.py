@@ -113,5 +113,5 @@ def test_a_share_of_the_people_is_of_the_population(path: Path, tmp_path: Path) 
     assert 3 < sum("others" in source for source in sources) < 13
     none, plain = (render_person(config(tmp_path, p, population_share=0.0), "train", 3) for p in (path, None))
     assert "others" not in none.clip.source and plain.clip.source == "synthetic/train-00003"
-    with pytest.raises(ValueError, match=r"population_share must lie in 0\.\.1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"--population-share must lie in 0\.\.1, got 1\.5"):
         config(tmp_path, path, population_share=1.5)
