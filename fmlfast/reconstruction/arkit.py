@@ -1,6 +1,6 @@
 """Lists ARKit's face shapes, and writes their weights over time in the layout of face-capture apps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +29,18 @@ CSV_ANGLES = tuple(f"{part}{angle}" for part in ("Head", "LeftEye", "RightEye") 
 TIMECODE_RATE = 60  # frames a second: what the app records at, and what importers assume
 
 
+def arkit_name(name: str) -> str:
+    """Spells an expression's name as ARKit does where it ends in _L or _R, as those of ICT-FaceKit do."""
+    return {"_L": name[:-2] + "Left", "_R": name[:-2] + "Right"}.get(name[-2:], name)
+
+
 def arkit_order(names: Sequence[str]) -> list[int]:
     """Orders expressions as ARKit does; those with other names follow, as they come.
 
     Returns the index of each in `names`.
     """
     place = {name: i for i, name in enumerate(ARKIT_NAMES)}
-    return sorted(range(len(names)), key=lambda i: place.get(names[i], len(place)))
+    return sorted(range(len(names)), key=lambda i: place.get(arkit_name(names[i]), len(place)))
 
 
 def write_blendshape_csv(
@@ -44,7 +49,7 @@ def write_blendshape_csv(
     names: Sequence[str],  # [E]
     weights: Tensor | NDArray[np.floating],  # [T, E]
     rotation: Tensor | NDArray[np.floating],  # [T, 3, 3]
-    eye_rotations: dict[str, NDArray[np.floating]] | None = None,  # of [T, 3, 3]
+    eye_rotations: Mapping[str, NDArray[np.floating]] | None = None,  # of [T, 3, 3]
 ) -> None:
     """Writes weights and angles per frame as CSV with the columns of Epic's Live Link Face app.
 
@@ -73,7 +78,7 @@ def write_blendshape_csv(
             f"{frames} times and {len(names)} names need weights [{frames}, {len(names)}] and rotations "
             f"[{frames}, 3, 3], got {list(values.shape)} and {[list(x.shape) for x in (heads, *eyes.values())]}"
         )
-    column = {name: values[:, i] for i, name in enumerate(names)}
+    column = {arkit_name(name): values[:, i] for i, name in enumerate(names)}
     nothing = np.zeros(frames)
     shapes = [column.get(name, nothing) for name in CSV_SHAPES]
     still = np.tile(np.eye(3), (frames, 1, 1))

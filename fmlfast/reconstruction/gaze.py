@@ -1,4 +1,4 @@
-"""Finds the rotations of eyeballs that a template's eyeLook* expressions stand for."""
+"""Finds eyeballs, their centres, and the rotations that a template's eyeLook* expressions stand for."""
 
 from dataclasses import dataclass
 
@@ -7,25 +7,26 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fmlfast.reconstruction.arkit import arkit_name
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.template.parts import TemplatePart, split_template
+from fmlfast.template.parts import TemplatePart, nearest_rotation, rigid_motion, split_template
 
 Doubles = NDArray[np.float64]
 
 SIDES = {"eye_left": "Left", "eye_right": "Right"}
 DIRECTIONS = ("Down", "In", "Out", "Up")
-MOVED, RIGID = 1e-3, 0.5  # mm at full strength: less is no movement; more than a rotation leaves over is no turning eye
+TURNED = np.radians(1.0)  # at full strength; less is no turn
 
 
 @dataclass(frozen=True)
 class Eye:
-    """An eyeball of a template that eyeLook* turn."""
+    """An eyeball of a template."""
 
     part: TemplatePart
     center: Doubles
     """[3] mm, in the template: the point that all rotations leave where it is."""
     rotations: dict[int, Doubles]
-    """[3, 3] at full strength, model frame, by the index of the expression."""
+    """[3, 3] at full strength, model frame, by the index of the expression; empty where the eyes do not turn."""
 
     def turned(
         self,
@@ -50,49 +51,36 @@ class Eye:
 
 
 def find_eyes(template: FaceTemplate, parts: tuple[TemplatePart, ...]) -> dict[str, Eye]:
-    """Finds the eyeballs among a template's parts that eyeLook* turn about a point, by the name of the part."""
-    eyes = {}
-    for part in parts:
-        if part.name not in SIDES:
-            continue
-        points, rotations, left, right = _points(template.vertices, part), {}, [], []
-        middle = points.mean(0)
-        for direction in DIRECTIONS:
-            name = f"eyeLook{direction}{SIDES[part.name]}"
-            if name not in template.expression_names:
-                continue
-            index = template.expression_names.index(name)
-            moved = _points(template.expressions[index], part)
-            if np.linalg.norm(moved, axis=1).max() < MOVED:
-                continue
-            rotation = nearest_rotation((points + moved - (points + moved).mean(0)).T @ (points - middle))
-            shift = (points + moved).mean(0) - middle
-            if np.linalg.norm((points - middle) @ rotation.T + shift - (points + moved - middle), axis=1).max() > RIGID:
-                rotations = {}
-                break
-            rotations[index] = rotation
-            left.append(np.eye(3) - rotation)  # (I - R) (c - middle) = shift
-            right.append(shift)
-        if rotations:
-            center = middle + np.linalg.lstsq(np.concatenate(left), np.concatenate(right), rcond=None)[0]
-            eyes[part.name] = Eye(part, center, rotations)
-    return eyes
+    """Finds the centres of the eyeballs among a template's parts, by name, and how eyeLook* turn them."""
+    return {part.name: _eye(template, part) for part in parts if part.name in SIDES}
 
 
 def eye_rotations(
     template: FaceTemplate,
     expression: Tensor,  # [T, E]
 ) -> dict[str, Doubles]:  # of [T, 3, 3]
-    """Computes the rotations of `eye_left` and `eye_right`, model frame; without eyes that do not turn."""
+    """Computes the rotations of `eye_left` and `eye_right`, model frame; of those that the template has."""
     return {name: eye.turned(expression) for name, eye in find_eyes(template, split_template(template)).items()}
 
 
-def nearest_rotation(matrices: Doubles) -> Doubles:  # [..., 3, 3]
-    """Computes the rotations nearest to matrices, by least squares (Kabsch)."""
-    u, _, vt = np.linalg.svd(matrices)
-    sign = np.ones(matrices.shape[:-1])
-    sign[..., 2] = np.linalg.det(u @ vt)
-    return (u * sign[..., None, :]) @ vt
+def _eye(template: FaceTemplate, part: TemplatePart) -> Eye:
+    points, rotations, left, right = _points(template.vertices, part), {}, [], []
+    looks = {f"eyeLook{direction}{SIDES[part.name]}" for direction in DIRECTIONS}
+    for index, name in enumerate(template.expression_names):
+        if arkit_name(name) not in looks:
+            continue
+        rotation, shift, _ = rigid_motion(points, points + _points(template.expressions[index], part))
+        if np.trace(rotation) < 1 + 2 * np.cos(TURNED):
+            rotations[index] = rotation
+            left.append(np.eye(3) - rotation)  # (I - R) center = shift
+            right.append(shift)
+    middle = points.mean(0)
+    if not rotations:  # the centre of the sphere that fits best
+        offset = points - middle
+        fit = np.linalg.lstsq(np.c_[2 * offset, np.ones(len(points))], (offset**2).sum(1), rcond=None)[0]
+        return Eye(part, middle + fit[:3], {})
+    equations, constants = np.concatenate(left), np.concatenate(right)
+    return Eye(part, middle + np.linalg.lstsq(equations, constants - equations @ middle, rcond=None)[0], rotations)
 
 
 def _points(values: Tensor, part: TemplatePart) -> Doubles:  # [n, 3]

@@ -34,8 +34,7 @@ def write_head(path: str | Path, head: Head, *, unlit: bool = False, motion: Mot
     them. Every node that an expression moves has all expressions as morph targets (blend shapes), in ARKit's order
     (`arkit.ARKIT_NAMES`), with the same list of names; displacements below .001 mm are left out. Eyeballs look around
     by rotation of their nodes, whose origins are the eyeballs' centres, so eyeLook* move only the lids there; GLB names
-    the rotation (x, y, z, w) at weight 1 of each in the node's `extras.gaze`. Where a template's own eyes do not turn
-    rigidly, they keep their morph targets.
+    the rotation (x, y, z, w) at weight 1 of each in the node's `extras.gaze`.
 
     .obj (with .mtl and .png beside it, where there is a texture) and .ply (vertex colours) are in millimetres and hold
     the neutral head as one mesh, in the template's order of vertices.
@@ -117,7 +116,7 @@ def _node(
         x, y, z = (eye.center_in(head.template, head.neutral) * METRES).tolist()
         pivot = (x, y, z)
         turns = {head.template.expression_names[i]: quaternions(r[None])[0].tolist() for i, r in eye.rotations.items()}
-        extras = {"gaze": turns}
+        extras = {"gaze": turns} if turns else {}
     displacements = moved * np.float32(METRES)
     moves = bool((np.square(displacements).sum(-1) > POSITION_TOLERANCE**2).any())
     return Node(

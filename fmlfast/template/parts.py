@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from fmlfast.template.connected_parts import connected_parts
 from fmlfast.template.face_template import FaceTemplate
 
+RIGID = 0.5  # mm at full strength; what moves otherwise under any expression is no eyeball
 INSIDE = 0.5  # mean of a mask over a part from which on the part is what the mask names
 CROWNS = 0.2  # of a row of teeth with its gums
 
@@ -27,7 +28,8 @@ class TemplatePart:
 def split_template(template: FaceTemplate) -> tuple[TemplatePart, ...]:
     """Splits a template into head, eyes, teeth, tongue and lashes, as far as its masks know of them; the head is first.
 
-    Loose vertices, which no triangle has, are left out.
+    Eyes are only what every expression moves rigidly: no lashes or tears. Loose vertices, which no triangle has, are
+    left out.
     """
     triangles, points = template.triangles.long().numpy(), template.vertices.numpy()
     label = connected_parts(triangles, len(points))
@@ -41,8 +43,10 @@ def split_template(template: FaceTemplate) -> tuple[TemplatePart, ...]:
     name = np.full(len(roots), "head", dtype="<U11")
     name[masks["lashes"] > INSIDE] = "lashes"
     name[masks["tongue"] > INSIDE] = "tongue"
-    eyes, teeth = masks["eyes"] > INSIDE, masks["teeth"] > CROWNS
-    name[eyes & left], name[eyes & ~left] = "eye_left", "eye_right"
+    teeth = masks["teeth"] > CROWNS
+    for root in np.flatnonzero(masks["eyes"] > INSIDE):
+        if _is_rigid(points[part == root], template.expressions.numpy()[:, part == root]):
+            name[root] = "eye_left" if left[root] else "eye_right"
     if teeth.any():
         middle = (height[teeth].min() + height[teeth].max()) / 2
         name[teeth & (height >= middle)], name[teeth & (height < middle)] = "teeth_upper", "teeth_lower"
@@ -54,3 +58,28 @@ def split_template(template: FaceTemplate) -> tuple[TemplatePart, ...]:
             vertices, local = np.unique(corners, return_inverse=True)
             parts.append(TemplatePart(wanted, vertices, local.reshape(-1, 3).astype(np.int32)))
     return tuple(parts)
+
+
+def rigid_motion(
+    points: NDArray[np.floating],  # [n, 3]
+    moved: NDArray[np.floating],  # [n, 3]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Fits moved = R points + t by least squares; returns R [3, 3], t [3] and the largest distance left over."""
+    source, target = points.mean(0, dtype=np.float64), moved.mean(0, dtype=np.float64)
+    rotation = nearest_rotation((moved - target).T @ (points - source))
+    rest = (points - source) @ rotation.T - (moved - target)
+    return rotation, target - rotation @ source, float(np.linalg.norm(rest, axis=1).max())
+
+
+def nearest_rotation(
+    matrices: NDArray[np.float64],  # [..., 3, 3]
+) -> NDArray[np.float64]:  # [..., 3, 3]
+    """Computes the rotations nearest to matrices, by least squares (Kabsch)."""
+    u, _, vt = np.linalg.svd(matrices)
+    sign = np.ones(matrices.shape[:-1])
+    sign[..., 2] = np.linalg.det(u @ vt)
+    return (u * sign[..., None, :]) @ vt
+
+
+def _is_rigid(points: NDArray[np.floating], displacements: NDArray[np.floating]) -> bool:  # [n, 3], [E, n, 3]
+    return all(not moved.any() or rigid_motion(points, points + moved)[2] <= RIGID for moved in displacements)

@@ -1,5 +1,6 @@
 """Reads USDZ back by usd-core itself: its validators, its skinning, its texture."""
 
+import importlib
 import io
 import sys
 import zipfile
@@ -16,19 +17,16 @@ from fmlfast.reconstruction.head_files import write_head
 from fmlfast.template.parts import split_template
 from tests.helpers.heads import in_gltf_world, make_head, make_motion, make_own_head
 
+pytest.importorskip("pxr", reason="needs the extra usd")
+Gf, Usd, UsdGeom, UsdShade, UsdSkel, UsdValidation = (
+    importlib.import_module(f"pxr.{name}") for name in ("Gf", "Usd", "UsdGeom", "UsdShade", "UsdSkel", "UsdValidation")
+)
 HEAD = make_head()
 EXPRESSIONS = HEAD.template.expression_names
 
 
-@pytest.fixture(scope="module", autouse=True)
-def pxr() -> None:
-    pytest.importorskip("pxr", reason="needs the extra usd")
-
-
 def problems(path: Path) -> list[str]:
     """What usd-core's validators, those for USDZ and ARKit's rules among them, find wrong with a file."""
-    from pxr import Usd, UsdValidation  # pyright: ignore[reportAttributeAccessIssue]
-
     registry = UsdValidation.ValidationRegistry()
     known = [registry.GetOrLoadValidatorByName(item.name) for item in registry.GetAllValidatorMetadata()]
     assert len(known) >= 20
@@ -44,8 +42,6 @@ def test_a_still_head_passes_usds_own_checks(tmp_path: Path, unlit: bool, textur
 
 
 def test_usds_checks_can_fail(tmp_path: Path) -> None:
-    from pxr import Usd, UsdGeom  # pyright: ignore[reportAttributeAccessIssue]
-
     stage = Usd.Stage.CreateNew(str(tmp_path / "broken.usda"))
     UsdGeom.Mesh.Define(stage, "/mesh")
     stage.GetRootLayer().Save()
@@ -53,8 +49,6 @@ def test_usds_checks_can_fail(tmp_path: Path) -> None:
 
 
 def test_meshes_shapes_and_texture_read_back(tmp_path: Path) -> None:
-    from pxr import Usd, UsdGeom, UsdShade, UsdSkel  # pyright: ignore[reportAttributeAccessIssue]
-
     write_head(tmp_path / "head.usdz", HEAD)
     stage = Usd.Stage.Open(str(tmp_path / "head.usdz"))
     assert UsdGeom.GetStageUpAxis(stage) == "Y" and UsdGeom.GetStageMetersPerUnit(stage) == 1.0
@@ -84,8 +78,6 @@ def test_meshes_shapes_and_texture_read_back(tmp_path: Path) -> None:
 
 
 def test_usds_skinning_moves_every_vertex_as_the_head_does(tmp_path: Path) -> None:
-    from pxr import Gf, Usd, UsdGeom, UsdSkel  # pyright: ignore[reportAttributeAccessIssue]
-
     generator = torch.Generator().manual_seed(1)
     looking = torch.tensor([name.startswith("eyeLook") for name in EXPRESSIONS])
     expression = torch.where(looking, 0.0, torch.rand(4, len(EXPRESSIONS), generator=generator))
@@ -111,8 +103,6 @@ def test_usds_skinning_moves_every_vertex_as_the_head_does(tmp_path: Path) -> No
 
 
 def test_names_that_usd_does_not_allow_stay_the_names_of_blend_shapes(tmp_path: Path) -> None:
-    from pxr import Usd, UsdSkel  # pyright: ignore[reportAttributeAccessIssue]
-
     head = make_own_head()
     write_head(tmp_path / "own.usdz", head, motion=make_motion(torch.rand(2, 2)))
     assert problems(tmp_path / "own.usdz") == []

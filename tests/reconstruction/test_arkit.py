@@ -30,8 +30,8 @@ def test_the_shapes_are_arkits_52_of_which_the_template_has_all_but_one() -> Non
 
 
 def test_own_names_follow_those_of_arkit_in_their_own_order() -> None:
-    names = ["zeta", "jawOpen", "alpha", "eyeBlinkRight"]
-    assert [names[i] for i in arkit_order(names)] == ["eyeBlinkRight", "jawOpen", "zeta", "alpha"]
+    names = ["zeta", "jawOpen", "alpha", "eyeBlink_R", "_L"]  # ICT-FaceKit's spelling of sides
+    assert [names[i] for i in arkit_order(names)] == ["eyeBlink_R", "jawOpen", "zeta", "alpha", "_L"]
 
 
 def test_the_columns_are_those_of_face_capture_apps(tmp_path: Path) -> None:
@@ -80,6 +80,13 @@ def test_eye_angles_follow_the_gaze(tmp_path: Path) -> None:
         assert float(aside[f"{side}EyePitch"]) == pytest.approx(0, abs=1e-4)
         assert float(down[f"{side}EyePitch"]) == pytest.approx(np.radians(30), abs=1e-4)
         assert float(down[f"{side}EyeYaw"]) == pytest.approx(0, abs=1e-4)
+
+
+def test_sides_spelled_as_in_ict_facekit_are_understood(tmp_path: Path) -> None:
+    names = ["mouthSmile_L", "browInnerUp_L"]
+    write_blendshape_csv(tmp_path / "face.csv", np.zeros(1), names, np.array([[0.3, 0.4]]), FRONTAL[None])
+    (row,) = read(tmp_path / "face.csv")[1]
+    assert (float(row["MouthSmileLeft"]), float(row["BrowInnerUp"])) == (0.3, 0.0)
 
 
 def test_arrays_that_disagree_are_refused(tmp_path: Path) -> None:

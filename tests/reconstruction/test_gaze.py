@@ -48,11 +48,23 @@ def test_the_centre_moves_and_grows_with_the_person() -> None:
     assert radius.std() < 0.6 and 13 < radius.mean() < 16
 
 
-def test_eyes_that_bend_or_do_not_move_do_not_turn() -> None:
+def test_eyes_that_do_not_turn_have_a_centre_all_the_same() -> None:
     looks = [name.startswith("eyeLook") for name in TEMPLATE.expression_names]
     still = TEMPLATE.expressions.clone()
     still[looks] = 0.0
-    assert eye_rotations(replace(TEMPLATE, expressions=still), weights()) == {}
+    template = replace(TEMPLATE, expressions=still)
+    known, found = find_eyes(TEMPLATE, split_template(TEMPLATE)), find_eyes(template, split_template(template))
+    for name, eye in found.items():
+        assert not eye.rotations
+        np.testing.assert_allclose(eye.center, known[name].center, atol=0.05)
+        np.testing.assert_array_equal(eye.turned(weights(eyeLookUpLeft=1.0))[0], np.eye(3))
+
+
+def test_eyes_that_an_expression_bends_stay_with_the_head() -> None:
     bent = TEMPLATE.expressions.clone()
-    bent[TEMPLATE.expression_names.index("eyeLookUpLeft")] *= 1 + torch.sin(TEMPLATE.vertices)
-    assert list(eye_rotations(replace(TEMPLATE, expressions=bent), weights())) == ["eye_right"]
+    bent[TEMPLATE.expression_names.index("mouthSmileLeft"), TEMPLATE.regions["eyes"] > 0.5] = torch.sin(
+        TEMPLATE.vertices[TEMPLATE.regions["eyes"] > 0.5]
+    )
+    template = replace(TEMPLATE, expressions=bent)
+    assert [part.name for part in split_template(template)][:2] == ["head", "teeth_upper"]
+    assert eye_rotations(template, weights()) == {}
