@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from PIL import Image
 
-from fmlfast.common.atomic import atomic_path
+from fmlfast.common.extras import require
 from fmlfast.data.augment import AugmentConfig
 from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset, training_batches
@@ -38,7 +37,7 @@ from fmlfast.training.priors import fit_code_prior, fit_shape_prior
 from fmlfast.training.run_log import FiniteWatch, Log
 from fmlfast.training.settle import settle
 from fmlfast.training.step import Phase, Rates, TrainingStep
-from fmlfast.visualization.panels import reconstruction_panel
+from fmlfast.visualization.panels import save_preview
 
 
 @dataclass(frozen=True)
@@ -95,13 +94,15 @@ class Config:
     """Steps between checkpoints."""
     tensorboard: bool = True
     """Log to TensorBoard, too."""
+    viewer: bool = False
+    """Show losses, previews and the mean face in a browser while training; needs the extra viewer."""
     evaluate: bool = True
     """Evaluate on held-out people at the end, if the data have a test split."""
 
 
 # Settings that do not change the trained weights.
 RUNTIME_SETTINGS = {"run", "data", "people", "resume", "init", "device", "backend", "workers", "decoded_gb", "evaluate"}
-RUNTIME_SETTINGS |= {"tensorboard", "log_every", "preview_every", "checkpoint_every"}
+RUNTIME_SETTINGS |= {"tensorboard", "viewer", "log_every", "preview_every", "checkpoint_every"}
 
 PRESETS = {
     "cpu": Config(
@@ -175,6 +176,8 @@ def train(config: Config) -> None:
     """Trains and evaluates one run and writes its report; under torchrun all processes train together."""
     if any((config.run / f"{name}.safetensors").exists() for name in ("model", "state")) and not config.resume:
         raise ValueError(f"{config.run} already holds a run; continue it with --resume or choose another --run")
+    if config.viewer:
+        require("viser", "viewer")
     with World.start(config.device) as world:
         choose_backend(config.backend, torch.empty(0, device=world.device))  # before the work, not after it
         world.require_equal_shares(config.batch)
@@ -206,6 +209,11 @@ def make_clips(config: Config) -> None:
 
 def train_model(config: Config, world: World) -> None:
     """Runs the training loop, with logs, previews and checkpoints, and saves the model."""
+    live = None
+    if config.viewer and world.main:
+        from fmlfast.visualization.viewer.training_view import TrainingView  # viser is an extra
+
+        live = TrainingView(config.run)
     clips, step = build_step(config, world)
     model, state = step.model, config.run / "state.safetensors"
     start = load_state(state, model, step.optimizers, settings(config)) if config.resume else 0
@@ -229,8 +237,10 @@ def train_model(config: Config, world: World) -> None:
         log.count(config.batch * config.frames)
         if done % config.log_every == 0:
             log.write(done, terms)
+            if live is not None:
+                live.update(model)
         if shown is not None and done % config.preview_every == 0 and done < config.steps:
-            preview(config.run / "previews" / f"step-{done:06d}.png", model, shown)
+            save_preview(config.run / "previews" / f"step-{done:06d}.png", model, shown)
         if done % config.checkpoint_every == 0 and done < config.steps:
             watch.finish()
             save_state(state, model, step.optimizers, done, settings(config))
@@ -243,7 +253,7 @@ def train_model(config: Config, world: World) -> None:
         model.face.decoder = None
         settle(model, clips)
         fit_code_prior(model, clips)
-        preview(config.run / "previews" / f"step-{config.steps:06d}.png", model, shown)
+        save_preview(config.run / "previews" / f"step-{config.steps:06d}.png", model, shown)
         model.eval().save(config.run, train=_plain(config), machine=machine())
         save_state(state, model, step.optimizers, config.steps, settings(config))
 
@@ -305,17 +315,6 @@ def preview_frames(config: Config) -> Frames:
     split = "val" if "val" in list_splits(config.data) else "train"
     clips = ClipDataset(config.data, split, config.model.image_size, 0)
     return Frames.whole([clips[i] for i in range(min(4, len(clips)))])
-
-
-@torch.no_grad()
-def preview(path: Path, model: FML, frames: Frames) -> None:
-    """Writes an image of input, reconstruction, geometry, reflectance and shading side by side."""
-    model.eval()
-    frames = frames.to(model.code_mean.device)
-    panel = reconstruction_panel(model, frames, model.encode(frames))
-    with atomic_path(path) as temporary:
-        Image.fromarray(panel).save(temporary)
-    model.train()
 
 
 def _plain(config: Config) -> dict[str, Any]:

@@ -19,7 +19,7 @@ benchmarks.ops
 benchmarks.harness
 train fmlfast
 fmlfast.evaluation.scans
-fmlfast.evaluation
+fmlfast.evaluation fmlfast.visualization.viewer
 fmlfast.reconstruction fmlfast.training
 fmlfast.losses fmlfast.visualization
 fmlfast.model

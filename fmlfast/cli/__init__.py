@@ -25,6 +25,7 @@ COMMANDS = {
     "Heads from photos and videos": {
         "reconstruct": Command("One person's head from photos, folders of photos and videos."),
         "export": Command("Writes a reconstructed head as GLB, OBJ, PLY or USDZ."),
+        "view": Command("Shows results, or the people of a model, in a browser."),
     },
     "Training and measuring a model": {
         "prepare": Command("Converts videos to training clips."),

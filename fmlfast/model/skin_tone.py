@@ -49,6 +49,11 @@ def skin_tone_deviation(mask: Tensor) -> Tensor:  # [B, M] bool -> [B]
     return (always + alone / mask.sum(1).clamp(min=1)).sqrt()
 
 
+def tone_range() -> Tensor:  # [2, 3]
+    """Returns the logarithms of the darkest and the lightest people's mean linear reflectance of the face."""
+    return _assets(torch.device("cpu"))["range"]
+
+
 def regression_terms(
     features: Tensor,  # [B, N]
     center: Tensor,  # [N]

@@ -125,16 +125,21 @@ def flat_light() -> Tensor:  # [9, 3]
 
 
 def standard_light() -> Tensor:  # [9, 3]
-    """Returns a white lamp from the upper left with ambient light, the same for every face.
-
-    The lamp's Lambert lobe max(0, n.l) is 1/4 + n.l / 2 + 5/32 (3 (n.l)^2 - 1) in three bands (Ramamoorthi and Hanrahan
-    2001).
-    """
-    x, y, z = normalize(torch.tensor(LAMP), dim=0).tolist()
-    quadratic = [2 * x * y, 2 * x * z, 2 * y * z, (x * x - y * y) / 2, (3 * z * z - 1) / 6]
-    lobe = torch.tensor([0.25, x / 2, y / 2, z / 2, *(15 / 32 * q for q in quadratic)])
-    light = LAMP_SHARE * lobe + (1 - LAMP_SHARE) * torch.eye(9)[0]
+    """Returns a white lamp from the upper left with ambient light, the same for every face."""
+    light = LAMP_SHARE * lambert_lobe(torch.tensor(LAMP)) + (1 - LAMP_SHARE) * torch.eye(9)[0]
     return light[:, None].repeat(1, 3)
+
+
+def lambert_lobe(
+    direction: Tensor,  # [3]
+) -> Tensor:  # [9]
+    """Computes the coefficients of light from a lamp in `direction`, of any length, in the frame of the normals.
+
+    The lobe max(0, n.l) is 1/4 + n.l / 2 + 5/32 (3 (n.l)^2 - 1) in three bands (Ramamoorthi and Hanrahan 2001).
+    """
+    x, y, z = normalize(direction, dim=0).tolist()
+    quadratic = [2 * x * y, 2 * x * z, 2 * y * z, (x * x - y * y) / 2, (3 * z * z - 1) / 6]
+    return torch.tensor([0.25, x / 2, y / 2, z / 2, *(15 / 32 * q for q in quadratic)])
 
 
 def _doubled_areas(corners: Tensor) -> Tensor:  # [T, 3, 2] -> [T], signed

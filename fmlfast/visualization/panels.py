@@ -71,6 +71,15 @@ def reconstruction_panel(model: FML, frames: Frames, codes: Codes, rows: int = 4
     return tile(torch.stack(cells, 1), COLUMNS)
 
 
+@torch.no_grad()
+def save_preview(path: Path, model: FML, frames: Frames) -> None:
+    """Writes the panel of frames by a model in training, which it is in again afterwards."""
+    model.eval()
+    frames = frames.to(model.code_mean.device)
+    save_image(path, reconstruction_panel(model, frames, model.encode(frames)))
+    model.train()
+
+
 def draw(surface: Tensor, triangles: Tensor, fields: Tensor, Ks: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Renders per-vertex fields with supersampling; the last three channels, unit normals, as shaded grey clay.
 

@@ -44,16 +44,17 @@ class Frame:
 
 
 class Video:
-    """A video file: iterate over `frames()` once; then `trouble` names decoding errors, "" if there were none."""
+    """A video file: iterate over `frames()`; then `trouble` names decoding errors, "" if there were none."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.trouble = ""
 
-    def frames(self) -> Iterator[Frame]:
+    def frames(self, start: float = 0.0) -> Iterator[Frame]:
         """Decodes the first video stream as far as possible; damaged packets are skipped and noted in `trouble`.
 
-        Raises ValueError when the file cannot be opened or has no video stream, ImportError without the `video` extra.
+        It begins at the last key frame at or before `start` seconds. Raises ValueError when the file cannot be opened
+        or has no video stream, ImportError without the `video` extra.
         """
         av = require("av", "video")
         try:
@@ -66,11 +67,14 @@ class Video:
             stream = container.streams.video[0]
             rate = float(stream.average_rate or 25)
             count = 0
+            if start > 0:
+                container.seek(int(start / stream.time_base), stream=stream)
             for raw in self._decode(av, container, stream):
                 width = max(1, round(raw.width * float(stream.sample_aspect_ratio or 1)))
                 yield Frame(count / rate if raw.time is None else float(raw.time), raw, width)
                 count += 1
-            if stream.frames and count < 0.95 * stream.frames and not self.trouble:  # edit lists hide a few
+            whole = start <= 0 and not self.trouble
+            if whole and stream.frames and count < 0.95 * stream.frames:  # edit lists hide a few
                 self.trouble = f"only {count} of {stream.frames} frames are there"
 
     def _decode(self, av: Any, container: Any, stream: Any) -> Iterator[Any]:

@@ -1,0 +1,66 @@
+"""Opens folders in the viewer: a model's run, or one or two results."""
+
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from fmlfast.common.extras import require
+from fmlfast.model.fml import FML
+from fmlfast.model.pretrained import default_checkpoint
+from fmlfast.reconstruction.result import PARAMETERS, Reconstruction
+from fmlfast.visualization.viewer.compare_view import CompareView
+from fmlfast.visualization.viewer.model_view import ModelView
+from fmlfast.visualization.viewer.result_view import ResultView
+from fmlfast.visualization.viewer.stage import Stage
+
+
+def open_view(folders: Sequence[Path], host: str = "127.0.0.1", port: int = 8080) -> Stage:
+    """Serves what the folders hold to browsers, and returns the running stage.
+
+    Args:
+        folders: none for the shipped model, a run folder, or one or two results of `Reconstruction.save`.
+        host: address to serve at.
+        port: the next free one is taken where it is in use.
+
+    Raises:
+        ValueError: a folder is neither, there are too many, or `host` is no address of this computer.
+        ImportError: viser is not installed.
+    """
+    require("viser", "viewer")  # before the work, not after it
+    check_host(host)
+    folders = list(folders) or [default_checkpoint()]
+    if len(folders) == 1 and is_run(folders[0]):
+        model = FML.load(folders[0], "cuda" if torch.cuda.is_available() else "cpu")
+        stage = Stage(folders[0].resolve().name, host, port)
+        stage.start(ModelView(stage, model).scene)
+        return stage
+    if len(folders) > 2:
+        raise ValueError(f"{len(folders)} folders given; name a run, or one or two results")
+    for folder in folders:
+        if not (folder / PARAMETERS).is_file():
+            what = "is a run, and only results are compared" if is_run(folder) else "is neither a run nor a result"
+            raise ValueError(f"{folder} {what}; make a result with fmlfast reconstruct PHOTO... --out {folder}")
+    results = [Reconstruction.load(folder) for folder in folders]
+    names = [folder.resolve().name for folder in folders]
+    stage = Stage(" and ".join(names), host, port)
+    if len(results) == 1:
+        stage.start(ResultView(stage, results[0]).scene)
+    else:
+        shown = CompareView(stage, (names[0], names[1]), (results[0].head(), results[1].head()))
+        stage.start(shown.scene)
+    return stage
+
+
+def is_run(folder: Path) -> bool:
+    """Tells whether a folder holds a trained model."""
+    return (folder / "model.safetensors").is_file()
+
+
+def check_host(host: str) -> None:
+    """Raises ValueError where `host` is no address of this computer."""
+    try:
+        socket.create_server((host, 0)).close()
+    except OSError as error:
+        raise ValueError(f"--host {host}: {error.strerror or error}; 127.0.0.1 is this computer alone") from error
