@@ -26,7 +26,7 @@ docs: $(VENV)/ready  # pages in site/; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
 package: $(VENV)/ready  # sdist and wheel in dist/
-	$(RUN) -m build
+	$(RUN) -m build --no-isolation
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -19,8 +19,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?<=\n\n)(?: {4}.*\n(?:\n(?= {4}))?)+")
-OUTSIDE = set("git pip curl unzip export cd srun source . first resume run mamba sbatch if for do done fi echo".split())
+OUTSIDE = set("git pip curl unzip export cd . set for done wait sbatch".split())
 """Programs and shell words that are not of this project."""
+BEFORE = {"do", "srun"}
+"""Words that a command may follow, with options of their own."""
 OURS = {"fmlfast", "python", "torchrun", "make"}
 
 
@@ -36,31 +38,32 @@ def blocks(page: Path) -> Iterator[Block]:
     """The fenced blocks of a page and, as shell, the indented ones that begin with a program."""
     text = page.read_text()
     for found in FENCE.finditer(text):
-        yield Block(found[1], found[2], text[: found.start()].count("\n") + 2)
+        language = "sh" if found[1] == "bash" else found[1]
+        yield Block(language, found[2], text[: found.start()].count("\n") + 2)
     prose = FENCE.sub(lambda m: "\n" * m[0].count("\n"), text)
     for found in INDENTED.finditer(prose):
         code = "\n".join(line[4:] for line in found[0].splitlines())
-        if any(line.split()[:1] and line.split()[0] in OURS | OUTSIDE for line in code.splitlines()):
+        if {line.split()[0] for line in code.splitlines() if line.strip()} & (OURS | OUTSIDE | BEFORE):
             yield Block("sh", code, prose[: found.start()].count("\n") + 1)
 
 
 def commands(code: str) -> Iterator[list[str]]:
-    """The commands of a shell block as words: without comments, assignments before them, and redirections."""
+    """The commands of a shell block as words: without comments, and without what stands before the program."""
     for line in code.replace("\\\n", " ").splitlines():
         line = re.sub(r"\$\([^)]*\)", "X", line)  # what another command would print
-        words = shlex.split(re.sub(r"\s\$\w+(?=\s|$)", "", line), comments=True)  # unquoted variables may be empty
-        if "".join(words).startswith(("-", "#")) or not words:
-            continue
+        line = re.sub(r"\s\$\w+(?=\s|$)", "", line)  # unquoted variables may be empty
+        lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
+        lexer.whitespace_split = True
         command: list[str] = []
-        for word in [*words, ";"]:
-            if word in ("&&", ";", "|"):
-                while command and re.match(r"\w+=", command[0]):
-                    command.pop(0)
-                if command:
-                    yield command
-                command = []
-            else:
+        for word in [*lexer, ";"]:
+            if word.strip(";&|"):
                 command.append(word)
+                continue
+            while command and (command[0] in BEFORE or re.match(r"\w+\+?=|-", command[0])):
+                command.pop(0)
+            if command:
+                yield command
+            command = []
 
 
 class Parsed(BaseException):
