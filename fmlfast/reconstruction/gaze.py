@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fmlfast.reconstruction.arkit import arkit_name
+from fmlfast.template.arkit_names import arkit_name
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.parts import TemplatePart, nearest_rotation, rigid_motion, split_template
 

@@ -14,9 +14,9 @@ from fmlfast.mesh_io.obj import write_obj
 from fmlfast.mesh_io.ply import write_ply
 from fmlfast.mesh_io.scene import Animation, Node, Scene, quaternions
 from fmlfast.mesh_io.usdz import write_usdz
-from fmlfast.reconstruction.arkit import arkit_order
 from fmlfast.reconstruction.gaze import Eye, find_eyes
 from fmlfast.reconstruction.head import Head, Motion
+from fmlfast.template.arkit_names import arkit_order
 from fmlfast.template.parts import TemplatePart, split_template
 
 SUFFIXES = (*MESH_SUFFIXES, ".usdz")
@@ -32,7 +32,7 @@ def write_head(path: str | Path, head: Head, *, unlit: bool = False, motion: Mot
     .glb and .usdz (needs the extra `usd`) are in metres and hold separate nodes under the root `face`: `head`,
     `eye_left`, `eye_right`, `teeth_upper`, `teeth_lower`, `tongue` and `lashes`, as far as the template's masks name
     them. Every node that an expression moves has all expressions as morph targets (blend shapes), in ARKit's order
-    (`arkit.ARKIT_NAMES`), with the same list of names; displacements below .001 mm are left out. Eyeballs look around
+    (`ARKIT_NAMES`), with the same list of names; displacements below .001 mm are left out. Eyeballs look around
     by rotation of their nodes, whose origins are the eyeballs' centres, so eyeLook* move only the lids there; GLB names
     the rotation (x, y, z, w) at weight 1 of each in the node's `extras.gaze`.
 
@@ -42,7 +42,8 @@ def write_head(path: str | Path, head: Head, *, unlit: bool = False, motion: Mot
     Args:
         path: an existing file is replaced.
         head: whose texture, or reflectance without one, becomes the base colour.
-        unlit: show colours as they are; else they are lit, as rough and not metal. Does nothing in PLY.
+        unlit: show colours as they are; else they are lit, as rough and not metal. Does nothing in PLY. Without a
+            texture, lit GLB files name no material, as trimesh shows vertex colours only so.
         motion: animates the weights, the eyes' rotations and the root: +y up, camera at the origin looking along -z;
             .glb and .usdz only. The root rests where the motion begins.
 

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fmlfast.template.arkit_names import ARKIT_NAMES, arkit_name
 from fmlfast.template.connected_parts import connected_parts
 from fmlfast.template.face_template import FaceTemplate
 
-RIGID = 0.5  # mm at full strength; what moves otherwise under any expression is no eyeball
+RIGID = 0.5  # mm at full strength; what bends more under a shape of ARKit is no eyeball
 INSIDE = 0.5  # mean of a mask over a part from which on the part is what the mask names
 CROWNS = 0.2  # of a row of teeth with its gums
 
@@ -28,9 +29,10 @@ class TemplatePart:
 def split_template(template: FaceTemplate) -> tuple[TemplatePart, ...]:
     """Splits a template into head, eyes, teeth, tongue and lashes, as far as its masks know of them; the head is first.
 
-    Eyes are only what every expression moves rigidly: no lashes or tears. Loose vertices, which no triangle has, are
-    left out.
+    Eyes are only what ARKit's shapes move rigidly, if at all: no lashes or tears. Loose vertices, which no triangle
+    has, are left out.
     """
+    template = template.to("cpu")
     triangles, points = template.triangles.long().numpy(), template.vertices.numpy()
     label = connected_parts(triangles, len(points))
     roots, part, sizes = np.unique(label, return_inverse=True, return_counts=True)
@@ -44,8 +46,9 @@ def split_template(template: FaceTemplate) -> tuple[TemplatePart, ...]:
     name[masks["lashes"] > INSIDE] = "lashes"
     name[masks["tongue"] > INSIDE] = "tongue"
     teeth = masks["teeth"] > CROWNS
+    known = [arkit_name(shape) in ARKIT_NAMES for shape in template.expression_names]
     for root in np.flatnonzero(masks["eyes"] > INSIDE):
-        if _is_rigid(points[part == root], template.expressions.numpy()[:, part == root]):
+        if _is_rigid(points[part == root], template.expressions.numpy()[:, part == root][known]):
             name[root] = "eye_left" if left[root] else "eye_right"
     if teeth.any():
         middle = (height[teeth].min() + height[teeth].max()) / 2

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fmlfast.reconstruction.arkit import ARKIT_NAMES
 from fmlfast.reconstruction.head_files import write_head
+from fmlfast.template.arkit_names import ARKIT_NAMES
 from fmlfast.template.parts import split_template
 from tests.helpers.heads import in_gltf_world, make_head, make_motion, make_own_head
 

@@ -102,6 +102,18 @@ def test_trimesh_shows_the_vertex_colors_of_a_glb(tmp_path):
     assert np.abs(mesh.visual.vertex_colors[:, :3] / 255 - colors).max() < 1 / 255  # it does not convert linear values
 
 
+@pytest.mark.parametrize(("side", "bytes_each"), [(255, 2), (256, 4)])
+def test_glb_indices_are_as_short_as_the_vertices_allow(tmp_path, side, bytes_each):
+    x, y = np.meshgrid(np.arange(side + 1.0), np.arange(side))
+    vertices = np.stack([x.ravel(), y.ravel(), 0 * x.ravel()], 1)  # 65,280 and 65,792
+    corner = (np.arange(side - 1)[:, None] * (side + 1) + np.arange(side)).ravel()
+    triangles = np.stack([corner, corner + 1, corner + side + 1], 1)
+    write_mesh(tmp_path / "grid.glb", vertices, triangles)
+    indices = Glb(tmp_path / "grid.glb").arrays("mesh")["indices"]
+    np.testing.assert_array_equal(indices, triangles)
+    assert indices.itemsize == bytes_each
+
+
 def gradient() -> np.ndarray:
     """A texture that differs in every texel."""
     rows, columns = np.mgrid[:32, :64]

@@ -60,11 +60,13 @@ def test_eyes_that_do_not_turn_have_a_centre_all_the_same() -> None:
         np.testing.assert_array_equal(eye.turned(weights(eyeLookUpLeft=1.0))[0], np.eye(3))
 
 
-def test_eyes_that_an_expression_bends_stay_with_the_head() -> None:
-    bent = TEMPLATE.expressions.clone()
-    bent[TEMPLATE.expression_names.index("mouthSmileLeft"), TEMPLATE.regions["eyes"] > 0.5] = torch.sin(
-        TEMPLATE.vertices[TEMPLATE.regions["eyes"] > 0.5]
-    )
+def test_eyes_that_a_shape_of_arkit_bends_stay_with_the_head() -> None:
+    eyes, bent = TEMPLATE.regions["eyes"] > 0.5, TEMPLATE.expressions.clone()
+    index = TEMPLATE.expression_names.index("mouthSmileLeft")
+    bent[index, eyes] = torch.sin(TEMPLATE.vertices[eyes])
     template = replace(TEMPLATE, expressions=bent)
     assert [part.name for part in split_template(template)][:2] == ["head", "teeth_upper"]
     assert eye_rotations(template, weights()) == {}
+    names = list(TEMPLATE.expression_names)
+    names[index] = "PupilDilate_L"  # of ICT-FaceKit: bends the iris, and no lashes
+    assert len(eye_rotations(replace(template, expression_names=tuple(names)), weights())) == 2

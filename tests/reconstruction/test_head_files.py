@@ -8,9 +8,9 @@ import torch
 
 from fmlfast.color import linear_to_srgb
 from fmlfast.mesh_io.mesh import unit_normals
-from fmlfast.reconstruction.arkit import ARKIT_NAMES
 from fmlfast.reconstruction.head import Motion
 from fmlfast.reconstruction.head_files import write_head
+from fmlfast.template.arkit_names import ARKIT_NAMES
 from fmlfast.template.parts import split_template
 from tests.helpers.glb_reader import Glb
 from tests.helpers.heads import in_gltf_world, make_head, make_motion, make_own_head
@@ -96,6 +96,7 @@ def test_displacements_below_a_thousandth_of_a_millimetre_are_left_out(still: Gl
     delta = TEMPLATE.expressions[TEMPLATE.expression_names.index("eyeBlinkLeft"), PARTS["head"].vertices]
     assert stored["sparse"]["count"] == int((delta.norm(dim=1) > 1e-3).sum()) < 0.2 * stored["count"]
     assert "bufferView" not in stored
+    assert len(still.binary) < 0.35 * len(SHAPES) * len(TEMPLATE.vertices) * 24  # positions and normals in full
 
 
 def test_eyeballs_turn_about_their_centres_and_draw_back_behind_closed_lids(still: Glb) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from fmlfast.reconstruction.arkit import ARKIT_NAMES, arkit_order, write_blendshape_csv
+from fmlfast.reconstruction.blendshape_csv import write_blendshape_csv
 from fmlfast.reconstruction.gaze import eye_rotations
 from fmlfast.rotation import rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
@@ -20,18 +20,6 @@ def read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         reader = csv.DictReader(file)
         rows = list(reader)
     return list(reader.fieldnames or []), rows
-
-
-def test_the_shapes_are_arkits_52_of_which_the_template_has_all_but_one() -> None:
-    assert len(ARKIT_NAMES) == len(set(ARKIT_NAMES)) == 52
-    assert set(ARKIT_NAMES) - set(NAMES) == {"tongueOut"} and set(NAMES) < set(ARKIT_NAMES)
-    assert ARKIT_NAMES[:2] == ("eyeBlinkLeft", "eyeLookDownLeft")
-    assert ARKIT_NAMES[14:18] == ("jawForward", "jawLeft", "jawRight", "jawOpen")
-
-
-def test_own_names_follow_those_of_arkit_in_their_own_order() -> None:
-    names = ["zeta", "jawOpen", "alpha", "eyeBlink_R", "_L"]  # ICT-FaceKit's spelling of sides
-    assert [names[i] for i in arkit_order(names)] == ["eyeBlink_R", "jawOpen", "zeta", "alpha", "_L"]
 
 
 def test_the_columns_are_those_of_face_capture_apps(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Lists ARKit's face shapes, and writes their weights over time in the layout of face-capture apps."""
+"""Writes the weights of ARKit's face shapes over time, in the layout of face-capture apps."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,39 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.template.arkit_names import ARKIT_NAMES, arkit_name
 
-_EYE = ("Blink", "LookDown", "LookIn", "LookOut", "LookUp", "Squint", "Wide")
-ARKIT_NAMES = (
-    *(f"eye{shape}{side}" for side in ("Left", "Right") for shape in _EYE),
-    *("jawForward", "jawLeft", "jawRight", "jawOpen"),
-    *("mouthClose", "mouthFunnel", "mouthPucker", "mouthLeft", "mouthRight", "mouthSmileLeft", "mouthSmileRight"),
-    *("mouthFrownLeft", "mouthFrownRight", "mouthDimpleLeft", "mouthDimpleRight", "mouthStretchLeft"),
-    *("mouthStretchRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower", "mouthShrugUpper"),
-    *("mouthPressLeft", "mouthPressRight", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthUpperUpLeft"),
-    *("mouthUpperUpRight", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
-    *("cheekPuff", "cheekSquintLeft", "cheekSquintRight", "noseSneerLeft", "noseSneerRight", "tongueOut"),
-)
-"""The 52 shapes in the order in which Apple documents `ARFaceAnchor.BlendShapeLocation`: left eye, right eye, mouth and
-jaw, brows, cheeks, nose, tongue. Left and right are the subject's."""
 _SWAPPED = {"jawLeft": "jawRight", "jawRight": "jawLeft", "mouthLeft": "mouthRight", "mouthRight": "mouthLeft"}
 CSV_SHAPES = tuple(_SWAPPED.get(name, name) for name in ARKIT_NAMES)
 """The order of the columns that Live Link Face exports."""
 CSV_ANGLES = tuple(f"{part}{angle}" for part in ("Head", "LeftEye", "RightEye") for angle in ("Yaw", "Pitch", "Roll"))
 TIMECODE_RATE = 60  # frames a second: what the app records at, and what importers assume
-
-
-def arkit_name(name: str) -> str:
-    """Spells an expression's name as ARKit does where it ends in _L or _R, as those of ICT-FaceKit do."""
-    return {"_L": name[:-2] + "Left", "_R": name[:-2] + "Right"}.get(name[-2:], name)
-
-
-def arkit_order(names: Sequence[str]) -> list[int]:
-    """Orders expressions as ARKit does; those with other names follow, as they come.
-
-    Returns the index of each in `names`.
-    """
-    place = {name: i for i, name in enumerate(ARKIT_NAMES)}
-    return sorted(range(len(names)), key=lambda i: place.get(arkit_name(names[i]), len(place)))
 
 
 def write_blendshape_csv(
