@@ -24,7 +24,7 @@ try {
   page.on("pageerror", (error) => problems.push(String(error)));
   // the row of a control: the nearest box around its label that holds an input
   const row = (label) =>
-    page.getByText(label, { exact: true }).first().locator("xpath=ancestor::*[.//input][1]").locator("input").last();
+    page.getByText(label, { exact: true }).first().locator("xpath=ancestor::*[.//input][1]").locator("input:not([type=hidden])").last();
   const operations = {
     fill: async ({ label, value }) => {
       await row(label).fill(String(value));

@@ -63,4 +63,5 @@ def check_host(host: str) -> None:
     try:
         socket.create_server((host, 0)).close()
     except OSError as error:
-        raise ValueError(f"--host {host}: {error.strerror or error}; 127.0.0.1 is this computer alone") from error
+        reason = str(error.strerror or error).split(" (")[0]
+        raise ValueError(f"--host {host}: {reason}; 127.0.0.1 is this computer alone") from error

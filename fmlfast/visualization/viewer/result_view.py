@@ -19,7 +19,7 @@ from fmlfast.visualization.viewer.through import Through
 _PREVIEW = 640  # px, longer side of photos in the panel and in the scene
 _FRUSTUM = 0.1  # of a camera's distance from the head
 _AROUND, _ASPECT = 2.0, 1.4  # height of a close-up in faces, and its width in heights
-_GREY = (128, 128, 128)
+_EMPTY = (246, 246, 246)  # sRGB, beyond the photo
 _OVERVIEW = (0.8, 0.35, 0.6)  # towards a place from which the head and all cameras are seen
 
 
@@ -142,7 +142,7 @@ def world_rotation(
 
 
 def close_up(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Cuts the surroundings of a face with landmarks [68, 2] px out of a photo, grey beyond it; uint8 [H, W, 3]."""
+    """Cuts the surroundings of a face with landmarks [68, 2] px out of a photo; uint8 [H, W, 3]."""
     low, high = landmarks.min(0), landmarks.max(0)
     x, y = (low + high) / 2 - (0, 0.1 * (high - low)[1])  # landmarks end at the brows
     half = _AROUND * float((high - low).max()) / 2
@@ -154,7 +154,7 @@ def close_up(photo: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
         Image.Transform.EXTENT,
         box,
         Image.Resampling.BILINEAR,
-        fillcolor=_GREY,
+        fillcolor=_EMPTY,
     )
     return np.array(cut.resize(size, Image.Resampling.LANCZOS))
 

@@ -1,5 +1,7 @@
 """Serves pictures of a scene to browsers: a coarse one at once when something moves, a fine one when all is still."""
 
+import contextlib
+import io
 import math
 import threading
 import time
@@ -50,7 +52,8 @@ class Stage:
 
     def __init__(self, title: str, host: str, port: int) -> None:
         viser = require("viser", "viewer")
-        self.server: Any = viser.ViserServer(host=host, port=port, label=title, verbose=False)
+        with contextlib.redirect_stdout(io.StringIO()):  # its own banner; see `address`
+            self.server: Any = viser.ViserServer(host=host, port=port, label=title, verbose=False)
         self.server.scene.set_up_direction("+y")
         camera = self.server.initial_camera
         camera.position, camera.look_at, camera.fov = (0.0, 0.0, DISTANCE), (0.0, 0.0, 0.0), FIELD_OF_VIEW
