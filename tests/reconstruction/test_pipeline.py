@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,8 +9,7 @@ from PIL import ExifTags, Image, ImageOps
 import fmlfast
 from fmlfast.camera import project
 from fmlfast.data.face_detector import Face
-from fmlfast.reconstruction import pipeline as reconstruction
-from fmlfast.reconstruction.pipeline import reconstruct
+from fmlfast.reconstruction.pipeline import reconstruct, reconstruct_everyone
 from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.template.face_template import FaceTemplate
 from tests.helpers.photographs import PLACES, FakeDetector, photograph
@@ -86,11 +86,9 @@ def test_arrays_and_files_give_the_same(photos, run):
     assert torch.equal(from_array.camera_vertices, from_file.camera_vertices)
 
 
-def test_a_texture_is_baked_saved_and_shown(photos, run, tmp_path, monkeypatch):
-    template = FaceTemplate.default(0)
-    monkeypatch.setattr(reconstruction, "_finest", lambda model: template)
+def test_a_texture_is_baked_saved_and_shown(photos, run, tmp_path):
     images = [photos["left"], photos["right"]]
-    result, plain = (reconstruct(images, run, refine=2, texture=size) for size in (128, 0))
+    result, plain = (reconstruct(images, run, refine=2, texture=size, topology="own") for size in (128, 0))
     assert result.texture is not None and result.texture_confidence is not None
     assert result.texture.shape == (128, 128, 3) and result.texture_confidence.shape == (128, 128)
     assert plain.texture is None and plain.texture_confidence is None
@@ -187,3 +185,36 @@ def test_bad_input_is_one_clear_error(photos, run, tmp_path):
     (run / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="0123456789abcdef"):
         reconstruct([photos["left"]], run)
+
+
+def test_a_folder_stands_for_its_photos_in_order(photos, run, tmp_path):
+    folder = tmp_path / "album"
+    folder.mkdir()
+    for name, path in (("b.PNG", photos["right"]), ("a.png", photos["left"]), (".hidden.png", photos["left"])):
+        (folder / name).write_bytes(path.read_bytes())
+    (folder / "notes.txt").write_text("not a photo")
+    (folder / "clip.mp4").write_bytes(b"a video is named by itself")
+    result = reconstruct(folder, run, refine=0, topology="own", texture=0)
+    assert result.names == ("a", "b")
+    with pytest.raises(ValueError, match="run: no photos in this folder"):
+        reconstruct([folder, run], run)
+
+
+def test_everyone_in_a_photo_is_a_person_of_its_own(photos, run, monkeypatch):
+    _, face = photograph(*PLACES["left"])
+    crowd = []
+    for shift in (35, -70):
+        moved = face.landmarks + np.array([shift, 0], np.float32)
+        box = (face.box[0] + shift, face.box[1], face.box[2] + shift, face.box[3])
+        crowd.append(Face(moved, face.confidence, box, face.detection.moved(1.0, (shift, 0)), 0.0))
+    monkeypatch.setitem(FakeDetector.faces, PLACES["left"][:2], crowd)
+    settings: dict[str, Any] = {"refine": 1, "texture": 0, "topology": "own"}
+    everyone = list(reconstruct_everyone(photos["left"], run, **settings))
+    for number, result in enumerate(everyone):
+        np.testing.assert_array_equal(result.landmarks[0], crowd[1 - number].landmarks)
+        alone = reconstruct(photos["left"], run, face=number, **settings)
+        assert torch.equal(result.neutral, alone.neutral)
+    assert len(everyone) == 2
+    with pytest.raises(ValueError, match="a.mp4: --face all takes a photo"):
+        (photos["left"].parent / "a.mp4").write_bytes(b"")
+        next(reconstruct_everyone(photos["left"].parent / "a.mp4", run))

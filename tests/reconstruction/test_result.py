@@ -16,12 +16,15 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import fmlfast
+from fmlfast import cli
 from fmlfast.camera import project
+from fmlfast.mesh_io import read_obj
 from fmlfast.model.codes import Codes
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction import result as results
 from fmlfast.reconstruction.pipeline import reconstruct
 from fmlfast.reconstruction.result import Reconstruction
+from tests.helpers.command import fails
 from tests.helpers.own_head import write_own_head
 from tests.helpers.photographs import PLACES
 from tests.helpers.small_model import SMALL
@@ -32,7 +35,7 @@ trimesh = pytest.importorskip("trimesh")
 @pytest.fixture
 def saved(photos: dict[str, Path], run: Path, tmp_path: Path) -> tuple[Reconstruction, Path]:
     """A reconstruction of two photos, and its folder."""
-    result = reconstruct([photos["left"], photos["right"]], run, refine=1, texture=64)
+    result = reconstruct([photos["left"], photos["right"]], run, refine=1, texture=64, topology="own")
     result.save(tmp_path / "some" / "out")
     return result, tmp_path / "some" / "out"
 
@@ -60,7 +63,7 @@ def assert_equal(first: Reconstruction, second: Reconstruction) -> None:
 
 def test_saved_folder_holds_pictures_meshes_and_parameters(saved, photos, run):
     result, out = saved
-    meshes = {"neutral.glb", "mesh-left.glb", "mesh-right.glb"}
+    meshes = {"head.glb", "head.obj", "head.mtl", "head.png", "mesh-left.glb", "mesh-right.glb"}
     pictures = {f"{kind}-{name}.png" for kind in ("photo", "overlay", "panel") for name in PLACES}
     rest = {"texture.png", "parameters.json", "codes.safetensors"}
     assert {path.name for path in out.iterdir()} == meshes | pictures | rest
@@ -87,7 +90,7 @@ def test_saved_folder_holds_pictures_meshes_and_parameters(saved, photos, run):
 def test_without_meshes_the_rest_stays_and_is_read(saved, tmp_path):
     result, out = saved
     result.save(tmp_path / "small", meshes=False)
-    rest = {path.name for path in out.iterdir() if path.suffix != ".glb"}
+    rest = {path.name for path in out.iterdir() if path.suffix not in (".glb", ".obj", ".mtl")} - {"head.png"}
     assert {path.name for path in (tmp_path / "small").iterdir()} == rest
     assert_equal(Reconstruction.load(tmp_path / "small"), result)
 
@@ -103,12 +106,22 @@ def test_a_saved_folder_reads_back_equal(saved):
     assert_equal(Reconstruction.load(out.parent / "plain"), plain)
 
 
-def test_an_own_head_reads_back_from_its_folder(photos, tmp_path):
+def test_an_own_head_comes_back_in_its_own_vertices_and_from_its_folder(photos, tmp_path):
     head = write_own_head(tmp_path / "head")
+    mine = read_obj(head / "neutral.obj")
     FML(replace(SMALL, template=str(head), complement_rank=None)).save(tmp_path / "mine")
     result = reconstruct([photos["left"]], tmp_path / "mine", refine=1)
     result.save(tmp_path / "out")
     assert_equal(Reconstruction.load(tmp_path / "out"), result)
+    written = read_obj(tmp_path / "out" / "head.obj")
+    np.testing.assert_array_equal(written.triangles, mine.triangles)
+    np.testing.assert_array_equal(np.float32(written.vertices), result.neutral.numpy())
+    moved = np.linalg.norm(written.vertices - mine.vertices, axis=1)
+    assert 0 < moved.max() < 40  # mm: the same head, with another identity
+    fine = reconstruct([photos["left"]], tmp_path / "mine", refine=0, texture=0, topology="fine")
+    assert fine.template.level == 2 and len(fine.neutral) > 10 * len(mine.vertices)
+    with pytest.raises(ValueError, match="topology must be own or fine, not 'coarse'"):
+        reconstruct([photos["left"]], tmp_path / "mine", topology="coarse")  # type: ignore[arg-type]
     head.rename(tmp_path / "moved")
     with pytest.raises(
         ValueError, match=r'template head, whose folder .*head is missing; put it back there, or .*"fol'
@@ -169,6 +182,37 @@ def test_a_folder_that_is_none_damaged_or_of_another_version_is_one_error(saved,
         assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
+def test_it_is_named_in_one_line(saved):
+    result, _ = saved
+    assert repr(result) == f"Reconstruction(left, right; {len(result.neutral)} vertices, texture 64 px)"
+    named = repr(result.template)
+    assert named.startswith("FaceTemplate(makehuman-face, level 0: ") and len(named) < 150
+
+
+def test_export_writes_the_saved_head(saved, tmp_path, capsys):
+    result, out = saved
+    cli.main(["export", str(out), "--format", "glb", "ply", "obj"])
+    written = [str(out / "export" / f"head.{suffix}") for suffix in ("glb", "ply", "obj")]
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == written
+    assert (out / "export" / "head.glb").read_bytes() == (out / "head.glb").read_bytes()
+    ply = trimesh.load(out / "export" / "head.ply", process=False)
+    np.testing.assert_array_equal(ply.vertices.astype(np.float32), result.neutral.numpy())
+    cli.main(["export", str(out), "--unlit", "--out", str(tmp_path / "elsewhere")])
+    assert b"KHR_materials_unlit" in (tmp_path / "elsewhere" / "head.glb").read_bytes()
+    assert b"KHR_materials_unlit" not in (out / "head.glb").read_bytes()
+    capsys.readouterr()
+    assert "no result of `fmlfast reconstruct`" in fails(["export", tmp_path], capsys)
+    assert "no format given; name one or several after --format" in fails(["export", out, "--format"], capsys)
+
+
+def test_info_describes_a_result(saved, capsys):
+    _, out = saved
+    cli.main(["info", str(out)])
+    shown = capsys.readouterr().out
+    assert "template makehuman-face, level 0" in shown and "64 x 64 px" in shown
+    assert "photo left" in shown and "201 x 281 px, landmarks off by" in shown
+
+
 def test_a_notebook_shows_the_panels(saved):
     result, _ = saved
     shown = np.asarray(Image.open(io.BytesIO(result._repr_png_())))
@@ -190,24 +234,22 @@ def test_a_notebook_that_is_executed_holds_the_picture(saved, tmp_path):
 
 
 def test_save_leaves_nothing_when_the_disk_is_full(photos, run, tmp_path, monkeypatch):
-    result = reconstruct([photos["left"]], run, refine=0)
+    result = reconstruct([photos["left"]], run, refine=0, topology="own")
     before = sorted(tmp_path.iterdir())
     written = []
 
     def full(path: Path, *arguments: object) -> None:
-        written.append(path)
-        if len(written) == 2:
-            raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        path.write_bytes(b"mesh")
+        written.extend(path.parent.glob("head.*"))
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(results, "write_mesh", full)
     with pytest.raises(OSError, match="No space left"):
         result.save(tmp_path / "out")
-    assert len(written) == 2 and sorted(tmp_path.iterdir()) == before
+    assert written and sorted(tmp_path.iterdir()) == before
 
 
 def test_save_refuses_what_exists(photos, run, tmp_path):
-    result = reconstruct([photos["left"]], run, refine=0)
+    result = reconstruct([photos["left"]], run, refine=0, topology="own")
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder").mkdir()
     for name in ("file", "folder"):
