@@ -23,7 +23,7 @@ lint: $(VENV)/ready
 	$(VENV)/bin/pyright
 
 docs: $(VENV)/ready  # pages in site/; a broken link is an error
-	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 package: $(VENV)/ready  # sdist and wheel in dist/
 	$(RUN) -m build --no-isolation
