@@ -59,7 +59,9 @@ def run(page: Path, folder: Path) -> None:
         if first.startswith("# not run: "):
             continue
         if first == "# needs: the result folder out/person":
-            fmlfast.reconstruct([folder / "a.jpg", folder / "b.jpg"], refine=1, texture=64).save(folder / "out/person")
+            fmlfast.reconstruct([folder / "a.jpg", folder / "b.jpg"], refine=1, texture=64, topology="own").save(
+                folder / "out/person"
+            )
         elif first.startswith("# needs: "):
             assert first == "# needs: photos a.jpg and b.jpg of one person", f"{name(page)}:{block.line}: {first}"
         exec(code, names)
