@@ -16,6 +16,8 @@ _HOME = {
     "Codes": "fmlfast.model.codes",
     "Reconstruction": "fmlfast.reconstruction.result",
     "reconstruct": "fmlfast.reconstruction.pipeline",
+    "track": "fmlfast.reconstruction.track.run",
+    "TrackedPerson": "fmlfast.reconstruction.track.tracked",
     "read_image": "fmlfast.reconstruction.inputs",
     "write_mesh": "fmlfast.mesh_io",
     "project": "fmlfast.camera",
@@ -51,6 +53,8 @@ if TYPE_CHECKING:
     from fmlfast.reconstruction.inputs import read_image as read_image
     from fmlfast.reconstruction.pipeline import reconstruct as reconstruct
     from fmlfast.reconstruction.result import Reconstruction as Reconstruction
+    from fmlfast.reconstruction.track.run import track as track
+    from fmlfast.reconstruction.track.tracked import TrackedPerson as TrackedPerson
     from fmlfast.renderer import Fragments as Fragments
     from fmlfast.renderer import Rendering as Rendering
     from fmlfast.renderer import antialias as antialias

@@ -26,6 +26,24 @@ def rotation_from_axis_angle(
     return eye + torch.sin(angle) * axis + (1 - torch.cos(angle)) * (axis @ axis)
 
 
+def axis_angle_from_rotation(
+    rotations: Tensor,  # [..., 3, 3]
+) -> Tensor:  # [..., 3] radians
+    """Converts rotations by less than a half turn to axis-angle vectors; inverts `rotation_from_axis_angle`."""
+    twice = torch.stack(
+        [
+            rotations[..., 2, 1] - rotations[..., 1, 2],
+            rotations[..., 0, 2] - rotations[..., 2, 0],
+            rotations[..., 1, 0] - rotations[..., 0, 1],
+        ],
+        -1,
+    )  # 2 sin(angle) axis
+    sine = 0.5 * twice.norm(dim=-1, keepdim=True)
+    cosine = 0.5 * (rotations.diagonal(dim1=-2, dim2=-1).sum(-1, keepdim=True) - 1)
+    angle = torch.atan2(sine, cosine)
+    return 0.5 * twice * torch.where(sine > 1e-6, angle / sine.clamp(min=1e-6), torch.ones_like(angle))
+
+
 def rotation_about_view(
     angle: Tensor,  # [...] radians
 ) -> Tensor:  # [..., 3, 3]

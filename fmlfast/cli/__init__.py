@@ -24,6 +24,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "Heads from photos and videos": {
         "reconstruct": Command("One person's head from photos, folders of photos and videos."),
+        "track": Command("Everyone in a video: overlay, moving GLB, ARKit weights."),
         "export": Command("Writes a reconstructed head as GLB, OBJ, PLY or USDZ."),
         "view": Command("Shows results, or the people of a model, in a browser."),
     },

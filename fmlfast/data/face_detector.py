@@ -7,7 +7,7 @@ the formula.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,14 @@ class _Look(NamedTuple):
     points: np.ndarray  # [478, 3] pixels of the landmarker's input; z grows away from the camera
     rotation: np.ndarray  # [3, 3]
     scores: np.ndarray  # [52]
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """A face that `FaceDetector.follow` found again."""
+
+    landmarks: np.ndarray  # [68, 2] px of the image, of the detector alone: where to look next
+    detection: Callable[[], Detection]  # runs the landmark network; of one frame, px of the image
 
 
 class FaceDetector:
@@ -138,6 +146,31 @@ class FaceDetector:
             looks.append(_Look(points, rotation / np.linalg.norm(rotation, axis=0), scores))
         return looks
 
+    def follow(self, image: np.ndarray, landmarks: np.ndarray) -> "Glimpse | None":
+        """Finds the face again that was at `landmarks` [68, 2] px a moment ago; None where it is gone.
+
+        image: [H, W, 3] uint8 sRGB. One look; the landmark network runs when `Glimpse.detection` is called, which the
+        next frame need not wait for.
+        """
+        crop, size = _surroundings(landmarks)
+        if (
+            crop.x0 >= image.shape[1]
+            or crop.y0 >= image.shape[0]
+            or crop.x0 + crop.side <= 0
+            or crop.y0 + crop.side <= 0
+        ):
+            return None
+        picture = crop_image(image, crop, size)
+        looks = self._look(picture)
+        if not looks:
+            return None
+        look = min(looks, key=lambda look: np.abs(look.points[:, :2].mean(axis=0) - size / 2).max())
+        transform = crop_to_source(crop, size)
+        found = (TO_IBUG68 @ look.points)[:, :2] * transform[0, 0] + transform[:, 2]
+        return Glimpse(
+            found, lambda: self._detection(picture, look, 1.0).moved(float(transform[0, 0]), transform[:, 2])
+        )
+
     def observe(self, image: np.ndarray) -> Detection:
         """Detects the face nearest to the middle of a crop, as a detection of one frame; the face may be missing.
 
@@ -172,11 +205,7 @@ class FaceDetector:
 
     def _examine(self, image: np.ndarray, candidate: np.ndarray) -> Face | None:
         """Runs the landmarker on a candidate's crop and on its mirror image; None when no face is confirmed."""
-        around = face_crop(candidate)
-        side = _LOOK_SCALE * around.side
-        margin = (side - around.side) / 2
-        crop = Crop(around.x0 - margin, around.y0 - margin, side)
-        size = int(np.clip(side, *_LOOK_PIXELS))
+        crop, size = _surroundings(candidate)
         transform = crop_to_source(crop, size)
         picture = crop_image(image, crop, size)
         looks = []
@@ -233,6 +262,14 @@ def _confidence(points: np.ndarray, disagreement: np.ndarray, rotation: np.ndarr
     confidence = agreement * np.clip(2 * facing + 0.5, 0.1, 1)
     confidence[JAW] *= _JAW_CONFIDENCE
     return confidence.astype(np.float32)
+
+
+def _surroundings(landmarks: np.ndarray) -> tuple[Crop, int]:
+    """Returns the landmarker's crop around a face [68, 2] px, and the side to resample it to, px."""
+    around = face_crop(landmarks)
+    side = _LOOK_SCALE * around.side
+    margin = (side - around.side) / 2
+    return Crop(around.x0 - margin, around.y0 - margin, side), int(np.clip(side, *_LOOK_PIXELS))
 
 
 def _views(width: int, height: int, min_face: float) -> Iterator[Crop]:

@@ -88,21 +88,33 @@ class Encoder(nn.Module):
         mask: Tensor,  # [B, M] bool
         aux_features: Tensor | None,  # [B*M, N]
         aux_mask: Tensor | None = None,  # [B*M, N], 0 or 1: dropout of auxiliary features in training
+        known: Tensor | None = None,  # [B, identity_codes]
     ) -> tuple[Tensor, Tensor]:  # [B, identity_codes], [B, M, frame_parameters]
-        """Predicts the codes shared by a subject's frames (alpha, then beta) and each frame's raw parameters."""
+        """Predicts the codes shared by a subject's frames (alpha, then beta) and each frame's raw parameters.
+
+        Shared codes that are `known` are not predicted.
+        """
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.bf16):
-            return self._forward(images, mask, aux_features, aux_mask)
+            return self._forward(images, mask, aux_features, aux_mask, known)
 
     def _forward(
-        self, images: Tensor, mask: Tensor, aux_features: Tensor | None, aux_mask: Tensor | None
+        self,
+        images: Tensor,
+        mask: Tensor,
+        aux_features: Tensor | None,
+        aux_mask: Tensor | None,
+        known: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         subjects, frames = mask.shape
         stacked = ((images.flatten(0, 1) - 0.45) * 3).contiguous(memory_format=torch.channels_last)
         features = self.tower(stacked)
         if aux_features is not None:
             aux_features = self.normalise(aux_features, aux_mask)
-        pooled = masked_mean(self.identity_head(features, aux_features).unflatten(0, (subjects, frames)), mask)
-        codes = self.code_norm(self.identity_out(pooled).float())
+        if known is None:
+            pooled = masked_mean(self.identity_head(features, aux_features).unflatten(0, (subjects, frames)), mask)
+            codes: Tensor = self.code_norm(self.identity_out(pooled).float())
+        else:
+            codes = known
         shared = codes[:, None].expand(-1, frames, -1).flatten(0, 1)
         mixed = self.frame_mix(torch.cat([self.frame_head(features, aux_features), shared], 1))
         raw = self.frame_out(mixed).float()

@@ -137,21 +137,22 @@ class FML(nn.Module):
         frames: Frames,
         noise: Tensor | None = None,  # [B, M, 68, 2] px
         landmark_mask: Tensor | None = None,  # [B, M, 68] bool
+        smooth: Tensor | None = None,  # [B, N]
     ) -> Observation:
         """Prepares the encoder's inputs; no learned parameter of the encoder is used.
 
-        In training `noise` is added to the landmarks; where `landmark_mask` is False the encoder does not get them.
+        In training `noise` is added to landmarks, and the encoder does not get those where `landmark_mask` is False.
+        The landmark fit keeps a shape that is known, `smooth`.
         """
         size = frames.images.shape[-1]
         if self.config.inputs == "paper":
-            images = resized_crop(frames.images, self.config.input_size)
-            return Observation(images, frames.mask, frames.Ks.flatten(0, 1), size)
+            small = resized_crop(frames.images, self.config.input_size)
+            return Observation(small, frames.mask, frames.Ks.flatten(0, 1), size)
         seen = LandmarkObservations.of(frames, noise, landmark_mask)
         alignment = align_to_front(seen.landmarks, self.landmark_points)
         rotation, translation = fit_pose(seen.landmarks, seen.Ks, self.landmark_points)
-        start = InitialFit(rotation, translation)
-        if self.shape_fit is not None:
-            start = self.shape_fit(seen, start)
+        pose = InitialFit(rotation, translation)
+        start = pose if self.shape_fit is None else self.shape_fit(seen, pose, smooth)
         features, aux_mask = aux_features(seen, alignment, start), None
         if self.config.described:
             features = torch.cat([features, describe(frames, seen, alignment)], 1)
@@ -166,9 +167,9 @@ class FML(nn.Module):
         return Observation(crop, frames.mask, seen.Ks, size, features, aux_mask, alignment, start)
 
     @exact  # the encoder has an autocast of its own
-    def codes(self, seen: Observation, encoder: nn.Module | None = None) -> Codes:
-        """Predicts codes from the encoder's inputs; `encoder` may be a data-parallel wrapper of the model's."""
-        subjects, frames = (encoder or self.encoder)(seen.inputs, seen.mask, seen.aux_features, seen.aux_mask)
+    def codes(self, seen: Observation, encoder: nn.Module | None = None, known: Tensor | None = None) -> Codes:
+        """Predicts codes; `encoder` may be a data-parallel wrapper, shared codes [B, K + Kr] may be `known`."""
+        subjects, frames = (encoder or self.encoder)(seen.inputs, seen.mask, seen.aux_features, seen.aux_mask, known)
         return self._codes(subjects, frames, seen)
 
     def vertex_weights(

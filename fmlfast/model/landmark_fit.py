@@ -127,9 +127,10 @@ class LandmarkFit(nn.Module):
         self,
         seen: LandmarkObservations,
         start: InitialFit,  # its pose only
+        smooth: Tensor | None = None,  # [B, N]
     ) -> InitialFit:
-        """Runs Gauss-Newton from the mean face's fitted pose."""
-        return self.fit(seen, start).found
+        """Runs Gauss-Newton from the mean face's fitted pose; a shape that is known, `smooth`, is kept."""
+        return self.fit(seen, start, smooth=smooth).found
 
     @torch.no_grad()
     def fit(
@@ -137,13 +138,14 @@ class LandmarkFit(nn.Module):
         seen: LandmarkObservations,
         start: InitialFit,  # its pose only
         steps: int = _STEPS,
+        smooth: Tensor | None = None,  # [B, N]
     ) -> Fitted:
-        """Runs `steps` of Gauss-Newton."""
+        """Runs `steps` of Gauss-Newton; a shape that is known, `smooth`, is kept."""
         subjects, noise, picked = seen.subjects, self.noise, self.noise.picked
         pixels = torch.cat([seen.landmarks, seen.surface[:, picked]], 1)
         rays, rotation, translation = to_rays(pixels, seen.Ks), start.rotation, start.translation
         frames, kinds = len(rays), self.expressions.shape[2]
-        smooth = rays.new_zeros(subjects, self.fields.shape[2])
+        known, smooth = smooth is not None, rays.new_zeros(subjects, self.fields.shape[2]) if smooth is None else smooth
         expression = self.usual.expand(frames, kinds)
         hessian = identity = torch.eye(smooth.shape[1], dtype=rays.dtype, device=rays.device)
         spread = constant((_JAW,) * NUM_JAW + (_INNER,) * (len(LANDMARKS_66) - NUM_JAW), rays.dtype, rays.device)
@@ -193,7 +195,7 @@ class LandmarkFit(nn.Module):
             rows, held, error, given = (x.reshape(subjects, -1, x.shape[2]) for x in (by_shape, cross, error, solved))
             along_shape = rows.mT @ error - held.mT @ given[..., -1:]
             hessian = rows.mT @ rows - held.mT @ given[..., :-1] + identity
-            step = _solve(hessian, along_shape - smooth[..., None])[..., 0]
+            step = torch.zeros_like(smooth) if known else _solve(hessian, along_shape - smooth[..., None])[..., 0]
             own = step.repeat_interleave(frames // subjects, 0)[..., None]
             change = (solved[..., -1:] - solved[..., :-1] @ own)[..., 0]
             smooth = smooth + step

@@ -80,7 +80,7 @@ def reconstruct(
     images = expand_folders([images] if isinstance(images, Picture) else images)
     if not images:
         raise ValueError("no images given; name at least one photo or video of the person")
-    fit = _Fit.of(checkpoint, refine, texture, topology)
+    fit = Reconstructor.of(checkpoint, refine, texture, topology)
     with FaceDetector() as detector:
         photos = read_photos(images, detector, face, frames)
     return fit(photos)
@@ -99,7 +99,7 @@ def reconstruct_everyone(
 
     Arguments and errors: see `reconstruct`. Raises ValueError for a video.
     """
-    fit = _Fit.of(checkpoint, refine, texture, topology)
+    fit = Reconstructor.of(checkpoint, refine, texture, topology)
     with FaceDetector() as detector:
         everyone = read_everyone(image, detector)
     for photo in everyone:
@@ -107,7 +107,7 @@ def reconstruct_everyone(
 
 
 @dataclass(frozen=True)
-class _Fit:
+class Reconstructor:
     """A model, and how to reconstruct with it."""
 
     model: FML
@@ -131,10 +131,11 @@ class _Fit:
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
         return cls(model, digest, device, refine, texture, topology)
 
-    def __call__(self, photos: Sequence[Photo]) -> Reconstruction:
-        """Reconstructs the person in `photos`."""
+    @torch.no_grad()
+    def __call__(self, photos: Sequence[Photo], cameras: Cameras | None = None) -> Reconstruction:
+        """Reconstructs the person in `photos`; focal lengths of `cameras` that are not assumed are kept."""
         model, device = self.model.to(self.device), self.device
-        cameras, size = Cameras.of(photos), model.config.image_size
+        cameras, size = cameras or Cameras.of(photos), model.config.image_size
         seen = Frames.from_clips([_clip(photos, cameras.Ks, size)], size).to(device)
         if self.refine > 0:
             cameras, seen = cameras.estimated(model, seen, photos)

@@ -38,6 +38,7 @@ def refine(
     prior: float = PRIOR,
     smooth: float = SMOOTH,
     expression: float = EXPRESSION,
+    person: bool = True,
 ) -> Codes:
     """Refines codes by minimising the training losses on `frames` with Adam.
 
@@ -57,6 +58,7 @@ def refine(
         prior: weight of the mean square of a subject's whitened reflectance codes.
         smooth: weight of the squared change of the smooth fields' coefficients.
         expression: weight of the squared change of a frame's expressions.
+        person: refine identity and reflectance, too; else they are known, and only pose, light and expressions change.
 
     Raises:
         ValueError: a negative number of steps, or codes of other subjects or frames than `frames`.
@@ -70,7 +72,7 @@ def refine(
         )
     if steps == 0:
         return codes
-    frames, unknowns = frames.unlabelled(), _Unknowns(model, codes, frames.mask)
+    frames, unknowns = frames.unlabelled(), _Unknowns(model, codes, frames.mask, person)
 
     def step(state: _State) -> dict[str, Tensor]:
         with torch.enable_grad():
@@ -144,6 +146,7 @@ class _Unknowns:
         model: FML,
         codes: Codes,
         mask: Tensor,  # [B, M]
+        person: bool,
     ) -> None:
         self.model, self.start, self.mask = model, codes.map(torch.detach), mask
         dim, fields = model.config.identity_dim, len(model.face.smooth)
@@ -153,7 +156,9 @@ class _Unknowns:
         self.factor = torch.linalg.cholesky(covariance, upper=True).float()
         whitened = torch.linalg.solve(self.factor, codes.reflectance - model.code_mean[dim:], left=False)
         still = torch.zeros_like(codes.translation)
-        parts = {"skin": whitened, "smooth": torch.zeros_like(self.smooth), "turn": still, "shift": still}
+        parts = {"turn": still, "shift": still}
+        if person:
+            parts |= {"skin": whitened, "smooth": torch.zeros_like(self.smooth)}
         parts |= {"sh": codes.sh * codes.tone.exp()[:, None, None], "expression": codes.expression}
         self.shapes = {name: part.shape for name, part in parts.items()}
         self.sizes = [part[0].numel() for part in parts.values()]
@@ -171,8 +176,10 @@ class _Unknowns:
         """Computes the negative log prior of reflectance, shape and expressions, up to a constant."""
         parts = self._parts(values)
         change = masked_mean((parts["expression"] - self.start.expression).square(), self.mask)
-        skin, shape = parts["skin"].square().mean(1), parts["smooth"].square().sum(1)
-        return prior * skin + smooth * shape + expression * change.sum(1)
+        loss = expression * change.sum(1)
+        if "skin" in parts:
+            loss = loss + prior * parts["skin"].square().mean(1) + smooth * parts["smooth"].square().sum(1)
+        return loss
 
     def codes(self, values: Tensor) -> Codes:  # [B, N]
         """Converts unknowns to codes.
@@ -182,9 +189,13 @@ class _Unknowns:
         """
         parts, dim = self._parts(values), self.model.config.identity_dim
         across, depth = parts["shift"].split([2, 1], -1)
+        identity, reflectance = self.start.identity, self.start.reflectance
+        if "skin" in parts:
+            identity = torch.cat([identity[:, :dim], self.smooth + parts["smooth"]], 1)
+            reflectance = self.model.code_mean[dim:] + parts["skin"] @ self.factor
         return Codes(
-            identity=torch.cat([self.start.identity[:, :dim], self.smooth + parts["smooth"]], 1),
-            reflectance=self.model.code_mean[dim:] + parts["skin"] @ self.factor,
+            identity=identity,
+            reflectance=reflectance,
             detail=self.start.detail,
             rotation=rotation_from_axis_angle(parts["turn"]) @ self.start.rotation,
             translation=self.start.translation * depth.exp() + torch.cat([10 * across, torch.zeros_like(depth)], -1),

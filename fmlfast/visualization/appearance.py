@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -55,10 +56,16 @@ class TextureAlbedo:
         front = (drawn < 0) & (stored.abs() > 0)  # counter-clockwise from outside; the picture's y points down
         if not front.any():
             return self
-        image, ratio = self.image, float((stored / drawn)[front].abs().median()) ** 0.5
-        for _ in range(max(0, math.floor(math.log2(max(ratio, 1.0))))):
-            image = avg_pool2d(image, 2)
-        return TextureAlbedo(self.attributes, image)
+        ratio = float((stored / drawn)[front].abs().median()) ** 0.5
+        level = math.floor(math.log2(max(ratio, 1.0)))
+        return TextureAlbedo(self.attributes, self._mip_levels[min(level, len(self._mip_levels) - 1)])
+
+    @cached_property
+    def _mip_levels(self) -> list[Tensor]:
+        levels = [self.image]
+        while levels[-1].shape[1] > 1:
+            levels.append(avg_pool2d(levels[-1], 2))
+        return levels
 
     def lookup(self, values: Tensor) -> Tensor:  # [N, 2]
         """Samples the texture at uv, linear [N, 3]."""

@@ -91,13 +91,19 @@ def draw(surface: Tensor, triangles: Tensor, fields: Tensor, Ks: Tensor, size: i
     fragments = rasterize(surface, triangles, Ks * scale, fine, fine)
     values = interpolate(fields, triangles, fragments)
     covered = (fragments.triangle_id >= 0)[..., None].float()
-    normals = torch.nn.functional.normalize(values[..., -3:], dim=-1)
-    lamp = (normals @ torch.nn.functional.normalize(torch.tensor(_LIGHT), dim=0)).clamp(min=0)
-    clay = _GREY * (0.2 + 0.95 * lamp + 0.1 * (1 - normals[..., 2].abs()))
+    clay = clay_shading(torch.nn.functional.normalize(values[..., -3:], dim=-1))
     values = torch.cat([values[..., :-3].clamp(0, 1), clay[..., None].expand(*clay.shape, 3)], -1) * covered
     both = torch.cat([values, covered], -1).permute(0, 3, 1, 2)
     both = torch.nn.functional.avg_pool2d(both, SUPERSAMPLING).permute(0, 2, 3, 1)
     return both[..., :-1], both[..., -1:]
+
+
+def clay_shading(
+    normals: Tensor,  # [..., 3] unit, camera frame
+) -> Tensor:  # [...]
+    """Shades grey clay under a lamp above the viewer's left shoulder, linear."""
+    lamp = (normals @ torch.nn.functional.normalize(torch.tensor(_LIGHT), dim=0)).clamp(min=0)
+    return _GREY * (0.2 + 0.95 * lamp + 0.1 * (1 - normals[..., 2].abs()))
 
 
 def tile(

@@ -83,14 +83,21 @@ class SceneGenerator:
         self._carrier = Carrier(base.vertices.numpy(), base.regions["skin"].numpy() > 0.5)
 
     def render_clip(
-        self, rng: np.random.Generator, key: str, frames: int, population: Population | None = None
+        self,
+        rng: np.random.Generator,
+        key: str,
+        frames: int,
+        population: Population | None = None,
+        motion: HeadMotion | None = None,
+        crop: Crop | None = None,
     ) -> LabelledClip:
         """Draws person, appearance, light and motion from `rng`, and renders `frames` frames.
 
-        People are MakeHuman's, or of another `population`.
+        People are MakeHuman's, or of another `population`. A given `motion` replaces the random one; a given `crop` of
+        the imagined video replaces those around the landmarks.
         """
         person = population.sample(rng, self._people) if population else self._people.sample(rng)
-        motion = random_head_motion(rng, frames, self.template.expression_names)
+        motion = motion or random_head_motion(rng, frames, self.template.expression_names)
         look = self._appearance.sample(rng, person)
         parts, lenses = self._build_scene(rng, person, look, frames)
         light = random_light(rng)
@@ -105,6 +112,7 @@ class SceneGenerator:
 
         marks, marks_uv = self._landmarks(face, K)
         noisy, crops = self._detect(rng, marks, marks_uv, float(K[0, 0]))
+        crops = [crop] * frames if crop else crops
         Ks = torch.from_numpy(np.stack([K_to_crop(K, crop, self.size) for crop in crops]))
         others = self._carry(parts, person, motion, rotation, translation)
         glass = (lenses, self._carry([lenses.part], person, motion, rotation, translation)) if lenses else None

@@ -1,8 +1,9 @@
 """Decodes videos, upright and with square pixels, and detects scene cuts."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ VIDEO_SUFFIXES = frozenset(
     ".ogv .qt .rm .rmvb .ts .vob .webm .wmv".split()
 )
 """Suffixes of videos searched for in folders; a file given by name is read whatever its suffix."""
+
+SEEK_MARGIN, SAME_TIME = 0.1, 1e-4  # seconds: seek to before a frame, as stamps are rounded; two stamps of one frame
 
 _THUMBNAIL = (48, 27)  # pixels, enough to detect a cut
 _CUT_FLOOR = 12.0  # of 255: people who move stay below 8, averaged over the thumbnail
@@ -76,6 +79,34 @@ class Video:
             whole = start <= 0 and not self.trouble
             if whole and stream.frames and count < 0.95 * stream.frames:  # edit lists hide a few
                 self.trouble = f"only {count} of {stream.frames} frames are there"
+
+    def rate_and_count(self) -> tuple[Fraction, int | None]:
+        """Reads the mean number of frames a second, and the number of frames where the file tells it or its length."""
+        av = require("av", "video")
+        with av.open(str(self.path), metadata_errors="ignore") as container:
+            stream = container.streams.video[0]
+            rate = Fraction(stream.average_rate or 25)
+            if stream.frames:
+                return rate, stream.frames
+            return rate, None if container.duration is None else round(container.duration / av.time_base * rate)
+
+    def frames_at(self, times: Sequence[float]) -> Iterator[Frame]:
+        """Decodes the frames at these times, rising, in seconds as `frames` tells them; seeks, so few are quick.
+
+        Raises what `frames` raises, and ValueError where there is no such frame.
+        """
+        av = require("av", "video")
+        with av.open(str(self.path), metadata_errors="ignore") as container:
+            stream = container.streams.video[0]
+            for time in times:
+                container.seek(max(0, int((time - SEEK_MARGIN) / stream.time_base)), stream=stream)
+                for raw in self._decode(av, container, stream):
+                    if raw.time is not None and raw.time > time - SAME_TIME:
+                        width = max(1, round(raw.width * float(stream.sample_aspect_ratio or 1)))
+                        yield Frame(float(raw.time), raw, width)
+                        break
+                else:
+                    raise ValueError(f"{self.path}: no frame at {time:.3f} s")
 
     def _decode(self, av: Any, container: Any, stream: Any) -> Iterator[Any]:
         damaged = 0

@@ -1,0 +1,130 @@
+"""Encodes pictures as H.264 in pieces, and joins the pieces to one MP4 with the sound of the source."""
+
+import heapq
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from fmlfast.common.atomic import atomic_path
+from fmlfast.common.extras import require
+
+TIME_BASE = Fraction(1, 90_000)  # seconds
+_CODECS = (("libx264", {"preset": "veryfast", "crf": "20", "bf": "0"}), ("mpeg4", {"qscale": "3", "bf": "0"}))
+_COPIED = frozenset("aac mp3 ac3 eac3 opus alac flac".split())  # that MP4 holds
+_AUDIO_RATE = 48_000
+
+
+class VideoPiece:
+    """Writes successive pictures of one size as a video file of its own; it appears at the end of the `with` block."""
+
+    def __init__(self, path: Path, rate: Fraction) -> None:
+        """Prepares the piece `path`.mp4; rate: frames a second, about."""
+        self._path, self._rate = path, rate
+        self._atomic = atomic_path(path)
+        self._container: Any = None
+        self._stream: Any = None
+        self._start = 0.0
+
+    def __enter__(self) -> Self:
+        self._temporary = self._atomic.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._container is not None:
+            if kind is None:
+                self._container.mux(self._stream.encode(None))
+            self._container.close()
+        self._atomic.__exit__(kind, error, tb)
+
+    def add(self, image: np.ndarray, time: float) -> None:
+        """Appends a picture [H, W, 3] uint8 sRGB that is shown from `time` on, seconds; times rise."""
+        av = require("av", "video")
+        height, width = image.shape[:2]
+        if self._container is None:
+            self._start = time
+            self._container = av.open(str(self._temporary), "w")
+            self._stream = add_video_stream(av, self._container, width, height, self._rate)
+        if width % 2 or height % 2:  # 4:2:0 has one colour for two by two pixels
+            image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
+        frame.pts, frame.time_base = round((time - self._start) / TIME_BASE), TIME_BASE
+        self._container.mux(self._stream.encode(frame))
+
+
+def add_video_stream(av: Any, container: Any, width: int, height: int, rate: Fraction) -> Any:
+    """Adds an H.264 stream to a container, or MPEG-4 where FFmpeg was built without an encoder for it."""
+    name, options = next((name, options) for name, options in _CODECS if name in av.codecs_available)
+    stream = container.add_stream(name, rate=rate, options=options)
+    stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
+    stream.time_base = stream.codec_context.time_base = TIME_BASE
+    return stream
+
+
+def join_pieces(pieces: Sequence[tuple[Path, float]], out: Path, source: Path | None = None) -> None:
+    """Joins pieces, each with the time of its first picture in seconds, to `out`; with the sound of `source`, if any.
+
+    Pictures are not encoded again. Sound is copied where MP4 holds its codec, else encoded as AAC.
+    """
+    av = require("av", "video")
+    with atomic_path(out) as temporary, av.open(str(temporary), "w") as container:
+        with av.open(str(pieces[0][0])) as first:
+            video = container.add_stream_from_template(first.streams.video[0])
+        sound = None if source is None else _Sound(av, source, container)
+        streams = [_pictures(av, pieces, video)]
+        if sound is not None and sound.found:
+            streams.append(sound.packets())
+        for _, _, packet in heapq.merge(*streams, key=lambda item: item[:2]):
+            container.mux(packet)
+
+
+def _pictures(av: Any, pieces: Sequence[tuple[Path, float]], stream: Any) -> Iterator[tuple[float, int, Any]]:
+    for path, start in pieces:
+        with av.open(str(path)) as piece:
+            for packet in piece.demux(piece.streams.video[0]):
+                if packet.dts is None:  # the last one is empty
+                    continue
+                seconds = float(packet.pts * packet.time_base) + start
+                packet.pts = packet.dts = round(seconds / TIME_BASE)
+                packet.time_base, packet.stream = TIME_BASE, stream
+                yield seconds, 0, packet
+
+
+class _Sound:
+    """Copies or encodes the first audio stream of a file."""
+
+    def __init__(self, av: Any, source: Path, container: Any) -> None:
+        self._av, self._source = av, source
+        with av.open(str(source), metadata_errors="ignore") as opened:
+            self.found = bool(opened.streams.audio)
+            if not self.found:
+                return
+            given = opened.streams.audio[0]
+            self._copied = given.codec_context.name.split("_")[0] in _COPIED
+            if self._copied:
+                self._stream = container.add_stream_from_template(given)
+            else:
+                self._stream = container.add_stream("aac", rate=given.rate or _AUDIO_RATE)
+
+    def packets(self) -> Iterator[tuple[float, int, Any]]:
+        """Yields time, order and packet."""
+        with self._av.open(str(self._source), metadata_errors="ignore") as opened:
+            given = opened.streams.audio[0]
+            last = 0.0
+            for packet in opened.demux(given):
+                if self._copied:
+                    if packet.dts is not None:
+                        last = float(packet.dts * packet.time_base)
+                        packet.stream = self._stream
+                        yield last, 1, packet
+                    continue
+                for frame in packet.decode():
+                    for coded in self._stream.encode(frame):
+                        last = last if coded.dts is None else float(coded.dts * coded.time_base)
+                        yield last, 1, coded
+            if not self._copied:
+                for coded in self._stream.encode(None):
+                    yield last, 1, coded

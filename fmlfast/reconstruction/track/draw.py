@@ -1,0 +1,121 @@
+"""Draws tracked heads over video frames, as grey geometry and under a standard light, fast enough for video."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fmlfast.camera import project
+from fmlfast.color import linear_to_srgb, srgb_to_linear
+from fmlfast.model.lighting import ambient_factor
+from fmlfast.reconstruction.head import Head
+from fmlfast.renderer import antialias, interpolate, rasterize, sh_basis, vertex_normals
+from fmlfast.visualization.appearance import standard_light
+from fmlfast.visualization.overlay import face_opacity
+from fmlfast.visualization.panels import PAPER, clay_shading
+
+_BYTES = (linear_to_srgb(torch.linspace(0, 1, 4096)) * 255).round().to(torch.uint8)
+_LINEAR = srgb_to_linear(torch.arange(256) / 255)
+NEAR = 10.0  # mm; a head nearer to the camera is not drawn
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A head in one frame."""
+
+    expression: Tensor  # [E]
+    rotation: Tensor  # [3, 3]
+    translation: Tensor  # [3] mm
+    sh: Tensor  # [9, 3]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One head drawn in a window of the frame, linear colours times opacity; rows and columns from `top`, `left`."""
+
+    left: int
+    top: int
+    overlay: Tensor  # [h, w, 4] face under the frame's light, fading at its edges
+    clay: Tensor  # [h, w, 4] grey geometry
+    relit: Tensor  # [h, w, 4] under the standard light
+    depth: float  # mm
+
+
+class HeadDrawer:
+    """Draws one person's head; what does not change from frame to frame is computed once."""
+
+    def __init__(self, head: Head) -> None:
+        """Prepares the drawing of `head`, on any level of its template; without lashes, which would flicker."""
+        self.head, template = head, head.template
+        self._triangles = template.triangles[~(template.regions["lashes"][template.triangles.long()] > 0.5).any(1)]
+        self._opacity, self._ambient = face_opacity(template), ambient_factor(template)
+        self._albedo = head.albedo()
+
+    def draw(self, pose: Pose, K: Tensor, width: int, height: int) -> Layer | None:
+        """Draws the head in a frame of `width` x `height` px; K [3, 3] px. None where it is out of sight."""
+        triangles = self._triangles
+        vertices = self.head.posed(pose.expression) @ pose.rotation.mT + pose.translation
+        if float(vertices[:, 2].min()) < NEAR:
+            return None
+        points = project(vertices[None], K[None])[0]
+        left, top = (max(0, int(x)) for x in points.amin(0).floor().tolist())
+        right, bottom = (
+            min(end, int(x)) for x, end in zip(points.amax(0).ceil().tolist(), (width, height), strict=True)
+        )
+        if left >= right or top >= bottom:
+            return None
+        normals = vertex_normals(vertices[None], triangles)[0]
+        basis = sh_basis(normals)
+        light, relit = ((basis @ sh) * self._ambient[:, None] for sh in (pose.sh, standard_light()))
+        albedo = self._albedo.at_spacing(points, triangles)
+        fields = torch.cat(
+            [light, relit, clay_shading(normals)[:, None], self._opacity[:, None], albedo.attributes], 1
+        )[None].contiguous()
+        moved = K.clone()
+        moved[:2, 2] -= K.new_tensor([left, top])
+        fragments = rasterize(vertices[None], triangles, moved[None], bottom - top, right - left)
+        covered = fragments.triangle_id >= 0
+        values = interpolate(fields, triangles, fragments)
+        colors = albedo.lookup(values[0, ..., 8:].reshape(-1, values.shape[-1] - 8)).view(bottom - top, right - left, 3)
+        opacity = values[0, ..., 7:8]
+        solid = covered[0, ..., None].to(values.dtype)
+        stacked = torch.cat(
+            [
+                (colors * values[0, ..., :3]).clamp(0, 1) * opacity,
+                opacity,
+                values[0, ..., 6:7] * solid,
+                (colors * values[0, ..., 3:6]).clamp(0, 1) * solid,
+                solid,
+            ],
+            -1,
+        )
+        smooth = antialias(stacked[None].contiguous(), vertices[None], triangles, moved[None], fragments)[0].clamp(0, 1)
+        whole = smooth[..., 8:9]
+        return Layer(
+            left,
+            top,
+            smooth[..., :4],
+            torch.cat([smooth[..., 4:5].expand(-1, -1, 3), whole], -1),
+            torch.cat([smooth[..., 5:8], whole], -1),
+            float(vertices[:, 2].median()),
+        )
+
+
+def composite(frame: np.ndarray, layers: Sequence[Layer], kind: str) -> np.ndarray:
+    """Composites layers' `kind` (overlay, clay, relit) over a frame [H, W, 3] uint8 sRGB, in linear light."""
+    result = frame.copy()
+    for layer in sorted(layers, key=lambda layer: -layer.depth):
+        window: Tensor = getattr(layer, kind)
+        rows = slice(layer.top, layer.top + window.shape[0])
+        columns = slice(layer.left, layer.left + window.shape[1])
+        behind = _LINEAR[torch.from_numpy(result[rows, columns]).long()]
+        mixed = window[..., :3] + behind * (1 - window[..., 3:])
+        result[rows, columns] = _BYTES[(mixed * 4095).round().long().clamp(0, 4095)].numpy()
+    return result
+
+
+def paper(width: int, height: int) -> np.ndarray:
+    """Returns an empty page, [height, width, 3] uint8 sRGB."""
+    return np.full((height, width, 3), PAPER, np.uint8)

@@ -1,0 +1,90 @@
+"""Holds the folder of a video that is being tracked, so that an interrupted run goes on where it was."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from fmlfast.common.atomic import atomic_path, check_new
+from fmlfast.reconstruction.track.estimate import Track
+
+FORMAT = 1
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class TrackSettings:
+    """What a tracked video depends on."""
+
+    video: str  # absolute path
+    bytes: int
+    modified: float
+    model: str  # SHA-256
+    refine: int
+    texture: int
+    seconds: float | None
+    camera: tuple[tuple[float, ...], ...] | None
+    format: int = FORMAT
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder of unfinished work beside the results to come."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, out: Path, settings: TrackSettings) -> "Project":
+        """Opens or begins the work on `out`; raises ValueError where it was begun with other settings."""
+        folder = out.with_name(f"{out.name}.partial")
+        path, wanted = folder / SETTINGS, json.loads(json.dumps(asdict(settings)))
+        if path.is_file():
+            stored = json.loads(path.read_text())
+            other = [name for name in wanted if stored.get(name) != wanted[name]]
+            if other:
+                raise ValueError(
+                    f"{folder} holds work that was begun with other settings ({', '.join(other)}); remove it, or "
+                    "choose another --out"
+                )
+        else:
+            with atomic_path(path) as temporary:
+                temporary.write_text(json.dumps(wanted, indent=1) + "\n")
+        return cls(folder)
+
+    @property
+    def observed(self) -> Path:
+        """Folder of what was seen of the faces."""
+        return self.folder / "observed"
+
+    def person(self, number: int) -> Path:
+        """Folder of a person's reconstruction."""
+        return self.folder / f"person-{number}"
+
+    def piece(self, kind: str, segment: int) -> Path:
+        """File of a piece of a video."""
+        return self.folder / "pieces" / f"{kind}-{segment:05d}.mp4"
+
+    def windows(self, person: int, track: int) -> list[Track]:
+        """Reads the windows of a track that were estimated."""
+        found = []
+        while (path := self._window(person, track, len(found))).is_file():
+            found.append(Track(**load_file(path)))
+        return found
+
+    def add_window(self, person: int, track: int, number: int, window: Track) -> None:
+        """Stores a window of a track."""
+        with atomic_path(self._window(person, track, number)) as temporary:
+            save_file({name: values.contiguous() for name, values in vars(window).items()}, temporary)
+
+    def finish(self, out: Path) -> None:
+        """Moves the people and their videos to `out`, and removes what was needed on the way."""
+        with atomic_path(check_new(out)) as temporary:
+            temporary.mkdir()
+            for path in (*self.folder.glob("person-*"), *self.folder.glob("*.mp4")):
+                path.rename(temporary / path.name)
+        shutil.rmtree(self.folder)
+
+    def _window(self, person: int, track: int, number: int) -> Path:
+        return self.folder / "motion" / f"{person}-{track}-{number:05d}.safetensors"
