@@ -21,7 +21,7 @@ def test_the_summary_counts_frames_and_names_the_flags_that_decide() -> None:
     config = PrepareConfig((Path("videos"),), Path("clips"), min_face=120)
     text = summary(config, PrepareReport(sources, new=4))
     assert text.splitlines() == [
-        "clips: 1 clips of 1 people from 5 videos, 1 of them prepared before",
+        "clips: 1 clip of 1 person from 5 videos, 1 of them prepared before",
         "frames searched                 32",
         "faces found in them             18",
         "  kept                          4",

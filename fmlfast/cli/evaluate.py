@@ -52,7 +52,8 @@ def evaluate(
 
         table = evaluate_scans(run, source, refine=refine, layout=layout)
         files = f"{run / 'scans.json'}: all numbers; {run / 'scans.png'}: curves"
-    print(f"{run} on {source}: means over {table.get('people', 0)} people\n")
+    people = table.get("people")
+    print(f"{run} on {source}: means over {people} {'person' if people == 1 else 'people'}\n")
     print(error_tables(table))
     print(f"\n{files}")
     if failed := table.get("failed"):

@@ -159,7 +159,7 @@ def _run(path: Path) -> Facts:
     if log.is_file() and (lines := log.read_text().splitlines()):
         facts.append(("trained", f"{_read(log, lines[-1]).get('step')} steps"))
     if (path / "state.safetensors").is_file():
-        facts.append(("state", f"fmlfast train --run {path} --resume continues it"))
+        facts.append(("state", "there: --resume with the same settings continues it"))
     table = _read(path / "evaluation.json") if (path / "evaluation.json").is_file() else {}
     if table:
         facts.append(("evaluated on", f"{table.get('data')}, split {table.get('split')}, {table.get('people')} people"))

@@ -6,7 +6,7 @@ from typing import Annotated
 from tyro.conf import arg
 
 from fmlfast.cli.tables import aligned
-from fmlfast.data.video.clips import SourceRecord
+from fmlfast.data.video.clips import SourceRecord, count
 from fmlfast.data.video.prepare import PrepareConfig, PrepareReport
 
 REMEDIES = {"small": "--min-face", "unsure": "--max-doubt", "blurred": "--min-sharpness"}
@@ -43,12 +43,13 @@ def summary(config: PrepareConfig, report: PrepareReport) -> str:
         flag = REMEDIES.get(reason)
         rows.append((f"  {reason}", str(number), f"{flag} {settings[flag]}" if flag else ""))
     lines = [
-        f"{config.out}: {report.clips} clips of {people} people from {len(records)} videos{earlier}",
+        f"{config.out}: {count(report.clips, 'clip')} of {people} {'person' if people == 1 else 'people'} from "
+        f"{count(len(records), 'video')}{earlier}",
         aligned(rows),
     ]
     failed = [record for record in records if not record.kept or record.trouble]
     if failed:
-        lines.append(f"{len(failed)} videos without a clip, or damaged:")
+        lines.append(f"{count(len(failed), 'video')} without a clip, or damaged:")
         lines += [f"  {record.name}: {record.trouble or _why(record)}" for record in failed[:LISTED]]
         lines.append(f"{config.out / 'report.json'} has all videos, clip by clip")
     return "\n".join(lines)

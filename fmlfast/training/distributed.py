@@ -112,7 +112,9 @@ class World:
     def require_equal_shares(self, batch: int) -> None:
         """Raises ValueError for a batch that processes cannot share equally; its loss would be no mean over them."""
         if batch % self.size:
-            raise ValueError(f"batch {batch} does not divide among {self.size} processes; choose a multiple")
+            raise ValueError(f"--batch {batch} does not divide among {self.size} processes; choose a multiple")
+        if batch < 2:
+            raise ValueError(f"--batch {batch}: batch normalisation needs two subjects a step or more")
 
     def wrap(self, encoder: nn.Module) -> nn.Module:
         """Wraps `encoder` for data-parallel training (DistributedDataParallel with synchronised BatchNorm).

@@ -127,7 +127,7 @@ def transform(folder: Path, matrix: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("matrix", "message"),
     [
-        (0.01 * np.eye(3), r"unit='cm': the outer eye corners are 0\.\d+ mm apart; name"),
+        (0.01 * np.eye(3), r"unit cm: the outer eye corners are 0\.\d+ mm apart; the files seem to be in m"),
         (np.diag([-1.0, 1.0, -1.0]), r"export with \+x to the subject's left"),
         (np.eye(3)[[0, 2, 1]], r"export with \+x to the subject's left"),
     ],

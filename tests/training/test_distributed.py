@@ -207,6 +207,8 @@ def test_alone_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_input_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="batch 3 does not divide among 2 processes"):
         World(0, 2, torch.device("cpu")).require_equal_shares(3)
+    with pytest.raises(ValueError, match="--batch 1: batch normalisation needs two subjects"):
+        World(0, 1, torch.device("cpu")).require_equal_shares(1)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(ValueError, match="several processes need a GPU each"):

@@ -106,7 +106,7 @@ def test_a_checkpoint_of_two_processes_continues_in_two_and_in_one(runs: tuple[P
 
 def test_a_batch_that_cannot_be_shared_stops_all_with_a_clear_error(runs: tuple[Path, str]) -> None:
     assert not (runs[0] / "none").exists()
-    assert "error: batch 3 does not divide among 2 processes; choose a multiple" in runs[1]
+    assert "error: --batch 3 does not divide among 2 processes; choose a multiple" in runs[1]
 
 
 if __name__ == "__main__":
