@@ -22,7 +22,7 @@ lint: $(VENV)/ready
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 
-docs: $(VENV)/ready  # pages in site/; a broken link is an error
+docs: $(VENV)/ready  # pages in site/; a broken link is an error (but not with --quiet, which hides it from --strict)
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 package: $(VENV)/ready  # sdist and wheel in dist/
