@@ -26,7 +26,8 @@ class ModelView:
     def __init__(self, stage: Stage, model: FML) -> None:
         self.model, self.people = model, Population.of(model)
         config = model.config
-        self.template = load_template(replace(config, level=2)) if config.level == 0 else model.template
+        template = load_template(replace(config, level=2)) if config.level == 0 else model.template
+        self.template = template.to(model.code_mean.device)
         self._figure = Figure.of(plain_head(self.template), model.code_mean.device)
         self._shown: tuple[float, ...] = ()
         self._hidden = (torch.zeros(0), torch.zeros(0))  # coefficients beyond the sliders

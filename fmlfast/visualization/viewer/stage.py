@@ -6,6 +6,7 @@ import math
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +53,7 @@ class Stage:
 
     def __init__(self, title: str, host: str, port: int) -> None:
         viser = require("viser", "viewer")
+        warnings.filterwarnings("ignore", "Queued a .* on a closed connection")  # browsers leave when they like
         with contextlib.redirect_stdout(io.StringIO()):  # its own banner; see `address`
             self.server: Any = viser.ViserServer(host=host, port=port, label=title, verbose=False)
         self.server.scene.set_up_direction("+y")

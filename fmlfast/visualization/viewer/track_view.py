@@ -40,7 +40,7 @@ class Tracked(Protocol):
         ...
 
     @property
-    def Ks(self) -> Tensor:  # [T, 3, 3]
+    def Ks(self) -> np.ndarray:  # [T, 3, 3]
         """Intrinsics, px of the video."""
         ...
 
@@ -157,5 +157,5 @@ class TrackView:
         if image is None:
             image = np.full((height, width, 3), 24, np.uint8)
         first = self.people[0]
-        K = first.Ks[int(np.abs(first.motion.times - seconds).argmin())]
+        K = torch.from_numpy(first.Ks[int(np.abs(first.motion.times - seconds).argmin())])
         return Scene(meshes, Through(image, K, self.origin, self.beside.value))

@@ -24,7 +24,7 @@ class Person:
 
     head: Head
     motion: Motion
-    Ks: Tensor
+    Ks: np.ndarray
     sh: Tensor
     size: tuple[int, int]
     video: Path | None
