@@ -1,14 +1,14 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-EXTRAS := video,train,viewer,eval,template,dev
+EXTRAS := video,train,viewer,eval,usd,template,docs,dev
 
-.PHONY: train test test-gpu bench lint clean
+.PHONY: train test test-gpu bench lint docs package clean
 
 train: $(VENV)/ready
 	$(RUN) train.py
 
-test: $(VENV)/ready lint
+test: $(VENV)/ready lint docs
 	$(RUN) -m pytest -n 2
 
 test-gpu: $(VENV)/ready
@@ -21,6 +21,12 @@ lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
+
+docs: $(VENV)/ready  # pages in site/; a broken link is an error (but not with --quiet, which hides it from --strict)
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
+package: $(VENV)/ready  # sdist and wheel in dist/
+	$(RUN) -m build --no-isolation
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

