@@ -34,7 +34,9 @@ class Head:
         expression: Tensor,  # [..., E]
     ) -> Tensor:  # [..., V, 3] mm, model frame
         """Computes vertices under expressions: v = v_neutral + sum_e delta_e E_e."""
-        return self.neutral + torch.einsum("...e,evc->...vc", expression, self.template.expressions)
+        shown = expression.reshape(-1, expression.shape[-1]).abs().amax(0) > 0  # most are 0 in most frames
+        moved = torch.einsum("...e,evc->...vc", expression[..., shown], self.template.expressions[shown])
+        return self.neutral + moved
 
 
 @dataclass(frozen=True)

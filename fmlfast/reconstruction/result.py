@@ -199,13 +199,13 @@ class Reconstruction:
             "photos": photos,
         }
 
-    def save(self, folder: str | Path, *, meshes: bool = True) -> None:
+    def save(self, folder: str | Path, *, meshes: bool = True, pictures: bool = True) -> None:
         """Writes pictures, parameters and meshes into a new folder, whole or not at all; `load` reads it again.
 
-        For each photo `photo-NAME.png`, `overlay-NAME.png` (both at the photo's full size) and `panel-NAME.png`;
-        `texture.png`, where there is a texture; `parameters.json`, and `codes.safetensors` with what it cannot hold.
-        With `meshes` also `head.glb`, the textured head that can be animated, and `head.obj`, without expression (see
-        `write_head`); for each photo `mesh-NAME.glb`, with expression, model frame, reflectance as vertex colours.
+        Always `photo-NAME.png` for each photo, `texture.png`, where there is a texture, `parameters.json`, and
+        `codes.safetensors` with what it cannot hold. With `pictures` for each photo `overlay-NAME.png`, at its full
+        size, and `panel-NAME.png`. With `meshes` `head.glb` and `head.obj`, the textured head without expression (see
+        `write_head`), and for each photo `mesh-NAME.glb`, with expression, model frame, vertex colours.
 
         Raises FileExistsError when `folder` exists.
         """
@@ -213,8 +213,9 @@ class Reconstruction:
             temporary.mkdir()
             for i, name in enumerate(self.names):
                 Image.fromarray(self.photos[i]).save(temporary / _photo_file(name))
-                Image.fromarray(self.overlay(i)).save(temporary / f"overlay-{name}.png")
-                Image.fromarray(self.panel(i)).save(temporary / f"panel-{name}.png")
+                if pictures:
+                    Image.fromarray(self.overlay(i)).save(temporary / f"overlay-{name}.png")
+                    Image.fromarray(self.panel(i)).save(temporary / f"panel-{name}.png")
             tensors = {field.name: getattr(self.codes, field.name).contiguous() for field in fields(Codes)}
             tensors |= {"neutral": self.neutral, "vertex_reflectance": self.reflectance}
             if self.texture is not None and self.texture_confidence is not None:
@@ -238,8 +239,7 @@ class Reconstruction:
         Raises ValueError, naming the folder or file, where it is no such folder, is damaged, was written by another
         version, or its template is missing or another one.
         """
-        folder = Path(folder)
-        stored = _read_parameters(folder / PARAMETERS)
+        folder, stored = Path(folder), _read_parameters(Path(folder) / PARAMETERS)
         template = _load_template(folder / PARAMETERS, stored["template"])
         try:
             tensors = load_file(folder / CODES)

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.model.lighting import ambient_factor
 from fmlfast.reconstruction.head import Head
-from fmlfast.renderer import antialias, interpolate, rasterize, sh_basis, vertex_normals
+from fmlfast.renderer import interpolate, rasterize, sh_basis, vertex_normals
 from fmlfast.visualization.appearance import standard_light
 from fmlfast.visualization.overlay import face_opacity
 from fmlfast.visualization.panels import PAPER, clay_shading
 
 _BYTES = (linear_to_srgb(torch.linspace(0, 1, 4096)) * 255).round().to(torch.uint8)
 _LINEAR = srgb_to_linear(torch.arange(256) / 255)
+_WHOLE = 1e-3  # of a pixel's coverage, rounding
 NEAR = 10.0  # mm; a head nearer to the camera is not drawn
 
 
@@ -91,7 +93,7 @@ class HeadDrawer:
             ],
             -1,
         )
-        smooth = antialias(stacked[None].contiguous(), vertices[None], triangles, moved[None], fragments)[0].clamp(0, 1)
+        smooth = _soft_outlines(stacked)
         whole = smooth[..., 8:9]
         return Layer(
             left,
@@ -114,6 +116,16 @@ def composite(frame: np.ndarray, layers: Sequence[Layer], kind: str) -> np.ndarr
         mixed = window[..., :3] + behind * (1 - window[..., 3:])
         result[rows, columns] = _BYTES[(mixed * 4095).round().long().clamp(0, 4095)].numpy()
     return result
+
+
+def _soft_outlines(
+    layers: Tensor,  # [h, w, C] colours times coverage, coverage last
+) -> Tensor:  # [h, w, C]
+    """Averages the pixels on outlines with their neighbours: a tenth of the time of `antialias`, which is exact."""
+    planes = layers.permute(2, 0, 1)[None]
+    blurred = avg_pool2d(planes, 3, 1, 1, count_include_pad=False)
+    edge = (blurred[:, -1:] > 0) & (blurred[:, -1:] < 1 - _WHOLE)
+    return torch.where(edge, blurred, planes)[0].permute(1, 2, 0)
 
 
 def paper(width: int, height: int) -> np.ndarray:

@@ -98,7 +98,7 @@ def person_face(
     if (folder / FACE).is_dir():
         return Reconstruction.load(folder / FACE)
     face = reconstruct(*photos())
-    face.save(folder / FACE, meshes=False)
+    face.save(folder / FACE, meshes=False, pictures=False)
     return face
 
 

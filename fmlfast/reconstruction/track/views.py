@@ -110,7 +110,7 @@ def track_views(
         K, path = cameras[number].K.astype(np.float32), paths[number].resolve()
         people.append(TrackedPerson(face, Track.join(parts), K, source.size, path, 1 / scale))
         if number:
-            face.save(project.person(0) / FACE, meshes=False)
+            face.save(project.person(0) / FACE, meshes=False, pictures=False)
         write_results(project, source, reconstruct.model, people[-1:], progress)
     with atomic_path(out) as temporary:
         temporary.mkdir()
