@@ -211,3 +211,15 @@ def test_an_error_in_the_middle_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises((OSError, ValueError)):
         join_pieces(pieces, tmp_path / "out" / "out.mp4")
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_damaged_sound_is_left_out_and_the_rest_kept(tmp_path: Path) -> None:
+    source = with_sound(tmp_path / "source.mkv", "mp2")
+    content = bytearray(source.read_bytes())
+    rng, third = np.random.default_rng(0), len(content) // 3
+    for place in rng.integers(third, 2 * third, 300):
+        content[place] = int(rng.integers(256))
+    source.write_bytes(content)
+    pieces = write_pieces(tmp_path, pictures(50), np.arange(50) / 25, [50])
+    join_pieces(pieces, tmp_path / "out.mp4", source)
+    assert len(read(tmp_path / "out.mp4")[0]) == 50 and heard(tmp_path / "out.mp4")[2] > 1.0

@@ -31,6 +31,7 @@ def numbered(count: int) -> list[np.ndarray]:
         ("mov", "mpeg4"),
         ("avi", "mpeg4"),
         ("ts", "mpeg2video"),
+        ("mts", "libx264"),
         ("mpg", "mpeg2video"),
         ("webm", "libvpx"),
         ("flv", "flv"),
@@ -88,3 +89,12 @@ def test_times_begin_at_the_start_of_the_video_where_its_stamps_do_not(tmp_path:
         pytest.skip("FFmpeg was built without mpeg2video")
     path = write_video(tmp_path / "v.mpg", numbered(10), codec="mpeg2video", rate=25)
     assert next(iter(Video(path).frames())).time == pytest.approx(0.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mp4", "ts"])
+def test_times_rise_where_frames_are_stored_in_another_order(tmp_path: Path, suffix: str) -> None:
+    if "libx264" not in av.codecs_available:
+        pytest.skip("FFmpeg was built without libx264")
+    path = write_video(tmp_path / f"v.{suffix}", numbered(30), codec="libx264", rate=25)  # with B-frames by default
+    times = [frame.time for frame in Video(path).frames()]
+    assert len(times) == 30 and (np.diff(times) > 0).all()
