@@ -127,8 +127,9 @@ def test_two_tracks_never_follow_one_face() -> None:
 
 
 def test_small_and_doubtful_faces_are_not_begun() -> None:
+    assert Film().show((200, 200, MIN_FACE - 5)) == {}
+    assert Film().show((200, 200, 90), doubt=0.04) == {}
     film = Film()
-    assert film.show((200, 200, MIN_FACE - 5)) == {}
     assert film.show((200, 200, 90), doubt=0.04) == {}
     for _ in range(10):
         found = film.show((200, 200, 90))
@@ -168,3 +169,14 @@ def test_tracks_of_an_interrupted_video_go_on() -> None:
     again.follower = FaceFollower(again.detector, tracks, count)  # pyright: ignore[reportArgumentType]
     again.time = film.time
     assert sorted(again.show((150, 200, 90), (400, 200, 80), (280, 400, 70))) == [0, 1, 2]
+
+
+def test_a_face_that_passes_behind_another_leaves_it_its_number() -> None:
+    film = Film()
+    for step in range(60):
+        behind, front = 100 + 7 * step, 300
+        hidden = abs(behind - front) < 36
+        faces = [(front, 200, 90)] if hidden else [(behind, 200, 90), (front, 200, 90)]
+        found = film.show(*faces)
+        assert abs(found.get(1, front) - front) < 1 and abs(found.get(0, behind) - behind) < 1
+        assert hidden or 0 in found or behind > front  # it may be another track once it is out again

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fmlfast.camera import project
 from fmlfast.data.face_detector import FaceDetector
@@ -231,3 +232,28 @@ def test_settings_that_make_no_sense_are_refused_by_name(
     video = write_video(tmp_path / "v.mkv", [smooth(np.random.default_rng(0), 48, 64)] * 3)
     with pytest.raises(ValueError, match=setting):
         track(video, tmp_path / "out", checkpoint, **{setting: value})  # type: ignore[arg-type]
+
+
+def test_several_people_before_a_calibrated_camera(quick: None, checkpoint: Path, tmp_path: Path) -> None:
+    """A still of several people as a video; the small untrained model tells who is where all the same."""
+    landmarker()
+    with Image.open(real_media() / "multi_face.jpg") as opened:
+        photo = opened.convert("RGB")
+    photo.thumbnail((960, 960))
+    image = np.asarray(photo)[: photo.height // 2 * 2, : photo.width // 2 * 2]
+    video = write_video(tmp_path / "several.mkv", [image] * 12, rate=12)
+    K = np.array([[1100.0, 0, image.shape[1] / 2 + 7], [0, 1080.0, image.shape[0] / 2], [0, 0, 1]])
+    found = track(video, tmp_path / "out", checkpoint, refine=0, texture=0, camera=K, people=2)
+    assert len(found) == len(load_people(tmp_path / "out")) == 2
+    places = [person.track.landmarks.mean((0, 1)) for person in found]
+    assert (places[0] - places[1]).norm() > 40
+    for person in found:
+        np.testing.assert_allclose(person.K, K, rtol=1e-6)
+        assert person.face.focal_sources[0] != "assumed" and person.track.frame.tolist() == list(range(12))
+        moved = person.head.neutral @ person.track.rotation.mT + person.track.translation[:, None]
+        shown = project(person.head.template.landmarks(moved), torch.from_numpy(person.Ks))[:, 17:].mean((0, 1))
+        assert (shown - person.track.landmarks[:, 17:].mean((0, 1))).norm() < 15
+    over = next(iter(Video(tmp_path / "out" / "overlay.mp4").frames())).image()
+    for x, y in np.array(torch.stack(places)).astype(int):
+        changed = np.abs(over.astype(int) - image)[y - 12 : y + 12, x - 12 : x + 12]
+        assert changed.mean() > 3  # both are drawn in one picture
