@@ -14,6 +14,7 @@ from PIL import Image
 from fmlfast.camera import project
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.video.decode import Video
+from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.reconstruction.track import estimate, movies, observe, people, run
 from fmlfast.reconstruction.track.run import track
 from fmlfast.reconstruction.track.tracked import TrackedPerson, load_people
@@ -39,6 +40,9 @@ def quick() -> Any:
         patch.setattr(estimate, "LAG", 4)
         patch.setattr(movies, "TURN_SECONDS", 0.2)
         patch.setattr(movies, "TURN_SIZE", 64)
+        for name in ("panel", "overlay"):  # pictures and meshes of the photos have tests of their own
+            patch.setattr(Reconstruction, name, lambda self, index: np.zeros((8, 8, 3), np.uint8))
+        patch.setattr(Reconstruction, "_write_meshes", lambda self, folder: None)
         yield
 
 
