@@ -227,3 +227,14 @@ def test_what_freed_memory_held_decides_nothing(model: FML, frames: Frames) -> N
         leave(value)
         found.append([*fitted, *refine(model, frames, start, 1).tensors()])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
+def test_a_known_person_is_left_as_it_is_while_its_frames_fit_better(model: FML, frames: Frames) -> None:
+    start = disturbed(model.encode(frames))
+    found = refine(model, frames, start, steps=8, person=False)
+    for name in ("identity", "reflectance", "tone", "detail"):
+        assert torch.equal(getattr(found, name), getattr(start, name))
+    for name in ("rotation", "translation", "sh", "expression"):
+        assert not torch.allclose(getattr(found, name), getattr(start, name))
+    assert (losses(model, frames, found, REFINEMENT) < losses(model, frames, start, REFINEMENT)).all()
+    assert found.expression.min() >= 0
