@@ -30,9 +30,9 @@ class Cameras:
     "assumed", a guess of 1.2 x the longer side."""
 
     @classmethod
-    def given(cls, Ks: Sequence[np.ndarray]) -> "Cameras":
-        """Takes intrinsics [3, 3] that are known, pixels."""
-        return cls(np.stack(Ks).astype(np.float32), ("given",) * len(Ks))
+    def given(cls, Ks: Sequence[np.ndarray], source: str = "given") -> "Cameras":
+        """Takes intrinsics [3, 3] that are known, pixels, from a source."""
+        return cls(np.stack(Ks).astype(np.float32), (source,) * len(Ks))
 
     @classmethod
     def of(cls, photos: Sequence[Photo]) -> "Cameras":

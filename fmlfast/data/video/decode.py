@@ -2,8 +2,10 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,87 @@ class Video:
         or has no video stream, ImportError without the `video` extra.
         """
         av = require("av", "video")
+        with self._open(av) as (container, stream):
+            clock = _Clock(container, stream, 0.0 if start <= 0 else self.origin)
+            count = 0
+            if start > 0:
+                container.seek(int((start + self.origin) / stream.time_base), stream=stream)
+            for raw in self._decode(av, container, stream):
+                if count == 0 and start <= 0 and raw.time is not None:
+                    clock.origin = float(raw.time)
+                yield Frame(clock.time(raw), raw, _square_width(raw, stream))
+                count += 1
+            whole = start <= 0 and not self.trouble
+            if whole and stream.frames and count < 0.95 * stream.frames:  # edit lists hide a few
+                self.trouble = f"only {count} of {stream.frames} frames are there"
+
+    @cached_property
+    def origin(self) -> float:
+        """The file's own stamp of the first frame, seconds; what `frames` counts from."""
+        av = require("av", "video")
+        with self._open(av) as (container, stream):
+            first = next(self._decode(av, container, stream), None)
+            return 0.0 if first is None or first.time is None else float(first.time)
+
+    def rate_and_count(self) -> tuple[Fraction, int | None]:
+        """Reads the mean number of frames a second, and the number of frames where the file tells it or its length."""
+        av = require("av", "video")
+        with self._open(av) as (container, stream):
+            rate = Fraction(stream.average_rate or 25)
+            if stream.frames:
+                return rate, stream.frames
+            return rate, None if container.duration is None else round(container.duration / av.time_base * rate)
+
+    def frames_at(self, times: Sequence[float]) -> Iterator[Frame]:
+        """Decodes the frames at these times, rising, in seconds as `frames` tells them; seeks where that is exact.
+
+        Raises what `frames` raises, and ValueError where there is no such frame.
+        """
+        yield from self._sought(times) or self._in_order(times)
+
+    def _sought(self, times: Sequence[float]) -> list[Frame] | None:
+        """Seeks frames; None where the file's seeking or stamps cannot be trusted."""
+        av, found = require("av", "video"), []
+        with self._open(av) as (container, stream):
+            if not _stamped(container):
+                return None
+            for time in times:
+                stamp = time + self.origin
+                try:
+                    container.seek(max(0, int((stamp - SEEK_MARGIN) / stream.time_base)), stream=stream)
+                except (av.FFmpegError, OSError):
+                    return None
+                frame = self._exactly(self._decode(av, container, stream), stamp)
+                if frame is None:
+                    return None
+                found.append(Frame(time, frame, _square_width(frame, stream)))
+        return found
+
+    @staticmethod
+    def _exactly(frames: Iterator[Any], stamp: float) -> Any:
+        """Finds the frame of a stamp, where earlier or no frames come before it; None else."""
+        first = True
+        for frame in frames:
+            if frame.time is None or (first and frame.time > stamp + SAME_TIME):
+                return None
+            first = False
+            if frame.time > stamp - SAME_TIME:
+                return frame if frame.time < stamp + SAME_TIME else None
+        return None
+
+    def _in_order(self, times: Sequence[float]) -> Iterator[Frame]:
+        frames = self.frames()
+        for time in times:
+            for frame in frames:
+                if frame.time > time - SAME_TIME:
+                    yield frame
+                    break
+            else:
+                raise ValueError(f"{self.path}: no frame at {time:.3f} s")
+
+    @contextmanager
+    def _open(self, av: Any) -> Iterator[tuple[Any, Any]]:
+        """Opens the file, and gives the container and its first video stream."""
         try:
             container = av.open(str(self.path), metadata_errors="ignore")
         except (av.FFmpegError, OSError) as error:
@@ -67,46 +150,7 @@ class Video:
         with container:
             if not container.streams.video:
                 raise ValueError("has no video stream")
-            stream = container.streams.video[0]
-            rate = float(stream.average_rate or 25)
-            count = 0
-            if start > 0:
-                container.seek(int(start / stream.time_base), stream=stream)
-            for raw in self._decode(av, container, stream):
-                width = max(1, round(raw.width * float(stream.sample_aspect_ratio or 1)))
-                yield Frame(count / rate if raw.time is None else float(raw.time), raw, width)
-                count += 1
-            whole = start <= 0 and not self.trouble
-            if whole and stream.frames and count < 0.95 * stream.frames:  # edit lists hide a few
-                self.trouble = f"only {count} of {stream.frames} frames are there"
-
-    def rate_and_count(self) -> tuple[Fraction, int | None]:
-        """Reads the mean number of frames a second, and the number of frames where the file tells it or its length."""
-        av = require("av", "video")
-        with av.open(str(self.path), metadata_errors="ignore") as container:
-            stream = container.streams.video[0]
-            rate = Fraction(stream.average_rate or 25)
-            if stream.frames:
-                return rate, stream.frames
-            return rate, None if container.duration is None else round(container.duration / av.time_base * rate)
-
-    def frames_at(self, times: Sequence[float]) -> Iterator[Frame]:
-        """Decodes the frames at these times, rising, in seconds as `frames` tells them; seeks, so few are quick.
-
-        Raises what `frames` raises, and ValueError where there is no such frame.
-        """
-        av = require("av", "video")
-        with av.open(str(self.path), metadata_errors="ignore") as container:
-            stream = container.streams.video[0]
-            for time in times:
-                container.seek(max(0, int((time - SEEK_MARGIN) / stream.time_base)), stream=stream)
-                for raw in self._decode(av, container, stream):
-                    if raw.time is not None and raw.time > time - SAME_TIME:
-                        width = max(1, round(raw.width * float(stream.sample_aspect_ratio or 1)))
-                        yield Frame(float(raw.time), raw, width)
-                        break
-                else:
-                    raise ValueError(f"{self.path}: no frame at {time:.3f} s")
+            yield container, container.streams.video[0]
 
     def _decode(self, av: Any, container: Any, stream: Any) -> Iterator[Any]:
         damaged = 0
@@ -147,6 +191,34 @@ class CutDetector:
             return True
         self._recent.append(difference)
         return False
+
+
+class _Clock:
+    """Tells the times of frames from the start of the video; they rise, even where the file's stamps do not."""
+
+    def __init__(self, container: Any, stream: Any, origin: float) -> None:
+        self.origin = origin
+        self._rate, self._stamped = float(stream.average_rate or 25), _stamped(container)
+        self._last, self._shift, self._count = -1.0, 0.0, 0
+
+    def time(self, raw: Any) -> float:
+        """Returns the time of the next frame, seconds."""
+        stamp = raw.time if self._stamped else None
+        time = self._count / self._rate if stamp is None else float(stamp) - self.origin + self._shift
+        if time <= self._last:  # files that were joined begin anew
+            self._shift += self._last + 1 / self._rate - time
+            time = self._last + 1 / self._rate
+        self._last, self._count = time, self._count + 1
+        return time
+
+
+def _stamped(container: Any) -> bool:
+    """Tells whether a format stores when frames are shown; AVI stores only their order."""
+    return "avi" not in container.format.name.split(",")
+
+
+def _square_width(raw: Any, stream: Any) -> int:
+    return max(1, round(raw.width * float(stream.sample_aspect_ratio or 1)))
 
 
 def _reason(error: BaseException) -> str:

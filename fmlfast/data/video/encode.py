@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,11 +12,13 @@ import numpy as np
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.extras import require
+from fmlfast.data.video.decode import Video
 
 TIME_BASE = Fraction(1, 90_000)  # seconds
 _CODECS = (("libx264", {"preset": "veryfast", "crf": "20", "bf": "0"}), ("mpeg4", {"qscale": "3", "bf": "0"}))
-_COPIED = frozenset("aac mp3 ac3 eac3 opus alac flac".split())  # that MP4 holds
-_AUDIO_RATE = 48_000
+_COPIED = frozenset("aac mp3 ac3 eac3 opus alac flac".split())  # codecs of sound that MP4 holds
+_AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)  # Hz
+_EXACT = {"movie_timescale": str(TIME_BASE.denominator)}  # else the start of the pictures is rounded to ms
 
 
 class VideoPiece:
@@ -34,11 +37,14 @@ class VideoPiece:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._container is not None:
-            if kind is None:
-                self._container.mux(self._stream.encode(None))
-            self._container.close()
-        self._atomic.__exit__(kind, error, tb)
+        with ExitStack() as stack:
+            stack.push(self._atomic)
+            if self._container is not None:
+                stack.callback(self._container.close)
+                if kind is None:
+                    self._container.mux(self._stream.encode(None))
+            if error is not None:
+                raise error
 
     def add(self, image: np.ndarray, time: float) -> None:
         """Appends a picture [H, W, 3] uint8 sRGB that is shown from `time` on, seconds; times rise."""
@@ -67,13 +73,14 @@ def add_video_stream(av: Any, container: Any, width: int, height: int, rate: Fra
 def join_pieces(pieces: Sequence[tuple[Path, float]], out: Path, source: Path | None = None) -> None:
     """Joins pieces, each with the time of its first picture in seconds, to `out`; with the sound of `source`, if any.
 
-    Pictures are not encoded again. Sound is copied where MP4 holds its codec, else encoded as AAC.
+    Pictures are not encoded again. Sound is copied where MP4 holds its codec, else encoded as AAC; it ends with the
+    pictures.
     """
     av = require("av", "video")
-    with atomic_path(out) as temporary, av.open(str(temporary), "w") as container:
+    with atomic_path(out) as temporary, av.open(str(temporary), "w", options=_EXACT) as container:
         with av.open(str(pieces[0][0])) as first:
             video = container.add_stream_from_template(first.streams.video[0])
-        sound = None if source is None else _Sound(av, source, container)
+        sound = None if source is None else _Sound(av, source, container, _end(av, pieces))
         streams = [_pictures(av, pieces, video)]
         if sound is not None and sound.found:
             streams.append(sound.packets())
@@ -93,38 +100,70 @@ def _pictures(av: Any, pieces: Sequence[tuple[Path, float]], stream: Any) -> Ite
                 yield seconds, 0, packet
 
 
-class _Sound:
-    """Copies or encodes the first audio stream of a file."""
+def _end(av: Any, pieces: Sequence[tuple[Path, float]]) -> float:
+    """Returns the time at which the last picture ends, seconds."""
+    path, start = pieces[-1]
+    with av.open(str(path)) as piece:
+        stream = piece.streams.video[0]
+        last = max(float(packet.pts * packet.time_base) for packet in piece.demux(stream) if packet.pts is not None)
+        return start + last + float(1 / (stream.average_rate or 25))
 
-    def __init__(self, av: Any, source: Path, container: Any) -> None:
-        self._av, self._source = av, source
+
+class _Sound:
+    """Copies or encodes the first audio stream of a file, from its first picture to an end."""
+
+    def __init__(self, av: Any, source: Path, container: Any, end: float) -> None:
+        self._av, self._source, self._end, self._start = av, source, end, Video(source).origin
         with av.open(str(source), metadata_errors="ignore") as opened:
             self.found = bool(opened.streams.audio)
             if not self.found:
                 return
             given = opened.streams.audio[0]
-            self._copied = given.codec_context.name.split("_")[0] in _COPIED
+            self._copied = given.codec_context.codec.canonical_name in _COPIED
             if self._copied:
                 self._stream = container.add_stream_from_template(given)
             else:
-                self._stream = container.add_stream("aac", rate=given.rate or _AUDIO_RATE)
+                self._rate = next((rate for rate in _AAC_RATES if rate <= (given.rate or 48_000)), _AAC_RATES[-1])
+                self._stream = container.add_stream("aac", rate=self._rate)
 
     def packets(self) -> Iterator[tuple[float, int, Any]]:
         """Yields time, order and packet."""
         with self._av.open(str(self._source), metadata_errors="ignore") as opened:
-            given = opened.streams.audio[0]
-            last = 0.0
-            for packet in opened.demux(given):
-                if self._copied:
-                    if packet.dts is not None:
-                        last = float(packet.dts * packet.time_base)
-                        packet.stream = self._stream
-                        yield last, 1, packet
-                    continue
-                for frame in packet.decode():
-                    for coded in self._stream.encode(frame):
-                        last = last if coded.dts is None else float(coded.dts * coded.time_base)
-                        yield last, 1, coded
-            if not self._copied:
-                for coded in self._stream.encode(None):
+            packets = opened.demux(opened.streams.audio[0])
+            yield from self._copies(packets) if self._copied else self._encoded(packets)
+
+    def _copies(self, packets: Iterator[Any]) -> Iterator[tuple[float, int, Any]]:
+        for packet in packets:
+            if packet.dts is None or packet.pts is None:
+                continue
+            shift = round(self._start / packet.time_base)
+            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            time = float(packet.dts * packet.time_base)
+            if time >= self._end:
+                return
+            packet.stream = self._stream
+            yield time, 1, packet
+
+    def _encoded(self, packets: Iterator[Any]) -> Iterator[tuple[float, int, Any]]:
+        resampler = self._av.AudioResampler(format="fltp", rate=self._rate)
+        last = 0.0
+        for frame in self._frames(packets):
+            time = last if frame.time is None else float(frame.time) - self._start
+            if time >= self._end:
+                break
+            for part in resampler.resample(frame):
+                if part.pts is not None:
+                    part.pts -= round(self._start / part.time_base)
+                for coded in self._stream.encode(part):
+                    last = last if coded.dts is None else float(coded.dts * coded.time_base)
                     yield last, 1, coded
+        for coded in self._stream.encode(None):
+            yield last, 1, coded
+
+    def _frames(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """Decodes sound; damaged packets are silent."""
+        for packet in packets:
+            try:
+                yield from packet.decode()
+            except self._av.FFmpegError:
+                continue

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fmlfast.data.video.decode import Video
+from fmlfast.reconstruction.track.source import VideoFacts
 from fmlfast.reconstruction.track.views import Camera
 
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
@@ -76,12 +76,13 @@ def _scaled(path: Path, stored: dict[str, Any], video: Path) -> np.ndarray:
         raise ValueError(
             f"{path}: lens distortion is not supported; undistort the video first, and leave k1, p1, ... out"
         )
-    frame = next(iter(Video(video).frames())).image()
-    scale = np.array([frame.shape[1] / (width or frame.shape[1]), frame.shape[0] / (height or frame.shape[0])])
+    seen = VideoFacts.of(video).size
+    sides = [told or side for told, side in zip((width, height), seen, strict=True)]
+    if not all(isinstance(side, int | float) and side > 0 for side in sides):
+        raise ValueError(f"{path}: width and height must be positive numbers, got {width!r} and {height!r}")
+    scale = np.array(seen) / np.array(sides, np.float64)
     if abs(scale[0] / scale[1] - 1) > SAME_SHAPE:
-        raise ValueError(
-            f"{path}: calibrated for {width} x {height} pixels, but {video} has {frame.shape[1]} x {frame.shape[0]}"
-        )
+        raise ValueError(f"{path}: calibrated for {width} x {height} pixels, but {video} has {seen[0]} x {seen[1]}")
     K[:2] *= scale[:, None]
     return K
 

@@ -52,14 +52,14 @@ class Track(TensorBatch):
 
     def filled(self, times: Sequence[float], first: int) -> "Track":
         """Interpolates the frames missing between those that are there; times of all frames from number `first` on."""
-        parts = [self.part(slice(0, 1))]
-        for i in range(1, len(self.frame)):
-            a, b = self.part(slice(i - 1, i)), self.part(slice(i, i + 1))
-            gap = int(b.frame - a.frame)
-            for number in range(int(a.frame) + 1, int(b.frame)):
-                parts.append(_between(a, b, (number - int(a.frame)) / gap, number, times[number - first]))
-            parts.append(b)
-        return Track.join(parts)
+        parts, done = [], 0
+        for i in (self.frame.diff() > 1).nonzero()[:, 0].tolist():
+            a, b = self.part(slice(i, i + 1)), self.part(slice(i + 1, i + 2))
+            parts.append(self.part(slice(done, i + 1)))
+            start, gap, done = int(a.frame), int(b.frame - a.frame), i + 1
+            for number in range(start + 1, start + gap):
+                parts.append(_between(a, b, (number - start) / gap, number, times[number - first]))
+        return Track.join([*parts, self.part(slice(done, None))])
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,21 @@ class Followed:
 class FaceFollower:
     """Follows all faces through successive frames of a video."""
 
-    def __init__(self, detector: FaceDetector, tracks: list[Followed] | None = None, count: int = 0) -> None:
-        """Begins with `tracks` of a video that was interrupted, of which `count` were begun before."""
+    def __init__(
+        self,
+        detector: FaceDetector,
+        tracks: list[Followed] | None = None,
+        count: int = 0,
+        searched: float = -np.inf,
+    ) -> None:
+        """Begins with `tracks` of a video that was interrupted.
+
+        count: tracks that were begun before. searched: time of the last search of the whole picture, seconds.
+        """
         self.tracks = tracks or []
         self.count = count
+        self.searched = searched
         self._detector = detector
-        self._searched = -np.inf
 
     def step(self, time: float, image: np.ndarray, cut: bool) -> list[tuple[int, Glimpse]]:
         """Finds the faces of the next frame [H, W, 3] uint8; `cut` begins a new scene, which ends all tracks.
@@ -44,16 +53,14 @@ class FaceFollower:
         Returns the number of the track and the glimpse of each face.
         """
         if cut:
-            self.tracks, self._searched = [], -np.inf
+            self.tracks, self.searched = [], -np.inf
         seen: dict[int, Glimpse] = {}
-        for track in self.tracks:
-            glimpse = self._detector.follow(image, track.landmarks)
-            if glimpse is not None and _plausible(track, glimpse.landmarks):
-                if all(_distance(glimpse.landmarks, other.landmarks) > SAME for other in seen.values()):
-                    seen[track.number] = glimpse
+        for track, glimpse in self._glimpses(image):  # the nearest first: a face passes behind another
+            if all(_distance(glimpse.landmarks, other.landmarks) > SAME for other in seen.values()):
+                seen[track.number] = glimpse
         missing = not self.tracks or len(seen) < len(self.tracks)
-        if time - self._searched >= (RETRY if missing else SEARCH):
-            self._searched = time
+        if time - self.searched >= (RETRY if missing else SEARCH):
+            self.searched = time
             self._search(image, seen)
         for track in self.tracks:
             if track.number in seen:
@@ -62,6 +69,12 @@ class FaceFollower:
         self.tracks += [Followed(n, seen[n].landmarks, time) for n in seen if n not in known]
         self.tracks = [track for track in self.tracks if time - track.time <= PATIENCE]
         return list(seen.items())
+
+    def _glimpses(self, image: np.ndarray) -> list[tuple[Followed, Glimpse]]:
+        """Looks where each face was; those that moved least come first."""
+        found = [(track, self._detector.follow(image, track.landmarks)) for track in self.tracks]
+        good = [(track, look) for track, look in found if look is not None and _plausible(track, look.landmarks)]
+        return sorted(good, key=lambda item: _distance(item[1].landmarks, item[0].landmarks))
 
     def _search(self, image: np.ndarray, seen: dict[int, Glimpse]) -> None:
         """Adds faces of the whole picture that no track has found to `seen`, lost ones under their number."""

@@ -61,8 +61,8 @@ def draw_videos(
         drawn = mapped(draw, ahead(_frames(video, first, total)))
         for segment in missing:
             with (
+                VideoPiece(project.piece(COMPARISON, segment.number), rate) as comparison,  # ends last
                 VideoPiece(project.piece(OVERLAY, segment.number), rate) as overlay,
-                VideoPiece(project.piece(COMPARISON, segment.number), rate) as comparison,
             ):
                 for _ in segment.times:
                     time, over, beside = next(drawn)

@@ -5,6 +5,7 @@ A segment's clips lie in `sNNNNN-000000.tar` (see `fmlfast.data.shards`), its ti
 """
 
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from fmlfast.reconstruction.track.threads import ahead
 SEGMENT = 256  # frames
 SHARP_EVERY = 0.2  # seconds between frames of a track whose sharpness is measured: the candidates for identity
 CUT_MEMORY = 60  # frames that the cut detector sees again where an interrupted pass goes on
+IN_FLIGHT = 8  # looks that wait for the landmark network, at most
 QUALITY = 95  # of the crops' JPEGs
 
 
@@ -65,7 +67,7 @@ def observed_segments(folder: Path) -> list[Segment]:
     found: list[Segment] = []
     while (path := _json_path(folder, len(found))).is_file():
         stored = json.loads(path.read_text())
-        tracks = {int(n): tuple(Sight(**sight) for sight in sights) for n, sights in stored["tracks"].items()}
+        tracks = {int(n): tuple(_sight(told) for told in sights) for n, sights in stored["tracks"].items()}
         times, cuts = tuple(stored["times"]), tuple(stored["cuts"])
         found.append(Segment(len(found), stored["first"], times, tracks, cuts, stored["state"]))
     return found
@@ -92,11 +94,14 @@ def observe_video(
     """
     before = observed_segments(folder)
     start = before[-1].end if before else 0
-    state = before[-1].state if before else {"tracks": [], "count": 0}
-    tracks = [Followed(t["number"], np.array(t["landmarks"]), t["time"]) for t in state["tracks"]]
-    follower = FaceFollower(detector, tracks, state["count"])
-    pending = _Pending(len(before), start)
-    cuts = CutDetector()
+    follower, measured = FaceFollower(detector), {}
+    if before:
+        state = before[-1].state
+        tracks = [Followed(t["number"], np.array(t["landmarks"]), t["time"]) for t in state["tracks"]]
+        follower = FaceFollower(detector, tracks, state["count"], state["searched"])
+        measured = {int(number): time for number, time in state["measured"].items()}
+    pending = _Pending(len(before), start, measured)
+    cuts, waiting = CutDetector(), deque[Future[_Look]]()
     with ThreadPoolExecutor(1) as pool:
         for number, time, image, thumbnail in ahead(_frames(video, start, last)):
             cut = cuts.step(thumbnail)
@@ -106,9 +111,11 @@ def observe_video(
                 pending.cuts.append(number)
             pending.times.append(time)
             for track, glimpse in follower.step(time, image, cut):
-                measured = pending.measure(track, time)
-                job = pool.submit(_look, number, time, image, glimpse, K, size, measured)
+                job = pool.submit(_look, number, time, image, glimpse, K, size, pending.measure(track, time))
                 pending.sights.setdefault(track, []).append(job)
+                waiting.append(job)
+                if len(waiting) > IN_FLIGHT:  # each holds its frame
+                    waiting.popleft().result()
             count(1)
             if len(pending.times) == SEGMENT:
                 yield pending.write(folder, video.path.name, follower)
@@ -165,7 +172,12 @@ class _Pending:
             tuple(self.times),
             {track: tuple(look.sight for look in seen) for track, seen in looks.items()},
             tuple(self.cuts),
-            {"tracks": tracks, "count": follower.count},
+            {
+                "tracks": tracks,
+                "count": follower.count,
+                "searched": follower.searched,
+                "measured": {str(number): time for number, time in self._measured.items()},
+            },
         )
         stored = {key: value for key, value in asdict(segment).items() if key != "number"}
         with atomic_path(_json_path(folder, self.number)) as temporary:
@@ -207,6 +219,10 @@ def _look(
         K_to_crop(K, crop, size),
         crop_to_source(crop, size),
     )
+
+
+def _sight(stored: dict[str, Any]) -> Sight:
+    return Sight(**{**stored, "rotation": tuple(stored["rotation"])})
 
 
 def _clip(track: int, source: str, looks: list[_Look]) -> Clip:

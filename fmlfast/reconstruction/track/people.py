@@ -75,7 +75,7 @@ class Tracks:
 
 
 def group_tracks(tracks: Tracks, model: FML) -> list[list[int]]:
-    """Groups tracks that show one person: their neutral faces are alike, and they are never seen at one time.
+    """Groups tracks that show one person: their neutral faces are alike, and they are never followed at one time.
 
     The person seen most comes first.
     """
@@ -88,12 +88,13 @@ def group_tracks(tracks: Tracks, model: FML) -> list[list[int]]:
             continue
         frames = Frames.from_clips([join_clips(clips)], model.config.image_size).to(model.code_mean.device)
         faces[track] = model.neutral(model.encode(frames))[0].cpu()[region]
-        spans[track] = {sight.frame for _, _, sight in tracks.sights(track)}
+        sights = tracks.sights(track)
+        spans[track] = sights[0][2].frame, sights[-1][2].frame
     groups: list[list[int]] = []
     for track, face in faces.items():
         near = []
         for group in groups:
-            apart = all(spans[track].isdisjoint(spans[other]) for other in group)
+            apart = all(spans[track][0] > spans[other][1] or spans[track][1] < spans[other][0] for other in group)
             distance = float(np.mean([(face - faces[other]).norm(dim=1).mean() for other in group]))
             near.append(distance if apart else np.inf)
         if near and min(near) < ONE_PERSON:

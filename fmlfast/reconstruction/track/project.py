@@ -14,6 +14,7 @@ from fmlfast.reconstruction.track.estimate import Track
 
 FORMAT = 1
 SETTINGS = "settings.json"
+OBSERVED, PIECES, MOTION = "observed", "pieces", "motion"  # folders
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Project:
     @property
     def observed(self) -> Path:
         """Folder of what was seen of the faces."""
-        return self.folder / "observed"
+        return self.folder / OBSERVED
 
     def person(self, number: int) -> Path:
         """Folder of a person's reconstruction."""
@@ -86,7 +87,7 @@ class Project:
 
     def piece(self, kind: str, segment: int) -> Path:
         """File of a piece of a video."""
-        return self.folder / "pieces" / f"{kind}-{segment:05d}.mp4"
+        return self.folder / PIECES / f"{kind}-{segment:05d}.mp4"
 
     def windows(self, person: int, track: int) -> list[Track]:
         """Reads the windows of a track that were estimated."""
@@ -101,12 +102,15 @@ class Project:
             save_file({name: values.contiguous() for name, values in vars(window).items()}, temporary)
 
     def finish(self, out: Path) -> None:
-        """Moves the people and their videos to `out`, and removes what was needed on the way."""
-        with atomic_path(check_new(out)) as temporary:
-            temporary.mkdir()
-            for path in (*self.folder.glob("person-*"), *self.folder.glob("*.mp4")):
-                path.rename(temporary / path.name)
-        shutil.rmtree(self.folder)
+        """Renames the folder to `out`, and removes what was needed on the way."""
+        self.folder.rename(check_new(out))
+        Project(out).clear()
+
+    def clear(self) -> None:
+        """Removes what was needed on the way."""
+        (self.folder / SETTINGS).unlink()
+        for name in (OBSERVED, PIECES, MOTION):
+            shutil.rmtree(self.folder / name)
 
     def _window(self, person: int, track: int, number: int) -> Path:
-        return self.folder / "motion" / f"{person}-{track}-{number:05d}.safetensors"
+        return self.folder / MOTION / f"{person}-{track}-{number:05d}.safetensors"

@@ -25,7 +25,7 @@ from fmlfast.reconstruction.track.estimate import PersonEstimator, Track
 from fmlfast.reconstruction.track.movies import draw_turntable, draw_videos
 from fmlfast.reconstruction.track.people import FRAMES, group_tracks, person_photos
 from fmlfast.reconstruction.track.project import Project, TrackSettings
-from fmlfast.reconstruction.track.source import Source
+from fmlfast.reconstruction.track.source import Source, VideoFacts
 from fmlfast.reconstruction.track.tracked import FACE, TrackedPerson
 
 REFINE_PERSON = 50  # steps of refinement of a person's identity
@@ -69,12 +69,15 @@ def track(
             has other settings.
     """
     path, out = Path(video), check_new(out)
+    if people is not None and people < 1:
+        raise ValueError(f"--people must be at least 1, got {people}")
     reconstruct = Reconstructor.of(checkpoint, REFINE_PERSON, texture, None)
     cameras = None if camera is None else [camera]
     settings = TrackSettings.of(path, reconstruct.digest, refine, texture, seconds, cameras)
+    facts = VideoFacts.of(path)
     project = Project.open(out, settings)
     size = reconstruct.model.config.image_size
-    source = Source.observe(path, project.observed, camera, size, seconds, progress)
+    source = Source.observe(facts, project.observed, camera, size, seconds, progress)
     groups = group_tracks(source.tracks, reconstruct.model)[:people]
     if not groups:
         raise ValueError(f"{path}: no face that could be followed for half a second")
@@ -82,8 +85,9 @@ def track(
     total = sum(len(source.tracks.sights(t)) for group in groups for t in group)
     with tqdm(total=total, disable=not progress, desc="motion", unit="frame") as bar:
         for number, group in enumerate(groups):
-            K = found[0].K if found else camera  # everybody was filmed by one camera
-            face = person_face(project.person(number), reconstruct, partial(_photos, source, group, K))
+            first = found[0].face if found else None  # everybody was filmed by one camera
+            photos = partial(_photos, source, group, camera, first)
+            face = person_face(project.person(number), reconstruct, photos)
             motion = _estimate(project, number, reconstruct, source, group, face, refine, bar)
             found.append(TrackedPerson(face, motion, face.Ks[0], source.size, path.resolve()))
     write_results(project, source, reconstruct.model, found, progress)
@@ -102,9 +106,13 @@ def person_face(
     return face
 
 
-def _photos(source: Source, group: Sequence[int], K: np.ndarray | None) -> tuple[Sequence[Photo], Cameras]:
-    """Reads a person's best frames; the focal length is estimated unless K [3, 3] px is known."""
+def _photos(
+    source: Source, group: Sequence[int], K: np.ndarray | None, first: Reconstruction | None
+) -> tuple[Sequence[Photo], Cameras]:
+    """Reads a person's best frames, and the camera: as given, K [3, 3] px, or as found for the first person."""
     photos = person_photos(source.tracks, group, source.video, FRAMES)
+    if first is not None:
+        return photos, Cameras.given([first.Ks[0]] * len(photos), first.focal_sources[0])
     return photos, Cameras.of(photos) if K is None else Cameras.given([K] * len(photos))
 
 

@@ -24,6 +24,32 @@ DONE = "done"
 
 
 @dataclass(frozen=True)
+class VideoFacts:
+    """What a video's file tells."""
+
+    video: Video
+    size: tuple[int, int]
+    """Width and height, pixels."""
+    rate: Fraction
+    """Mean number of frames a second."""
+    count: int | None
+    """Number of frames, or about; None where the file does not tell it."""
+
+    @classmethod
+    def of(cls, path: Path) -> "VideoFacts":
+        """Reads a video's facts; raises ValueError, naming the file, where it cannot be read."""
+        video = Video(path)
+        try:
+            first: Frame | None = next(iter(video.frames()), None)
+            if first is None:
+                raise ValueError("has no frame")
+            height, width = first.image().shape[:2]
+            return cls(video, (width, height), *video.rate_and_count())
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
 class Source:
     """A video whose faces have been observed."""
 
@@ -38,18 +64,14 @@ class Source:
 
     @classmethod
     def observe(
-        cls, path: Path, folder: Path, K: np.ndarray | None, size: int, seconds: float | None, progress: bool
+        cls, facts: VideoFacts, folder: Path, K: np.ndarray | None, size: int, seconds: float | None, progress: bool
     ) -> "Source":
         """Observes a video, or what an interrupted run left to observe, into `folder`; size: side of the crops, px."""
-        video = Video(path)
-        first: Frame | None = next(iter(video.frames()), None)
-        if first is None:
-            raise ValueError(f"{path}: has no frame")
-        height, width = first.image().shape[:2]
-        rate, count = video.rate_and_count()
+        video, count = facts.video, facts.count
         if seconds is not None:
-            count = round(seconds * float(rate)) if count is None else min(count, round(seconds * float(rate)))
-        K, segments = assumed_K(width, height) if K is None else K, observed_segments(folder)
+            wanted = round(seconds * float(facts.rate))
+            count = wanted if count is None else min(count, wanted)
+        K, segments = assumed_K(*facts.size) if K is None else K, observed_segments(folder)
         if not (folder / DONE).is_file():
             start = segments[-1].end if segments else 0
             with (
@@ -59,7 +81,7 @@ class Source:
             ):
                 segments += observe_video(video, folder, K, size, detector, seconds, bar.update)
             (folder / DONE).touch()
-        return cls(video, (width, height), rate, K, Tracks(folder, segments))
+        return cls(video, facts.size, facts.rate, K, Tracks(folder, segments))
 
     @property
     def segments(self) -> Sequence[Segment]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from fmlfast.common.atomic import atomic_path, check_new
+from fmlfast.common.atomic import check_new
 from fmlfast.data.shards import Clip
 from fmlfast.reconstruction.focal_length import Cameras
 from fmlfast.reconstruction.inputs import Photo
@@ -21,7 +21,7 @@ from fmlfast.reconstruction.track.observe import SEGMENT, read_sights
 from fmlfast.reconstruction.track.people import FRAMES, group_tracks, join_clips, person_photos
 from fmlfast.reconstruction.track.project import Project, TrackSettings
 from fmlfast.reconstruction.track.run import REFINE_PERSON, person_face, write_results
-from fmlfast.reconstruction.track.source import Source
+from fmlfast.reconstruction.track.source import Source, VideoFacts
 from fmlfast.reconstruction.track.tracked import FACE, TrackedPerson
 
 SAME_RATE = 0.01  # largest difference of the videos' frame rates, share
@@ -73,8 +73,9 @@ def track_views(
     projects, sources, groups = [], [], []
     for number, (path, camera) in enumerate(zip(paths, cameras, strict=True)):
         settings = TrackSettings.of(path, reconstruct.digest, 0, texture, seconds, told)
+        facts = VideoFacts.of(path)
         projects.append(Project.open(work / f"view-{number}", settings))
-        sources.append(Source.observe(path, projects[-1].observed, camera.K, size, seconds, progress))
+        sources.append(Source.observe(facts, projects[-1].observed, camera.K, size, seconds, progress))
         found = group_tracks(sources[-1].tracks, reconstruct.model)
         if not found:
             raise ValueError(f"{path}: no face that could be followed for half a second")
@@ -112,11 +113,11 @@ def track_views(
         if number:
             face.save(project.person(0) / FACE, meshes=False, pictures=False)
         write_results(project, source, reconstruct.model, people[-1:], progress)
-    with atomic_path(out) as temporary:
-        temporary.mkdir()
-        for number, project in enumerate(projects):
-            project.finish(temporary / f"view-{number}")
-    work.rmdir()
+    for number, project in enumerate(projects):
+        project.folder.rename(work / f"view-{number}")
+    work.rename(out)
+    for number in range(len(projects)):
+        Project(out / f"view-{number}").clear()
     return people
 
 
