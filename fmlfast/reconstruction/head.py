@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fmlfast.template.face_template import FaceTemplate
@@ -34,9 +33,7 @@ class Head:
         expression: Tensor,  # [..., E]
     ) -> Tensor:  # [..., V, 3] mm, model frame
         """Computes vertices under expressions: v = v_neutral + sum_e delta_e E_e."""
-        shown = expression.reshape(-1, expression.shape[-1]).abs().amax(0) > 0  # most are 0 in most frames
-        moved = torch.einsum("...e,evc->...vc", expression[..., shown], self.template.expressions[shown])
-        return self.neutral + moved
+        return self.neutral + (expression @ self.template.expressions.flatten(1)).unflatten(-1, self.neutral.shape)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from fmlfast.common.extras import require
 from fmlfast.data.video.decode import Video
 
 TIME_BASE = Fraction(1, 90_000)  # seconds
-_CODECS = (("libx264", {"preset": "veryfast", "crf": "20", "bf": "0"}), ("mpeg4", {"qscale": "3", "bf": "0"}))
+_CODECS = (("libx264", {"preset": "superfast", "crf": "20", "bf": "0"}), ("mpeg4", {"qscale": "3", "bf": "0"}))
 _COPIED = frozenset("aac mp3 ac3 eac3 opus alac flac".split())  # codecs of sound that MP4 holds
 _AAC_RATES = (96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)  # Hz
 _EXACT = {"movie_timescale": str(TIME_BASE.denominator)}  # else the start of the pictures is rounded to ms

@@ -18,7 +18,7 @@ from fmlfast.model.fml import FML
 from fmlfast.reconstruction.inputs import MIN_SHARPNESS, Photo
 from fmlfast.reconstruction.track.observe import Segment, Sight, read_sights
 
-FRAMES = 12  # that a person is reconstructed from, at most
+FRAMES = 8  # that a person is reconstructed from, at most
 LOOKS = 4  # frames that two tracks are compared by
 SHORTEST = 0.5  # seconds of a track; shorter ones are false alarms or passers-by
 SOFT, VAGUE, SMALL = (

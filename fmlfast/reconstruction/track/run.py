@@ -29,6 +29,7 @@ from fmlfast.reconstruction.track.source import Source, VideoFacts
 from fmlfast.reconstruction.track.tracked import FACE, TrackedPerson
 
 REFINE_PERSON = 50  # steps of refinement of a person's identity
+LARGE = 360.0  # px of a face's crop, from which its outline would show the edges of the coarsest mesh
 TURNTABLE = "turntable.mp4"
 
 
@@ -120,7 +121,7 @@ def write_results(
     project: Project, source: Source, model: FML, people: Sequence[TrackedPerson], progress: bool
 ) -> None:
     """Draws the videos and writes the files of everybody."""
-    heads = [_drawn(model, person.face) for person in people]
+    heads = [_drawn(model, person.face, source) for person in people]
     draw_videos(source.video, project, source.segments, people, heads, source.rate, progress)
     for number, (person, head) in enumerate(zip(people, heads, strict=True)):
         folder = project.person(number)
@@ -155,9 +156,10 @@ def _estimate(
     return Track.join(found)
 
 
-def _drawn(model: FML, face: Reconstruction) -> Head:
-    """Returns the head on the mesh that is drawn in videos: coarser than the one that is written."""
-    fine = model.config.level == 0 and face.template_folder is None
+def _drawn(model: FML, face: Reconstruction, source: Source) -> Head:
+    """Returns the head on the mesh that is drawn in videos: as coarse as its size there allows."""
+    sides = [sight.side for segment in source.segments for sights in segment.tracks.values() for sight in sights]
+    fine = model.config.level == 0 and face.template_folder is None and np.median(sides) > LARGE
     template = load_template(replace(model.config, level=1)) if fine else model.template.to("cpu")
     neutral = model.to("cpu").neutral(face.codes, template)[0]
     return Head(template, neutral, face.reflectance[: len(template.vertices)], face.texture)
