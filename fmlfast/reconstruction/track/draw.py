@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,13 +26,17 @@ NEAR = 10.0  # mm; a head nearer to the camera is not drawn
 
 
 @dataclass(frozen=True)
-class Pose:
-    """A head in one frame."""
+class Poses:
+    """A head in T frames."""
 
-    expression: Tensor  # [E]
-    rotation: Tensor  # [3, 3]
-    translation: Tensor  # [3] mm
-    sh: Tensor  # [9, 3]
+    expression: Tensor  # [T, E]
+    rotation: Tensor  # [T, 3, 3]
+    translation: Tensor  # [T, 3] mm
+    sh: Tensor  # [T, 9, 3]
+
+
+Kind = Literal["overlay", "clay", "relit"]
+"""The face under the frame's light, fading at its edges; grey geometry; the head under the standard light."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,7 @@ class Layer:
 
     left: int
     top: int
-    overlay: Tensor  # [h, w, 4] face under the frame's light, fading at its edges
-    clay: Tensor  # [h, w, 4] grey geometry
-    relit: Tensor  # [h, w, 4] under the standard light
+    pictures: dict[Kind, Tensor]  # [h, w, 4] each
     depth: float  # mm
 
 
@@ -52,73 +55,91 @@ class HeadDrawer:
     def __init__(self, head: Head) -> None:
         """Prepares the drawing of `head`, on any level of its template; without lashes, which would flicker."""
         self.head, template = head, head.template
-        self._triangles = template.triangles[~(template.regions["lashes"][template.triangles.long()] > 0.5).any(1)]
         self._opacity, self._ambient = face_opacity(template), ambient_factor(template)
         self._albedo, self._level, self._seen_at = head.albedo(), head.albedo(), 0.0
+        corners = template.triangles.long()
+        whole = template.triangles[~(template.regions["lashes"][corners] > 0.5).any(1)]
+        self._whole = whole, torch.ones(len(template.vertices), dtype=torch.bool)
+        face = whole[(self._opacity[whole.long()] > 0).any(1)]
+        self._face = face, torch.zeros_like(self._whole[1]).index_fill_(0, face.long().unique(), True)
 
-    def draw(self, pose: Pose, K: Tensor, width: int, height: int) -> Layer | None:
-        """Draws the head in a frame of `width` x `height` px; K [3, 3] px. None where it is out of sight."""
-        triangles = self._triangles
-        vertices = self.head.posed(pose.expression) @ pose.rotation.mT + pose.translation
-        if float(vertices[:, 2].min()) < NEAR:
-            return None
-        points = project(vertices[None], K[None])[0]
-        left, top = (max(0, int(x)) for x in points.amin(0).floor().tolist())
-        right, bottom = (
-            min(end, int(x)) for x, end in zip(points.amax(0).ceil().tolist(), (width, height), strict=True)
-        )
+    def draw(self, poses: Poses, K: Tensor, width: int, height: int, kinds: Sequence[Kind]) -> list[Layer | None]:
+        """Draws the head in successive frames of `width` x `height` px; K [3, 3] px. None where it is out of sight.
+
+        Frames are drawn together in a window that holds them all, which spares many small operations.
+        """
+        triangles, used = self._face if tuple(kinds) == ("overlay",) else self._whole
+        vertices = self.head.posed(poses.expression) @ poses.rotation.mT + poses.translation[:, None]
+        ahead = vertices[..., 2].amin(1) > NEAR  # [T]
+        points = project(vertices, K.expand(len(vertices), 3, 3))
+        within = points[:, used][ahead].flatten(0, 1)
+        if not len(within):
+            return [None] * len(vertices)
+        low, high = within.amin(0).floor().int().tolist(), within.amax(0).ceil().int().tolist()
+        left, top, right, bottom = max(0, low[0]), max(0, low[1]), min(width, high[0]), min(height, high[1])
         if left >= right or top >= bottom:
-            return None
-        normals = vertex_normals(vertices[None], triangles)[0]
-        basis = sh_basis(normals)
-        light, relit = ((basis @ sh) * self._ambient[:, None] for sh in (pose.sh, standard_light()))
-        albedo = self._at_distance(float(K[0, 0] / pose.translation[2]), points)
-        fields = torch.cat(
-            [light, relit, clay_shading(normals)[:, None], self._opacity[:, None], albedo.attributes], 1
-        )[None].contiguous()
+            return [None] * len(vertices)
+        vertices = torch.where(ahead[:, None, None], vertices, torch.nan)  # which the rasterizer leaves out
+        a, b, c = points[ahead][:, triangles.long()].unbind(2)
+        facing = (b - a)[..., 0] * (c - a)[..., 1] < (b - a)[..., 1] * (c - a)[..., 0]  # towards the camera
+        albedo = self._at_distance(float(K[0, 0] / poses.translation[0, 2]), points[ahead][0])
         moved = K.clone()
         moved[:2, 2] -= K.new_tensor([left, top])
-        a, b, c = points[triangles.long()].unbind(1)
-        triangles = triangles[(b - a)[:, 0] * (c - a)[:, 1] < (b - a)[:, 1] * (c - a)[:, 0]]  # facing the camera
-        fragments = rasterize(vertices[None], triangles, moved[None], bottom - top, right - left)
-        covered = fragments.triangle_id >= 0
-        values = interpolate(fields, triangles, fragments)
-        colors = albedo.lookup(values[0, ..., 8:].reshape(-1, values.shape[-1] - 8)).view(bottom - top, right - left, 3)
-        opacity = values[0, ..., 7:8]
-        solid = covered[0, ..., None].to(values.dtype)
-        stacked = torch.cat(
-            [
-                (colors * values[0, ..., :3]).clamp(0, 1) * opacity,
-                opacity,
-                values[0, ..., 6:7] * solid,
-                (colors * values[0, ..., 3:6]).clamp(0, 1) * solid,
-                solid,
-            ],
-            -1,
+        pictures = self._pictures(
+            poses, vertices, triangles[facing.any(0)], albedo, moved, bottom - top, right - left, kinds
         )
-        smooth = _soft_outlines(stacked)
-        whole = smooth[..., 8:9]
-        return Layer(
-            left,
-            top,
-            smooth[..., :4],
-            torch.cat([smooth[..., 4:5].expand(-1, -1, 3), whole], -1),
-            torch.cat([smooth[..., 5:8], whole], -1),
-            float(vertices[:, 2].median()),
+        depths = vertices[..., 2].median(1).values
+        return [
+            Layer(left, top, {kind: drawn[i] for kind, drawn in pictures.items()}, float(depths[i])) if seen else None
+            for i, seen in enumerate(ahead.tolist())
+        ]
+
+    def _pictures(
+        self,
+        poses: Poses,
+        vertices: Tensor,  # [T, V, 3] mm, camera frame
+        triangles: Tensor,  # [N, 3]
+        albedo: Albedo,
+        K: Tensor,  # [3, 3] px of the window
+        height: int,
+        width: int,
+        kinds: Sequence[Kind],
+    ) -> dict[Kind, Tensor]:  # [T, h, w, 4] each
+        """Shades at the vertices and draws all kinds at once."""
+        count = len(vertices)
+        normals = vertex_normals(vertices, self.head.template.triangles)
+        basis = sh_basis(normals) * self._ambient[:, None]
+        lights = {"overlay": poses.sh, "relit": standard_light()}
+        shading = {kind: clay_shading(normals)[..., None] if kind == "clay" else basis @ lights[kind] for kind in kinds}
+        shared = torch.cat([self._opacity[:, None], albedo.attributes], 1).expand(count, -1, -1)
+        parts = [*shading.values(), shared]
+        fragments = rasterize(vertices, triangles, K.expand(count, 3, 3).contiguous(), height, width)
+        fields = interpolate(torch.cat(parts, -1).nan_to_num_(), triangles, fragments)
+        *shades, opacity, places = fields.split(
+            [*(part.shape[-1] for part in shading.values()), 1, shared.shape[-1] - 1], -1
         )
+        colors = albedo.lookup(places.flatten(0, 2)).view(*places.shape[:3], 3)
+        solid = (fragments.triangle_id >= 0)[..., None].to(colors.dtype)
+        layers = []
+        for kind, shade in zip(kinds, shades, strict=True):
+            cover = opacity if kind == "overlay" else solid
+            drawn = shade.expand(*shade.shape[:3], 3) if kind == "clay" else (colors * shade).clamp(0, 1)
+            layers.append(torch.cat([drawn * cover, cover], -1))
+        soft = _soft_outlines(torch.cat([*layers, solid], -1))[..., :-1].split(4, -1)
+        return dict(zip(kinds, soft, strict=True))
 
     def _at_distance(self, scale: float, points: Tensor) -> Albedo:
         """Chooses the texture's mip level anew where the head has become a little larger or smaller; scale: px/mm."""
         if abs(self._seen_at / scale - 1) > _SAME_SCALE:
-            self._level, self._seen_at = self._albedo.at_spacing(points, self._triangles), scale
+            self._level, self._seen_at = self._albedo.at_spacing(points, self._face[0]), scale
         return self._level
 
 
-def composite(frame: np.ndarray, layers: Sequence[Layer], kind: str) -> np.ndarray:
-    """Composites layers' `kind` (overlay, clay, relit) over a frame [H, W, 3] uint8 sRGB, in linear light."""
+def composite(frame: np.ndarray, layers: Sequence[Layer], kind: Kind) -> np.ndarray:
+    """Composites one kind of the layers' pictures over a frame [H, W, 3] uint8 sRGB, in linear light."""
     result = frame.copy()
     for layer in sorted(layers, key=lambda layer: -layer.depth):
-        window: Tensor = getattr(layer, kind)
+        window = layer.pictures[kind]
         rows = slice(layer.top, layer.top + window.shape[0])
         columns = slice(layer.left, layer.left + window.shape[1])
         behind = _LINEAR[torch.from_numpy(result[rows, columns]).long()]
@@ -128,18 +149,18 @@ def composite(frame: np.ndarray, layers: Sequence[Layer], kind: str) -> np.ndarr
 
 
 def _soft_outlines(
-    layers: Tensor,  # [h, w, C] colours times coverage, coverage last
-) -> Tensor:  # [h, w, C]
+    layers: Tensor,  # [T, h, w, C] colours times coverage, coverage last
+) -> Tensor:  # [T, h, w, C]
     """Averages the pixels on outlines with their neighbours: a tenth of the time of `antialias`, which is exact."""
-    height, width, channels = layers.shape
-    share = avg_pool2d(layers[..., -1].contiguous()[None], 3, 1, 1, count_include_pad=False)[0]
-    rows, columns = ((share > 0) & (share < 1 - _WHOLE)).nonzero(as_tuple=True)
+    count, height, width, channels = layers.shape
+    share = avg_pool2d(layers[..., -1].contiguous(), 3, 1, 1, count_include_pad=False)
+    frames, rows, columns = ((share > 0) & (share < 1 - _WHOLE)).nonzero(as_tuple=True)
     flat, total = layers.view(-1, channels), layers.new_zeros(len(rows), channels)
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):  # beyond the window its last row or column again
-            near = (rows + down).clamp(0, height - 1) * width + (columns + right).clamp(0, width - 1)
-            total += flat[near]
-    return flat.index_copy(0, rows * width + columns, total / 9).view_as(layers)
+            row, column = (rows + down).clamp(0, height - 1), (columns + right).clamp(0, width - 1)
+            total += flat[(frames * height + row) * width + column]
+    return flat.index_copy(0, (frames * height + rows) * width + columns, total / 9).view_as(layers)
 
 
 def paper(width: int, height: int) -> np.ndarray:

@@ -1,7 +1,9 @@
 """Draws a tracked video: the heads over it, beside their geometry and under a standard light, and turning."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from tqdm import tqdm
 from fmlfast.data.video.decode import Video
 from fmlfast.data.video.encode import VideoPiece, join_pieces
 from fmlfast.reconstruction.head import Head
-from fmlfast.reconstruction.track.draw import HeadDrawer, Layer, Pose, composite, paper
+from fmlfast.reconstruction.track.draw import HeadDrawer, Layer, Poses, composite, paper
 from fmlfast.reconstruction.track.observe import Segment
 from fmlfast.reconstruction.track.project import Project
 from fmlfast.reconstruction.track.threads import ahead, mapped, single_threads
@@ -21,9 +23,19 @@ from fmlfast.rotation import FRONTAL, rotation_from_axis_angle
 from fmlfast.visualization.appearance import standard_light
 
 OVERLAY, COMPARISON = "overlay", "comparison"
-PANEL = 640  # px, largest width of each picture of the comparison
+PANEL, PANEL_SHARE = 640, 2 / 3  # largest width of each picture of the comparison: px, share of the frame's
+BATCH, BATCH_PIXELS = 8, 2_000_000  # frames that are drawn together, and their pixels, at most
 TURN_SIZE, TURN_SECONDS, TURN_RATE = 512, 4.0, 24
 TURN_DISTANCE, TURN_SPAN = 900.0, 330.0  # mm to the head, that the picture spans there
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame to draw over."""
+
+    number: int
+    time: float  # seconds
+    image: np.ndarray  # [H, W, 3] uint8 sRGB
 
 
 def draw_videos(
@@ -39,26 +51,42 @@ def draw_videos(
 
     The latter shows the frame, the heads' geometry and the heads under the standard light.
     """
-    drawers, K = [HeadDrawer(head) for head in heads], torch.from_numpy(people[0].K)
+    drawers, small = [HeadDrawer(head) for head in heads], [HeadDrawer(head) for head in heads]
     places = [{int(n): i for i, n in enumerate(person.track.frame.tolist())} for person in people]
     width, height = people[0].size
+    panel = _panel_size(width, height)
+    K = torch.from_numpy(people[0].K)
+    K_panel = torch.diag(torch.tensor([panel[0] / width, panel[1] / height, 1.0])) @ K
 
-    def draw(item: tuple[int, float, np.ndarray]) -> tuple[float, np.ndarray, np.ndarray]:
-        number, time, frame = item
-        layers = []
-        for person, drawer, place in zip(people, drawers, places, strict=True):
-            if number in place:
-                track = person.track.part(slice(place[number], place[number] + 1))
-                pose = Pose(track.expression[0], track.rotation[0], track.translation[0], track.sh[0])
-                layers.append(drawer.draw(pose, K, width, height))
-        found = [layer for layer in layers if layer is not None]
-        return time, composite(frame, found, "overlay"), _comparison(frame, found)
+    def draw(batch: Sequence[Shown]) -> list[tuple[float, np.ndarray, np.ndarray]]:
+        over: list[list[Layer]] = [[] for _ in batch]
+        beside: list[list[Layer]] = [[] for _ in batch]
+        for person, drawer, own, place in zip(people, drawers, small, places, strict=True):
+            there = [i for i, shown in enumerate(batch) if shown.number in place]
+            if not there:
+                continue
+            track = person.track.part(torch.tensor([place[batch[i].number] for i in there]))
+            poses = Poses(track.expression, track.rotation, track.translation, track.sh)
+            drawn = (
+                (over, drawer.draw(poses, K, width, height, ("overlay",))),
+                (beside, own.draw(poses, K_panel, *panel, ("clay", "relit"))),
+            )
+            for lists, layers in drawn:
+                for i, layer in zip(there, layers, strict=True):
+                    lists[i] += [] if layer is None else [layer]
+        page, done = paper(*panel), []
+        for shown, heads_over, heads_beside in zip(batch, over, beside, strict=True):
+            cell = Image.fromarray(shown.image).resize(panel, Image.Resampling.BILINEAR, reducing_gap=2)
+            cells = [np.asarray(cell), composite(page, heads_beside, "clay"), composite(page, heads_beside, "relit")]
+            done.append((shown.time, composite(shown.image, heads_over, "overlay"), np.concatenate(cells, 1)))
+        return done
 
     missing = [s for s in segments if not project.piece(COMPARISON, s.number).is_file()]
     total = segments[-1].end
     first = missing[0].first if missing else total
     with tqdm(total=total, initial=first, disable=not progress, desc="video", unit="frame") as bar, single_threads():
-        drawn = mapped(draw, ahead(_frames(video, first, total)))
+        batch = max(1, min(BATCH, round(BATCH_PIXELS / (width * height))))
+        drawn = chain.from_iterable(mapped(draw, _batches(ahead(_frames(video, first, total)), batch)))
         for segment in missing:
             with (
                 VideoPiece(project.piece(COMPARISON, segment.number), rate) as comparison,  # ends last
@@ -82,35 +110,35 @@ def draw_turntable(head: Head, path: Path) -> None:
     low, high = head.neutral.amin(0), head.neutral.amax(0)
     middle, count = (low + high) / 2, round(TURN_SECONDS * TURN_RATE)
 
-    def draw(step: int) -> np.ndarray:
-        turn = rotation_from_axis_angle(torch.tensor([0.0, 2 * torch.pi * step / count, 0.0]))
-        rotation = torch.tensor(FRONTAL) @ turn
+    def draw(steps: Sequence[int]) -> list[np.ndarray]:
+        angles = torch.tensor([[0.0, 2 * torch.pi * step / count, 0.0] for step in steps])
+        rotation = torch.tensor(FRONTAL) @ rotation_from_axis_angle(angles)
         place = torch.tensor([0.0, 0.0, TURN_DISTANCE]) - rotation @ middle
-        still = torch.zeros(len(head.template.expressions))
-        layer = drawer.draw(Pose(still, rotation, place, standard_light()), K, TURN_SIZE, TURN_SIZE)
-        return composite(paper(TURN_SIZE, TURN_SIZE), [] if layer is None else [layer], "relit")
+        still = torch.zeros(len(steps), len(head.template.expressions))
+        poses = Poses(still, rotation, place, standard_light().expand(len(steps), 9, 3))
+        layers = drawer.draw(poses, K, TURN_SIZE, TURN_SIZE, ("relit",))
+        return [composite(paper(TURN_SIZE, TURN_SIZE), [layer] if layer else [], "relit") for layer in layers]
 
     with VideoPiece(path, Fraction(TURN_RATE)) as piece, single_threads():
-        for step, image in enumerate(mapped(draw, range(count))):
+        batches = (range(first, min(first + BATCH, count)) for first in range(0, count, BATCH))
+        for step, image in enumerate(chain.from_iterable(mapped(draw, batches))):
             piece.add(image, step / TURN_RATE)
 
 
-def _frames(video: Video, first: int, end: int) -> Iterator[tuple[int, float, np.ndarray]]:
+def _frames(video: Video, first: int, end: int) -> Iterator[Shown]:
     for number, frame in enumerate(video.frames()):
         if number >= end:
             return
         if number >= first:
-            yield number, frame.time, frame.image()
+            yield Shown(number, frame.time, frame.image())
 
 
-def _comparison(frame: np.ndarray, layers: Sequence[Layer]) -> np.ndarray:
-    """Draws the frame, the heads' geometry and the heads under the standard light side by side."""
-    height, width = frame.shape[:2]
-    empty = paper(width, height)
-    cells = [frame, composite(empty, layers, "clay"), composite(empty, layers, "relit")]
-    if width > PANEL:
-        size = PANEL, round(height * PANEL / width)
-        cells = [
-            np.asarray(Image.fromarray(cell).resize(size, Image.Resampling.BILINEAR, reducing_gap=2)) for cell in cells
-        ]
-    return np.concatenate(cells, 1)
+def _batches(frames: Iterator[Shown], size: int) -> Iterator[list[Shown]]:
+    while batch := list(islice(frames, size)):
+        yield batch
+
+
+def _panel_size(width: int, height: int) -> tuple[int, int]:
+    """Chooses the size of each picture of the comparison, px."""
+    wide = min(PANEL, round(PANEL_SHARE * width))
+    return wide, round(height * wide / width)
