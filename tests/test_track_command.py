@@ -59,7 +59,7 @@ def test_arguments_are_passed_and_people_are_told(calls: list, capsys: pytest.Ca
     wanted = {"refine": 3, "texture": 1024, "seconds": 2.5, "camera": None, "people": 1, "progress": True}
     assert named == wanted
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f"{Path('out/me')}: overlay.mp4, comparison.mp4", "  person-0: 3 frames, 0.0 to 1.3 s"]
+    assert lines == [f"{Path('out/me/person-0')}: 3 frames, 0.0 to 1.3 s"]
 
 
 def test_a_camera_is_read_for_the_video(calls: list, tmp_path: Path) -> None:

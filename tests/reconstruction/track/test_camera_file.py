@@ -44,9 +44,9 @@ def test_a_camera_is_scaled_to_the_video(tmp_path: Path, video: Path, names: tup
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{", "needs K"),
-        ("[1, 2]", "needs K"),
-        ("7", "needs K"),
+        ("{", "is not JSON"),
+        ("[1, 2]", "needs an object with K"),
+        ("7", "needs an object with K"),
         ({}, "needs K"),
         ({"fl_x": 100, "cx": 33}, "needs K"),
         ({"fl_x": "wide", "cx": 33, "cy": 25}, "needs K"),
