@@ -1,5 +1,6 @@
 """Videos that are written in pieces: every picture at its time, with the sound of the source."""
 
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -77,7 +78,10 @@ def heard(path: Path) -> tuple[str, float, float, float]:
     with av.open(str(path)) as container:
         (stream,) = container.streams.audio
         codec = stream.codec_context.name
-        frames = [frame for frame in container.decode(stream) if frame.pts is not None]
+        frames = []
+        for packet in container.demux(stream):
+            with suppress(av.FFmpegError):  # damaged packets that were copied are silent
+                frames += [frame for frame in packet.decode() if frame.pts is not None]
     rate = frames[0].sample_rate
     samples = np.concatenate(
         [
