@@ -1,9 +1,11 @@
 """Encodes pictures as H.264 in pieces, and joins the pieces to one MP4 with the sound of the source."""
 
 import heapq
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -133,24 +135,17 @@ class _Sound:
             yield from self._copies(packets) if self._copied else self._encoded(packets)
 
     def _copies(self, packets: Iterator[Any]) -> Iterator[tuple[float, int, Any]]:
-        for packet in packets:
-            if packet.dts is None or packet.pts is None:
-                continue
+        stamped = (packet for packet in packets if packet.dts is not None and packet.pts is not None)
+        for time, packet in self._in_time((float(packet.dts * packet.time_base), packet) for packet in stamped):
             shift = round(self._start / packet.time_base)
             packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
-            time = float(packet.dts * packet.time_base)
-            if time >= self._end:
-                return
             packet.stream = self._stream
             yield time, 1, packet
 
     def _encoded(self, packets: Iterator[Any]) -> Iterator[tuple[float, int, Any]]:
         resampler = self._av.AudioResampler(format="fltp", rate=self._rate)
         last = 0.0
-        for frame in self._frames(packets):
-            time = last if frame.time is None else float(frame.time) - self._start
-            if time >= self._end:
-                break
+        for _, frame in self._in_time(self._frames(packets)):
             for part in resampler.resample(frame):
                 if part.pts is not None:
                     part.pts -= round(self._start / part.time_base)
@@ -160,10 +155,26 @@ class _Sound:
         for coded in self._stream.encode(None):
             yield last, 1, coded
 
-    def _frames(self, packets: Iterator[Any]) -> Iterator[Any]:
-        """Decodes sound; damaged packets are silent."""
+    def _frames(self, packets: Iterator[Any]) -> Iterator[tuple[float, Any]]:
+        """Decodes sound, with the file's stamps in seconds; damaged packets are silent."""
+        after = 0.0
         for packet in packets:
             try:
-                yield from packet.decode()
+                frames = packet.decode()
             except self._av.FFmpegError:
                 continue
+            for frame in frames:
+                time = after if frame.time is None else float(frame.time)
+                after = time + frame.samples / frame.sample_rate
+                yield time, frame
+
+    def _in_time(self, stamped: Iterator[tuple[float, Any]]) -> Iterator[tuple[float, Any]]:
+        """Maps stamps to times up to the end; leaves out what does not lie between its neighbours: it is damaged."""
+        last, held = -math.inf, None
+        for item in chain(stamped, [(math.inf, None)]):
+            if held is not None and last < held[0] < item[0]:
+                last = held[0]
+                if last - self._start >= self._end:
+                    return
+                yield last - self._start, held[1]
+            held = item

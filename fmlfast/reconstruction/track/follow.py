@@ -55,7 +55,7 @@ class FaceFollower:
         if cut:
             self.tracks, self.searched = [], -np.inf
         seen: dict[int, Glimpse] = {}
-        for track, glimpse in self._glimpses(image):  # the nearest first: a face passes behind another
+        for track, glimpse in self._glimpses(image):  # of two that find one face, the first keeps it
             if all(_distance(glimpse.landmarks, other.landmarks) > SAME for other in seen.values()):
                 seen[track.number] = glimpse
         missing = not self.tracks or len(seen) < len(self.tracks)
@@ -71,10 +71,10 @@ class FaceFollower:
         return list(seen.items())
 
     def _glimpses(self, image: np.ndarray) -> list[tuple[Followed, Glimpse]]:
-        """Looks where each face was; those that moved least come first."""
+        """Looks where each face was; a hidden one comes after those in sight, and these by how little they moved."""
         found = [(track, self._detector.follow(image, track.landmarks)) for track in self.tracks]
         good = [(track, look) for track, look in found if look is not None and _plausible(track, look.landmarks)]
-        return sorted(good, key=lambda item: _distance(item[1].landmarks, item[0].landmarks))
+        return sorted(good, key=lambda item: (-item[0].time, _distance(item[1].landmarks, item[0].landmarks)))
 
     def _search(self, image: np.ndarray, seen: dict[int, Glimpse]) -> None:
         """Adds faces of the whole picture that no track has found to `seen`, lost ones under their number."""

@@ -110,7 +110,8 @@ class Project:
         """Removes what was needed on the way."""
         (self.folder / SETTINGS).unlink()
         for name in (OBSERVED, PIECES, MOTION):
-            shutil.rmtree(self.folder / name)
+            if (self.folder / name).is_dir():  # several views store no motion
+                shutil.rmtree(self.folder / name)
 
     def _window(self, person: int, track: int, number: int) -> Path:
         return self.folder / MOTION / f"{person}-{track}-{number:05d}.safetensors"

@@ -14,11 +14,10 @@ from fmlfast.data.shards import Clip, list_clips, read_clip
 from fmlfast.model.codes import Codes
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.track import estimate as module
-from fmlfast.reconstruction.track.estimate import PersonEstimator, Track
+from fmlfast.reconstruction.track.estimate import PersonEstimator, Shot, Track
 from fmlfast.rotation import FRONTAL, axis_angle_from_rotation, rotation_from_axis_angle
 
 COUNT, RATE = 40, 25.0
-Part = tuple[Clip, Sequence[int], Sequence[float]]
 
 
 @pytest.fixture
@@ -49,22 +48,24 @@ def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def estimator(model: FML, person: Codes, steps: int = 0) -> PersonEstimator:
     with torch.no_grad():
-        return PersonEstimator(model, person, person.identity[:, model.config.identity_dim :], 1.0, steps)
+        return PersonEstimator(model, person, person.identity[:, model.config.identity_dim :], steps, [1.0])
 
 
-def parts(clip: Clip, first: int = 0, size: int = 10, numbers: Sequence[int] | None = None) -> Iterator[Part]:
+def shot(clip: Clip, numbers: Sequence[int]) -> Shot:
+    return Shot(clip, np.ones(len(numbers), bool), numbers, [n / RATE for n in numbers])
+
+
+def shots(clip: Clip, first: int = 0, size: int = 10) -> Iterator[tuple[Shot]]:
     """The clip in segments of `size` frames, from frame `first` on."""
-    numbers = range(COUNT) if numbers is None else numbers
     for start in range(0, COUNT, size):
         chosen = range(max(start, first), min(start + size, COUNT))
         if len(chosen):
-            named = [numbers[i] for i in chosen]
-            yield clip.part(chosen[0], chosen[-1] + 1), named, [n / RATE for n in named]
+            yield (shot(clip.part(chosen[0], chosen[-1] + 1), chosen),)
 
 
 def run(model: FML, person: Codes, clip: Clip, steps: int = 0) -> list[Track]:
     with torch.no_grad():
-        return list(estimator(model, person, steps).track(parts(clip)))
+        return [window for (window,) in estimator(model, person, steps).track(shots(clip))]
 
 
 def turns(track: Track) -> np.ndarray:
@@ -127,7 +128,7 @@ def test_an_interrupted_track_ends_as_if_it_had_not_been(
     for done in range(1, len(whole)):
         after = int(whole[done - 1].frame[-1])
         with torch.no_grad():
-            rest = list(estimator(model, person, steps).track(parts(still, after + 1), whole[done - 1]))
+            rest = [w for (w,) in estimator(model, person, steps).track(shots(still, after + 1), whole[done - 1])]
         assert [w.frame.tolist() for w in rest] == [w.frame.tolist() for w in whole[done:]]
         a, b = Track.join(rest), Track.join(whole[done:])
         torch.testing.assert_close(a.rotation, b.rotation, atol=2e-4, rtol=0)
@@ -205,5 +206,5 @@ def test_gaps_are_interpolated_with_the_right_numbers_and_times() -> None:
 
 def test_a_track_of_one_frame_is_estimated(model: FML, person: Codes, still: Clip) -> None:
     with torch.no_grad():
-        (window,) = estimator(model, person, 1).track(iter([(still.part(0, 1), [7], [0.28])]))
+        ((window,),) = estimator(model, person, 1).track(iter([(shot(still.part(0, 1), [7]),)]))
     assert window.frame.tolist() == [7] and window.rotation.isfinite().all()

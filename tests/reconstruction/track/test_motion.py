@@ -11,7 +11,7 @@ from fmlfast.data.mediapipe478 import NUM_POINTS
 from fmlfast.model.codes import Codes
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.track import motion as module
-from fmlfast.reconstruction.track.motion import FrameFit, PersonPoints, fit_frames
+from fmlfast.reconstruction.track.motion import FrameFit, PersonPoints, View, fit_frames
 from fmlfast.rotation import axis_angle_from_rotation, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
 from tests.helpers.small_model import SMALL
@@ -71,7 +71,7 @@ def fitted(scene: Scene) -> FrameFit:
     with torch.no_grad():
         points = PersonPoints(model, model.neutral(person)[0])
     smooth = person.identity[:, model.config.identity_dim :]
-    return fit_frames(model, frames, person, smooth, points)
+    return fit_frames(model, [frames], [View.alone()], person, smooth, points)
 
 
 def test_the_pose_of_a_known_person_is_found(scene: Scene) -> None:

@@ -141,8 +141,8 @@ def test_photos_of_a_person_are_the_frames_of_the_video(clips: list[Clip], tmp_p
     images = [smooth(rng, 64, 80) for _ in range(20)]
     video = Video(write_video(tmp_path / "film.mkv", images, rate=RATE))
     tracks = observed(tmp_path / "o", {0: (clips[0], [sight(i) for i in range(20)])})
-    photos = person_photos(tracks, [0], video)
-    assert len(photos) == module.FRAMES
+    photos = person_photos(tracks, [0], video, 12)
+    assert len(photos) == 12
     for photo in photos:
         frame = int(photo.name.removeprefix("film-"))
         assert photo.time == pytest.approx(frame / RATE)

@@ -26,7 +26,7 @@ def window(first: int, count: int = 3) -> Track:
 
 
 def test_work_goes_on_with_the_same_settings(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, camera=((1.0, 0.0, 2.0), (0.0, 1.0, 2.0), (0.0, 0.0, 1.0)))
+    settings = replace(SETTINGS, cameras=[[[1.0, 0.0, 2.0], [0.0, 1.0, 2.0], [0.0, 0.0, 1.0]]])
     first = Project.open(tmp_path / "out", settings)
     assert first.folder == tmp_path / "out.partial"
     assert Project.open(tmp_path / "out", settings) == first
@@ -35,7 +35,7 @@ def test_work_goes_on_with_the_same_settings(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("video", "/films/b.mp4"), ("bytes", 101), ("modified", 2.5), ("model", "d"), ("refine", 0), ("texture", 0),
-     ("seconds", 1.0), ("camera", ((1.0,),))],
+     ("seconds", 1.0), ("cameras", [[[1.0]]])],
 )  # fmt: skip
 def test_other_settings_are_refused_by_name(tmp_path: Path, name: str, value: object) -> None:
     Project.open(tmp_path / "out", SETTINGS)

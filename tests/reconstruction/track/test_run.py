@@ -63,8 +63,9 @@ def test_all_files_are_there(result: tuple[Path, TrackedPerson]) -> None:
     out, _ = result
     assert sorted(p.name for p in out.iterdir()) == ["comparison.mp4", "overlay.mp4", "person-0"]
     names = {path.name for path in (out / "person-0").iterdir()}
-    wanted = "animation.glb arkit.csv face parameters.json parameters.npz transforms.json turntable.mp4"
+    wanted = "animation.glb arkit.csv face head.glb parameters.json parameters.npz transforms.json turntable.mp4"
     assert names == set(wanted.split())
+    assert not [path for path in (out / "person-0" / "face").rglob("*") if path.suffix in (".png", ".glb", ".obj")]
 
 
 def test_what_is_read_is_what_was_returned(result: tuple[Path, TrackedPerson]) -> None:
