@@ -75,7 +75,7 @@ class PersonPoints:
 
 @dataclass(frozen=True)
 class View:
-    """A camera beside others: X_camera = R X + t, with X in the frame that motion is told in."""
+    """A camera beside others: X_camera = R X + t, with X in the frame that motion is told in, before a camera."""
 
     rotation: Tensor  # [3, 3]
     translation: Tensor  # [3] mm

@@ -139,6 +139,6 @@ def _batches(frames: Iterator[Shown], size: int) -> Iterator[list[Shown]]:
 
 
 def _panel_size(width: int, height: int) -> tuple[int, int]:
-    """Chooses the size of each picture of the comparison, px."""
-    wide = min(PANEL, round(PANEL_SHARE * width))
-    return wide, round(height * wide / width)
+    """Chooses the size of each picture of the comparison, px; even, as 4:2:0 wants it."""
+    wide = 2 * round(min(PANEL, PANEL_SHARE * width) / 2)
+    return wide, 2 * round(height * wide / width / 2)

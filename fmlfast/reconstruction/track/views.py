@@ -96,7 +96,9 @@ def track_views(
     places = timeline.together(SCALED_BY)
     alone = [PersonEstimator(model, codes, shape, 0, [1.0]).fit([shot]) for shot in timeline.shots(places)]
     scale = rig_scale(alone, cameras)
-    views = [View(_tensor(camera.R), scale * _tensor(camera.t)) for camera in cameras]
+    turns = [camera.R @ cameras[0].R.T for camera in cameras]  # motion is told in the first camera's frame
+    shifts = [camera.t - turn @ cameras[0].t for turn, camera in zip(turns, cameras, strict=True)]
+    views = [View(_tensor(turn), scale * _tensor(shift)) for turn, shift in zip(turns, shifts, strict=True)]
     estimator = PersonEstimator(model, codes, shape, 0, ones, views)
     tracks: list[list[Track]] = [[] for _ in sources]
     with tqdm(total=len(timeline.times), disable=not progress, desc="motion", unit="frame") as bar:
@@ -110,7 +112,7 @@ def track_views(
     for number, (source, project, parts) in enumerate(zip(sources, projects, tracks, strict=True)):
         K, path = cameras[number].K.astype(np.float32), paths[number].resolve()
         people.append(TrackedPerson(face, Track.join(parts), K, source.size, path, 1 / scale))
-        if number:
+        if number and not (project.person(0) / FACE).is_dir():
             face.save(project.person(0) / FACE, meshes=False, pictures=False)
         write_results(project, source, reconstruct.model, people[-1:], progress)
     for number, project in enumerate(projects):
@@ -161,8 +163,11 @@ class Timeline:
             sights = [(track, item) for track in group for item in source.tracks.sights(track)]
             places.append({sight.frame: (segment.number, track, place) for track, (segment, place, sight) in sights})
         others, numbers, times = [np.array(source.times) for source in sources], [], []
+        apart = float(1 / sources[0].rate)
         for time in sources[0].times:
             nearest = tuple(int(np.abs(other - time).argmin()) for other in others)
+            if any(abs(other[n] - time) > apart for other, n in zip(others, nearest, strict=True)):
+                continue  # a video has ended
             if any(number in place for number, place in zip(nearest, places, strict=True)):
                 numbers.append(nearest)
                 times.append(time)

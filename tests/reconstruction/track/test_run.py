@@ -105,7 +105,7 @@ def test_the_overlay_has_the_frames_of_the_source_with_the_face_over_them(result
         assert difference[y0:y1, x0:x1].mean() < 25
         assert difference.mean() < 6
     beside = next(iter(Video(out / "comparison.mp4").frames())).image()
-    assert beside.shape == (360, 3 * 640, 3)
+    assert beside.shape == (240, 3 * 426, 3)
 
 
 def test_arkit_s_sheet_has_a_row_for_every_frame(result: tuple[Path, TrackedPerson]) -> None:

@@ -195,7 +195,6 @@ def failing(function: Callable[..., Any], at: int) -> Callable[..., Any]:
     return call
 
 
-@pytest.mark.xfail(strict=True, raises=FileExistsError, reason="the other views' copy of the face is saved twice")
 def test_an_interrupted_run_ends_as_if_it_had_not_been(given: Given, result: Result, tmp_path: Path) -> None:
     videos, run = given
     out = tmp_path / "out"
