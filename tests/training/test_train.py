@@ -150,7 +150,7 @@ def test_training_learns(config: training.Config, frames: Frames) -> None:
 def test_starting_from_another_run(config: training.Config) -> None:
     training.train(config)
     training.train(replace(config, run=config.run.with_name("second"), init=config.run, steps=1))
-    with pytest.raises(ValueError, match="architecture"):
+    with pytest.raises(ValueError, match=f"this model has --model.width {SMALL.width}; train with these settings"):
         training.train(
             replace(config, run=config.run.with_name("third"), init=config.run, model=replace(SMALL, width=16))
         )

@@ -12,8 +12,8 @@ pytest.importorskip("viser")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "nothing is neither a run nor a result; make a result with fmlfast reconstruct"),
-        (["nothing", "a", "b"], "3 folders given; name a run, or one or two results"),
+        (["nothing"], "nothing is no run, result or tracked video; make a result with fmlfast reconstruct"),
+        (["nothing", "a", "b"], "3 folders given; name a run, a tracked video, or one or two results"),
         (["--host", "192.0.2.1"], "--host 192.0.2.1: "),
     ],
 )
