@@ -51,7 +51,7 @@ def commands(code: str) -> Iterator[list[str]]:
     """The commands of a shell block as words: without comments, and without what stands before the program."""
     for line in code.replace("\\\n", " ").splitlines():
         line = re.sub(r"\$\([^)]*\)", "X", line)  # what another command would print
-        line = re.sub(r"\$SLURM_ARRAY_TASK_\w+", "1", line)
+        line = re.sub(r"\$\w+(?=/)|(?<=/)\$\w+", "1", line)  # I/N
         line = re.sub(r"\s\$\w+(?=\s|$)", "", line)  # unquoted variables may be empty
         lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|")
         lexer.whitespace_split = True
