@@ -49,9 +49,13 @@ def crop_image(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:
     # A margin of the resampling filter's support, so that only pixels near the crop are copied and padded.
     margin = math.ceil(2 * crop.side / size) + 2
     left, top = math.floor(crop.x0) - margin, math.floor(crop.y0) - margin
-    columns = _mirrored(np.arange(left, math.ceil(x1) + margin), width)
-    rows = _mirrored(np.arange(top, math.ceil(y1) + margin), height)
-    patch = Image.fromarray(np.ascontiguousarray(image[rows[:, None], columns]))
+    right, bottom = math.ceil(x1) + margin, math.ceil(y1) + margin
+    if left >= 0 and top >= 0 and right <= width and bottom <= height:
+        padded = image[top:bottom, left:right]
+    else:
+        rows, columns = _mirrored(np.arange(top, bottom), height), _mirrored(np.arange(left, right), width)
+        padded = image[rows[:, None], columns]
+    patch = Image.fromarray(np.ascontiguousarray(padded))
     box = (crop.x0 - left, crop.y0 - top, x1 - left, y1 - top)
     return np.asarray(patch.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
