@@ -13,6 +13,7 @@ from fmlfast.camera import project
 from fmlfast.color import srgb_to_linear
 from fmlfast.renderer import interpolate, rasterize, sh_basis, vertex_normals
 
+DARKEST = 0.1  # irradiance in shadow over the mean of all directions, at least
 SAMPLES = 3  # per pixel and axis
 TILE = 512  # pixels; bounds the memory of a render at any size of photo
 LAMP, LAMP_SHARE = (-0.45, -0.55, -0.70), 0.75  # direction towards a standard lamp, camera frame, and its share
@@ -115,13 +116,21 @@ def render_face(
             fragments = rasterize(vertices[None], triangles, moved[None], SAMPLES * rows, SAMPLES * columns)
             covered = (fragments.triangle_id.flatten() >= 0).nonzero()[:, 0]
             values = interpolate(fields, triangles, fragments).flatten(0, 2)[covered]
-            shading = values[:, 3:4] * (sh_basis(normalize(values[:, :3], dim=1)) @ sh)
+            shading = values[:, 3:4] * irradiance(sh_basis(normalize(values[:, :3], dim=1)), sh)
             colors = (albedo.lookup(values[:, 5:]) * shading).clamp(0, 1)
             layers = torch.cat([colors * values[:, 4:5], values[:, 4:5]], 1)
             samples = layers.new_zeros(len(fragments.triangle_id.flatten()), 4).index_copy_(0, covered, layers)
             samples = samples.view(rows, SAMPLES, columns, SAMPLES, 4)
             image[y : y + rows, x : x + columns] = samples.mean((1, 3))
     return image
+
+
+def irradiance(
+    basis: Tensor,  # [..., V, 9]
+    sh: Tensor,  # [..., 9, 3]
+) -> Tensor:  # [..., V, 3]
+    """Evaluates light, which nine fitted coefficients may tell to be less than nothing where a face has its shadow."""
+    return torch.maximum(basis @ sh, DARKEST * sh[..., :1, :])
 
 
 def flat_light() -> Tensor:  # [9, 3]

@@ -14,7 +14,7 @@ from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.model.lighting import ambient_factor
 from fmlfast.reconstruction.head import Head
 from fmlfast.renderer import interpolate, rasterize, sh_basis, vertex_normals
-from fmlfast.visualization.appearance import Albedo, standard_light
+from fmlfast.visualization.appearance import Albedo, irradiance, standard_light
 from fmlfast.visualization.overlay import face_opacity
 from fmlfast.visualization.panels import PAPER, clay_shading
 
@@ -108,9 +108,13 @@ class HeadDrawer:
         """Shades at the vertices and draws all kinds at once."""
         count = len(vertices)
         normals = vertex_normals(vertices, self.head.template.triangles)
-        basis = sh_basis(normals) * self._ambient[:, None]
-        lights = {"overlay": poses.sh, "relit": standard_light()}
-        shading = {kind: clay_shading(normals)[..., None] if kind == "clay" else basis @ lights[kind] for kind in kinds}
+        basis, lights = sh_basis(normals), {"overlay": poses.sh, "relit": standard_light()}
+        shading = {
+            kind: clay_shading(normals)[..., None]
+            if kind == "clay"
+            else irradiance(basis, lights[kind]) * self._ambient[:, None]
+            for kind in kinds
+        }
         shared = torch.cat([self._opacity[:, None], albedo.attributes], 1).expand(count, -1, -1)
         parts = [*shading.values(), shared]
         fragments = rasterize(vertices, triangles, K.expand(count, 3, 3).contiguous(), height, width)
