@@ -25,7 +25,7 @@ from fmlfast.visualization.appearance import standard_light
 OVERLAY, COMPARISON = "overlay", "comparison"
 PANEL, PANEL_SHARE = 640, 2 / 3  # largest width of each picture of the comparison: px, share of the frame's
 BATCH, BATCH_PIXELS = 8, 2_000_000  # frames that are drawn together, and their pixels, at most
-TURN_SIZE, TURN_SECONDS, TURN_RATE = 512, 4.0, 24
+TURN_SIZE, TURN_SECONDS, TURN_RATE, TURN_ANGLE = 512, 4.0, 24, 80.0  # px; degrees to each side
 TURN_DISTANCE, TURN_SPAN = 900.0, 330.0  # mm to the head, that the picture spans there
 
 
@@ -103,7 +103,7 @@ def draw_videos(
 
 
 def draw_turntable(head: Head, path: Path) -> None:
-    """Draws the neutral head turning once around under the standard light, as MP4."""
+    """Draws the neutral head turning from side to side under the standard light, as MP4; it has no back."""
     drawer = HeadDrawer(head)
     focal = TURN_SIZE * TURN_DISTANCE / TURN_SPAN
     K = torch.tensor([[focal, 0, TURN_SIZE / 2], [0, focal, TURN_SIZE / 2], [0, 0, 1]])
@@ -111,7 +111,8 @@ def draw_turntable(head: Head, path: Path) -> None:
     middle, count = (low + high) / 2, round(TURN_SECONDS * TURN_RATE)
 
     def draw(steps: Sequence[int]) -> list[np.ndarray]:
-        angles = torch.tensor([[0.0, 2 * torch.pi * step / count, 0.0] for step in steps])
+        swing = (torch.tensor(list(steps)) * (2 * torch.pi / count)).sin() * (TURN_ANGLE * torch.pi / 180)
+        angles = torch.nn.functional.pad(swing[:, None], (1, 1))
         rotation = torch.tensor(FRONTAL) @ rotation_from_axis_angle(angles)
         place = torch.tensor([0.0, 0.0, TURN_DISTANCE]) - rotation @ middle
         still = torch.zeros(len(steps), len(head.template.expressions))

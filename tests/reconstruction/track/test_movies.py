@@ -150,7 +150,7 @@ def test_wide_videos_are_compared_in_panels_of_limited_width(
     assert beside[0].shape == (40, 3 * 48, 3)
 
 
-def test_the_turntable_shows_the_head_from_all_sides(
+def test_the_turntable_shows_the_head_from_both_sides(
     head: Head, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TURN_SIZE", 96)
@@ -161,4 +161,6 @@ def test_the_turntable_shows_the_head_from_all_sides(
     shown = [np.abs(image.astype(int) - np.array(PAPER)).max(-1) > 30 for image in images]
     assert all(300 < mask.sum() for mask in shown)
     assert all(not mask[[0, -1]].any() and not mask[:, [0, -1]].any() for mask in shown)  # whole, within the picture
-    assert np.abs(images[0].astype(int) - images[6]).mean() > 5
+    right, left, front = images[3].astype(int), images[9].astype(int), images[0].astype(int)
+    assert np.abs(right - left).mean() > 5 and np.abs(right - front).mean() > 5
+    assert np.abs(right - left[:, ::-1]).mean() < np.abs(right - left).mean()  # mirrored, but for the lamp
