@@ -99,7 +99,7 @@ def test_info_describes_runs_and_clips_and_refuses_the_rest(tmp_path: Path, mode
     shown = " ".join(capsys.readouterr().out.split())
     assert "split train 6 clips, 24 frames with ground truth" in shown and "fmlfast.data.synthetic, version" in shown
     assert "none: no such file or folder" in fails(["info", tmp_path / "none"], capsys)
-    assert "is no run, reconstruction, folder of clips or video" in fails(["info", tmp_path], capsys)
+    assert "is no run, reconstruction, tracked video, folder of clips or video" in fails(["info", tmp_path], capsys)
     (tmp_path / "run" / "config.json").write_text("{")
     assert "config.json: damaged" in fails(["info", tmp_path / "run"], capsys)
 

@@ -19,11 +19,11 @@ FOR_DEVELOPERS = ("dev", "docs")
 Facts = list[tuple[str, str]]
 
 
-def info(target: Annotated[Path | None, Positional, arg(metavar="RUN|RESULT|CLIPS|VIDEO")] = None, /) -> None:
-    """Shows versions, devices, extras and the shipped model; or what a run, result, folder of clips or video holds.
+def info(target: Annotated[Path | None, Positional, arg(metavar="RUN|RESULT|TRACK|CLIPS|VIDEO")] = None, /) -> None:
+    """Shows versions, devices, extras and the shipped model; or what a run, result, tracked video or clip folder holds.
 
     Args:
-        target: Folder of a run, of a reconstruction or of prepared clips, or a video; by default this installation.
+        target: Folder of a run, reconstruction, tracked video or clips, or a video; by default this installation.
     """
     facts = installation() if target is None else describe(target)
     print(aligned(facts))
@@ -113,12 +113,14 @@ def describe(path: Path) -> Facts:
 
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
+    if (path / "person-0").is_dir():
+        return _tracked(path)
     for name, kind in (("parameters.json", _result), ("meta.json", _clips), ("config.json", _run)):
         if (path / name).is_file():
             return kind(path)
     if path.is_file() and is_video(path):
         return _video(path)
-    raise ValueError(f"{path} is no run, reconstruction, folder of clips or video")
+    raise ValueError(f"{path} is no run, reconstruction, tracked video, folder of clips or video")
 
 
 def _result(path: Path) -> Facts:
@@ -137,6 +139,19 @@ def _result(path: Path) -> Facts:
         (f"photo {name}", f"{photo.shape[1]} x {photo.shape[0]} px, landmarks off by {error:.2f} % of the eye distance")
         for name, photo, error in errors
     ]
+
+
+def _tracked(path: Path) -> Facts:
+    from fmlfast.reconstruction.track.tracked import load_people
+
+    people = load_people(path)
+    width, height = people[0].size
+    facts = [("tracked video", str(path)), ("video", f"{people[0].video}, {width} x {height} px")]
+    for number, person in enumerate(people):
+        times, seen = person.track.time, int(person.track.seen.sum())
+        spans = f"{len(times)} frames, {float(times[0]):.1f} to {float(times[-1]):.1f} s, seen in {seen}"
+        facts.append((f"person-{number}", spans))
+    return facts
 
 
 def _clips(path: Path) -> Facts:

@@ -29,7 +29,7 @@ def track(
         texture: Side of the texture that is baked from the best frames, a power of two, pixels; 0 for none.
         seconds: Stop after so many seconds of the video.
         camera: JSON file of the calibrated camera, or of all cameras; else the focal length is estimated.
-        people: Track so many people at most, those seen most.
+        people: Track so many people at most, those seen most. Of one video only.
     """
     from fmlfast.reconstruction.track.camera_file import read_camera, read_rig
     from fmlfast.reconstruction.track.run import track as run

@@ -15,9 +15,9 @@ from fmlfast.rotation import skew
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.jaw_line import select_contour
 
-_INNER, _JAW = 2.0, 3.5  # mm, standard deviation of a detected point
+INNER, JAW = 2.0, 3.5  # mm, standard deviation of a detected point
 _EXPRESSION = 0.15  # standard deviation of expression coefficients
-_OUTLIER = 3.0  # standard deviations, scale of the Cauchy weights
+OUTLIER = 3.0  # standard deviations, scale of the Cauchy weights
 _STEPS = 2  # four give no lower error
 _STILL = 1e-4  # damping of the pose, which a frame without landmarks keeps
 
@@ -145,10 +145,11 @@ class LandmarkFit(nn.Module):
         pixels = torch.cat([seen.landmarks, seen.surface[:, picked]], 1)
         rays, rotation, translation = to_rays(pixels, seen.Ks), start.rotation, start.translation
         frames, kinds = len(rays), self.expressions.shape[2]
-        known, smooth = smooth is not None, rays.new_zeros(subjects, self.fields.shape[2]) if smooth is None else smooth
+        known = smooth is not None
+        smooth = rays.new_zeros(subjects, self.fields.shape[2]) if smooth is None else smooth
         expression = self.usual.expand(frames, kinds)
         hessian = identity = torch.eye(smooth.shape[1], dtype=rays.dtype, device=rays.device)
-        spread = constant((_JAW,) * NUM_JAW + (_INNER,) * (len(LANDMARKS_66) - NUM_JAW), rays.dtype, rays.device)
+        spread = constant((JAW,) * NUM_JAW + (INNER,) * (len(LANDMARKS_66) - NUM_JAW), rays.dtype, rays.device)
         dense = noise.known(seen.precision)  # [F, 1]
         sparse_weight = seen.confidence * ~dense / spread.square()  # [F, 66] mm^-2
         focal = 0.5 * (seen.Ks[:, 0, 0] + seen.Ks[:, 1, 1])
@@ -163,15 +164,15 @@ class LandmarkFit(nn.Module):
             shape = self.points.flatten() + moved
             turned = shape.view(frames, -1, 3) @ rotation.mT
             camera = turned + translation[:, None]
-            chosen = self._slide(camera[..., :2] / camera[..., 2:])  # [F, 66 + P]
+            chosen = slide_jaw(camera[..., :2] / camera[..., 2:], self.candidates)  # [F, 66 + P]
             turned, camera = (x.gather(1, chosen[..., None].expand(-1, -1, 3)) for x in (turned, camera))
             inverse, distance = 1 / camera[..., 2:].clamp(min=1.0), translation[:, 2:, None]
             projected = camera[..., :2] * inverse
             error = (rays - projected) * distance  # mm at the face
             weight = torch.cat([sparse_weight, dense_weight / distance[..., 0].square()], 1)
-            robust = 1 + error.square().sum(-1) * weight / _OUTLIER**2
+            robust = 1 + error.square().sum(-1) * weight / OUTLIER**2
             expected = expression - self.usual
-            energy = _OUTLIER**2 * robust.log().sum(1) + _EXPRESSION**-2 * expected.square().sum(1)
+            energy = OUTLIER**2 * robust.log().sum(1) + _EXPRESSION**-2 * expected.square().sum(1)
             energy = energy.view(subjects, -1).sum(1) + smooth.square().sum(1)
             weight = weight / robust
             root = weight.sqrt()[..., None]
@@ -203,14 +204,18 @@ class LandmarkFit(nn.Module):
             expression = (expression + change[:, 6:]).clamp(min=0.0)
         return Fitted(InitialFit(rotation, translation, smooth, expression), hessian, energy)
 
-    def _slide(self, rays: Tensor) -> Tensor:
-        """Selects the points [F, 66 + P] to compare, jaw points on the silhouette; rays [F, ., 2]."""
-        jaw = NUM_JAW * self.candidates
-        inner = rays[:, jaw : jaw + len(LANDMARKS_66) - NUM_JAW]
-        strips, center = rays[:, :jaw].unflatten(1, (NUM_JAW, -1)), inner.mean(1)
-        first = torch.arange(NUM_JAW, device=rays.device) * self.candidates
-        others = torch.arange(jaw, rays.shape[1], device=rays.device).expand(len(rays), -1)
-        return torch.cat([select_contour(strips, center) + first, others], 1)
+
+def slide_jaw(
+    rays: Tensor,  # [F, 17 C + P, 2] the candidates of the jaw points, then other points, 49 or more
+    candidates: int,  # C of each jaw point
+) -> Tensor:  # [F, 17 + P] int64
+    """Selects the points to compare with landmarks, jaw points on the silhouette around the 49 inner ones."""
+    jaw = NUM_JAW * candidates
+    inner = rays[:, jaw : jaw + len(LANDMARKS_66) - NUM_JAW]
+    strips, center = rays[:, :jaw].unflatten(1, (NUM_JAW, -1)), inner.mean(1)
+    first = torch.arange(NUM_JAW, device=rays.device) * candidates
+    others = torch.arange(jaw, rays.shape[1], device=rays.device).expand(len(rays), -1)
+    return torch.cat([select_contour(strips, center) + first, others], 1)
 
 
 def _solve(matrices: Tensor, right: Tensor) -> Tensor:

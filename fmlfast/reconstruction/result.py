@@ -33,8 +33,7 @@ CONVENTIONS = (
     "unit normal in the camera frame"
 )
 PARAMETERS, CODES, TEXTURE = "parameters.json", "codes.safetensors", "texture.png"
-FORMAT = 1
-"""Version of the result folder's layout."""
+FORMAT = 1  # version of the result folder's layout
 SHOWN, SHOWN_WIDTH = 3, 1200
 """Photos that a notebook shows of a reconstruction, and the picture's width, px."""
 DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, SyntaxError, OSError, SafetensorError)
@@ -291,6 +290,8 @@ def _read_picture(path: Path) -> np.ndarray:
 
 def _read_parameters(path: Path) -> dict[str, Any]:
     """Reads the parameters.json of a result folder, and checks that this version understands it."""
+    if path.with_suffix(".npz").is_file():
+        raise ValueError(f"{path.parent} is a person of a tracked video; name {path.parent / 'face'}")
     if not path.is_file():
         raise ValueError(f"{path.parent} is no result of `fmlfast reconstruct`: {path.name} is missing")
     try:

@@ -53,16 +53,17 @@ class TextureAlbedo:
     ) -> "TextureAlbedo":
         """Halves the texture until its texels are as large as the picture's samples, or nearly so (a mip level)."""
         corners = triangles.long()
-        drawn, stored = _doubled_areas(points[corners]), _doubled_areas(self.attributes[corners] * self.image.shape[1])
+        drawn, stored = doubled_areas(points[corners]), doubled_areas(self.attributes[corners] * self.image.shape[1])
         front = (drawn < 0) & (stored.abs() > 0)  # counter-clockwise from outside; the picture's y points down
         if not front.any():
             return self
         ratio = float((stored / drawn)[front].abs().median()) ** 0.5
         level = math.floor(math.log2(max(ratio, 1.0)))
-        return TextureAlbedo(self.attributes, self._mip_levels[min(level, len(self._mip_levels) - 1)])
+        return TextureAlbedo(self.attributes, self.mip_levels[min(level, len(self.mip_levels) - 1)])
 
     @cached_property
-    def _mip_levels(self) -> list[Tensor]:
+    def mip_levels(self) -> list[Tensor]:
+        """The image as it is and at half, quarter, ... size, [3, S, S] each."""
         levels = [self.image]
         while levels[-1].shape[1] > 1:
             levels.append(avg_pool2d(levels[-1], 2))
@@ -158,7 +159,10 @@ def lambert_lobe(
     return torch.tensor([0.25, x / 2, y / 2, z / 2, *(15 / 32 * q for q in quadratic)])
 
 
-def _doubled_areas(corners: Tensor) -> Tensor:  # [T, 3, 2] -> [T], signed
-    a, b, c = corners.unbind(1)
+def doubled_areas(
+    corners: Tensor,  # [..., 3, 2]
+) -> Tensor:  # [...]
+    """Computes twice the areas of triangles in the plane; negative ones face the camera where y points down."""
+    a, b, c = corners.unbind(-2)
     u, v = b - a, c - a
-    return u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
+    return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]

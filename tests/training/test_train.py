@@ -19,6 +19,7 @@ from fmlfast.training.checkpoint import load_state, save_state
 from fmlfast.training.run_log import FiniteWatch
 from fmlfast.training.step import Rates
 from tests.helpers.small_model import SMALL
+from tests.helpers.training_runs import short_run
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import train as training
@@ -26,19 +27,7 @@ import train as training
 
 @pytest.fixture
 def config(synthetic_folder: Path, tmp_path: Path) -> training.Config:
-    return training.Config(
-        run=tmp_path / "run",
-        data=synthetic_folder,
-        model=SMALL,
-        steps=6,
-        batch=2,
-        log_every=1,
-        preview_every=3,
-        checkpoint_every=3,
-        tensorboard=False,
-        evaluate=False,
-        device="cpu",
-    )
+    return short_run(synthetic_folder, tmp_path / "run", 6)
 
 
 def test_a_run_folder_holds_everything(config: training.Config) -> None:

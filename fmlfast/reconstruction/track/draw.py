@@ -14,13 +14,13 @@ from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.model.lighting import ambient_factor
 from fmlfast.reconstruction.head import Head
 from fmlfast.renderer import interpolate, rasterize, sh_basis, vertex_normals
-from fmlfast.visualization.appearance import Albedo, irradiance, standard_light
+from fmlfast.visualization.appearance import Albedo, doubled_areas, irradiance, standard_light
 from fmlfast.visualization.overlay import face_opacity
 from fmlfast.visualization.panels import PAPER, clay_shading
 
 _BYTES = (linear_to_srgb(torch.linspace(0, 1, 4096)) * 255).round().to(torch.uint8)
 _LINEAR = srgb_to_linear(torch.arange(256) / 255)
-_SAME_SCALE = 0.05
+_SAME_SCALE = 0.05  # relative change of the head's size up to which a mip level is kept
 _WHOLE = 1e-3  # of a pixel's coverage, rounding
 NEAR = 10.0  # mm; a head nearer to the camera is not drawn
 
@@ -80,8 +80,7 @@ class HeadDrawer:
         if left >= right or top >= bottom:
             return [None] * len(vertices)
         vertices = torch.where(ahead[:, None, None], vertices, torch.nan)  # which the rasterizer leaves out
-        a, b, c = points[ahead][:, triangles.long()].unbind(2)
-        facing = (b - a)[..., 0] * (c - a)[..., 1] < (b - a)[..., 1] * (c - a)[..., 0]  # towards the camera
+        facing = doubled_areas(points[ahead][:, triangles.long()]) < 0  # [T, N]
         albedo = self._at_distance(float(K[0, 0] / poses.translation[0, 2]), points[ahead][0])
         moved = K.clone()
         moved[:2, 2] -= K.new_tensor([left, top])

@@ -11,14 +11,11 @@ from fmlfast.data.frames import Frames
 from fmlfast.ibug68 import LANDMARKS_66, NUM_JAW
 from fmlfast.model.codes import Codes
 from fmlfast.model.fml import FML
-from fmlfast.model.landmark_fit import LandmarkObservations
+from fmlfast.model.landmark_fit import INNER, JAW, OUTLIER, LandmarkObservations, slide_jaw
 from fmlfast.model.landmark_pose import step_pose, to_rays
 from fmlfast.rotation import skew
-from fmlfast.template.jaw_line import select_contour
 
 SPREAD = 0.1  # standard deviation of the encoder's expressions
-INNER, JAW = 2.0, 3.5  # mm, of landmarks where the template knows no surface points
-OUTLIER = 3.0  # standard deviations, scale of the Cauchy weights
 STEPS = 3
 STILL = 1e-4  # damping of the pose
 
@@ -66,11 +63,7 @@ class PersonPoints:
         """Selects the points [T, N] that the landmarks lie on, jaw points on the silhouette; rays [T, P, 2]."""
         if self.dense:
             return torch.arange(rays.shape[1], device=rays.device).expand(len(rays), -1)
-        jaw = NUM_JAW * self.candidates
-        strips, center = rays[:, :jaw].unflatten(1, (NUM_JAW, -1)), rays[:, jaw:].mean(1)
-        first = torch.arange(NUM_JAW, device=rays.device) * self.candidates
-        others = torch.arange(jaw, rays.shape[1], device=rays.device).expand(len(rays), -1)
-        return torch.cat([select_contour(strips, center) + first, others], 1)
+        return slide_jaw(rays, self.candidates)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def draw_videos(
 
     The latter shows the frame, the heads' geometry and the heads under the standard light.
     """
-    drawers, small = [HeadDrawer(head) for head in heads], [HeadDrawer(head) for head in heads]
+    drawers, small = ([HeadDrawer(head) for head in heads] for _ in range(2))  # each keeps the mip level of its size
     places = [{int(n): i for i, n in enumerate(person.track.frame.tolist())} for person in people]
     width, height = people[0].size
     panel = _panel_size(width, height)

@@ -21,11 +21,8 @@ from fmlfast.reconstruction.track.observe import Segment, Sight, read_sights
 FRAMES = 8  # that a person is reconstructed from, at most
 LOOKS = 4  # frames that two tracks are compared by
 SHORTEST = 0.5  # seconds of a track; shorter ones are false alarms or passers-by
-SOFT, VAGUE, SMALL = (
-    0.4,
-    1.6,
-    0.5,
-)  # of the median sharpness and uncertainty, and of the largest face: limits of good frames
+SOFT, VAGUE = 0.4, 1.6  # times the median sharpness and uncertainty: limits of good frames
+SMALL = 0.5  # of the largest face: limit of good frames
 ONE_PERSON = 1.9  # mm between neutral faces: halves of one clip differ by 1.15, people by 2.96 (docs/landmarks.md)
 
 

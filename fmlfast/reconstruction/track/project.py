@@ -52,6 +52,11 @@ class TrackSettings:
         return cls(str(video.resolve()), stat.st_size, stat.st_mtime, model, refine, texture, seconds, told)
 
 
+def unfinished(out: Path) -> Path:
+    """Returns the folder of the unfinished work on `out`."""
+    return out.with_name(f"{out.name}.partial")
+
+
 @dataclass(frozen=True)
 class Project:
     """A folder of unfinished work beside the results to come."""
@@ -59,9 +64,8 @@ class Project:
     folder: Path
 
     @classmethod
-    def open(cls, out: Path, settings: TrackSettings) -> "Project":
-        """Opens or begins the work on `out`; raises ValueError where it was begun with other settings."""
-        folder = out.with_name(f"{out.name}.partial")
+    def open(cls, folder: Path, settings: TrackSettings) -> "Project":
+        """Opens or begins work in a folder; raises ValueError where it was begun with other settings."""
         path, wanted = folder / SETTINGS, json.loads(json.dumps(asdict(settings)))
         if path.is_file():
             stored = json.loads(path.read_text())

@@ -24,7 +24,7 @@ from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.reconstruction.track.estimate import PersonEstimator, Track
 from fmlfast.reconstruction.track.movies import draw_turntable, draw_videos
 from fmlfast.reconstruction.track.people import FRAMES, group_tracks, person_photos
-from fmlfast.reconstruction.track.project import Project, TrackSettings
+from fmlfast.reconstruction.track.project import Project, TrackSettings, unfinished
 from fmlfast.reconstruction.track.source import Source, VideoFacts
 from fmlfast.reconstruction.track.tracked import FACE, TrackedPerson
 
@@ -54,7 +54,7 @@ def track(
         video: any file that PyAV reads.
         out: new folder; it appears when all is done. Unfinished work lies beside it, in `out`.partial.
         checkpoint: a run folder of train.py; None for the model that comes with the package.
-        refine: steps of refinement of every frame on its pixels; 0 fits points only, and is four times as fast.
+        refine: steps of refinement of every frame on its pixels; 0 fits points only, and is faster.
         texture: side of the texture, texels, a power of two; 0 for none.
         seconds: stop there; None tracks the whole video.
         camera: [3, 3] intrinsics of the video, pixels; None estimates the focal length.
@@ -76,7 +76,7 @@ def track(
     cameras = None if camera is None else [camera]
     settings = TrackSettings.of(path, reconstruct.digest, refine, texture, seconds, cameras)
     facts = VideoFacts.of(path)
-    project = Project.open(out, settings)
+    project = Project.open(unfinished(out), settings)
     size = reconstruct.model.config.image_size
     source = Source.observe(facts, project.observed, camera, size, seconds, progress)
     groups = group_tracks(source.tracks, reconstruct.model)[:people]

@@ -14,13 +14,12 @@ from torch import Tensor
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.version import __version__
 from fmlfast.reconstruction.blendshape_csv import write_blendshape_csv
-from fmlfast.reconstruction.gaze import find_eyes
+from fmlfast.reconstruction.gaze import eye_rotations
 from fmlfast.reconstruction.head import Head, Motion
 from fmlfast.reconstruction.head_files import write_head
 from fmlfast.reconstruction.result import CONVENTIONS, Reconstruction
 from fmlfast.reconstruction.track.estimate import Track
 from fmlfast.reconstruction.transforms_json import write_transforms_json
-from fmlfast.template.parts import split_template
 
 FACE, PARAMETERS, ARRAYS = "face", "parameters.json", "parameters.npz"
 HEAD, ANIMATION, SHEET, CAMERAS = "head.glb", "animation.glb", "arkit.csv", "transforms.json"
@@ -97,17 +96,13 @@ class TrackedPerson:
             np.savez_compressed(temporary, **{name: values.numpy() for name, values in vars(track).items()})
         with atomic_path(folder / PARAMETERS) as temporary:
             temporary.write_text(json.dumps(self.parameters(), indent=1) + "\n")
-        eyes = {
-            name: eye.turned(track.expression) for name, eye in find_eyes(template, split_template(template)).items()
-        }
-        write_blendshape_csv(
-            folder / SHEET, motion.times, template.expression_names, track.expression, track.rotation, eyes
-        )
+        eyes, names = eye_rotations(template, track.expression), template.expression_names
+        write_blendshape_csv(folder / SHEET, motion.times, names, track.expression, track.rotation, eyes)
         write_head(folder / HEAD, self.head)
         write_head(folder / ANIMATION, self.head, motion=motion)
-        names = [f"frames/{int(number):06d}.png" for number in track.frame]
+        images = [f"frames/{int(number):06d}.png" for number in track.frame]
         place = track.rotation, track.translation
-        write_transforms_json(folder / CAMERAS, names, motion.times, *place, self.K, *self.size)
+        write_transforms_json(folder / CAMERAS, images, motion.times, *place, self.K, *self.size)
 
     @classmethod
     def load(cls, folder: str | Path) -> "TrackedPerson":

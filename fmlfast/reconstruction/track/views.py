@@ -19,7 +19,7 @@ from fmlfast.reconstruction.track.follow import PATIENCE
 from fmlfast.reconstruction.track.motion import FrameFit, View
 from fmlfast.reconstruction.track.observe import SEGMENT, read_sights
 from fmlfast.reconstruction.track.people import FRAMES, group_tracks, join_clips, person_photos
-from fmlfast.reconstruction.track.project import Project, TrackSettings
+from fmlfast.reconstruction.track.project import Project, TrackSettings, unfinished
 from fmlfast.reconstruction.track.run import REFINE_PERSON, person_face, write_results
 from fmlfast.reconstruction.track.source import Source, VideoFacts
 from fmlfast.reconstruction.track.tracked import FACE, TrackedPerson
@@ -69,7 +69,7 @@ def track_views(
         raise ValueError(f"{len(paths)} videos need as many cameras, two or more; the camera file has {len(cameras)}")
     reconstruct = Reconstructor.of(checkpoint, REFINE_PERSON, texture, None)
     told = [np.concatenate([camera.K, camera.R, camera.t[:, None]], 1) for camera in cameras]
-    work, size = out.with_name(f"{out.name}.partial"), reconstruct.model.config.image_size
+    work, size = unfinished(out), reconstruct.model.config.image_size
     projects, sources, groups = [], [], []
     for number, (path, camera) in enumerate(zip(paths, cameras, strict=True)):
         settings = TrackSettings.of(path, reconstruct.digest, 0, texture, seconds, told)
@@ -115,8 +115,6 @@ def track_views(
         if number and not (project.person(0) / FACE).is_dir():
             face.save(project.person(0) / FACE, meshes=False, pictures=False)
         write_results(project, source, reconstruct.model, people[-1:], progress)
-    for number, project in enumerate(projects):
-        project.folder.rename(work / f"view-{number}")
     work.rename(out)
     for number in range(len(projects)):
         Project(out / f"view-{number}").clear()
@@ -162,14 +160,14 @@ class Timeline:
                 )
             sights = [(track, item) for track in group for item in source.tracks.sights(track)]
             places.append({sight.frame: (segment.number, track, place) for track, (segment, place, sight) in sights})
-        others, numbers, times = [np.array(source.times) for source in sources], [], []
-        apart = float(1 / sources[0].rate)
-        for time in sources[0].times:
-            nearest = tuple(int(np.abs(other - time).argmin()) for other in others)
-            if any(abs(other[n] - time) > apart for other, n in zip(others, nearest, strict=True)):
+        stamps, apart = np.array(sources[0].times), float(1 / sources[0].rate)
+        nearest, numbers, times = [_nearest(np.array(source.times), stamps) for source in sources], [], []
+        for time, found in zip(stamps.tolist(), zip(*nearest, strict=True), strict=True):
+            if any(off > apart for _, off in found):
                 continue  # a video has ended
-            if any(number in place for number, place in zip(nearest, places, strict=True)):
-                numbers.append(nearest)
+            frames = tuple(frame for frame, _ in found)
+            if any(frame in place for frame, place in zip(frames, places, strict=True)):
+                numbers.append(frames)
                 times.append(time)
         return cls(sources, numbers, times, places)
 
@@ -207,6 +205,14 @@ class Timeline:
             parts.append(clips[segment, track].part(place, place + 1))
         mask, times = np.array([place is not None for place in found]), source.times
         return Shot(join_clips(parts), mask, frames, [times[frame] for frame in frames])
+
+
+def _nearest(times: np.ndarray, stamps: np.ndarray) -> list[tuple[int, float]]:
+    """Finds the nearest of rising times [N] to each stamp [T], and how far it is, seconds."""
+    after = np.searchsorted(times, stamps).clip(max=len(times) - 1)
+    before = (after - 1).clip(min=0)
+    chosen = np.where(np.abs(times[before] - stamps) <= np.abs(times[after] - stamps), before, after)
+    return list(zip(chosen.tolist(), np.abs(times[chosen] - stamps).tolist(), strict=True))
 
 
 def _tensor(values: np.ndarray) -> Tensor:

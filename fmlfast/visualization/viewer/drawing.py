@@ -12,7 +12,14 @@ from torch.nn.functional import avg_pool2d, max_pool2d
 from fmlfast.camera import project
 from fmlfast.renderer import rasterize, sh_basis, vertex_normals
 from fmlfast.rotation import FRONTAL
-from fmlfast.visualization.appearance import Albedo, TextureAlbedo, VertexAlbedo, flat_light
+from fmlfast.visualization.appearance import (
+    Albedo,
+    TextureAlbedo,
+    VertexAlbedo,
+    doubled_areas,
+    flat_light,
+    irradiance,
+)
 from fmlfast.visualization.viewer.figure import Figure
 
 Style = Literal["skin", "albedo", "clay", "wireframe"]
@@ -76,7 +83,7 @@ def lit_mesh(
     if style != "albedo":
         normals = vertex_normals(vertices[None].contiguous(), figure.triangles)[0]
         harmonics = sh_basis(normals @ vertices.new_tensor(FRONTAL).T)
-        shading = (harmonics @ light * figure.ambient[:, None]).clamp(min=0)
+        shading = irradiance(harmonics, light) * figure.ambient[:, None]
     albedo = figure.albedo
     if style in ("clay", "wireframe"):
         albedo = (VertexAlbedo(vertices.new_full((len(vertices), 3), CLAY)),)
@@ -170,16 +177,11 @@ def _level(mesh: LitMesh, points: Tensor, K: Tensor) -> Albedo:
     if not isinstance(first, TextureAlbedo):
         return first
     few = mesh.triangles.long()[::_FEW]
-    drawn = _doubled_areas(project(points[few], K[None])) * (points[few][..., 2] > _NEAR).all(1)
-    stored = _doubled_areas(first.attributes[few] * first.image.shape[1]).abs()
+    drawn = doubled_areas(project(points[few], K[None])) * (points[few][..., 2] > _NEAR).all(1)
+    stored = doubled_areas(first.attributes[few] * first.image.shape[1]).abs()
     front = (drawn < 0) & (stored > 0)  # counter-clockwise from outside; the picture's y points down
     ratio = float((stored / drawn.abs())[front].median()) if front.any() else 1.0
     return mesh.albedo[min(max(0, math.floor(math.log2(max(ratio, 1.0)) / 2)), len(mesh.albedo) - 1)]
-
-
-def _doubled_areas(corners: Tensor) -> Tensor:  # [T, 3, 2] -> [T], signed
-    u, v = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    return u[:, 0] * v[:, 1] - u[:, 1] * v[:, 0]
 
 
 def _line_share(
@@ -192,7 +194,7 @@ def _line_share(
     """Computes how much of a pixel in a triangle the triangle's edges cover."""
     places = project(points[None], K[None])[0][corners]  # [N, 3, 2]
     edges = places[:, (2, 0, 1)] - places[:, (1, 2, 0)]  # opposite to each corner
-    heights = _doubled_areas(places).abs()[:, None] / edges.norm(dim=2).clamp(min=1e-3)  # px
+    heights = doubled_areas(places).abs()[:, None] / edges.norm(dim=2).clamp(min=1e-3)  # px
     distance = (weights * heights).amin(1)
     fade = (heights.amin(1) / (_LINES_FADE * samples)).clamp(max=1)
     return (0.5 + _LINE_WIDTH / 2 * samples - distance).clamp(0, 1) * fade

@@ -5,7 +5,6 @@ from typing import Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import avg_pool2d
 
 from fmlfast.model.lighting import ambient_factor
 from fmlfast.reconstruction.head import Head
@@ -82,10 +81,10 @@ class Figure:
 
 def shrunk(albedo: Albedo) -> tuple[Albedo, ...]:
     """Halves a texture again and again, for pictures in which it is small; vertex colours stay alone."""
-    levels = [albedo]
-    while isinstance(level := levels[-1], TextureAlbedo) and level.image.shape[1] > _SMALLEST_TEXTURE:
-        levels.append(TextureAlbedo(level.attributes, avg_pool2d(level.image, 2)))
-    return tuple(levels)
+    if not isinstance(albedo, TextureAlbedo):
+        return (albedo,)
+    images = [image for image in albedo.mip_levels if image.shape[1] >= min(_SMALLEST_TEXTURE, albedo.image.shape[1])]
+    return tuple(TextureAlbedo(albedo.attributes, image) for image in images)
 
 
 def plain_head(template: FaceTemplate) -> Head:

@@ -23,15 +23,12 @@ from fmlfast.rotation import FRONTAL
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.visualization.appearance import standard_light
 from fmlfast.visualization.panels import PAPER
+from tests.helpers.interruptions import Interrupted
 from tests.helpers.videos import smooth, write_video
 
 pytest.importorskip("av")
 COUNT, RATE, WIDTH, HEIGHT = 12, 10, 96, 80
 SEEN = range(3, 9)
-
-
-class Interrupted(Exception):
-    pass
 
 
 @pytest.fixture

@@ -14,13 +14,10 @@ from fmlfast.data.video.decode import Video
 from fmlfast.reconstruction.track import observe as module
 from fmlfast.reconstruction.track.observe import Segment, observe_video, observed_segments, read_sights
 from tests.helpers.drawn_faces import BLUE, HEIGHT, RED, WIDTH, SquareDetector, draw
+from tests.helpers.interruptions import Interrupted
 from tests.helpers.videos import smooth, write_video
 
 COUNT, SIZE, RATE = 36, 32, 12
-
-
-class Interrupted(Exception):
-    pass
 
 
 class FollowingDetector(SquareDetector):

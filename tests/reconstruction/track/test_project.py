@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fmlfast.reconstruction.track.estimate import Track
-from fmlfast.reconstruction.track.project import Project, TrackSettings
+from fmlfast.reconstruction.track.project import Project, TrackSettings, unfinished
 
 SETTINGS = TrackSettings("/films/a.mp4", 100, 1.5, "abc", 10, 1024, None, None)
 
@@ -27,9 +27,9 @@ def window(first: int, count: int = 3) -> Track:
 
 def test_work_goes_on_with_the_same_settings(tmp_path: Path) -> None:
     settings = replace(SETTINGS, cameras=[[[1.0, 0.0, 2.0], [0.0, 1.0, 2.0], [0.0, 0.0, 1.0]]])
-    first = Project.open(tmp_path / "out", settings)
+    first = Project.open(unfinished(tmp_path / "out"), settings)
     assert first.folder == tmp_path / "out.partial"
-    assert Project.open(tmp_path / "out", settings) == first
+    assert Project.open(unfinished(tmp_path / "out"), settings) == first
 
 
 @pytest.mark.parametrize(
@@ -38,13 +38,13 @@ def test_work_goes_on_with_the_same_settings(tmp_path: Path) -> None:
      ("seconds", 1.0), ("cameras", [[[1.0]]])],
 )  # fmt: skip
 def test_other_settings_are_refused_by_name(tmp_path: Path, name: str, value: object) -> None:
-    Project.open(tmp_path / "out", SETTINGS)
+    Project.open(unfinished(tmp_path / "out"), SETTINGS)
     with pytest.raises(ValueError, match=rf"out\.partial holds work .* other settings \({name}\); remove it"):
-        Project.open(tmp_path / "out", replace(SETTINGS, **{name: value}))  # type: ignore[arg-type]
+        Project.open(unfinished(tmp_path / "out"), replace(SETTINGS, **{name: value}))  # type: ignore[arg-type]
 
 
 def test_windows_are_read_as_they_were_stored(tmp_path: Path) -> None:
-    project = Project.open(tmp_path / "out", SETTINGS)
+    project = Project.open(unfinished(tmp_path / "out"), SETTINGS)
     windows = [window(0), window(3, 2), window(5)]
     for number, stored in enumerate(windows):
         project.add_window(1, 4, number, stored)
@@ -56,7 +56,7 @@ def test_windows_are_read_as_they_were_stored(tmp_path: Path) -> None:
 
 
 def test_results_move_and_the_rest_is_removed(tmp_path: Path) -> None:
-    project, out = Project.open(tmp_path / "out", SETTINGS), tmp_path / "out"
+    project, out = Project.open(unfinished(tmp_path / "out"), SETTINGS), tmp_path / "out"
     (project.person(0) / "face").mkdir(parents=True)
     (project.folder / "overlay.mp4").write_bytes(b"film")
     project.piece("overlay", 0).parent.mkdir()
@@ -67,7 +67,7 @@ def test_results_move_and_the_rest_is_removed(tmp_path: Path) -> None:
 
 
 def test_results_that_are_there_are_not_overwritten(tmp_path: Path) -> None:
-    project, out = Project.open(tmp_path / "out", SETTINGS), tmp_path / "out"
+    project, out = Project.open(unfinished(tmp_path / "out"), SETTINGS), tmp_path / "out"
     project.person(0).mkdir()
     out.mkdir()
     with pytest.raises(FileExistsError, match="out exists"):

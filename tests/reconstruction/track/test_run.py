@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,19 @@ import torch
 from PIL import Image
 
 from fmlfast.camera import project
+from fmlfast.cli import info
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.video.decode import Video
-from fmlfast.reconstruction.track import estimate, movies, observe, people, run
+from fmlfast.reconstruction.result import Reconstruction
+from fmlfast.reconstruction.track import estimate, movies, observe, run
 from fmlfast.reconstruction.track.run import track
 from fmlfast.reconstruction.track.tracked import TrackedPerson, load_people
 from tests.helpers.glb_reader import Glb
+from tests.helpers.interruptions import Interrupted, failing
 from tests.helpers.real_media import landmarker, real_media
 from tests.helpers.videos import smooth, write_video
 
 SECONDS, FRAMES = 0.65, 20
-
-
-class Interrupted(Exception):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +32,7 @@ def quick() -> Any:
     """Fewer frames and steps than usual, in small pieces."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "REFINE_PERSON", 1)
-        patch.setattr(people, "FRAMES", 2)
+        patch.setattr(run, "FRAMES", 2)
         patch.setattr(observe, "SEGMENT", 8)
         patch.setattr(estimate, "WINDOW", 6)
         patch.setattr(estimate, "LAG", 4)
@@ -134,6 +133,15 @@ def test_cameras_are_those_of_the_frames(result: tuple[Path, TrackedPerson]) -> 
     assert stored["fl_x"] == pytest.approx(float(person.K[0, 0])) and (stored["w"], stored["h"]) == (640, 360)
 
 
+def test_a_tracked_folder_is_told_apart_from_a_reconstruction(result: tuple[Path, TrackedPerson]) -> None:
+    out, person = result
+    told = dict(info.describe(out))
+    assert told["person-0"].startswith(f"{FRAMES} frames, 0.0 to ") and "640 x 360 px" in told["video"]
+    with pytest.raises(ValueError, match=r"person-0 is a person of a tracked video; name .*person-0/face$"):
+        Reconstruction.load(out / "person-0")
+    assert Reconstruction.load(out / "person-0" / "face").model == person.face.model
+
+
 def test_a_finished_result_is_not_overwritten(result: tuple[Path, TrackedPerson]) -> None:
     with pytest.raises(FileExistsError, match="out exists"):
         start(result[0])
@@ -150,20 +158,6 @@ def test_a_damaged_result_is_refused_by_name(result: tuple[Path, TrackedPerson],
         (copy / name).write_bytes((source / name).read_bytes()[:300])
     with pytest.raises(ValueError, match=r"person-7 cannot be read"):
         TrackedPerson.load(copy)
-
-
-def failing(function: Callable[..., Any], at: int) -> Callable[..., Any]:
-    """The function, broken off at its call number `at`."""
-    calls = 0
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == at:
-            raise Interrupted
-        return function(*arguments, **named)
-
-    return call
 
 
 def test_a_run_interrupted_again_and_again_ends_with_the_same_parameters(

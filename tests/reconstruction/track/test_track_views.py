@@ -1,6 +1,5 @@
 """Two synchronous videos tracked from end to end, by a small untrained model and a detector that knows the truth."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,6 +20,7 @@ from fmlfast.rotation import FRONTAL, axis_angle_from_rotation, rotation_from_ax
 from fmlfast.template.face_template import FaceTemplate
 from tests.helpers.detections import face_detection
 from tests.helpers.drawn_faces import textured
+from tests.helpers.interruptions import Interrupted, failing
 from tests.helpers.small_model import SMALL
 from tests.helpers.videos import write_video
 
@@ -31,10 +31,6 @@ TEMPLATE = FaceTemplate.default(0)
 K = assumed_K(WIDTH, HEIGHT)
 Given = tuple[list[Path], Path]
 Result = tuple[Path, list[TrackedPerson]]
-
-
-class Interrupted(Exception):
-    pass
 
 
 def rotated(angle: float) -> torch.Tensor:
@@ -179,20 +175,6 @@ def test_scale_pose_and_jaw_are_the_true_ones(result: Result) -> None:
     assert (first.track.translation - places).norm(dim=1).max() < 3.0  # mm
     jaw = first.track.expression[:, first.head.template.expression_names.index("jawOpen")]
     np.testing.assert_allclose(jaw - jaw.mean(), 0.08 * (np.arange(COUNT) - COUNT // 2), atol=0.05)
-
-
-def failing(function: Callable[..., Any], at: int) -> Callable[..., Any]:
-    """The function, broken off at its call number `at`."""
-    calls = 0
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == at:
-            raise Interrupted
-        return function(*arguments, **named)
-
-    return call
 
 
 def test_an_interrupted_run_ends_as_if_it_had_not_been(given: Given, result: Result, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from fmlfast.model.fml import FML
 from tests.helpers.small_model import SMALL
+from tests.helpers.training_runs import short_run
 
 sys.path.insert(0, str(Path(__file__).parents[3]))
 import train as training
@@ -26,18 +27,7 @@ def test_a_run_that_is_watched_is_bit_for_bit_the_same(
 ) -> None:
     views: list[TrainingView] = []
     monkeypatch.setattr(training_view, "TrainingView", lambda run: views.append(TrainingView(run, port=0)) or views[-1])
-    config = training.Config(
-        run=tmp_path / "alone",
-        data=synthetic_folder,
-        model=SMALL,
-        steps=4,
-        batch=2,
-        log_every=1,
-        preview_every=2,
-        tensorboard=False,
-        evaluate=False,
-        device="cpu",
-    )
+    config = short_run(synthetic_folder, tmp_path / "alone", 4)
     training.train(config)
     training.train(replace(config, run=tmp_path / "watched", viewer=True))
     alone, watched = (load_file(tmp_path / name / "model.safetensors") for name in ("alone", "watched"))
