@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from .common.backend import Backend, choose_backend
 from .common.checks import check_seen, check_tensor, check_triangles
 from .common.fragments import Fragments
-from .common.gather import gather_rows
+from .common.gather import add_rows, gather_rows, sum_rows
 
 
 def interpolate(
@@ -72,28 +72,33 @@ def interpolate_torch(
     if len(attributes) > 1:
         corners = corners + (covered // (height * width) * vertices)[:, None]
     weights = barycentrics.reshape(-1, 3).index_select(0, covered).to(attributes.dtype)
-    blended = _Blend.apply(gather_rows(attributes.flatten(0, 1), corners), weights)
+    blended = _Blend.apply(attributes.flatten(0, 1), corners, weights)
     image = blended.new_zeros(frames * height * width, channels).index_copy(0, covered, blended)
     return image.view(frames, height, width, channels)
 
 
 class _Blend(torch.autograd.Function):
-    """Weighted sums of three rows, as products of matrices: faster than term by term, but autocast would round them."""
+    """Weighted sums of three rows of a table: `sum_rows` is ten times as fast as products of small matrices."""
 
     @staticmethod
     def forward(
         ctx: Any,
-        rows: Tensor,  # [N, 3, C]
+        table: Tensor,  # [R, C]
+        corners: Tensor,  # [N, 3] int64, in [0, R)
         weights: Tensor,  # [N, 3]
     ) -> Tensor:  # [N, C]
-        ctx.save_for_backward(rows, weights)
-        with torch.autocast(rows.device.type, enabled=False):
-            return torch.bmm(weights[:, None], rows)[:, 0]
+        ctx.save_for_backward(table, corners, weights)
+        return sum_rows(table, corners, weights=weights)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # [N, C]
-        rows, weights = ctx.saved_tensors
-        with torch.autocast(rows.device.type, enabled=False):
-            to_rows = torch.bmm(weights[:, :, None], gradient[:, None])
-            return to_rows, torch.bmm(rows, gradient[:, :, None])[:, :, 0]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:  # [N, C]
+        table, corners, weights = ctx.saved_tensors
+        to_table = to_weights = None
+        with torch.autocast(table.device.type, enabled=False):  # which would round the products
+            if ctx.needs_input_grad[0]:
+                rows = torch.bmm(weights[:, :, None], gradient[:, None]).flatten(0, 1)
+                to_table = add_rows(torch.zeros_like(table), corners.flatten(), rows)
+            if ctx.needs_input_grad[2]:
+                to_weights = torch.bmm(gather_rows(table, corners), gradient[:, :, None])[:, :, 0]
+        return to_table, None, to_weights

@@ -29,7 +29,6 @@ _AGREEMENT = 0.02  # disagreement that halves a point's confidence, share of the
 _JAW_CONFIDENCE = 0.5  # the outline is the detector's weakest part (6% off where eyes are 2% off)
 _LOOK_SCALE = 1.5  # side of the landmarker's crop around a face, relative to its face_crop
 _LOOK_PIXELS = (192, 384)  # smallest and largest size of that crop
-_FOLLOW_PIXELS = 256  # its largest size in the frames of a video
 _SEEN_PIXELS = 256  # smallest size that crops are enlarged to
 
 

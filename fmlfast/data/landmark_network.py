@@ -56,7 +56,7 @@ class _Descent(nn.Module):
 
     def forward(self, features: Tensor, points: Tensor, known: Tensor) -> Tensor:
         seen = F.grid_sample(features.float(), points[:, :, None], padding_mode="border", align_corners=False)[..., 0]
-        seen = torch.baddbmm(self.offset, seen.permute(2, 0, 1), self.local)  # [546, F, 8]
+        seen = torch.baddbmm(self.offset, seen.permute(2, 0, 1).contiguous(), self.local)  # [546, F, 8]
         return self.out(self.join(torch.cat([F.relu(seen).transpose(0, 1).flatten(1), known], 1))).float()
 
 

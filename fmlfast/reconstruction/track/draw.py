@@ -13,7 +13,7 @@ from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.model.lighting import ambient_factor
 from fmlfast.reconstruction.head import Head
-from fmlfast.renderer import interpolate, rasterize, sh_basis, vertex_normals
+from fmlfast.renderer import Fragments, interpolate, rasterize, sh_basis, vertex_normals
 from fmlfast.visualization.appearance import Albedo, doubled_areas, irradiance, standard_light
 from fmlfast.visualization.overlay import face_opacity
 from fmlfast.visualization.panels import PAPER, clay_shading
@@ -37,15 +37,16 @@ class Poses:
 
 Kind = Literal["overlay", "clay", "relit"]
 """The face under the frame's light, fading at its edges; grey geometry; the head under the standard light."""
+KINDS: tuple[Kind, ...] = ("overlay", "clay", "relit")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One head drawn in a window of the frame, linear colours times opacity; rows and columns from `top`, `left`."""
+    """One head drawn in a window of the frame, whose rows and columns begin at `top` and `left`."""
 
     left: int
     top: int
-    pictures: dict[Kind, Tensor]  # [h, w, 4] each
+    pictures: dict[Kind, Tensor]  # [h, w, 3 + 1], or [h, w, 1 + 1] if grey: linear colours times opacity, and opacity
     depth: float  # mm
 
 
@@ -103,33 +104,30 @@ class HeadDrawer:
         height: int,
         width: int,
         kinds: Sequence[Kind],
-    ) -> dict[Kind, Tensor]:  # [T, h, w, 4] each
-        """Shades at the vertices and draws all kinds at once."""
-        count = len(vertices)
+    ) -> dict[Kind, Tensor]:  # [T, h, w, C + 1] each
+        """Shades at the vertices and draws all kinds at once, at covered pixels only."""
         normals = vertex_normals(vertices, self.head.template.triangles)
-        basis, lights = sh_basis(normals), {"overlay": poses.sh, "relit": standard_light()}
-        shading = {
-            kind: clay_shading(normals)[..., None]
+        basis, lights = sh_basis(normals), {"overlay": poses.sh, "relit": standard_light()[:, :1]}
+        shading = [
+            clay_shading(normals)[..., None]
             if kind == "clay"
             else irradiance(basis, lights[kind]) * self._ambient[:, None]
             for kind in kinds
-        }
-        shared = torch.cat([self._opacity[:, None], albedo.attributes], 1).expand(count, -1, -1)
-        parts = [*shading.values(), shared]
-        fragments = rasterize(vertices, triangles, K.expand(count, 3, 3).contiguous(), height, width)
-        fields = interpolate(torch.cat(parts, -1).nan_to_num_(), triangles, fragments)
-        *shades, opacity, places = fields.split(
-            [*(part.shape[-1] for part in shading.values()), 1, shared.shape[-1] - 1], -1
-        )
-        colors = albedo.lookup(places.flatten(0, 2)).view(*places.shape[:3], 3)
-        solid = (fragments.triangle_id >= 0)[..., None].to(colors.dtype)
-        layers = []
+        ]
+        shared = torch.cat([self._opacity[:, None], albedo.attributes], 1).expand(len(vertices), -1, -1)
+        fields = torch.cat([*shading, shared], -1).nan_to_num_()
+        fragments = rasterize(vertices, triangles, K.expand(len(vertices), 3, 3).contiguous(), height, width)
+        covered, values = _interpolate_covered(fields, triangles, fragments)
+        *shades, opacity, places = values.split([*(part.shape[-1] for part in shading), 1, shared.shape[-1] - 1], -1)
+        colors, solid, layers = albedo.lookup(places), torch.ones_like(opacity), []
         for kind, shade in zip(kinds, shades, strict=True):
             cover = opacity if kind == "overlay" else solid
-            drawn = shade.expand(*shade.shape[:3], 3) if kind == "clay" else (colors * shade).clamp(0, 1)
-            layers.append(torch.cat([drawn * cover, cover], -1))
-        soft = _soft_outlines(torch.cat([*layers, solid], -1))[..., :-1].split(4, -1)
-        return dict(zip(kinds, soft, strict=True))
+            layers += [shade if kind == "clay" else (colors * shade).clamp_(0, 1) * cover, cover]
+        drawn = torch.cat([*layers, solid], -1)
+        pictures = drawn.new_zeros(*fragments.depth.shape, drawn.shape[-1])
+        pictures.flatten(0, 2).index_copy_(0, covered, drawn)
+        _soften_outlines(pictures)
+        return dict(zip(kinds, pictures[..., :-1].split([2 if kind == "clay" else 4 for kind in kinds], -1), strict=True))
 
     def _at_distance(self, scale: float, points: Tensor) -> Albedo:
         """Chooses the texture's mip level anew where the head has become a little larger or smaller; scale: px/mm."""
@@ -145,15 +143,32 @@ def composite(frame: np.ndarray, layers: Sequence[Layer], kind: Kind) -> np.ndar
         window = layer.pictures[kind]
         rows = slice(layer.top, layer.top + window.shape[0])
         columns = slice(layer.left, layer.left + window.shape[1])
-        behind = _LINEAR[torch.from_numpy(result[rows, columns]).long()]
-        mixed = window[..., :3] + behind * (1 - window[..., 3:])
-        result[rows, columns] = _BYTES[(mixed * 4095).round().long().clamp(0, 4095)].numpy()
+        behind = _LINEAR.index_select(0, torch.from_numpy(result[rows, columns]).flatten().int())
+        mixed = torch.addcmul(window[..., :-1], behind.view(*window.shape[:2], 3), 1 - window[..., -1:])
+        steps = mixed.mul_(len(_BYTES) - 1).add_(0.5).clamp_(0, len(_BYTES) - 1).int()
+        result[rows, columns] = _BYTES.index_select(0, steps.flatten()).view(steps.shape).numpy()
     return result
 
 
-def _soft_outlines(
+def _interpolate_covered(
+    fields: Tensor,  # [T, V, C]
+    triangles: Tensor,  # [N, 3]
+    fragments: Fragments,  # [T, h, w]
+) -> tuple[Tensor, Tensor]:  # [P] of T * h * w, [P, C]
+    """Interpolates at the pixels that show the head, those of all frames in one list."""
+    ids = fragments.triangle_id.flatten()
+    covered = (ids >= 0).nonzero()[:, 0]
+    frame = (covered // fragments.depth[0].numel()).int()
+    ids = ids.index_select(0, covered) + frame * len(triangles)
+    barycentrics = fragments.barycentrics.flatten(0, 2).index_select(0, covered)
+    heads = torch.arange(len(fields))[:, None, None] * fields.shape[1]
+    listed = Fragments(ids[None, None], barycentrics[None, None], fragments.depth[:0])
+    return covered, interpolate(fields.flatten(0, 1)[None], (triangles + heads).flatten(0, 1), listed)[0, 0]
+
+
+def _soften_outlines(
     layers: Tensor,  # [T, h, w, C] colours times coverage, coverage last
-) -> Tensor:  # [T, h, w, C]
+) -> None:
     """Averages the pixels on outlines with their neighbours: a tenth of the time of `antialias`, which is exact."""
     count, height, width, channels = layers.shape
     share = avg_pool2d(layers[..., -1].contiguous(), 3, 1, 1, count_include_pad=False)
@@ -163,7 +178,7 @@ def _soft_outlines(
         for right in (-1, 0, 1):  # beyond the window its last row or column again
             row, column = (rows + down).clamp(0, height - 1), (columns + right).clamp(0, width - 1)
             total += flat[(frames * height + row) * width + column]
-    return flat.index_copy(0, (frames * height + rows) * width + columns, total / 9).view_as(layers)
+    flat.index_copy_(0, (frames * height + rows) * width + columns, total / 9)
 
 
 def paper(width: int, height: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from fmlfast.data.video.decode import Video
 from fmlfast.data.video.encode import VideoPiece, join_pieces
 from fmlfast.reconstruction.head import Head
-from fmlfast.reconstruction.track.draw import HeadDrawer, Layer, Poses, composite, paper
+from fmlfast.reconstruction.track.draw import KINDS, HeadDrawer, Layer, Poses, composite, paper
 from fmlfast.reconstruction.track.observe import Segment
 from fmlfast.reconstruction.track.project import Project
 from fmlfast.reconstruction.track.threads import ahead, mapped, single_threads
@@ -24,7 +24,7 @@ from fmlfast.visualization.appearance import standard_light
 
 OVERLAY, COMPARISON = "overlay", "comparison"
 PANEL, PANEL_SHARE = 640, 2 / 3  # largest width of each picture of the comparison: px, share of the frame's
-BATCH, BATCH_PIXELS = 8, 2_000_000  # frames that are drawn together, and their pixels, at most
+BATCH, BATCH_PIXELS = 4, 2_000_000  # frames that are drawn together, and their pixels, at most
 TURN_SIZE, TURN_SECONDS, TURN_RATE, TURN_ANGLE = 512, 4.0, 24, 80.0  # px; degrees to each side
 TURN_DISTANCE, TURN_SPAN = 900.0, 330.0  # mm to the head, that the picture spans there
 
@@ -51,34 +51,28 @@ def draw_videos(
 
     The latter shows the frame, the heads' geometry and the heads under the standard light.
     """
-    drawers, small = ([HeadDrawer(head) for head in heads] for _ in range(2))  # each keeps the mip level of its size
+    drawers = [HeadDrawer(head) for head in heads]
     places = [{int(n): i for i, n in enumerate(person.track.frame.tolist())} for person in people]
     width, height = people[0].size
     panel = _panel_size(width, height)
     K = torch.from_numpy(people[0].K)
-    K_panel = torch.diag(torch.tensor([panel[0] / width, panel[1] / height, 1.0])) @ K
+    page = paper(width, height)
 
     def draw(batch: Sequence[Shown]) -> list[tuple[float, np.ndarray, np.ndarray]]:
-        over: list[list[Layer]] = [[] for _ in batch]
-        beside: list[list[Layer]] = [[] for _ in batch]
-        for person, drawer, own, place in zip(people, drawers, small, places, strict=True):
+        layers: list[list[Layer]] = [[] for _ in batch]
+        for person, drawer, place in zip(people, drawers, places, strict=True):
             there = [i for i, shown in enumerate(batch) if shown.number in place]
             if not there:
                 continue
             track = person.track.part(torch.tensor([place[batch[i].number] for i in there]))
             poses = Poses(track.expression, track.rotation, track.translation, track.sh)
-            drawn = (
-                (over, drawer.draw(poses, K, width, height, ("overlay",))),
-                (beside, own.draw(poses, K_panel, *panel, ("clay", "relit"))),
-            )
-            for lists, layers in drawn:
-                for i, layer in zip(there, layers, strict=True):
-                    lists[i] += [] if layer is None else [layer]
-        page, done = paper(*panel), []
-        for shown, heads_over, heads_beside in zip(batch, over, beside, strict=True):
-            cell = Image.fromarray(shown.image).resize(panel, Image.Resampling.BILINEAR, reducing_gap=2)
-            cells = [np.asarray(cell), composite(page, heads_beside, "clay"), composite(page, heads_beside, "relit")]
-            done.append((shown.time, composite(shown.image, heads_over, "overlay"), np.concatenate(cells, 1)))
+            for i, layer in zip(there, drawer.draw(poses, K, width, height, KINDS), strict=True):
+                layers[i] += [] if layer is None else [layer]
+        done = []
+        for shown, heads_there in zip(batch, layers, strict=True):
+            beside = [shown.image, *(composite(page, heads_there, kind) for kind in ("clay", "relit"))]
+            cells = [Image.fromarray(cell).resize(panel, Image.Resampling.BILINEAR, reducing_gap=2) for cell in beside]
+            done.append((shown.time, composite(shown.image, heads_there, "overlay"), np.concatenate(cells, 1)))
         return done
 
     missing = [s for s in segments if not project.piece(COMPARISON, s.number).is_file()]
