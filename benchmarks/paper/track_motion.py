@@ -10,6 +10,7 @@ frame to frame where the head is still.
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -33,7 +34,6 @@ from fmlfast.data.video.decode import Video
 from fmlfast.data.video.encode import VideoPiece
 from fmlfast.ibug68 import NUM_JAW, OUTER_EYES
 from fmlfast.reconstruction.track.observe import observe_video, read_sights
-from fmlfast.reconstruction.track.people import join_clips
 from fmlfast.reconstruction.track.run import track
 from fmlfast.reconstruction.track.tracked import TrackedPerson
 from fmlfast.rotation import axis_angle_from_rotation
@@ -118,29 +118,46 @@ def render_video(generator: SceneGenerator, path: Path, seed: int, population: P
     return {n: torch.from_numpy(v[0] if n in once else np.concatenate(v)) for n, v in truth.items()}
 
 
-def observe(video: Path, folder: Path) -> Clip:
-    """Detects the face in all frames, as the first pass of tracking does."""
-    K = assumed_K(SIZE, SIZE)
+def observe(video: Path, folder: Path, width: int, height: int) -> tuple[list[Clip], list[int]]:
+    """Detects the first face in all frames, as the first pass of tracking does; in parts, with the frames' numbers."""
+    K = assumed_K(width, height)
     with FaceDetector() as detector:
         segments = list(observe_video(Video(video), folder, K, OBSERVED, detector, None, lambda _: None))
-    return join_clips([read_sights(folder, segment, 0) for segment in segments])
+    seen = [segment for segment in segments if 0 in segment.tracks]
+    numbers = [sight.frame for segment in seen for sight in segment.tracks[0]]
+    return [read_sights(folder, segment, 0) for segment in seen], numbers
 
 
-def measure(person: TrackedPerson, clip: Clip, truth: dict[str, Tensor], seconds: float) -> Motion:
-    """Compares a tracked person with the truth; clip: what was observed of it."""
-    assert clip.detection is not None
+def detected_landmarks(clips: Sequence[Clip]) -> tuple[Tensor, Tensor]:  # [T, 68, 2] px of the video
+    """Returns MediaPipe's own points and the landmark network's in successive clips."""
+    parts: list[tuple[Tensor, Tensor]] = []
+    for clip in clips:
+        assert clip.detection is not None
+        scale, offset = clip.crop_to_source[:, 0, 0, None, None], clip.crop_to_source[:, None, :, 2]
+        own = np.einsum("kp,tpc->tkc", TO_IBUG68, clip.detection.points * scale + offset)
+        network = clip.detection.surface[:, NUM_POINTS:] * scale + offset
+        parts.append((torch.from_numpy(own).float(), torch.from_numpy(network)))
+    own, network = zip(*parts, strict=True)
+    return torch.cat(own), torch.cat(network)
+
+
+def tracked_landmarks(template: FaceTemplate, person: TrackedPerson) -> Tensor:  # [T, 68, 2] px of the video
+    """Projects the landmarks of a tracked head."""
+    neutral, found = person.head.neutral[: len(template.vertices)], person.track
+    Ks = torch.from_numpy(person.Ks)
+    return _landmarks(template, neutral, found.expression, found.rotation, found.translation, Ks)
+
+
+def measure(person: TrackedPerson, clips: Sequence[Clip], truth: dict[str, Tensor], seconds: float) -> Motion:
+    """Compares a tracked person with the truth; clips: what was observed of it."""
     template, found = FaceTemplate.default(0), person.track
     inner = slice(NUM_JAW, None)
     true = _landmarks(
         template, truth["vertices"], truth["expression"], truth["rotation"], truth["translation"], truth["Ks"]
     )
     eyes = (true[:, OUTER_EYES[0]] - true[:, OUTER_EYES[1]]).norm(dim=1).mean() / 100
-    neutral = person.head.neutral[: len(template.vertices)]
-    K = torch.from_numpy(person.Ks)
-    marks = _landmarks(template, neutral, found.expression, found.rotation, found.translation, K)
-    scale, offset = clip.crop_to_source[:, 0, 0, None, None], clip.crop_to_source[:, None, :, 2]
-    network = torch.from_numpy(clip.detection.surface[:, NUM_POINTS:] * scale + offset)
-    raw = torch.from_numpy(np.einsum("kp,tpc->tkc", TO_IBUG68, clip.detection.points * scale + offset)).float()
+    marks = tracked_landmarks(template, person)
+    raw, network = detected_landmarks(clips)
 
     def jitter(points: Tensor) -> float:
         change = (points - true)[:, inner].diff(dim=0)[[f for f in STILL if f + 1 in STILL]]
@@ -182,12 +199,12 @@ def main(out: Path, people: int = 3, seed: int = 1, population: Path | None = No
     for number in range(seed, seed + people):
         video = out / f"video-{number}.mp4"
         truth = render_video(generator, video, number, others)
-        clip = observe(video, out / f"video-{number}-observed")
+        clips, _ = observe(video, out / f"video-{number}-observed", SIZE, SIZE)
         for steps, row in zip((0, refine), rows.values(), strict=True):
             result = out / f"video-{number}-{steps}"
             began = time.perf_counter()
             person, *_ = track(video, result, refine=steps)
-            row.append(measure(person, clip, truth, time.perf_counter() - began))
+            row.append(measure(person, clips, truth, time.perf_counter() - began))
             print(f"{video.stem}, {steps} steps: {row[-1]}")
     means = {
         name: {key: round(float(np.mean([asdict(m)[key] for m in row])), 4) for key in asdict(row[0])}
