@@ -39,6 +39,7 @@ LIGHT_OUTLIER = 0.2  # of the skin's colour, scale of the robust share of light 
 ROUNDS, ITERATIONS = 4, 40  # of light and robust weights; of conjugate gradients
 DARKEST, LIGHTEST = 0.004, 0.98  # reflectance
 LEAST_SHADE = 0.05  # of the mean one, below which a vertex tells nothing
+LEAST_AREA = 1e-3  # mm2, of vertices without triangles, as other head models have them
 
 
 @exact
@@ -131,7 +132,7 @@ class _System:
         weight = self.pixels.unflatten(0, tall) / (1 + left / self.outlier.square()).square()
         data = (weight[..., None] * shade.square()).sum(1)
         right = (weight[..., None] * shade * residual).sum(1)
-        size = (SIZE * self.area)[:, None]
+        size = (SIZE * self.area.clamp(min=LEAST_AREA))[:, None]
         diagonal, right, start = (x.transpose(0, 1).flatten(1) for x in (data + size, right, detail / self.skin))
         relative = self.laplacian.solve(diagonal, EDGES, right, start, ITERATIONS)
         relative = relative.unflatten(1, (subjects, 3)).transpose(0, 1)

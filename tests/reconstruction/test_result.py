@@ -24,6 +24,7 @@ from fmlfast.model.fml import FML
 from fmlfast.reconstruction import result as results
 from fmlfast.reconstruction.pipeline import reconstruct
 from fmlfast.reconstruction.result import Reconstruction
+from fmlfast.template.face_template import FaceTemplate
 from tests.helpers.command import fails
 from tests.helpers.own_head import write_own_head
 from tests.helpers.photographs import PLACES
@@ -131,6 +132,17 @@ def test_an_own_head_comes_back_in_its_own_vertices_and_from_its_folder(photos, 
     (tmp_path / "head" / "browInnerUp.obj").unlink()
     with pytest.raises(ValueError, match=r"belongs to template head \(.*head holds head \(.*bring that template back"):
         Reconstruction.load(tmp_path / "out")
+
+
+def test_an_own_head_may_have_vertices_without_triangles(photos, tmp_path):
+    head = write_own_head(tmp_path / "head")
+    for path in head.glob("*.obj"):
+        path.write_text(f"{path.read_text()}\nv 0 0 0{' 0.5 0.5 0.5' if path.stem == 'neutral' else ''}\n")
+    FML(replace(SMALL, template=str(head), complement_rank=None)).save(tmp_path / "mine")
+    result = reconstruct([photos["left"]], tmp_path / "mine", refine=1)
+    assert len(result.reflectance) == len(FaceTemplate.default(0).vertices) + 1
+    assert result.reflectance.isfinite().all() and result.neutral.isfinite().all()
+    result.save(tmp_path / "out")
 
 
 def edit(change: Callable[[dict], object]) -> Callable[[Path], object]:
