@@ -10,6 +10,7 @@ from fmlfast.kernels.antialias import antialias
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.common.checks import check_size, check_tensor, check_triangles
 from fmlfast.kernels.interpolate import interpolate
+from fmlfast.kernels.interpolate_derivatives import interpolate_derivatives
 from fmlfast.kernels.rasterize import Fragments, rasterize
 from fmlfast.kernels.shading import sh_basis, shade_sh, shade_vertices, vertex_normals
 from fmlfast.kernels.visibility import vertex_visibility
@@ -20,6 +21,7 @@ __all__ = [
     "Rendering",
     "antialias",
     "interpolate",
+    "interpolate_derivatives",
     "rasterize",
     "render",
     "sh_basis",

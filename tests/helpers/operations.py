@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,6 +45,10 @@ def calls() -> dict[str, Call]:
     return {
         "rasterize": (rasterize, {**seen, **SIZE, "near": 1.0}),
         "interpolate": (renderer.interpolate, {"attributes": colors, **mesh, "fragments": fragments}),
+        "interpolate_derivatives": (
+            renderer.interpolate_derivatives,
+            {"attributes": colors, **mesh, "fragments": replace(fragments, derivatives=rand(F, H, W, 4))},
+        ),
         "antialias": (renderer.antialias, {"image": image, **seen, "fragments": fragments}),
         "vertex_normals": (renderer.vertex_normals, mesh),
         "sh_basis": (renderer.sh_basis, {"normals": normals}),
