@@ -25,7 +25,7 @@ def broken_tensors(op: str, name: str, tensor: Tensor) -> Iterator[tuple[str, An
     wrong = [torch.float16, torch.complex64] if tensor.is_floating_point() else [torch.float32]
     for dtype in [*wrong, torch.int16, torch.int64 if tensor.is_floating_point() else torch.uint8]:
         yield str(dtype), tensor.to(dtype)
-    if op not in ("project", "sh_basis"):  # which take any leading axes
+    if op not in ("project", "distort", "undistort", "sh_basis"):  # which take any leading axes
         yield from (("rank + 1", tensor[None].clone()), ("rank - 1", tensor[0].clone()))
     columns = tensor.transpose(-1, -2).contiguous().transpose(-1, -2) if tensor.ndim > 1 else tensor
     dense = op in renderer.__all__ or op in ("linear_decode", "deform", "sparsity", "chromaticity", "photometric")

@@ -78,6 +78,8 @@ def calls() -> dict[str, Call]:
             },
         ),
         "project": (camera.project, {"points": points, "Ks": Ks}),
+        "distort": (camera.distort, {"points": points, "coefficients": 0.1 * rand(F, 5)}),
+        "undistort": (camera.undistort, {"points": points, "coefficients": 0.1 * rand(F, 5)}),
         "to_camera": (camera.to_camera, {"points": points, "viewmats": viewmats}),
         "look_at": (camera.look_at, {"eyes": eyes, "targets": 0 * eyes}),
         "to_opengl": (camera.to_opengl, {**cameras, **SIZE, **planes}),

@@ -9,6 +9,7 @@ from torch import Tensor
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.interpolate_derivatives import interpolate_derivatives
 from fmlfast.kernels.rasterize import Fragments, rasterize
+from tests.helpers.derivatives import with_derivatives
 
 backends = pytest.mark.parametrize("backend", ["torch", "triton"])
 
@@ -24,28 +25,13 @@ def weights_at(corners: Tensor, x: Tensor, y: Tensor) -> Tensor:  # [N, 3, 3], [
     return weights / weights.sum(-1, keepdim=True)
 
 
-def scene(seed: int) -> tuple[Tensor, Tensor, Fragments, Tensor, Tensor, Tensor]:
-    """Random triangles: vertices [3, 20, 3], triangles [25, 3], what 13 x 17 pixels see, and [N] for those that do.
-
-    These are where they are, [N, 3], their corners, [N, 3, 3] float64, and positions on the screen, [N, 2].
-    """
+def scene(seed: int) -> tuple[Tensor, Tensor, Fragments]:
+    """Random triangles: vertices [3, 20, 3], triangles [25, 3], what 13 x 17 pixels see of them."""
     g = torch.Generator().manual_seed(seed)
     vertices = torch.rand(3, 20, 3, generator=g) * torch.tensor([60.0, 60, 50]) + torch.tensor([-30.0, -30, 60])
     triangles = torch.randint(0, 20, (25, 3), generator=g, dtype=torch.int32)
-    fragments = rasterize(vertices, triangles, K.repeat(3, 1, 1), 13, 17)
-    at = (fragments.triangle_id >= 0).nonzero()
-    f, y, x = at.T
-    corners = vertices[f[:, None], triangles[fragments.triangle_id[f, y, x].long()].long()].double()
-    screen = torch.stack([x, y], -1).double() + 0.5
-    # The slope of b = w / sum(w) with w = M (x, y, 1), in closed form.
-    inverse = torch.linalg.inv(corners.transpose(1, 2)) @ torch.linalg.inv(K.double())
-    w = (inverse @ torch.cat([screen, torch.ones(len(screen), 1)], 1)[..., None].double())[..., 0]
-    slope = (inverse[:, :, :2] - (w / w.sum(1, keepdim=True))[..., None] * inverse[:, :, :2].sum(1, keepdim=True)) / (
-        w.sum(1)[:, None, None]
-    )
-    derivatives = torch.zeros(3, 13, 17, 4)
-    derivatives[f, y, x] = slope[:, :2].flatten(1).float()
-    return vertices, triangles, replace(fragments, derivatives=derivatives), at, corners, screen
+    Ks = K.repeat(3, 1, 1)
+    return vertices, triangles, with_derivatives(rasterize(vertices, triangles, Ks, 13, 17), vertices, triangles, Ks)
 
 
 def soup(seed: int, frames: int, height: int, width: int, vertices: int, runs: int = 1):
@@ -81,18 +67,20 @@ def to(device: str, fragments: Fragments) -> Fragments:
 @pytest.mark.parametrize("shared", [False, True])
 def test_are_the_differences_of_attributes_over_the_screen(shared: bool, backend: Backend):
     """Central differences, a step h of 2^-10 px: rounding is 2^-52 / h, the rest h^2 of the third derivative's."""
-    vertices, triangles, fragments, at, corners, screen = scene(3)
+    vertices, triangles, fragments = scene(3)
     attributes = torch.randn(1 if shared else 3, 20, 5, generator=torch.Generator().manual_seed(0))
     got = interpolate_derivatives(attributes, triangles, fragments, backend=backend)
     assert got.shape == (3, 13, 17, 10) and got.dtype == torch.float32
-    f, y, x = at.T
+    f, y, x = (fragments.triangle_id >= 0).nonzero().T
     assert 100 < len(f) < 650 and not got[fragments.triangle_id < 0].any()
-    seen = attributes[0 if shared else f[:, None], triangles[fragments.triangle_id[f, y, x].long()].long()].double()
+    seen = triangles[fragments.triangle_id[f, y, x].long()].long()
+    values, corners = attributes[0 if shared else f[:, None], seen].double(), vertices[f[:, None], seen].double()
+    screen = torch.stack([x, y], -1).double() + 0.5
     h = 2**-10
     for axis in range(2):
         step = h * torch.eye(2, dtype=torch.float64)[axis]
         after, before = (weights_at(corners, *(screen + s).T) for s in (step, -step))
-        expected = (((after - before) / (2 * h))[..., None] * seen).sum(1)
+        expected = (((after - before) / (2 * h))[..., None] * values).sum(1)
         torch.testing.assert_close(got[f, y, x, axis::2].double(), expected, rtol=1e-4, atol=1e-5)
 
 
