@@ -127,7 +127,8 @@ class HeadDrawer:
         pictures = drawn.new_zeros(*fragments.depth.shape, drawn.shape[-1])
         pictures.flatten(0, 2).index_copy_(0, covered, drawn)
         _soften_outlines(pictures)
-        return dict(zip(kinds, pictures[..., :-1].split([2 if kind == "clay" else 4 for kind in kinds], -1), strict=True))
+        channels = [2 if kind == "clay" else 4 for kind in kinds]
+        return dict(zip(kinds, pictures[..., :-1].split(channels, -1), strict=True))
 
     def _at_distance(self, scale: float, points: Tensor) -> Albedo:
         """Chooses the texture's mip level anew where the head has become a little larger or smaller; scale: px/mm."""
