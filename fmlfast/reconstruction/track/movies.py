@@ -71,7 +71,7 @@ def draw_videos(
         done = []
         for shown, heads_there in zip(batch, layers, strict=True):
             beside = [shown.image, *(composite(page, heads_there, kind) for kind in ("clay", "relit"))]
-            cells = [Image.fromarray(cell).resize(panel, Image.Resampling.BILINEAR, reducing_gap=2) for cell in beside]
+            cells = [_resized(cell, panel) for cell in beside]
             done.append((shown.time, composite(shown.image, heads_there, "overlay"), np.concatenate(cells, 1)))
         return done
 
@@ -118,6 +118,10 @@ def draw_turntable(head: Head, path: Path) -> None:
         batches = (range(first, min(first + BATCH, count)) for first in range(0, count, BATCH))
         for step, image in enumerate(chain.from_iterable(mapped(draw, batches))):
             piece.add(image, step / TURN_RATE)
+
+
+def _resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR, reducing_gap=2))
 
 
 def _frames(video: Video, first: int, end: int) -> Iterator[Shown]:
