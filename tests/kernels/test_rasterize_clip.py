@@ -10,16 +10,7 @@ from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.common.fragments import Fragments
 from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.rasterize_clip import rasterize_clip
-from tests.helpers.clip_scenes import (
-    DrawClip,
-    cast_clip_rays,
-    clip_soup,
-    draw_clip,
-    frame,
-    moved,
-    same,
-    viewport,
-)
+from tests.helpers.clip_scenes import DrawClip, cast_clip_rays, clip_soup, draw_clip, frame, moved, same, viewport
 from tests.helpers.rasterize_scenes import grid
 
 __all__ = ["draw_clip"]  # a fixture
