@@ -28,6 +28,7 @@ _HOME = {
     "Rendering": "fmlfast.renderer",
     "rasterize": "fmlfast.renderer",
     "interpolate": "fmlfast.renderer",
+    "interpolate_derivatives": "fmlfast.renderer",
     "vertex_normals": "fmlfast.renderer",
     "vertex_visibility": "fmlfast.renderer",
     "sh_basis": "fmlfast.renderer",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from fmlfast.renderer import Rendering as Rendering
     from fmlfast.renderer import antialias as antialias
     from fmlfast.renderer import interpolate as interpolate
+    from fmlfast.renderer import interpolate_derivatives as interpolate_derivatives
     from fmlfast.renderer import rasterize as rasterize
     from fmlfast.renderer import render as render
     from fmlfast.renderer import sh_basis as sh_basis

@@ -8,6 +8,8 @@ import math
 import torch
 from torch import Tensor
 
+from fmlfast.common.distortion import distort as distort
+from fmlfast.common.distortion import undistort as undistort
 from fmlfast.common.tensors import exact
 from fmlfast.kernels.common.checks import check_intrinsics, check_size, check_tensor
 

@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fmlfast.camera import check_cameras, to_camera
+from fmlfast.camera import check_cameras, distort, to_camera
+from fmlfast.common.distortion import LensModel
 from fmlfast.kernels.antialias import antialias
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.common.checks import check_size, check_tensor, check_triangles
 from fmlfast.kernels.interpolate import interpolate
+from fmlfast.kernels.interpolate_derivatives import interpolate_derivatives
 from fmlfast.kernels.rasterize import Fragments, rasterize
 from fmlfast.kernels.shading import sh_basis, shade_sh, shade_vertices, vertex_normals
 from fmlfast.kernels.visibility import vertex_visibility
@@ -20,6 +22,7 @@ __all__ = [
     "Rendering",
     "antialias",
     "interpolate",
+    "interpolate_derivatives",
     "rasterize",
     "render",
     "sh_basis",
@@ -59,8 +62,10 @@ def render(
     antialiased: bool = True,
     supersample: int = 1,
     near: float = 1.0,
+    distortion: Tensor | None = None,  # [n] or [F, n]
+    lens: LensModel = "opencv",
 ) -> Rendering:
-    """Renders meshes with vertex colours, with gradients to vertices, colours, viewmats and background.
+    """Renders meshes with vertex colours, with gradients to vertices, colours, viewmats, background and distortion.
 
     Inside a surface gradients come from the interpolation of colours over the pixels, at its outline from the
     antialiased edge (see `antialias`); the triangle visible in a pixel is constant. Ks are constants, too.
@@ -79,6 +84,9 @@ def render(
         supersample: samples along each side of a pixel, averaged. Memory grows with its square.
         near: nearest visible camera z, > 0, mm. Any other unit does too, if vertices, viewmats and `near` share it:
             0.001 for a mesh in metres.
+        distortion: [n] or [F, n] float32, coefficients of the lens in OpenCV's order, see `camera.distort`: vertices
+            move, edges stay straight.
+        lens: model of the distortion, "opencv" or "fisheye".
 
     Raises:
         ValueError: wrong shape, dtype, device or value, naming the argument. Values of cameras on a GPU are not
@@ -100,6 +108,12 @@ def render(
         size = (colors.shape[-1],) if flat else (height, width, colors.shape[-1])
         check_tensor("background", background, size, (torch.float32,), ("vertices", vertices), contiguous=False)
     points = to_camera(vertices.expand(frames, -1, -1), viewmats)
+    if distortion is not None:
+        flat = isinstance(distortion, Tensor) and distortion.ndim == 1
+        check_tensor(
+            "distortion", distortion, ("n",) if flat else (frames, "n"), (torch.float32,), ("vertices", vertices)
+        )
+        points = distort(points, distortion, lens)
     fine = torch.cat([Ks[:, :2] * supersample, Ks[:, 2:]], 1).detach()
     rows, columns = height * supersample, width * supersample
     fragments = rasterize(points, triangles, fine, rows, columns, near=near, backend=backend)

@@ -36,25 +36,35 @@ def interpolate(
         ValueError: wrong shape, dtype, device or value, naming the argument. On a GPU a fragment of a triangle beyond T
             is not looked for, as that would mean waiting: its pixel counts as empty.
     """
-    if not isinstance(fragments, Fragments):
-        raise ValueError(f"fragments must be what rasterize returned, not {type(fragments).__name__}")
+    check_interpolation(attributes, triangles, fragments)
     ids, barycentrics = fragments.triangle_id, fragments.barycentrics
-    check_tensor("fragments.triangle_id", ids, ("F", "H", "W"), (torch.int32,))
-    frames = len(ids)
-    check_tensor("attributes", attributes, ("F or 1", "V", "C"))
-    if len(attributes) not in (1, frames):
-        raise ValueError(f"attributes must be [{frames} or 1, V, C] for {frames} frames, not {list(attributes.shape)}")
     check_tensor("fragments.barycentrics", barycentrics, (*ids.shape, 3), like=("attributes", attributes))
-    if ids.device != attributes.device:
-        raise ValueError(f"fragments.triangle_id is on {ids.device}, attributes on {attributes.device}")
-    check_triangles(triangles, attributes.shape[1], ("attributes", attributes))
-    check_seen(ids, triangles)
     if choose_backend(backend, attributes) == "triton":
         from .interpolate_triton import interpolate_triton  # not before: Triton is not on every platform
 
         choose_backend("triton", barycentrics)
         return interpolate_triton(attributes, triangles, ids, barycentrics)
     return interpolate_torch(attributes, triangles, ids, barycentrics)
+
+
+def check_interpolation(
+    attributes: Tensor,  # [F or 1, V, C]
+    triangles: Tensor,  # [T, 3]
+    fragments: Fragments,  # [F, H, W]
+) -> None:
+    """Raises ValueError unless the fragments' triangles can look up attributes."""
+    if not isinstance(fragments, Fragments):
+        raise ValueError(f"fragments must be what rasterize returned, not {type(fragments).__name__}")
+    ids = fragments.triangle_id
+    check_tensor("fragments.triangle_id", ids, ("F", "H", "W"), (torch.int32,))
+    frames = len(ids)
+    check_tensor("attributes", attributes, ("F or 1", "V", "C"))
+    if len(attributes) not in (1, frames):
+        raise ValueError(f"attributes must be [{frames} or 1, V, C] for {frames} frames, not {list(attributes.shape)}")
+    if ids.device != attributes.device:
+        raise ValueError(f"fragments.triangle_id is on {ids.device}, attributes on {attributes.device}")
+    check_triangles(triangles, attributes.shape[1], ("attributes", attributes))
+    check_seen(ids, triangles)
 
 
 def interpolate_torch(
@@ -64,17 +74,26 @@ def interpolate_torch(
     barycentrics: Tensor,  # [F, H, W, 3]
 ) -> Tensor:  # [F, H, W, C]
     """Interpolates in plain torch, at covered pixels only."""
-    frames, height, width = triangle_id.shape
-    _, vertices, channels = attributes.shape
+    covered, corners = find_corners(attributes, triangles, triangle_id)
+    weights = barycentrics.reshape(-1, 3).index_select(0, covered).to(attributes.dtype)
+    blended = _Blend.apply(attributes.flatten(0, 1), corners, weights)
+    image = blended.new_zeros(triangle_id.numel(), attributes.shape[2]).index_copy(0, covered, blended)
+    return image.view(*triangle_id.shape, attributes.shape[2])
+
+
+def find_corners(
+    attributes: Tensor,  # [F or 1, V, C]
+    triangles: Tensor,  # [T, 3]
+    triangle_id: Tensor,  # [F, H, W]
+) -> tuple[Tensor, Tensor]:  # [N], [N, 3]
+    """Finds the covered pixels and the rows of the table of all frames' attributes at the corners that they see."""
+    _, height, width = triangle_id.shape
     ids = triangle_id.reshape(-1)
     covered = ((ids >= 0) & (ids < len(triangles))).nonzero().view(-1)
     corners = triangles.index_select(0, ids.index_select(0, covered)).long()  # [N, 3]
     if len(attributes) > 1:
-        corners = corners + (covered // (height * width) * vertices)[:, None]
-    weights = barycentrics.reshape(-1, 3).index_select(0, covered).to(attributes.dtype)
-    blended = _Blend.apply(attributes.flatten(0, 1), corners, weights)
-    image = blended.new_zeros(frames * height * width, channels).index_copy(0, covered, blended)
-    return image.view(frames, height, width, channels)
+        corners = corners + (covered // (height * width) * attributes.shape[1])[:, None]
+    return covered, corners
 
 
 class _Blend(torch.autograd.Function):

@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
 from .common.fixed_point import fixed_point_scale, from_fixed_point
+from .common.fixed_point_triton import add_fixed
 
 
 def interpolate_triton(
@@ -38,7 +39,7 @@ class _Interpolate(torch.autograd.Function):
         channels = attributes.shape[2]
         out = torch.empty(*triangle_id.shape, channels, dtype=torch.float32, device=attributes.device)
         if out.numel():
-            grid, sizes, options = _launch(attributes, triangles, triangle_id)
+            grid, sizes, options = launch_options(attributes, triangles, triangle_id)
             with on_device(out):
                 interpolate_fwd_kernel[grid](
                     attributes, triangles, triangle_id, barycentrics, out, *sizes, CHANNELS=channels, **options
@@ -58,7 +59,7 @@ class _Interpolate(torch.autograd.Function):
                 torch.zeros_like(barycentrics) if to_barycentrics else None,
             )
         grad_out = grad_out.contiguous()
-        grid, sizes, options = _launch(attributes, triangles, triangle_id)
+        grid, sizes, options = launch_options(attributes, triangles, triangle_id)
         channels = attributes.shape[2]
         total, scale, grad_barycentrics = None, None, None
         with on_device(grad_out):
@@ -87,13 +88,14 @@ class _Interpolate(torch.autograd.Function):
                 CHANNELS=channels,
                 TO_ATTRIBUTES=to_attributes,
                 TO_BARYCENTRICS=to_barycentrics,
+                enable_fp_fusion=False,  # lanes that share a sum, which one of them stores, must have the same bits
                 **options,
             )
         grad_attributes = None if total is None or scale is None else from_fixed_point(total, scale)
         return grad_attributes, None, None, grad_barycentrics
 
 
-def _launch(
+def launch_options(
     attributes: Tensor, triangles: Tensor, triangle_id: Tensor
 ) -> tuple[tuple[int], tuple[int, int, int], dict[str, int]]:
     """Grid, sizes and options common to all kernels here; a program never spans two frames."""
@@ -107,7 +109,7 @@ def _launch(
 
 
 @triton.jit
-def _pixels(triangle_id_ptr, triangles, pixels, BLOCK: tl.constexpr):
+def find_pixels(triangle_id_ptr, triangles, pixels, BLOCK: tl.constexpr):
     """Finds the program's frame and pixels: which exist, where among all frames, which triangle they see if any."""
     blocks = tl.cdiv(pixels, BLOCK)
     program = tl.program_id(0).to(tl.int64)
@@ -120,7 +122,7 @@ def _pixels(triangle_id_ptr, triangles, pixels, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _triples(ptr, at, hit):
+def load_triples(ptr, at, hit):
     """Loads the three numbers of each row, 0 where there is no hit."""
     first = tl.load(ptr + 3 * at, mask=hit, other=0)
     second = tl.load(ptr + 3 * at + 1, mask=hit, other=0)
@@ -143,9 +145,9 @@ def interpolate_fwd_kernel(
     CHANNEL_BLOCK: tl.constexpr,
 ):
     """Interpolates, a lane per pixel and channel."""
-    frame, exists, at, triangle, hit = _pixels(triangle_id_ptr, triangles, pixels, BLOCK)
-    i0, i1, i2 = _triples(triangles_ptr, triangle, hit)
-    b0, b1, b2 = _triples(barycentrics_ptr, at, hit)
+    frame, exists, at, triangle, hit = find_pixels(triangle_id_ptr, triangles, pixels, BLOCK)
+    i0, i1, i2 = load_triples(triangles_ptr, triangle, hit)
+    b0, b1, b2 = load_triples(barycentrics_ptr, at, hit)
     base = attributes_ptr + frame * stride
     for first in range(0, CHANNELS, CHANNEL_BLOCK):
         channel = first + tl.arange(0, CHANNEL_BLOCK)[None, :]
@@ -171,8 +173,8 @@ def interpolate_peak_kernel(
     CHANNEL_BLOCK: tl.constexpr,
 ):
     """Finds what bounds the fixed-point sums of a frame; gradients of empty pixels, whatever they are, do not count."""
-    frame, _, at, _, hit = _pixels(triangle_id_ptr, triangles, pixels, BLOCK)
-    b0, b1, b2 = _triples(barycentrics_ptr, at, hit)
+    frame, _, at, _, hit = find_pixels(triangle_id_ptr, triangles, pixels, BLOCK)
+    b0, b1, b2 = load_triples(barycentrics_ptr, at, hit)
     peak = tl.zeros([BLOCK, CHANNEL_BLOCK], tl.int32)
     for first in range(0, CHANNELS, CHANNEL_BLOCK):
         channel = first + tl.arange(0, CHANNEL_BLOCK)[None, :]
@@ -205,16 +207,15 @@ def interpolate_bwd_kernel(
     CHANNEL_BLOCK: tl.constexpr,
 ):
     """Adds up gradients, a lane per pixel and channel; what needs no gradient is neither read nor written."""
-    frame, exists, at, triangle, hit = _pixels(triangle_id_ptr, triangles, pixels, BLOCK)
-    i0, i1, i2 = _triples(triangles_ptr, triangle, hit)
+    frame, exists, at, triangle, hit = find_pixels(triangle_id_ptr, triangles, pixels, BLOCK)
+    i0, i1, i2 = load_triples(triangles_ptr, triangle, hit)
     i0, i1, i2 = i0.to(tl.int64) * CHANNELS, i1.to(tl.int64) * CHANNELS, i2.to(tl.int64) * CHANNELS
     offset = frame * stride
     b0, b1, b2, scale, one_row = 0.0, 0.0, 0.0, 0.0, False
     if TO_ATTRIBUTES:
-        b0, b1, b2 = _triples(barycentrics_ptr, at, hit)
+        b0, b1, b2 = load_triples(barycentrics_ptr, at, hit)
         scale = tl.load(scale_ptr + tl.where(stride > 0, frame, 0))
-        # One triangle in the whole program, as with large ones: its sums are made here, as thousands of additions to
-        # one address would wait for each other. They are of integers, so the bits stay the same.
+        # One triangle in the whole program, as with large ones: its sums are made here.
         one_row = tl.min(tl.where(hit, triangle, triangles)) == tl.max(tl.where(hit, triangle, -1))
     d0 = tl.zeros([BLOCK], tl.float32)
     d1, d2 = d0, d0
@@ -229,20 +230,10 @@ def interpolate_bwd_kernel(
             d2 += tl.sum(grad * tl.load(base + i2[:, None], mask=seen, other=0), 1)
         if TO_ATTRIBUTES:
             into = total_ptr + offset
-            _add(into, i0, channel, grad * b0[:, None] * scale, seen, CHANNELS, one_row)
-            _add(into, i1, channel, grad * b1[:, None] * scale, seen, CHANNELS, one_row)
-            _add(into, i2, channel, grad * b2[:, None] * scale, seen, CHANNELS, one_row)
+            add_fixed(into, i0, channel, grad * b0[:, None] * scale, seen, CHANNELS, one_row)
+            add_fixed(into, i1, channel, grad * b1[:, None] * scale, seen, CHANNELS, one_row)
+            add_fixed(into, i2, channel, grad * b2[:, None] * scale, seen, CHANNELS, one_row)
     if TO_BARYCENTRICS:
         tl.store(grad_barycentrics_ptr + 3 * at, d0, mask=exists)
         tl.store(grad_barycentrics_ptr + 3 * at + 1, d1, mask=exists)
         tl.store(grad_barycentrics_ptr + 3 * at + 2, d2, mask=exists)
-
-
-@triton.jit
-def _add(ptr, row, channel, value, seen, CHANNELS: tl.constexpr, one_row):
-    """Adds `value` [BLOCK, CHANNEL_BLOCK] to the rows' channels in fixed point, at once where all rows are one."""
-    value = value.to(tl.int64)
-    if one_row:
-        tl.atomic_add(ptr + tl.max(row) + channel, tl.sum(value, 0), mask=channel < CHANNELS, sem="relaxed")
-    else:
-        tl.atomic_add(ptr + row[:, None] + channel[None, :], value, mask=seen, sem="relaxed")

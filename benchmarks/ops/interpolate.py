@@ -70,16 +70,19 @@ def compile_cases() -> list[Case]:
 
     blocks = {1: (1, 512), 3: (4, 128), 64: (16, 32)}  # channels: channel block, pixels
 
-    def launch(kernel: object, types: str, size: int, channels: int, variant: str = "", **needs: bool) -> Case:
+    def launch(
+        kernel: object, types: str, size: int, channels: int, variant: str = "", fuse: bool = True, **needs: bool
+    ) -> Case:
         channel_block, block = blocks[channels]
         constexprs = {"CHANNELS": channels, "BLOCK": block, "CHANNEL_BLOCK": channel_block} | needs
-        return Case(kernel, types, constexprs, size, "pixel", f"C={channels}{variant}", {"num_warps": 4})
+        options = {"num_warps": 4, "enable_fp_fusion": fuse}
+        return Case(kernel, types, constexprs, size, "pixel", f"C={channels}{variant}", options)
 
     def backward(channels: int, variant: str, attributes: bool, barycentrics: bool) -> Case:
         types = "*fp32 *i32 *i32 *fp32 *fp32 *fp32 *i64 *fp32 i32 i32 i32"
         size = 4 + 4 * channels + 12 * attributes + 12 * barycentrics
         needs = {"TO_ATTRIBUTES": attributes, "TO_BARYCENTRICS": barycentrics}
-        return launch(interpolate_bwd_kernel, types, size, channels, variant, **needs)
+        return launch(interpolate_bwd_kernel, types, size, channels, variant, fuse=False, **needs)
 
     return [
         *(launch(interpolate_fwd_kernel, "*fp32 *i32 *i32 *fp32 *fp32 i32 i32 i32", 16 + 4 * c, c) for c in blocks),

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -44,6 +45,10 @@ def calls() -> dict[str, Call]:
     return {
         "rasterize": (rasterize, {**seen, **SIZE, "near": 1.0}),
         "interpolate": (renderer.interpolate, {"attributes": colors, **mesh, "fragments": fragments}),
+        "interpolate_derivatives": (
+            renderer.interpolate_derivatives,
+            {"attributes": colors, **mesh, "fragments": replace(fragments, derivatives=rand(F, H, W, 4))},
+        ),
         "antialias": (renderer.antialias, {"image": image, **seen, "fragments": fragments}),
         "vertex_normals": (renderer.vertex_normals, mesh),
         "sh_basis": (renderer.sh_basis, {"normals": normals}),
@@ -73,6 +78,8 @@ def calls() -> dict[str, Call]:
             },
         ),
         "project": (camera.project, {"points": points, "Ks": Ks}),
+        "distort": (camera.distort, {"points": points, "coefficients": 0.1 * rand(F, 5)}),
+        "undistort": (camera.undistort, {"points": points, "coefficients": 0.1 * rand(F, 5)}),
         "to_camera": (camera.to_camera, {"points": points, "viewmats": viewmats}),
         "look_at": (camera.look_at, {"eyes": eyes, "targets": 0 * eyes}),
         "to_opengl": (camera.to_opengl, {**cameras, **SIZE, **planes}),

@@ -1,6 +1,7 @@
 """What every kernel owes autograd and its caller, whatever it computes."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from fmlfast.kernels.blendshape import linear_decode
 from fmlfast.kernels.deform import deform, skin_displacements
 from fmlfast.kernels.deviation import deviation
 from fmlfast.kernels.interpolate import interpolate
+from fmlfast.kernels.interpolate_derivatives import interpolate_derivatives
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.photometric import photometric, photometric_pixels
 from fmlfast.kernels.rasterize import Fragments, rasterize
@@ -47,6 +49,9 @@ def operation(name: str, device: str) -> tuple[Operation, list[Tensor]]:
     def blended(attributes: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
         return (interpolate(attributes, triangles, Fragments(seen.triangle_id, weights, seen.depth), "triton"),)
 
+    def differentiated(attributes: Tensor, slopes: Tensor) -> tuple[Tensor, ...]:
+        return (interpolate_derivatives(attributes, triangles, replace(seen, derivatives=slopes), None, "triton"),)
+
     posed = [rand(V, 3), rand(F, 5, 3), rand(4, V, 3), rand(F, 2, 4), rotation, rand(F, 2, 3)]
     table: dict[str, tuple[Operation, list[Tensor]]] = {
         "linear_decode": (lambda c, b, m: (linear_decode(c, b, m, "triton"),), [rand(3, 5), rand(5, 7), rand(7)]),
@@ -61,6 +66,7 @@ def operation(name: str, device: str) -> tuple[Operation, list[Tensor]]:
         ),
         "rasterize": (picture, [points]),
         "interpolate": (blended, [rand(F, V, 5), seen.barycentrics]),
+        "interpolate_derivatives": (differentiated, [rand(F, V, 5), rand(F, H, W, 4)]),
         "antialias": (lambda i, v: (antialias(i, v, triangles, Ks, seen, "triton"),), [rand(F, H, W, 3), points]),
         "photometric": (
             lambda v, c: photometric(image, v, Ks, c, None, "l1", "triton")[:1],
@@ -84,6 +90,7 @@ DIFFERENTIABLE = (
     "shade_vertices",
     "rasterize",
     "interpolate",
+    "interpolate_derivatives",
     "antialias",
     "photometric",
     "photometric_pixels",

@@ -20,6 +20,7 @@ OPS = {
     "deform",
     "deviation",
     "interpolate",
+    "interpolate_derivatives",
     "linear_decode",
     "low_rank_adam",
     "photometric",
@@ -37,10 +38,12 @@ CASES = all_cases()
 SMALL = [case for case in CASES if "test" in case.suites]
 FRAGMENTS = {"triangle_id", "barycentrics", "depth"}
 SILHOUETTES = {"vertices", "triangles", "Ks", "barycentrics", "depth"}
-UNREAD = {"interpolate": {"depth"}, "antialias": SILHOUETTES}
+DIFFERENTIATED = {"barycentrics", "depth"}
+UNREAD = {"interpolate": {"depth"}, "interpolate_derivatives": DIFFERENTIATED, "antialias": SILHOUETTES}
 """Inputs that need not be read, or hardly anywhere."""
 UNREAD_BACKWARD = {
     "interpolate": {"depth"},
+    "interpolate_derivatives": DIFFERENTIATED,
     "antialias": {*SILHOUETTES, "triangle_id", "image"},
     "skin_displacements": {"displacements"},
 }
