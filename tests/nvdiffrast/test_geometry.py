@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import fmlfast.nvdiffrast as dr
-from tests.helpers.clip_scenes import SQUARE, look, soup, square
+from tests.helpers.soups import SQUARE, look, soup, square
 
 CONTEXT = dr.RasterizeCudaContext()
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import fmlfast.nvdiffrast as dr
 from fmlfast.kernels.common.backend import choose_backend
-from tests.helpers.clip_scenes import SQUARE, square
+from tests.helpers.soups import SQUARE, square
 
 CONTEXT = dr.RasterizeCudaContext()
 
