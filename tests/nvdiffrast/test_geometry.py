@@ -1,6 +1,8 @@
 """Rasterising and interpolating by nvdiffrast's calls, as its documentation says."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,10 +38,11 @@ def test_arguments_have_the_documented_names_order_and_defaults():
 
 
 def test_contexts_of_any_device_are_settings_only():
-    for context in (dr.RasterizeCudaContext("cuda:1"), dr.RasterizeGLContext(False, "manual", 3)):
-        assert context.device in ("cuda:1", 3)
-    context.set_context()  # type: ignore[possibly-undefined]
+    assert dr.RasterizeCudaContext("cuda:1").device == "cuda:1"
+    context = dr.RasterizeGLContext(False, "manual", 3)
+    context.set_context()
     context.release_context()
+    assert (context.output_db, context.mode, context.device) == (False, "manual", 3)
     with pytest.raises(ValueError, match="mode must be 'automatic' or 'manual', not 'auto'"):
         dr.RasterizeGLContext(mode="auto")  # type: ignore[arg-type]
 
@@ -167,8 +170,9 @@ def test_one_set_of_attributes_serves_all_pictures_and_nothing_chosen_is_empty()
     image, none = dr.interpolate(attr, rast, tri)
     assert torch.equal(image, dr.interpolate(attr.repeat(3, 1, 1), rast, tri)[0])
     assert torch.equal(image, dr.interpolate(attr[0], rast, tri)[0])
-    for more in ({}, {"rast_db": rast_db}, {"diff_attrs": "all"}, {"rast_db": rast_db, "diff_attrs": []}):
-        assert dr.interpolate(attr, rast, tri, **more)[1].shape == (3, 5, 5, 0) == none.shape
+    assert none.shape == (3, 5, 5, 0)
+    for db, chosen in ((rast_db, None), (None, "all"), (rast_db, [])):
+        assert dr.interpolate(attr, rast, tri, db, chosen)[1].shape == (3, 5, 5, 0)  # type: ignore[arg-type]
 
 
 def test_a_changed_picture_is_taken_as_it_is():
@@ -204,6 +208,8 @@ def test_layers_lie_behind_each_other():
         peeler.rasterize_next_layer()
 
 
+WRONG: Any = dr
+"""The module to call with arguments of wrong types."""
 POS, TRI = soup(1, 2, 2)
 RAST = dr.rasterize(CONTEXT, POS, TRI, (4, 4))[0]
 RANGES = torch.tensor([[0, 2]], dtype=torch.int32)
@@ -212,7 +218,7 @@ RANGES = torch.tensor([[0, 2]], dtype=torch.int32)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: dr.rasterize("cuda", POS, TRI, (4, 4)), r"^glctx must be RasterizeCudaContext\(\)"),
+        (lambda: WRONG.rasterize("cuda", POS, TRI, (4, 4)), r"^glctx must be RasterizeCudaContext\(\)"),
         (lambda: dr.rasterize(CONTEXT, POS[..., :3], TRI, (4, 4)), r"^pos must be \[N, V, 4\], not \[2, 6, 3\]"),
         (lambda: dr.rasterize(CONTEXT, POS.half(), TRI, (4, 4)), "^pos must be float32 or float64, not float16"),
         (lambda: dr.rasterize(CONTEXT, POS[0], TRI, (4, 4)), r"^ranges must be given with pos \[V, 4\]"),
@@ -225,7 +231,7 @@ RANGES = torch.tensor([[0, 2]], dtype=torch.int32)
             lambda: dr.rasterize(CONTEXT, POS, TRI[:1].expand((1 << 24) + 1, 3), (4, 4)),
             r"^tri must hold 1 to 2\^24 triangles, as rast counts in float32, not 16777217: draw parts",
         ),
-        (lambda: dr.rasterize(CONTEXT, POS, TRI, 4), r"^resolution must be \(height, width\), not 4"),
+        (lambda: WRONG.rasterize(CONTEXT, POS, TRI, 4), r"^resolution must be \(height, width\), not 4"),
         (lambda: dr.rasterize(CONTEXT, POS, TRI, (4, 0)), "^width of resolution must be an int from 1 to 32768"),
         (lambda: dr.interpolate(POS[:, :, 0], RAST, TRI), r"^tri hold the index 5, but there are 2 vertices"),
         (lambda: dr.interpolate(POS.expand(2, 6, 4)[[0, 1, 0]], RAST, TRI), "^attr must be those of 2 pictures or of"),
@@ -236,6 +242,6 @@ RANGES = torch.tensor([[0, 2]], dtype=torch.int32)
         (lambda: dr.interpolate(POS, RAST, TRI, RAST, [1, 1]), "^diff_attrs must be 'all' or different indices from"),
     ],
 )
-def test_wrong_arguments_are_named(call, message: str):
+def test_wrong_arguments_are_named(call: Callable[[], object], message: str):
     with pytest.raises(ValueError, match=message):
         call()
