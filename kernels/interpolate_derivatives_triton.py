@@ -222,9 +222,9 @@ def interpolate_derivatives_bwd_kernel(
             into = total_ptr + offset
             g0 = by_x * x0[:, None] + by_y * y0[:, None]
             g1 = by_x * x1[:, None] + by_y * y1[:, None]
-            add_fixed(into, i0, channel, g0 * scale, seen, CHANNELS, one_row)
-            add_fixed(into, i1, channel, g1 * scale, seen, CHANNELS, one_row)
-            add_fixed(into, i2, channel, -(g0 + g1) * scale, seen, CHANNELS, one_row)
+            add_fixed(into, i0, channel, g0 * scale, CHANNELS, one_row)
+            add_fixed(into, i1, channel, g1 * scale, CHANNELS, one_row)
+            add_fixed(into, i2, channel, -(g0 + g1) * scale, CHANNELS, one_row)
     if TO_DERIVATIVES:
         into = grad_derivatives_ptr + 4 * at
         tl.store(into, to_x0, mask=exists)
