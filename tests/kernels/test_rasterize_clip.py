@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.common.fragments import Fragments
 from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.rasterize_clip import rasterize_clip
@@ -269,15 +270,21 @@ def test_batch_equals_one_by_one_and_repeats_bitwise(draw_clip: DrawClip):
         assert same(one, frame(whole, f))
 
 
-@pytest.mark.parametrize("name", ["rasterize_windows_torch.CHUNK", "rasterize_torch.CHUNK", "rasterize_triton._QUEUE"])
-@pytest.mark.parametrize("double", [False, True])
-def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, name: str, double: bool):
+@pytest.mark.parametrize(
+    ("backend", "name", "dtype"),
+    [
+        ("torch", "rasterize_windows_torch.CHUNK", torch.float32),
+        ("torch", "rasterize_windows_torch.CHUNK", torch.float64),
+        ("torch", "rasterize_torch.CHUNK", torch.float32),
+        ("triton", "rasterize_triton._QUEUE", torch.float32),
+    ],
+)
+def test_chunks_do_not_change_the_result(
+    monkeypatch: pytest.MonkeyPatch, backend: Backend, name: str, dtype: torch.dtype
+):
     positions, triangles, height, width = clip_soup(11)
-    positions = torch.cat([positions, positions.flip(1)])
-    triangles = triangles.repeat(8, 1)  # of equal depth: several programs a frame
-    backend = "triton" if "triton" in name else "torch"
-    if double and backend == "torch":
-        positions = positions.double()
+    positions = torch.cat([positions, positions.flip(1)]).to(dtype)
+    triangles = triangles.repeat(5, 1)  # of equal depth: several programs a frame
     whole = rasterize_clip(positions, triangles, height, width, derivatives=True, backend=backend)
     monkeypatch.setattr(f"fmlfast.kernels.{name}", 7)
     if backend == "triton":  # programs as small as a GPU's
