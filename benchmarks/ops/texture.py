@@ -103,38 +103,28 @@ def compile_cases() -> list[Case]:
     """Launches for one channel, for colours and for features; all boundaries and filters for colours."""
     from fmlfast.kernels.texture_mips_triton import texture_mips_bwd_kernel, texture_mips_fwd_kernel
     from fmlfast.kernels.texture_torch import LARGEST, LEAST
-    from fmlfast.kernels.texture_triton import texture_bwd_kernel, texture_fwd_kernel
+    from fmlfast.kernels.texture_triton import BACKWARD, FORWARD, PIXELS, texture_bwd_kernel, texture_fwd_kernel
 
-    blocks = {1: (1, 256), 3: (4, 128), 64: (16, 32)}  # channels: channel block, pixels
+    blocks = {1: 1, 3: 4, 64: 16}  # channels: those of a tile
     sizes = "i32 i32 i32 i32 i32 i32"
 
     def launch(channels: int, boundary: str, mips: int, linear: bool = True) -> list[Case]:
-        channel_block, block = blocks[channels]
         constexprs = {"CHANNELS": channels, "BOUNDARY": boundary, "LINEAR": linear, "MIPS": mips, "LEAST": LEAST}
-        constexprs |= {"LARGEST": LARGEST, "BLOCK": block, "CHANNEL_BLOCK": channel_block}
+        constexprs |= {"LARGEST": LARGEST, "BLOCK": PIXELS[blocks[channels]], "CHANNEL_BLOCK": blocks[channels]}
         unused = {} if mips else dict.fromkeys(("mips_ptr", "uv_da_ptr", "bias_ptr"))
         no_slopes = {} if mips == 2 else dict.fromkeys(("grad_uv_da_ptr", "grad_bias_ptr"))
         no_slopes |= {} if linear else {"grad_uv_ptr": None}
         pointers = 4 - len(unused) + 1
-        slopes = 3 - len(no_slopes)
         words = (2 + boundary.count("cube")) * (1 + (2 if mips else 0)) + bool(mips)
         name = (
             f"C={channels} {boundary}, {['', 'nearest level, ', 'two levels, '][mips]}{'' if linear else 'not '}linear"
         )
         forward = "*fp32 " * (pointers + 1) + sizes
-        backward = "*fp32 " * (pointers + 1) + "*fp32 *i64 " + "*fp32 " * slopes + sizes
-        size = FLOAT * (words + channels)
+        backward = "*fp32 " * (pointers + 1) + "*fp32 *i64 " + "*fp32 " * (3 - len(no_slopes)) + sizes
+        size, slopes = FLOAT * (words + channels), constexprs | unused | no_slopes
         return [
-            Case(texture_fwd_kernel, forward, constexprs | unused, size, "pixel", name, {"num_warps": 4}),
-            Case(
-                texture_bwd_kernel,
-                backward,
-                constexprs | unused | no_slopes,
-                size + FLOAT * words,
-                "pixel",
-                name,
-                {"num_warps": 8},
-            ),
+            Case(texture_fwd_kernel, forward, constexprs | unused, size, "pixel", name, FORWARD),
+            Case(texture_bwd_kernel, backward, slopes, size + FLOAT * words, "pixel", name, BACKWARD),
         ]
 
     halving = {"CHANNELS": 3, "BLOCK": 512}, {"num_warps": 4}

@@ -30,6 +30,8 @@ OPS = {
     "shade_vertices",
     "skin_displacements",
     "sparsity",
+    "texture",
+    "texture_mips",
     "vertex_normals",
     "vertex_visibility",
 }
