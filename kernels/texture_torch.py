@@ -42,8 +42,8 @@ def texture_torch(
         start, rows, weights = counts.cumsum(0), [], []
         linear = filter_mode == "linear-mipmap-linear"
         for level, share in _levels(_mip_level(sides, mip_level_bias, height, width, len(mips)), len(mips), linear):
-            sizes = ((torch.full_like(level, side) >> level).clamp(min=1) for side in (height, width))
-            row, weight = _taps(face, places, *sizes, boundary_mode, True)
+            down, across = ((torch.full_like(level, side) >> level).clamp(min=1) for side in (height, width))
+            row, weight = _taps(face, places, down, across, boundary_mode, True)
             before = start.index_select(0, level)
             rows += [r + before for r in row]
             weights += [w * share for w in weight]
@@ -107,7 +107,7 @@ def _taps(
     width: Tensor | int,
     boundary_mode: str,
     linear: bool,
-) -> tuple[Sequence[Tensor], Sequence[Tensor]]:  # four or one of [P] int64, and of [P]
+) -> tuple[list[Tensor], list[Tensor]]:  # four or one of [P] int64, and of [P]
     """Finds the texels around each pixel, by their rows in the level's table, and their weights."""
     across = _along(places[0], width, boundary_mode, linear)
     down = _along(places[1], height, boundary_mode, linear)
@@ -117,7 +117,7 @@ def _taps(
     row, column = (torch.stack(x, 1) for x in zip(*((j, i) for j, _ in down for i, _ in across), strict=True))
     size = width[:, None].expand_as(row) if isinstance(width, Tensor) else torch.full_like(row, width)
     row, weight = across_edges(face[:, None].expand_as(row), row, column, size, torch.stack(weights, 1))
-    return row.unbind(1), weight.unbind(1)
+    return list(row.unbind(1)), list(weight.unbind(1))
 
 
 def _along(

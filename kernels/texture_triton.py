@@ -9,7 +9,7 @@ us.
 A tile holds pixels x channels, so that the channels of a texel are fetched, and added to, in one memory transaction.
 """
 # Launch options and constexprs are unknown to it.
-# pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false, reportAssignmentType=false
 
 from collections.abc import Sequence
 from typing import Any

@@ -10,6 +10,8 @@ from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.texture import texture, texture_mips
 
 CHANNELS = 3
+LEVELS = ("mip1", "mip2")
+"""Those that the lookups see."""
 
 
 def side(scene: Scene) -> int:
@@ -35,15 +37,14 @@ def backward_cost(pixels: int, texels: int, channels: int = CHANNELS) -> Cost:
 
 def run(inputs: Inputs, backend: Backend | None) -> Outputs:  # [F, h, w, C]
     """Level 1 and on are inputs, so that the lookup alone is measured."""
-    levels = [inputs[f"mip{k}"] for k in range(1, len(inputs) - 2)]
+    levels = [inputs[name] for name in LEVELS]
     return (texture(inputs["texels"], inputs["uv"], inputs["uv_da"], mips=levels, backend=backend),)
 
 
 def case(scene: Scene) -> Bench:
     """Turned and shrunk pictures, each over about the whole texture and beyond its border."""
     size = side(scene)
-    texels = size**2 + mip_texels(size)
-    levels = {f"mip{k}": size >> k for k in range(1, size.bit_length())}
+    texels = sum((size >> k) ** 2 for k in range(1 + len(LEVELS)))
 
     def make(device: str, seed: int) -> Inputs:
         random = Random(device, seed)
@@ -58,7 +59,7 @@ def case(scene: Scene) -> Bench:
             "texels": texels,
             "uv": uv.contiguous(),
             "uv_da": wobble * turn.flatten(1)[:, None, None],
-            **dict(zip(levels, texture_mips(texels, backend="torch"), strict=True)),
+            **dict(zip(LEVELS, texture_mips(texels, len(LEVELS), backend="torch"), strict=True)),
         }
 
     return measured(
@@ -69,7 +70,7 @@ def case(scene: Scene) -> Bench:
         shape=f"{scene.count} x {scene.image} px, {size} x {size} texels",
         make=make,
         run=run,
-        differentiable=("texels", "uv", "uv_da", *levels),
+        differentiable=("texels", "uv", "uv_da", *LEVELS),
         forward=forward_cost(scene.pixels, texels),
         backward=backward_cost(scene.pixels, texels),
     )
