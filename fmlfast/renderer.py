@@ -14,6 +14,7 @@ from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.interpolate_derivatives import interpolate_derivatives
 from fmlfast.kernels.rasterize import Fragments, rasterize
 from fmlfast.kernels.shading import sh_basis, shade_sh, shade_vertices, vertex_normals
+from fmlfast.kernels.texture import texture, texture_mips
 from fmlfast.kernels.visibility import vertex_visibility
 
 __all__ = [
@@ -28,6 +29,8 @@ __all__ = [
     "sh_basis",
     "shade_sh",
     "shade_vertices",
+    "texture",
+    "texture_mips",
     "vertex_normals",
     "vertex_visibility",
 ]

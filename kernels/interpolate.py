@@ -74,19 +74,19 @@ def interpolate_torch(
     barycentrics: Tensor,  # [F, H, W, 3]
 ) -> Tensor:  # [F, H, W, C]
     """Interpolates in plain torch, at covered pixels only."""
-    covered, corners = seen_corners(attributes, triangles, triangle_id)
+    covered, corners = find_corners(attributes, triangles, triangle_id)
     weights = barycentrics.reshape(-1, 3).index_select(0, covered).to(attributes.dtype)
     blended = _Blend.apply(attributes.flatten(0, 1), corners, weights)
     image = blended.new_zeros(triangle_id.numel(), attributes.shape[2]).index_copy(0, covered, blended)
     return image.view(*triangle_id.shape, attributes.shape[2])
 
 
-def seen_corners(
+def find_corners(
     attributes: Tensor,  # [F or 1, V, C]
     triangles: Tensor,  # [T, 3]
     triangle_id: Tensor,  # [F, H, W]
 ) -> tuple[Tensor, Tensor]:  # [N], [N, 3]
-    """Finds the covered pixels, and the corners that they see as rows of `attributes.flatten(0, 1)`."""
+    """Finds the covered pixels and the rows of the table of all frames' attributes at the corners that they see."""
     _, height, width = triangle_id.shape
     ids = triangle_id.reshape(-1)
     covered = ((ids >= 0) & (ids < len(triangles))).nonzero().view(-1)

