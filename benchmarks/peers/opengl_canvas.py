@@ -1,0 +1,124 @@
+"""Draws triangles off screen by OpenGL, in software: Mesa's llvmpipe through moderngl and EGL, without a display."""
+
+import importlib
+import os
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+VERTEX = """#version 430
+layout(std430, binding = 0) readonly buffer Positions { vec4 positions[]; };
+layout(std430, binding = 1) readonly buffer Triangles { int triangles[]; };
+layout(std430, binding = 2) readonly buffer Attributes { vec4 attributes[]; };
+out vec3 barycentrics;
+out vec4 blended;
+void main() {
+    int vertex = triangles[gl_VertexID], corner = gl_VertexID % 3;
+    gl_Position = positions[vertex];
+    barycentrics = vec3(corner == 0, corner == 1, corner == 2);
+    blended = attributes[vertex];
+}
+"""
+FRAGMENT = """#version 430
+in vec3 barycentrics;
+in vec4 blended;
+layout(location = 0) out int triangle;
+layout(location = 1) out vec4 where;
+layout(location = 2) out vec4 color;
+layout(location = 3) out vec4 derivatives;
+void main() {
+    triangle = gl_PrimitiveID;
+    where = vec4(barycentrics, gl_FragCoord.z);
+    color = blended;
+    derivatives = vec4(dFdx(barycentrics.x), dFdy(barycentrics.x), dFdx(barycentrics.y), dFdy(barycentrics.y));
+}
+"""
+
+
+class Picture(NamedTuple):
+    """What was drawn; row 0 is at y = -1, and empty pixels hold anything but for `triangle_id`."""
+
+    triangle_id: Tensor  # [H, W] int32, -1 where there is none
+    barycentrics: Tensor  # [H, W, 3]
+    depth: Tensor  # [H, W], z / w, of 24 bits
+    attributes: Tensor  # [H, W, C]
+    derivatives: Tensor  # [H, W, 4]: d b0/dx, d b0/dy, d b1/dx, d b1/dy, differences within blocks of 2 x 2 pixels
+
+
+@cache
+def open_context() -> tuple[Any, str]:
+    """A context of llvmpipe, or None and why there is none. It is current from then on."""
+    os.environ["LIBGL_ALWAYS_SOFTWARE"] = "1"
+    os.environ.setdefault("LP_NUM_THREADS", str(torch.get_num_threads()))
+    # Textures without shortcuts: the longer side as it is, each pixel's own level, blends in float32.
+    os.environ.setdefault("GALLIVM_PERF", "no_rho_approx,no_brilinear,no_quad_lod,no_aos_sampling")
+    try:
+        context = importlib.import_module("moderngl").create_context(standalone=True, backend="egl", require=430)
+    except ModuleNotFoundError:
+        return None, "not installed"
+    except Exception as error:  # moderngl raises no class of its own
+        return None, f"no OpenGL 4.3 by EGL: {' '.join(str(error).split())}"
+    renderer = context.info["GL_RENDERER"]
+    return (context, "") if renderer.startswith("llvmpipe") else (None, f"OpenGL is {renderer}, not llvmpipe")
+
+
+class Canvas:
+    """A framebuffer of one size."""
+
+    def __init__(self, height: int, width: int) -> None:
+        context, reason = open_context()
+        if context is None:
+            raise ImportError(reason)
+        self.context, self.size = context, (height, width)
+        self._program = context.program(vertex_shader=VERTEX, fragment_shader=FRAGMENT)
+        self._corners = context.vertex_array(self._program, [])
+        self._ids = context.texture((width, height), 1, dtype="i4")
+        self._floats = [context.texture((width, height), 4, dtype="f4") for _ in range(3)]
+        depth = context.depth_renderbuffer((width, height))
+        self._framebuffer = context.framebuffer([self._ids, *self._floats], depth)
+        self._nothing = torch.full(self.size, -1, dtype=torch.int32).numpy()
+
+    def draw(
+        self,
+        positions: Tensor,  # [V, 4]
+        triangles: Tensor,  # [T, 3]
+        attributes: Tensor | None = None,  # [V, C]
+        cull_backfaces: bool = False,
+    ) -> Picture:
+        """Draws one mesh on an empty canvas.
+
+        Args:
+            positions: [V, 4] float32, clip space.
+            triangles: [T, 3] int32.
+            attributes: [V, C] float32, at most four channels.
+            cull_backfaces: leave out triangles that are clockwise, seen with x to the right and y upwards.
+        """
+        context, channels = self.context, 0 if attributes is None else attributes.shape[1]
+        colors = torch.zeros_like(positions)
+        if attributes is not None:
+            colors[:, :channels] = attributes
+        arrays = positions.contiguous(), triangles.contiguous(), colors
+        buffers = [context.buffer(array.detach().numpy()) for array in arrays]
+        for binding, buffer in enumerate(buffers):
+            buffer.bind_to_storage_buffer(binding)
+        self._framebuffer.use()
+        self._framebuffer.clear(depth=1.0)
+        self._ids.write(self._nothing)
+        context.enable_only(context.DEPTH_TEST | (context.CULL_FACE if cull_backfaces else context.NOTHING))
+        self._corners.render(context.TRIANGLES, vertices=triangles.numel())
+        for buffer in buffers:
+            buffer.release()
+        where, color, derivatives = (self._read(texture, torch.float32) for texture in self._floats)
+        ids = self._read(self._ids, torch.int32)[..., 0]
+        return Picture(ids, where[..., :3], 2 * where[..., 3] - 1, color[..., :channels], derivatives)
+
+    def _read(self, texture: Any, dtype: torch.dtype) -> Tensor:  # [H, W, C]
+        return torch.frombuffer(bytearray(texture.read()), dtype=dtype).view(*self.size, -1)
+
+
+@cache
+def canvas(height: int, width: int) -> Canvas:
+    """The canvas of a size, made at its first use."""
+    return Canvas(height, width)
