@@ -1,0 +1,167 @@
+"""Texture lookups in plain torch: which texels a pixel needs, with which weights, and their sums."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .common.gather import add_rows, gather_rows, sum_rows
+from .texture_cube_torch import across_edges, cube_derivatives, cube_face
+
+LEAST, LARGEST = 1e-30, 1e30
+"""Squared sides in texels that still count: log2 has a finite slope in between."""
+
+
+def texture_torch(
+    texels: Tensor,  # [F or 1, H, W, C], of a cube map [F or 1, 6, S, S, C]
+    mips: Sequence[Tensor],  # level k: [F or 1, H >> k, W >> k, C], of a cube map [F or 1, 6, ...]
+    uv: Tensor,  # [F, h, w, 2], of a cube map [F, h, w, 3]
+    uv_da: Tensor | None,  # [F, h, w, 4], of a cube map [F, h, w, 6]
+    mip_level_bias: Tensor | None,  # [F, h, w]
+    filter_mode: str,  # not "auto"
+    boundary_mode: str,
+) -> Tensor:  # [F, h, w, C]
+    """Looks up a texture in plain torch; see `texture`."""
+    frames, height, width, _ = uv.shape
+    places = uv.flatten(0, 2).unbind(1)
+    sides = None if uv_da is None else uv_da.flatten(0, 2).unbind(1)
+    face = None
+    if boundary_mode == "cube":
+        found, places, scale = cube_face(*places)
+        sides = None if sides is None else cube_derivatives(found, places, scale, sides)
+        face = found.face
+    levels = [texels, *mips]
+    table = torch.cat([level.flatten(1, -2) for level in levels], 1) if mips else texels.flatten(1, -2)
+    size = torch.tensor([level.shape[-3:-1] for level in levels], device=uv.device)  # [L, 2]
+    rows = size.prod(1) * (1 if face is None else 6)
+    start = rows.cumsum(0) - rows
+    taps = []  # of each level: rows of the table and their weights
+    if mips:
+        level = _mip_level(sides, mip_level_bias, texels.shape[-3], texels.shape[-2], len(mips))
+        finite = level.detach().nan_to_num()
+        linear = filter_mode == "linear-mipmap-linear"
+        lower = (finite.floor() if linear else (finite + 0.5).ceil() - 1).long()
+        above = level - lower if linear else level.detach() * 0  # NaN where the level is
+        for k, share in ((lower, 1 - above), (lower + 1, above))[: 1 + linear]:
+            k = k.clamp(max=len(mips))
+            row, weight = _taps(face, places, *size[k].unbind(1), boundary_mode, True)
+            taps.append((row + start[k, None], weight * share[:, None]))
+    else:
+        taps.append(_taps(face, places, *texels.shape[-3:-1], boundary_mode, filter_mode != "nearest"))
+    row, weight = (torch.cat(parts, 1) if len(parts) > 1 else parts[0] for parts in zip(*taps, strict=True))
+    if len(texels) > 1:
+        row = (row.view(frames, -1) + torch.arange(frames, device=uv.device)[:, None] * table.shape[1]).view(row.shape)
+    return _Sum.apply(table.flatten(0, 1), row, weight).view(frames, height, width, texels.shape[-1])
+
+
+def texture_mips_torch(
+    texels: Tensor,  # [F, H, W, C], of a cube map [F, 6, S, S, C]
+    levels: int,
+) -> list[Tensor]:
+    """Halves a texture in plain torch; see `texture_mips`."""
+    out = []
+    for _ in range(levels):
+        *front, height, width, channels = texels.shape
+        down, across = min(2, height), min(2, width)
+        blocks = texels.view(*front, height // down, down, width // across, across * channels).sum(-3)
+        texels = blocks.unflatten(-1, (across, channels)).sum(-2) / (down * across)
+        out.append(texels)
+    return out
+
+
+def _mip_level(
+    sides: tuple[Tensor, ...] | None,  # du/dX, du/dY, dv/dX, dv/dY: [P] each
+    bias: Tensor | None,  # [F, h, w]
+    height: int,
+    width: int,
+    highest: int,
+) -> Tensor:  # [P] in [0, highest]
+    """Computes the level at which the longer side of a pixel is a texel long, plus the bias."""
+    level: Tensor | float = 0.0
+    if sides is not None:
+        ux, uy, vx, vy = sides
+        squared = torch.maximum((ux * width) ** 2 + (vx * height) ** 2, (uy * width) ** 2 + (vy * height) ** 2)
+        level = 0.5 * squared.clamp(LEAST, LARGEST).log2()
+    if bias is not None:
+        level = level + bias.flatten()
+    return torch.as_tensor(level).clamp(0, highest)
+
+
+def _taps(
+    face: Tensor | None,  # [P]
+    places: Sequence[Tensor],  # u and v, [P] each
+    height: Tensor | int,  # [P] where pixels have levels of their own
+    width: Tensor | int,
+    boundary_mode: str,
+    linear: bool,
+) -> tuple[Tensor, Tensor]:  # [P, 4 or 1] int64 and floats
+    """Finds the texels around each pixel, by their rows in the level's table, and their weights."""
+    across = _along(places[0], width, boundary_mode, linear)
+    down = _along(places[1], height, boundary_mode, linear)
+    weights = torch.stack([a * b for _, a in down for _, b in across], 1)
+    if face is None:
+        return torch.stack([row * width + column for row, _ in down for column, _ in across], 1), weights
+    row, column = (torch.stack(list(x), 1) for x in zip(*((j, i) for j, _ in down for i, _ in across), strict=True))
+    size = width[:, None].expand_as(row) if isinstance(width, Tensor) else torch.full_like(row, width)
+    return across_edges(face[:, None].expand_as(row), row, column, size, weights)
+
+
+def _along(
+    place: Tensor,  # [P]
+    size: Tensor | int,  # [P]
+    boundary_mode: str,
+    linear: bool,
+) -> list[tuple[Tensor, Tensor]]:
+    """Finds the one or two nearest texels along an axis, and their weights; on a cube they may lie beyond its edge."""
+    if boundary_mode == "wrap":
+        place = place - place.floor()
+    elif boundary_mode == "mirror":
+        place = 1 - (place - 2 * (place / 2).floor() - 1).abs()
+    at = place * size - 0.5 if linear else place * size
+    last = torch.as_tensor(size - 1, device=place.device).to(place)
+    if boundary_mode in ("clamp", "mirror") or (boundary_mode == "cube" and not linear):
+        at = at.clamp(min=0).minimum(last)
+    elif boundary_mode == "zero":
+        at = at.clamp(min=-2).minimum(last + 2)
+    first = at.detach().floor()
+    fraction = at - first if linear else (at - at).detach()  # NaN where the place is
+    found = []
+    for index, weight in ((first, 1 - fraction), (first + 1, fraction))[: 1 + linear]:
+        index = index.nan_to_num().long()
+        if boundary_mode == "wrap":
+            index = torch.where(index < 0, index + size, torch.where(index >= size, index - size, index))
+        elif boundary_mode == "zero":
+            weight = weight * ((index >= 0) & (index < size))
+        if boundary_mode != "cube":
+            index = index.clamp(min=0).minimum(last.long())
+        found.append((index, weight))
+    return found
+
+
+class _Sum(torch.autograd.Function):
+    """Weighted sums of rows of a table."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        table: Tensor,  # [N, C]
+        rows: Tensor,  # [P, K]
+        weights: Tensor,  # [P, K]
+    ) -> Tensor:  # [P, C]
+        ctx.save_for_backward(table, rows, weights)
+        return sum_rows(table, rows, weights=weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:  # [P, C]
+        table, rows, weights = ctx.saved_tensors
+        to_table, to_weights = None, None
+        with torch.autocast(table.device.type, enabled=False):  # which would round the products
+            if ctx.needs_input_grad[0]:
+                shares = torch.bmm(weights.nan_to_num()[:, :, None], gradient[:, None]).flatten(0, 1)
+                to_table = add_rows(torch.zeros_like(table), rows.flatten(), shares)
+            if ctx.needs_input_grad[2]:
+                to_weights = torch.bmm(gather_rows(table, rows), gradient[:, :, None])[:, :, 0]
+        return to_table, None, to_weights
