@@ -12,16 +12,19 @@ import triton.language as tl
 from torch import Tensor
 
 from .common.backend import interpreting, lanes, on_device
-from .common.projection_triton import load_camera
+from .rasterize_autograd import Picture
 from .rasterize_grad_triton import gradient as gradient
+from .rasterize_project_triton import OPTIONS, blocks_of, project
 from .rasterize_rules_triton import (
     EMPTY,
     around,
     as_columns,
     edge,
     hit_key,
+    lies_behind,
     load_triangle,
-    project_corner,
+    ordered,
+    slopes,
     store_row,
     window,
 )
@@ -35,27 +38,6 @@ _PROGRAMS = 8  # of a multiprocessor that draw tiles
 
 
 @triton.jit
-def rasterize_project_kernel(
-    projected_ptr,  # [F, V, 4]
-    vertices_ptr,  # [F, V, 3]
-    Ks_ptr,  # [F, 3, 3]
-    vertices,
-    blocks,
-    near,
-    BLOCK: tl.constexpr,
-):
-    """Projects every vertex once, into a row that a corner is one load of. Moves 28 bytes a vertex."""
-    frame = (tl.program_id(0) // blocks).to(tl.int64)
-    vertex = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
-    mask = vertex < vertices
-    camera = load_camera(Ks_ptr, frame)
-    row = frame * vertices + vertex
-    at = vertices_ptr + row * 3
-    corner = tl.load(at, mask=mask), tl.load(at + 1, mask=mask), tl.load(at + 2, mask=mask)
-    store_row(projected_ptr, row, project_corner(corner, camera, near), mask)
-
-
-@triton.jit
 def rasterize_micro_kernel(
     keys_ptr,  # [F, H, W] int64
     queue_ptr,  # [N, 2] int32: triangle, frame
@@ -63,13 +45,17 @@ def rasterize_micro_kernel(
     counter_ptr,  # [1] int64: triangles * _SLOT + work items
     projected_ptr,  # [F, V, 4]
     triangles_ptr,  # [T, 3]
+    ranges_ptr,  # [F, 2] int32: first triangle, number of triangles, or None for all
+    behind_depth_ptr,  # [F, H, W] or None
+    behind_id_ptr,  # [F, H, W] int32 or None
     begin,
     blocks,
     triangles,
-    vertices,
+    vertices,  # between those of two frames
     height,
     width,
-    CULL: tl.constexpr,
+    FACING: tl.constexpr,
+    CLIP: tl.constexpr,
     TILE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -85,18 +71,26 @@ def rasterize_micro_kernel(
     offsets = tl.arange(0, BLOCK)
     triangle = first + offsets
     mask = triangle < triangles
+    if ranges_ptr is not None:
+        mask &= triangle < tl.load(ranges_ptr + frame * 2 + 1)
+        start = tl.load(ranges_ptr + frame * 2)
+        first += start
+        triangle += start
     corners = triangles_ptr + first.to(tl.int64) * 3 + offsets * 3
     a, b, c = load_triangle(projected_ptr + frame * vertices * 4, corners, 0, mask)
-    left, right, top, bottom, crossing, seen = window(a, b, c, height, width)
+    left, right, top, bottom, crossing, seen = window(a, b, c, height, width, CLIP)
     seen &= mask
     small = seen & ~crossing & (right - left < 2) & (bottom - top < 2)
     a, b, c = (a[0], a[1], 1.0, a[3]), (b[0], b[1], 1.0, b[3]), (c[0], c[1], 1.0, c[3])
-    at = keys_ptr + frame * height * width + (top.to(tl.int32) * width + left.to(tl.int32))
+    at = frame * height * width + (top.to(tl.int32) * width + left.to(tl.int32))
     for k in tl.static_range(4):
         column, row = left + k % 2, top + k // 2
-        inside, key = hit_key(a, b, c, column, row, triangle, 0, CULL)
+        inside, key = hit_key(a, b, c, column, row, triangle, 0, FACING, CLIP)
         hit = inside & small & (column <= right) & (row <= bottom)
-        tl.atomic_min(at + (k // 2 * width + k % 2), key, mask=hit, sem="relaxed")
+        pixel = at + (k // 2 * width + k % 2)
+        if behind_depth_ptr is not None:
+            hit = lies_behind(key, behind_depth_ptr, behind_id_ptr, pixel, hit)
+        tl.atomic_min(keys_ptr + pixel, key, mask=hit, sem="relaxed")
     large = seen & ~small
     tiles = ((right - left) * (1 / TILE)).to(tl.int32) + 1
     tiles *= ((bottom - top) * (1 / TILE)).to(tl.int32) + 1
@@ -118,11 +112,14 @@ def rasterize_tile_kernel(
     counter_ptr,  # [1] int64: triangles * _SLOT + work items
     projected_ptr,  # [F, V, 4]
     triangles_ptr,  # [T, 3]
-    vertices,
+    behind_depth_ptr,  # [F, H, W] or None
+    behind_id_ptr,  # [F, H, W] int32 or None
+    vertices,  # between those of two frames
     height,
     width,
     near,
-    CULL: tl.constexpr,
+    FACING: tl.constexpr,
+    CLIP: tl.constexpr,
     TILE: tl.constexpr,
     ITEMS: tl.constexpr,
 ):
@@ -158,18 +155,20 @@ def rasterize_tile_kernel(
         frame = tl.load(queue_ptr + mine.to(tl.int64) * 2 + 1, mask=mask, other=0).to(tl.int64)
         corners = triangles_ptr + triangle.to(tl.int64) * 3
         a, b, c = load_triangle(projected_ptr, corners, frame * vertices, mask)
-        left, right, top, bottom, crossing, seen = window(a, b, c, height, width)
+        left, right, top, bottom, crossing, seen = window(a, b, c, height, width, CLIP)
         across = ((right - left) * (1 / TILE)).to(tl.int32) + 1
         column = (left + (tile % across * TILE).to(tl.float32))[:, None] + (pixel % TILE).to(tl.float32)
         row = (top + (tile // across * TILE).to(tl.float32))[:, None] + (pixel // TILE).to(tl.float32)
         a, b, c = as_columns(a), as_columns(b), as_columns(c)
         least = tl.where(crossing, near, 0.0).to(tl.int32, bitcast=True)[:, None]
-        inside, key = hit_key(a, b, c, column, row, triangle[:, None], least, CULL)
+        inside, key = hit_key(a, b, c, column, row, triangle[:, None], least, FACING, CLIP)
         hit = inside & (seen & mask)[:, None] & (column <= right[:, None]) & (row <= bottom[:, None])
-        at = keys_ptr + (frame * height * width)[:, None] + (row.to(tl.int32) * width + column.to(tl.int32))
+        at = (frame * height * width)[:, None] + (row.to(tl.int32) * width + column.to(tl.int32))
+        if behind_depth_ptr is not None:
+            hit = lies_behind(key, behind_depth_ptr, behind_id_ptr, at, hit)
         # Keys only fall, so one that is out of date costs a vain minimum and no more.
-        hit &= key < tl.load(at, mask=hit, other=0)
-        tl.atomic_min(at, key, mask=hit, sem="relaxed")
+        hit &= key < tl.load(keys_ptr + at, mask=hit, other=0)
+        tl.atomic_min(keys_ptr + at, key, mask=hit, sem="relaxed")
 
 
 @triton.jit
@@ -180,13 +179,17 @@ def rasterize_resolve_kernel(
     triangle_id_ptr,  # [F, H, W] int32
     barycentrics_ptr,  # [F, H, W, 3]
     depth_ptr,  # [F, H, W]
+    derivatives_ptr,  # [F, H, W, 4] or None
     size,
     blocks,
-    vertices,
+    vertices,  # between those of two frames
     width,
     BLOCK: tl.constexpr,
 ):
-    """Unpacks the keys and finds the barycentrics of the winners. Moves 28 bytes a pixel, and the vertices once."""
+    """Unpacks the keys and finds the barycentrics of the winners, and how they change with the pixel.
+
+    Moves 28 bytes a pixel, 44 with derivatives, and the vertices once.
+    """
     frame = (tl.program_id(0) // blocks).to(tl.int64)
     place = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     at = frame * size + place
@@ -194,7 +197,7 @@ def rasterize_resolve_kernel(
     key = tl.load(keys_ptr + at, mask=mask, other=EMPTY)
     covered = key < EMPTY
     triangle = key.to(tl.int32)  # the low half: -1 where empty
-    depth = (key >> 32).to(tl.int32).to(tl.float32, bitcast=True)
+    depth = ordered((key >> 32).to(tl.int32)).to(tl.float32, bitcast=True)
     px, py = (place % width).to(tl.float32) + 0.5, (place // width).to(tl.float32) + 0.5
     corners = triangles_ptr + triangle.to(tl.int64) * 3
     a, b, c = load_triangle(projected_ptr + frame * vertices * 4, corners, 0, covered)
@@ -202,75 +205,81 @@ def rasterize_resolve_kernel(
     w0, w1, w2 = edge(q, r)[0] * a[3], edge(r, p)[0] * b[3], edge(p, q)[0] * c[3]
     total = tl.where(covered, w0 + w1 + w2, 1.0)
     tl.store(triangle_id_ptr + at, triangle, mask=mask)
-    tl.store(barycentrics_ptr + at * 3, tl.where(covered, tl.div_rn(w0, total), 0.0), mask=mask)
-    tl.store(barycentrics_ptr + at * 3 + 1, tl.where(covered, tl.div_rn(w1, total), 0.0), mask=mask)
-    tl.store(barycentrics_ptr + at * 3 + 2, tl.where(covered, tl.div_rn(w2, total), 0.0), mask=mask)
+    w0, w1, w2 = tl.div_rn(w0, total), tl.div_rn(w1, total), tl.div_rn(w2, total)
+    tl.store(barycentrics_ptr + at * 3, tl.where(covered, w0, 0.0), mask=mask)
+    tl.store(barycentrics_ptr + at * 3 + 1, tl.where(covered, w1, 0.0), mask=mask)
+    tl.store(barycentrics_ptr + at * 3 + 2, tl.where(covered, w2, 0.0), mask=mask)
     tl.store(depth_ptr + at, tl.where(covered, depth, float("inf")), mask=mask)
+    if derivatives_ptr is not None:
+        right0, down0 = slopes(q, r)
+        right1, down1 = slopes(r, p)
+        right2, down2 = slopes(p, q)
+        right0, right1, down0, down1 = right0 * a[3], right1 * b[3], down0 * a[3], down1 * b[3]
+        right, down = right0 + right1 + right2 * c[3], down0 + down1 + down2 * c[3]
+        x0, y0 = tl.div_rn(right0 - w0 * right, total), tl.div_rn(down0 - w0 * down, total)
+        x1, y1 = tl.div_rn(right1 - w1 * right, total), tl.div_rn(down1 - w1 * down, total)
+        x0, y0 = tl.where(covered, x0, 0.0), tl.where(covered, y0, 0.0)
+        x1, y1 = tl.where(covered, x1, 0.0), tl.where(covered, y1, 0.0)
+        store_row(derivatives_ptr, at, (x0, y0, x1, y1), mask)
 
 
 def draw(
-    vertices: Tensor,  # [F, V, 3]
+    vertices: Tensor,  # [F, V, 3], [F, V, 4] in clip space, [V, 4] with ranges
     triangles: Tensor,  # [T, 3]
-    Ks: Tensor,  # [F, 3, 3]
-    height: int,
-    width: int,
-    cull_backfaces: bool,
-    near: float,
-) -> tuple[Tensor, Tensor, Tensor]:  # [F, H, W] int32, [F, H, W, 3], [F, H, W]
-    """Draws triangle ids, barycentrics and depth, as `rasterize` returns them."""
-    frames = len(vertices)
+    Ks: Tensor | None,  # [F, 3, 3]
+    picture: Picture,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # [F, H, W] int32, [F, H, W, 3], [F, H, W], [F, H, W, 4]
+    """Draws what `Fragments` holds."""
+    height, width, clip = picture.height, picture.width, Ks is None
+    ranges, most = None, len(triangles)
+    frames, stride = vertices.shape[:2]
+    if picture.ranges is not None:
+        frames, stride = len(picture.ranges), 0
+        most = int(picture.ranges[:, 1].max()) if frames else 0
+        ranges = picture.ranges.to(vertices.device, non_blocking=True)
     shape = frames, height, width
     triangle_id = torch.empty(shape, dtype=torch.int32, device=vertices.device)
     barycentrics = torch.empty(*shape, 3, dtype=torch.float32, device=vertices.device)
     depth = torch.empty(shape, dtype=torch.float32, device=vertices.device)
+    derivatives = torch.empty(*shape, 4, dtype=torch.float32, device=vertices.device) if picture.derivatives else None
     if frames == 0:
-        return triangle_id, barycentrics, depth
+        return triangle_id, barycentrics, depth, derivatives
     tile, items = (_TILE, _ITEMS) if lanes(1) == 1 else (32, 64)  # operations cost time in the interpreter, not lanes
     programs = (
         2 if interpreting() else _PROGRAMS * torch.cuda.get_device_properties(vertices.device).multi_processor_count
     )
-    block, blocks = _blocks(len(triangles))
+    block, blocks = blocks_of(most)
     queued = min(_QUEUE, _SLOT.value // (triton.cdiv(height, tile) * triton.cdiv(width, tile)))
     chunk = min(max(queued // block, 1), frames * blocks)  # programs
     keys = torch.full(shape, EMPTY.value, device=vertices.device)
-    projected = torch.empty(*vertices.shape[:2], 4, dtype=torch.float32, device=vertices.device)
     queue = torch.empty(chunk * block, 2, dtype=torch.int32, device=vertices.device)
     starts = torch.empty(chunk * block, dtype=torch.int64, device=vertices.device)
     counters = torch.zeros(triton.cdiv(frames * blocks, chunk), dtype=torch.int64, device=vertices.device)
-    mesh = projected, triangles
-    options = {"num_warps": 4, "enable_fp_fusion": False}
+    drawn, resolved = project(vertices, Ks, picture.near, height, width)
+    layer = (None, None) if picture.behind is None else (picture.behind.depth, picture.behind.triangle_id)
+    # Seen from outside are counter-clockwise triangles; in camera space y points down.
+    rules = {"FACING": (1 if clip else -1) * picture.cull_backfaces, "CLIP": clip, "TILE": tile}
     with on_device(vertices):
-        size, count = _blocks(vertices.shape[1])
-        rasterize_project_kernel[(frames * count,)](
-            *(projected, vertices, Ks.contiguous(), vertices.shape[1], count, near), BLOCK=size, **options
-        )
         for i, begin in enumerate(range(0, frames * blocks, chunk)):
             rasterize_micro_kernel[(min(chunk, frames * blocks - begin),)](
-                *(keys, queue, starts, counters[i:], *mesh, begin, blocks, len(triangles), vertices.shape[1]),
-                *(height, width),
-                CULL=cull_backfaces,
-                TILE=tile,
+                *(keys, queue, starts, counters[i:], drawn, triangles, ranges, *layer),
+                *(begin, blocks, most, stride, height, width),
+                **rules,
                 BLOCK=block,
                 num_warps=2,  # two triangles a lane, which share the sums over the program
                 enable_fp_fusion=False,
             )
             rasterize_tile_kernel[(programs,)](
-                *(keys, queue, starts, counters[i:], *mesh, vertices.shape[1], height, width, near),
-                CULL=cull_backfaces,
-                TILE=tile,
+                *(keys, queue, starts, counters[i:], drawn, triangles, *layer, stride, height, width, picture.near),
+                **rules,
                 ITEMS=items,
-                **options,
+                **OPTIONS,
             )
-        size, count = _blocks(height * width)
+        size, count = blocks_of(height * width)
         rasterize_resolve_kernel[(frames * count,)](
-            *(keys, *mesh, triangle_id, barycentrics, depth, height * width, count, vertices.shape[1], width),
+            *(keys, resolved, triangles, triangle_id, barycentrics, depth, derivatives),
+            *(height * width, count, stride, width),
             BLOCK=size,
-            **options,
+            **OPTIONS,
         )
-    return triangle_id, barycentrics, depth
-
-
-def _blocks(size: int) -> tuple[int, int]:
-    """Lanes of a program, and how many programs a frame with `size` elements takes."""
-    block = min(lanes(128), max(128, 1 << (size - 1).bit_length()))
-    return block, -(-size // block)
+    return triangle_id, barycentrics, depth, derivatives

@@ -10,7 +10,7 @@ from benchmarks.harness.scenes import Mesh, Random, Scene, soup
 from benchmarks.harness.sizes import FLOAT, FRAME, IMAGES, INT, PICTURES, SUBJECTS, VERTICES, error_of_most, measured
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import rasterize
-from fmlfast.kernels.rasterize_torch import locate
+from fmlfast.kernels.rasterize_locate_torch import locate
 
 PIXEL = INT + FLOAT * 4
 """Bytes of a fragment: triangle, barycentrics, depth."""

@@ -219,7 +219,12 @@ def test_batch_equals_one_by_one_and_repeats_bitwise(draw: Draw):
 
 
 @pytest.mark.parametrize(
-    ("backend", "name"), [("torch", "rasterize_torch._CHUNK"), ("triton", "rasterize_triton._QUEUE")]
+    ("backend", "name"),
+    [
+        ("torch", "rasterize_windows_torch.CHUNK"),
+        ("torch", "rasterize_torch.CHUNK"),
+        ("triton", "rasterize_triton._QUEUE"),
+    ],
 )
 def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, backend: Backend, name: str):
     vertices, triangles, Ks, height, width = picture(12)

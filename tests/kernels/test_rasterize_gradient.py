@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.kernels import rasterize_torch as _rasterize_torch
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import Fragments, rasterize
+from fmlfast.kernels.rasterize_locate_torch import locate
 from tests.helpers.rasterize_scenes import BACKENDS, Draw, draw, grid, picture, same
 
 __all__ = ["draw"]  # a fixture
@@ -44,7 +44,7 @@ def test_gradients_match_float64(draw: Draw, seed: int):
     Ks[0, 1, 0] = 0.7
     fragments = draw(*scene)
     exact = vertices.double().requires_grad_()
-    barycentrics, depth = _rasterize_torch.locate(exact, triangles, Ks.double(), fragments.triangle_id)
+    barycentrics, depth = locate(exact, triangles, Ks.double(), fragments.triangle_id)
     weights = upstream(height, width)
     torch.autograd.backward((barycentrics, depth), [a.double() for a in weights])
     assert exact.grad is not None and float(exact.grad.norm()) > 0
@@ -60,7 +60,7 @@ def test_locate_solves_for_the_ray():
     triangle_id = rasterize(vertices, triangles, Ks, height, width).triangle_id
     assert (triangle_id >= 0).all()
     a, b = (vertices.double().requires_grad_() for _ in range(2))
-    barycentrics, depth = _rasterize_torch.locate(a, triangles, Ks.double(), triangle_id)
+    barycentrics, depth = locate(a, triangles, Ks.double(), triangle_id)
     y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
     ray = torch.linalg.solve(Ks[0].double(), torch.stack([x, y, torch.ones_like(x)], -1).double()[..., None])
     corners = b[0, triangles[triangle_id[0].long()]].mT  # [H, W, 3, 3], a corner a column
@@ -79,7 +79,7 @@ def test_gradcheck_of_the_reference():
     triangle_id = rasterize(vertices, triangles, Ks, height, width).triangle_id
 
     def located(v: Tensor) -> tuple[Tensor, Tensor]:
-        b, z = _rasterize_torch.locate(v, triangles, Ks.double(), triangle_id)
+        b, z = locate(v, triangles, Ks.double(), triangle_id)
         return b, z.masked_fill(triangle_id < 0, 0)
 
     used = vertices.double().requires_grad_()
@@ -101,7 +101,7 @@ def test_gradients_of_a_batch_are_those_one_by_one_and_repeat_bitwise(draw: Draw
 def test_chunks_do_not_change_the_gradients_of_the_reference(monkeypatch: pytest.MonkeyPatch):
     scene = batch()
     whole = gradient(rasterize, scene, upstream(21, 31, 3))
-    monkeypatch.setattr("fmlfast.kernels.rasterize_torch._CHUNK", 50)
+    monkeypatch.setattr("fmlfast.kernels.rasterize_locate_torch.CHUNK", 50)
     assert torch.equal(whole, gradient(rasterize, scene, upstream(21, 31, 3)))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.rasterize import Fragments, rasterize
-from fmlfast.kernels.rasterize_torch import locate
+from fmlfast.kernels.rasterize_locate_torch import locate
 
 EPSILON = 8 * 2.0**-23  # projecting rounds some eight times
 
