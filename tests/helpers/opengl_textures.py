@@ -22,17 +22,17 @@ void main() { gl_Position = vec4(gl_VertexID == 1 ? 3 : -1, gl_VertexID == 2 ? 3
 """
 FRAGMENT = """#version 430
 uniform %(sampler)s image;
-uniform sampler2D where, across, down;
+uniform sampler2D where, across, along;
 out vec4 color;
 void main() {
     ivec2 pixel = ivec2(gl_FragCoord.xy);
-    vec4 at = texelFetch(where, pixel, 0);
+    vec4 at = texelFetch(where, pixel, 0), right = texelFetch(across, pixel, 0), up = texelFetch(along, pixel, 0);
     color = %(lookup)s;
 }
 """
 LOOKUPS = {
     "level": "textureLod(image, at.%(axes)s, at.w)",
-    "gradients": "textureGrad(image, at.%(axes)s, texelFetch(across, pixel, 0).%(axes)s, texelFetch(down, pixel, 0).%(axes)s)",
+    "gradients": "textureGrad(image, at.%(axes)s, right.%(axes)s, up.%(axes)s)",
 }
 
 
@@ -61,7 +61,7 @@ def _program(cube: bool, lookup: str) -> Any:
     axes = "xyz" if cube else "xy"
     parts = {"sampler": "samplerCube" if cube else "sampler2D", "lookup": LOOKUPS[lookup] % {"axes": axes}}
     program = open_context()[0].program(vertex_shader=VERTEX, fragment_shader=FRAGMENT % parts)
-    for unit, name in enumerate(("image", "where", "across", "down")):
+    for unit, name in enumerate(("image", "where", "across", "along")):
         if name in program:
             program[name] = unit
     return program

@@ -1,7 +1,7 @@
 """Textures against OpenGL (llvmpipe): wrapping, filters, choice of mip levels, cube maps.
 
-llvmpipe filters float32 textures in float32. The level it finds from derivatives is half of log2 of a square, and its log2
-is linear between powers of two, so that it lies up to 0.044 below the logarithm.
+llvmpipe filters float32 textures in float32. The level that it finds from derivatives is half of log2 of a square, and
+its log2 is linear between powers of two, so that the level is up to 0.044 too low.
 """
 
 import pytest
@@ -158,7 +158,9 @@ def test_trilinear_between_levels_found_from_derivatives(boundary_mode: Boundary
 @pytest.mark.parametrize("bias", [0.0, 1.0, -0.5])
 @pytest.mark.parametrize("filter_mode", MIPPED)
 @pytest.mark.parametrize("boundary_mode", [*FLAT, "cube"])
-def test_whole_and_half_levels_found_from_derivatives(boundary_mode: BoundaryMode, filter_mode: FilterMode, bias: float):
+def test_whole_and_half_levels_found_from_derivatives(
+    boundary_mode: BoundaryMode, filter_mode: FilterMode, bias: float
+):
     """llvmpipe's logarithm is exact where the longer side is a power of the square root of 2: no slack is left."""
     levels, uv, uv_da = (make(10, boundary_mode) for make in (unrelated_levels, coordinates, footprint))
     step = 1.0 if filter_mode == "linear-mipmap-nearest" else 0.5  # half way between two levels is a tie
