@@ -40,7 +40,7 @@ def project_clip_corner(corner, height, width):
     """Projects a corner of clip space: u, v, w and scale as `project_corner`, and the depth times w."""
     x, y, z, w = corner
     reach = tl.maximum(tl.maximum(tl.abs(x), tl.abs(y)), tl.abs(z))
-    front = w > _OBLIQUE * reach
+    front = w > reach * _OBLIQUE
     reach = tl.maximum(reach, tl.abs(w))
     scale = tl.div_rn(1.0, tl.where(front, w, tl.where(reach > 0, reach, 1.0)))
     depth, weight = z * scale, tl.where(front, 1.0, w * scale)

@@ -76,7 +76,7 @@ def clip_screen(
     """Projects vertices of clip space; those that are not in front are scaled to a largest coordinate of 1."""
     x, y, z, w = positions.view(-1, 4).unbind(-1)
     reach = torch.maximum(torch.maximum(x.abs(), y.abs()), z.abs())
-    front = w > OBLIQUE * reach
+    front = w > reach * OBLIQUE
     reach = torch.maximum(reach, w.abs())
     scale = torch.where(front, w, torch.where(reach > 0, reach, 1.0)).reciprocal()
     depth, weight = z * scale, torch.where(front, 1.0, w * scale)

@@ -163,7 +163,7 @@ def test_no_frames_give_empty_results_that_can_be_differentiated(name: str):
         none: dict[str, Any] = dict(good)
         for argument, value in good.items():
             if isinstance(value, Fragments):
-                none[argument] = Fragments(*(a[:0] for a in vars(value).values()))
+                none[argument] = Fragments(*(a if a is None else a[:0] for a in vars(value).values()))
             elif isinstance(value, Tensor) and len(value) == F and argument not in shared:
                 none[argument] = value[:0]
             if isinstance(none[argument], Tensor) and none[argument].is_floating_point():

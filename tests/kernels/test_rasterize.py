@@ -233,7 +233,8 @@ def test_chunks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, backen
     whole = rasterize(vertices, triangles, Ks, height, width, backend=backend)
     monkeypatch.setattr(f"fmlfast.kernels.{name}", 7)
     if backend == "triton":  # programs as small as a GPU's
-        monkeypatch.setattr("fmlfast.kernels.rasterize_triton.lanes", lambda default: default)
+        for module in ("rasterize_triton", "rasterize_project_triton"):
+            monkeypatch.setattr(f"fmlfast.kernels.{module}.lanes", lambda default: default)
     assert same(whole, rasterize(vertices, triangles, Ks, height, width, backend=backend))
 
 
