@@ -30,7 +30,7 @@ layout(location = 2) out vec4 color;
 layout(location = 3) out vec4 derivatives;
 void main() {
     triangle = gl_PrimitiveID;
-    where = vec4(barycentrics, gl_FragCoord.z);
+    where = vec4(barycentrics.xy, gl_FragCoord.zw);
     color = blended;
     derivatives = vec4(dFdx(barycentrics.x), dFdy(barycentrics.x), dFdx(barycentrics.y), dFdy(barycentrics.y));
 }
@@ -42,9 +42,10 @@ class Picture(NamedTuple):
 
     triangle_id: Tensor  # [H, W] int32, -1 where there is none
     barycentrics: Tensor  # [H, W, 3]
-    depth: Tensor  # [H, W], z / w, of 24 bits
+    depth: Tensor  # [H, W], z / w
+    w: Tensor  # [H, W]
     attributes: Tensor  # [H, W, C]
-    derivatives: Tensor  # [H, W, 4]: d b0/dx, d b0/dy, d b1/dx, d b1/dy, differences within blocks of 2 x 2 pixels
+    derivatives: Tensor  # [H, W, 4]: d b0/dx, d b0/dy, d b1/dx, d b1/dy by differences; [H, W, 0] if not asked for
 
 
 @cache
@@ -67,7 +68,8 @@ def open_context() -> tuple[Any, str]:
 class Canvas:
     """A framebuffer of one size."""
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, derivatives: bool = False) -> None:
+        """`derivatives` also finds differences of the barycentrics within blocks of 2 x 2 pixels."""
         context, reason = open_context()
         if context is None:
             raise ImportError(reason)
@@ -75,8 +77,8 @@ class Canvas:
         self._program = context.program(vertex_shader=VERTEX, fragment_shader=FRAGMENT)
         self._corners = context.vertex_array(self._program, [])
         self._ids = context.texture((width, height), 1, dtype="i4")
-        self._floats = [context.texture((width, height), 4, dtype="f4") for _ in range(3)]
-        depth = context.depth_renderbuffer((width, height))
+        self._floats = [context.texture((width, height), 4, dtype="f4") for _ in range(3 if derivatives else 2)]
+        depth = context.depth_renderbuffer((width, height))  # of 24 bits
         self._framebuffer = context.framebuffer([self._ids, *self._floats], depth)
         self._nothing = torch.full(self.size, -1, dtype=torch.int32).numpy()
 
@@ -96,11 +98,10 @@ class Canvas:
             cull_backfaces: leave out triangles that are clockwise, seen with x to the right and y upwards.
         """
         context, channels = self.context, 0 if attributes is None else attributes.shape[1]
-        colors = torch.zeros_like(positions)
+        colors = torch.zeros(len(positions), 4)
         if attributes is not None:
-            colors[:, :channels] = attributes
-        arrays = positions.contiguous(), triangles.contiguous(), colors
-        buffers = [context.buffer(array.detach().numpy()) for array in arrays]
+            colors[:, :channels] = attributes.detach()
+        buffers = [context.buffer(a.detach().contiguous().numpy()) for a in (positions, triangles, colors)]
         for binding, buffer in enumerate(buffers):
             buffer.bind_to_storage_buffer(binding)
         self._framebuffer.use()
@@ -110,15 +111,23 @@ class Canvas:
         self._corners.render(context.TRIANGLES, vertices=triangles.numel())
         for buffer in buffers:
             buffer.release()
-        where, color, derivatives = (self._read(texture, torch.float32) for texture in self._floats)
-        ids = self._read(self._ids, torch.int32)[..., 0]
-        return Picture(ids, where[..., :3], 2 * where[..., 3] - 1, color[..., :channels], derivatives)
+        return self._picture(channels)
 
-    def _read(self, texture: Any, dtype: torch.dtype) -> Tensor:  # [H, W, C]
-        return torch.frombuffer(bytearray(texture.read()), dtype=dtype).view(*self.size, -1)
+    def _picture(self, channels: int) -> Picture:
+        ids = self._read(self._ids, 1, torch.int32)[..., 0]
+        first, second, depth, reciprocal = self._read(self._floats[0], 4).unbind(-1)
+        barycentrics = torch.stack([first, second, 1 - first - second], -1)
+        color = self._read(self._floats[1], 4)[..., :channels] if channels else torch.empty(*self.size, 0)
+        derivatives = self._read(self._floats[2], 4) if len(self._floats) > 2 else torch.empty(*self.size, 0)
+        return Picture(ids, barycentrics, 2 * depth - 1, 1 / reciprocal, color, derivatives)
+
+    def _read(self, texture: Any, channels: int, dtype: torch.dtype = torch.float32) -> Tensor:  # [H, W, C]
+        read = torch.empty(*self.size, channels, dtype=dtype)
+        texture.read_into(read.numpy())
+        return read
 
 
 @cache
-def canvas(height: int, width: int) -> Canvas:
+def canvas(height: int, width: int, derivatives: bool = False) -> Canvas:
     """The canvas of a size, made at its first use."""
-    return Canvas(height, width)
+    return Canvas(height, width, derivatives)

@@ -34,7 +34,7 @@ def draw(
 ) -> Picture:
     """Draws by llvmpipe; skips the test where there is none."""
     need_opengl()
-    return canvas(height, width).draw(positions, triangles.int(), attributes, cull_backfaces)
+    return canvas(height, width, derivatives=True).draw(positions, triangles.int(), attributes, cull_backfaces)
 
 
 class Truth(NamedTuple):

@@ -14,7 +14,7 @@ from tests.helpers.opengl import Truth, assert_within, cast, draw
 from tests.helpers.rasterize_scenes import grid, picture
 
 Scene = tuple[Tensor, Tensor, Tensor, int, int]
-NEAR, FAR = 1.0, 1e4  # mm
+NEAR, FAR = 40.0, 1e4  # mm
 
 
 def sheet(seed: int) -> Scene:
@@ -90,7 +90,8 @@ def test_same_picture(name: str, converter: str):
         assert torch.equal(found.triangle_id[0][sure], drawn.triangle_id[sure])
         seen = sure & (drawn.triangle_id >= 0)
         assert_within(found.barycentrics[0][seen], drawn.barycentrics[seen], truth.barycentrics_slack[seen])
-        assert_within(ndc_depth(found.depth[0][seen]), drawn.depth[seen], truth.depth_slack[seen])
+        for depth in (drawn.depth[seen], ndc_depth(drawn.w[seen])):
+            assert_within(ndc_depth(found.depth[0][seen]), depth, truth.depth_slack[seen])
         image = interpolate(attributes[None], scene[1], found)[0]
         assert_within(image[seen], drawn.attributes[seen], truth.barycentrics_slack[seen].sum(-1, keepdim=True))
     assert certain > 0.95 * pixels
@@ -120,8 +121,8 @@ def test_centres_on_edges_belong_to_the_same_triangle(snap: float, flip: bool):
     )
     points = torch.stack([x, y], -1)
     points = ((points + (torch.rand(points.shape, generator=g) - 0.5) * 1.5) / snap).round() * snap
-    vertices = torch.cat([points, torch.full((*points.shape[:2], 1), 2.0)], -1).view(1, -1, 3)
-    K = torch.tensor([[[2.0, 0, 0], [0, 2, 0], [0, 0, 1]]])
+    vertices = torch.cat([points, torch.full((*points.shape[:2], 1), 64.0)], -1).view(1, -1, 3)
+    K = torch.tensor([[[64.0, 0, 0], [0, 64, 0], [0, 0, 1]]])
     scene = vertices, grid(rows, columns, flip), K, height, width
     drawn, truth = by_nvdiffrast(scene)
     assert snap < 0.1 or int((~truth.certain).sum()) > 5

@@ -24,9 +24,9 @@ def random(seed: int) -> Callable[..., Tensor]:
 def homogeneous(seed: int) -> Scene:
     """Triangles across all six planes, corners behind the eye among them."""
     rand = random(seed)
-    centre = (rand(40, 1, 4) * 2 - 1) * torch.tensor([1.5, 1.5, 1.2, 0.7]) + torch.tensor([0, 0, 0, 1.0])
-    positions = centre + (rand(40, 3, 4) - 0.5) * 10 ** (1.5 * rand(40, 1, 1) - 1)
-    return positions.view(-1, 4), torch.arange(120).view(40, 3), 63, 41
+    centre = (rand(60, 1, 4) * 2 - 1) * torch.tensor([1.5, 1.5, 1.2, 1.6]) + torch.tensor([0, 0, 0, 1.0])
+    positions = centre + (rand(60, 3, 4) - 0.5) * 10 ** (1.5 * rand(60, 1, 1) - 1)
+    return positions.view(-1, 4), torch.arange(180).view(60, 3), 63, 41
 
 
 def orthographic(seed: int) -> Scene:
@@ -81,6 +81,23 @@ def test_same_picture(name: str, cull: bool):
         certain.append(check(found, attributes, triangles, drawn, truth).double().mean())
         covered.append((drawn.triangle_id >= 0).double().mean())
     assert min(certain) > 0.95 and max(covered) > 0.15
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 3)])
+def test_odd_sizes(size: tuple[int, int]):
+    positions, triangles, _, _ = homogeneous(9)
+    drawn, truth = (f(positions, triangles, *size) for f in (draw, cast))
+    found = rasterize_clip(positions[None], triangles, *size).triangle_id[0]
+    assert torch.equal(found[truth.certain], drawn.triangle_id[truth.certain]) and truth.certain.double().mean() > 0.9
+
+
+def test_of_equal_triangles_the_first_is_seen():
+    positions, triangles, height, width = orthographic(7)
+    again = torch.cat([triangles, triangles.flip(0)])
+    drawn, truth = (f(positions, again if f is draw else triangles, height, width) for f in (draw, cast))
+    found = rasterize_clip(positions[None], again, height, width).triangle_id[0]
+    assert torch.equal(found[truth.certain], drawn.triangle_id[truth.certain])
+    assert 0 < int(found.max()) < len(triangles)
 
 
 def test_ranges_are_draws_of_parts():
