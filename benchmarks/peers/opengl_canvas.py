@@ -2,6 +2,7 @@
 
 import importlib
 import os
+from contextlib import suppress
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -51,6 +52,8 @@ class Picture(NamedTuple):
 @cache
 def open_context() -> tuple[Any, str]:
     """A context of llvmpipe, or None and why there is none. It is current from then on."""
+    with suppress(ImportError):
+        importlib.import_module("triton")  # later it would crash: it would call Mesa's LLVM instead of its own
     os.environ["LIBGL_ALWAYS_SOFTWARE"] = "1"
     os.environ.setdefault("LP_NUM_THREADS", str(torch.get_num_threads()))
     # Textures without shortcuts: the longer side as it is, each pixel's own level, blends in float32.

@@ -96,6 +96,19 @@ def _inside(slopes: Tensor, z: Tensor, centres: Tensor) -> Tensor:  # [T, 3, 3],
     return torch.einsum("hwa,tka->thwk", centres, borders / steepness).amin(-1)
 
 
+def draw_and_cast(
+    positions: Tensor,  # [V, 4]
+    triangles: Tensor,  # [T, 3]
+    height: int,
+    width: int,
+    attributes: Tensor | None = None,  # [V, C]
+    cull_backfaces: bool = False,
+) -> tuple[Picture, Truth]:
+    """OpenGL's picture and the truth."""
+    drawn = draw(positions, triangles, height, width, attributes, cull_backfaces)
+    return drawn, cast(positions, triangles, height, width, cull_backfaces)
+
+
 def assert_within(got: Tensor, expected: Tensor, slack: Tensor) -> None:
     """Asserts that numbers differ by no more than their slack."""
     excess = (got.double() - expected.double()).abs() / slack

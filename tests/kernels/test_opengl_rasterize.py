@@ -10,7 +10,7 @@ from benchmarks.peers.opengl_canvas import Picture
 from fmlfast.camera import to_nvdiffrast, to_opengl
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.rasterize import rasterize
-from tests.helpers.opengl import Truth, assert_within, cast, draw
+from tests.helpers.opengl import Truth, assert_within, draw_and_cast
 from tests.helpers.rasterize_scenes import grid, picture
 
 Scene = tuple[Tensor, Tensor, Tensor, int, int]
@@ -49,21 +49,15 @@ def by_opengl(scene: Scene, attributes: Tensor | None = None, cull: bool = False
     modelviews, projections = to_opengl(torch.eye(4)[None].double(), Ks.double(), height, width, NEAR, FAR)
     points = torch.nn.functional.pad(vertices[0].double(), (0, 1), value=1.0)
     clip = (points @ (projections @ modelviews)[0].T).float()
-    return tuple(type(a)(*(x.flip(0) for x in a)) for a in both(clip, scene, attributes, cull))
+    drawn, truth = draw_and_cast(clip, triangles, height, width, attributes, cull)
+    return Picture(*(x.flip(0) for x in drawn)), Truth(*(x.flip(0) for x in truth))
 
 
 def by_nvdiffrast(scene: Scene, attributes: Tensor | None = None, cull: bool = False) -> tuple[Picture, Truth]:
     """With y downwards, so that row 0 is ours."""
-    vertices, _, Ks, height, width = scene
-    return both(
-        to_nvdiffrast(vertices.double(), Ks.double(), height, width, NEAR, FAR)[0].float(), scene, attributes, cull
-    )
-
-
-def both(clip: Tensor, scene: Scene, attributes: Tensor | None, cull: bool) -> tuple[Picture, Truth]:
-    _, triangles, _, height, width = scene
-    found = draw(clip, triangles, height, width, attributes, cull)
-    return found, cast(clip, triangles, height, width, cull)
+    vertices, triangles, Ks, height, width = scene
+    clip = to_nvdiffrast(vertices.double(), Ks.double(), height, width, NEAR, FAR)[0].float()
+    return draw_and_cast(clip, triangles, height, width, attributes, cull)
 
 
 CONVERTERS = {"opengl": by_opengl, "nvdiffrast": by_nvdiffrast}

@@ -10,7 +10,7 @@ from benchmarks.peers.opengl_canvas import Picture
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.rasterize import Fragments
 from fmlfast.kernels.rasterize_clip import rasterize_clip
-from tests.helpers.opengl import Truth, assert_within, cast, draw
+from tests.helpers.opengl import Truth, assert_within, cast, draw, draw_and_cast
 from tests.helpers.rasterize_scenes import grid
 
 Scene = tuple[Tensor, Tensor, int, int]  # positions [V, 4], triangles [T, 3], height, width
@@ -75,8 +75,7 @@ def test_same_picture(name: str, cull: bool):
     for seed in range(count):
         positions, triangles, height, width = make(seed)
         attributes = random(seed)(len(positions), 4) * 2 - 1
-        drawn = draw(positions, triangles, height, width, attributes, cull)
-        truth = cast(positions, triangles, height, width, cull)
+        drawn, truth = draw_and_cast(positions, triangles, height, width, attributes, cull)
         found = rasterize_clip(positions[None], triangles, height, width, cull_backfaces=cull)
         certain.append(check(found, attributes, triangles, drawn, truth).double().mean())
         covered.append((drawn.triangle_id >= 0).double().mean())
@@ -86,7 +85,7 @@ def test_same_picture(name: str, cull: bool):
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 3)])
 def test_odd_sizes(size: tuple[int, int]):
     positions, triangles, _, _ = homogeneous(9)
-    drawn, truth = (f(positions, triangles, *size) for f in (draw, cast))
+    drawn, truth = draw_and_cast(positions, triangles, *size)
     found = rasterize_clip(positions[None], triangles, *size).triangle_id[0]
     assert torch.equal(found[truth.certain], drawn.triangle_id[truth.certain]) and truth.certain.double().mean() > 0.9
 
@@ -94,7 +93,7 @@ def test_odd_sizes(size: tuple[int, int]):
 def test_of_equal_triangles_the_first_is_seen():
     positions, triangles, height, width = orthographic(7)
     again = torch.cat([triangles, triangles.flip(0)])
-    drawn, truth = (f(positions, again if f is draw else triangles, height, width) for f in (draw, cast))
+    drawn, truth = draw(positions, again, height, width), cast(positions, triangles, height, width)
     found = rasterize_clip(positions[None], again, height, width).triangle_id[0]
     assert torch.equal(found[truth.certain], drawn.triangle_id[truth.certain])
     assert 0 < int(found.max()) < len(triangles)
@@ -106,7 +105,7 @@ def test_ranges_are_draws_of_parts():
     found = rasterize_clip(positions, triangles, height, width, ranges=ranges)
     for frame, (first, count) in enumerate(ranges.tolist()):
         part = triangles[first : first + count]
-        drawn, truth = (f(positions, part, height, width) for f in (draw, cast))
+        drawn, truth = draw_and_cast(positions, part, height, width)
         sure = truth.certain
         ids = torch.where(drawn.triangle_id >= 0, drawn.triangle_id + first, -1)
         assert torch.equal(found.triangle_id[frame][sure], ids[sure]) and (ids >= 0).any()
@@ -144,7 +143,7 @@ def test_derivatives_of_barycentrics(name: str):
         size = 46, 62
         found = rasterize_clip(positions[None], triangles, *size, derivatives=True)
         assert found.derivatives is not None
-        drawn, truth = (f(positions, triangles, *size) for f in (draw, cast))
+        drawn, truth = draw_and_cast(positions, triangles, *size)
         ids = blocks(drawn.triangle_id)
         whole = ((ids == ids[:, :, :1, :1]) & (ids >= 0) & blocks(truth.certain)).all(-1).all(-1)
         ours, theirs = (blocks(x)[whole].double() for x in (found.derivatives[0], drawn.derivatives))  # [N, 2, 2, 4]

@@ -63,6 +63,25 @@ def footprint(seed: int, boundary_mode: str) -> Tensor:
     return torch.randn(*PIXELS, 2 * axes, generator=generator(seed)) * torch.exp2(-8 * noise(seed + 1, *PIXELS, 1))
 
 
+def scene(seed: int, boundary_mode: str) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Levels, coordinates and their derivatives."""
+    return unrelated_levels(seed, boundary_mode), coordinates(seed, boundary_mode), footprint(seed, boundary_mode)
+
+
+def assert_same(
+    levels: list[Tensor],
+    uv: Tensor,
+    filter_mode: FilterMode,
+    boundary_mode: BoundaryMode,
+    level: Tensor | None = None,
+    atol: float = ROUNDING,
+) -> None:
+    """Compares lookups at the base or at given levels."""
+    found = look_up(levels, uv, filter_mode, boundary_mode, level)
+    expected = sample(levels, uv, filter_mode, boundary_mode, level)
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
 def longer_side(uv_da: Tensor, height: int, width: int) -> Tensor:
     """The square of the pixel's longer side in texels, [h, w] float64."""
     sides = uv_da.double().view(*PIXELS, 2, 2) * torch.tensor([width, height])[:, None]
@@ -83,9 +102,8 @@ def side_on_a_cube(directions: Tensor, uv_da: Tensor, side: int) -> Tensor:
 @pytest.mark.parametrize("size", [(16, 16), (13, 7), (1, 5), (64, 1)])
 def test_nearest_and_linear(size: tuple[int, int], boundary_mode: BoundaryMode):
     texels, uv = [noise(1, *size, 4)], coordinates(2, boundary_mode)
-    assert torch.equal(look_up(texels, uv, "nearest", boundary_mode), sample(texels, uv, "nearest", boundary_mode))
-    found, expected = (f(texels, uv, "linear", boundary_mode) for f in (look_up, sample))
-    torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING)
+    assert_same(texels, uv, "nearest", boundary_mode, atol=0)
+    assert_same(texels, uv, "linear", boundary_mode)
 
 
 @pytest.mark.parametrize("boundary_mode", FLAT)
@@ -94,9 +112,8 @@ def test_between_two_texels(boundary_mode: BoundaryMode):
     texels = [noise(3, 8, 16, 2)]
     v, u = torch.meshgrid(torch.arange(-20, 41) / 16, torch.arange(-40, 81) / 32, indexing="ij")
     uv = torch.stack([u, v], -1)
-    assert torch.equal(look_up(texels, uv, "nearest", boundary_mode), sample(texels, uv, "nearest", boundary_mode))
-    found, expected = (f(texels, uv, "linear", boundary_mode) for f in (look_up, sample))
-    torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING)
+    assert_same(texels, uv, "nearest", boundary_mode, atol=0)
+    assert_same(texels, uv, "linear", boundary_mode)
 
 
 @pytest.mark.parametrize("filter_mode", MIPPED)
@@ -104,14 +121,13 @@ def test_between_two_texels(boundary_mode: BoundaryMode):
 def test_filtering_of_a_given_level(boundary_mode: BoundaryMode, filter_mode: FilterMode):
     levels, uv = unrelated_levels(4, boundary_mode), coordinates(5, boundary_mode)
     level = noise(6, *PIXELS) * (len(levels) + 2) - 1.5
-    found, expected = (f(levels, uv, filter_mode, boundary_mode, level=level) for f in (look_up, sample))
-    torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING)
+    assert_same(levels, uv, filter_mode, boundary_mode, level)
 
 
 @pytest.mark.parametrize("boundary_mode", FLAT)
 def test_the_level_is_of_the_longer_side(boundary_mode: BoundaryMode):
     """Each side is exact: OpenGL's as llvmpipe's logarithm has it, ours as log2 has it."""
-    levels, uv, uv_da = (make(7, boundary_mode) for make in (unrelated_levels, coordinates, footprint))
+    levels, uv, uv_da = scene(7, boundary_mode)
     square = longer_side(uv_da, *levels[0].shape[:2])
     mantissa, exponent = torch.frexp(square)
     llvmpipes = (exponent - 2 + 2 * mantissa) / 2
@@ -128,7 +144,7 @@ def test_the_level_is_of_the_longer_side(boundary_mode: BoundaryMode):
 @pytest.mark.parametrize("boundary_mode", [*FLAT, "cube"])
 def test_choice_of_one_level(boundary_mode: BoundaryMode, bias: float):
     """Pixels whose level is nearly half way between two are left out: the logarithm decides."""
-    levels, uv, uv_da = (make(8, boundary_mode) for make in (unrelated_levels, coordinates, footprint))
+    levels, uv, uv_da = scene(8, boundary_mode)
     mode: FilterMode = "linear-mipmap-nearest"
     expected = sample(levels, uv, mode, boundary_mode, uv_da=uv_da, bias=bias)
     found = look_up(levels, uv, mode, boundary_mode, torch.full(PIXELS, bias), uv_da)
@@ -142,7 +158,7 @@ def test_choice_of_one_level(boundary_mode: BoundaryMode, bias: float):
 @pytest.mark.parametrize("boundary_mode", [*FLAT, "cube"])
 def test_trilinear_between_levels_found_from_derivatives(boundary_mode: BoundaryMode, bias: float):
     """Within what llvmpipe's logarithm may move the result by: its own level, or one a little higher."""
-    levels, uv, uv_da = (make(9, boundary_mode) for make in (unrelated_levels, coordinates, footprint))
+    levels, uv, uv_da = scene(9, boundary_mode)
     mode: FilterMode = "linear-mipmap-linear"
     expected = sample(levels, uv, mode, boundary_mode, uv_da=uv_da, bias=bias)
     raised, found, lowered = (
@@ -162,7 +178,7 @@ def test_whole_and_half_levels_found_from_derivatives(
     boundary_mode: BoundaryMode, filter_mode: FilterMode, bias: float
 ):
     """llvmpipe's logarithm is exact where the longer side is a power of the square root of 2: no slack is left."""
-    levels, uv, uv_da = (make(10, boundary_mode) for make in (unrelated_levels, coordinates, footprint))
+    levels, uv, uv_da = scene(10, boundary_mode)
     step = 1.0 if filter_mode == "linear-mipmap-nearest" else 0.5  # half way between two levels is a tie
     fraction = 0.0 if step == 0.5 else -bias % 1 + 0.25
     wanted = torch.randint(-2, 14, PIXELS, generator=generator(11)) * step + fraction
@@ -177,8 +193,7 @@ def test_whole_and_half_levels_found_from_derivatives(
 @pytest.mark.parametrize("side", [1, 2, 5, 16])
 def test_cube_maps(side: int, filter_mode: FilterMode):
     texels, directions = [noise(11, 6, side, side, 4)], coordinates(12, "cube")
-    found, expected = (f(texels, directions, filter_mode, "cube") for f in (look_up, sample))
-    torch.testing.assert_close(found, expected, rtol=0, atol=0 if filter_mode == "nearest" else ROUNDING)
+    assert_same(texels, directions, filter_mode, "cube", atol=0 if filter_mode == "nearest" else ROUNDING)
 
 
 def test_cube_maps_along_edges_and_corners():
@@ -186,5 +201,4 @@ def test_cube_maps_along_edges_and_corners():
     texels, directions = [noise(13, 6, 4, 4, 3)], torch.randn(*PIXELS, 3, generator=generator(14)).sign()
     directions *= 1 - 0.3 * noise(15, *PIXELS, 3)
     directions[:16, :, 0] *= 0.5
-    found, expected = (f(texels, directions, "linear", "cube") for f in (look_up, sample))
-    torch.testing.assert_close(found, expected, rtol=0, atol=ROUNDING)
+    assert_same(texels, directions, "linear", "cube")
