@@ -19,7 +19,6 @@ from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
 from .common.fixed_point import fixed_point_scale, from_fixed_point
-from .common.fixed_point_triton import add_fixed
 
 
 def interpolate_triton(
@@ -214,7 +213,8 @@ def interpolate_bwd_kernel(
     if TO_ATTRIBUTES:
         b0, b1, b2 = _triples(barycentrics_ptr, at, hit)
         scale = tl.load(scale_ptr + tl.where(stride > 0, frame, 0))
-        # One triangle in the whole program, as with large ones: its sums are made here.
+        # One triangle in the whole program, as with large ones: its sums are made here, as thousands of additions to
+        # one address would wait for each other. They are of integers, so the bits stay the same.
         one_row = tl.min(tl.where(hit, triangle, triangles)) == tl.max(tl.where(hit, triangle, -1))
     d0 = tl.zeros([BLOCK], tl.float32)
     d1, d2 = d0, d0
@@ -229,10 +229,20 @@ def interpolate_bwd_kernel(
             d2 += tl.sum(grad * tl.load(base + i2[:, None], mask=seen, other=0), 1)
         if TO_ATTRIBUTES:
             into = total_ptr + offset
-            add_fixed(into, i0, channel, grad * b0[:, None] * scale, seen, CHANNELS, one_row)
-            add_fixed(into, i1, channel, grad * b1[:, None] * scale, seen, CHANNELS, one_row)
-            add_fixed(into, i2, channel, grad * b2[:, None] * scale, seen, CHANNELS, one_row)
+            _add(into, i0, channel, grad * b0[:, None] * scale, seen, CHANNELS, one_row)
+            _add(into, i1, channel, grad * b1[:, None] * scale, seen, CHANNELS, one_row)
+            _add(into, i2, channel, grad * b2[:, None] * scale, seen, CHANNELS, one_row)
     if TO_BARYCENTRICS:
         tl.store(grad_barycentrics_ptr + 3 * at, d0, mask=exists)
         tl.store(grad_barycentrics_ptr + 3 * at + 1, d1, mask=exists)
         tl.store(grad_barycentrics_ptr + 3 * at + 2, d2, mask=exists)
+
+
+@triton.jit
+def _add(ptr, row, channel, value, seen, CHANNELS: tl.constexpr, one_row):
+    """Adds `value` [BLOCK, CHANNEL_BLOCK] to the rows' channels in fixed point, at once where all rows are one."""
+    value = value.to(tl.int64)
+    if one_row:
+        tl.atomic_add(ptr + tl.max(row) + channel, tl.sum(value, 0), mask=channel < CHANNELS, sem="relaxed")
+    else:
+        tl.atomic_add(ptr + row[:, None] + channel[None, :], value, mask=seen, sem="relaxed")

@@ -79,12 +79,13 @@ def texture(
     if filter_mode == "auto":
         filter_mode = "linear-mipmap-linear" if has_level else "linear"
     chosen = choose_backend(backend, texels)
-    if "mipmap" not in filter_mode:
-        uv_da, mip_level_bias, mips = None, None, ()
-    elif not has_level:
+    if "mipmap" in filter_mode and not has_level:
         raise ValueError(f"filter_mode {filter_mode!r} needs uv_da, mip_level_bias or both to choose the level by")
-    elif mips is None:
+    if "mipmap" in filter_mode and mips is None:
         mips = texture_mips(texels, max_mip_level, cube, backend)
+    if "mipmap" not in filter_mode or not mips:  # where there is one level, none is chosen
+        filter_mode = "nearest" if filter_mode == "nearest" else "linear"
+        uv_da, mip_level_bias, mips = None, None, ()
     if chosen == "triton":
         from .texture_triton import texture_triton  # not before: Triton is not on every platform
 

@@ -37,10 +37,7 @@ def off_face(face, s, t, m):
 
 @triton.jit
 def across_edge(face, row, column, size):
-    """Finds a texel's place in its level's table, on the next face where it is one beyond an edge.
-
-    Returns the place and whether it exists: what is beyond two edges does not.
-    """
+    """Finds a texel's place in its level's table, on the next face where it is one beyond an edge, -1 beyond two."""
     s, t = 2 * column + 1 - size, 2 * row + 1 - size  # half texels from the face's centre, inside below `size`
     over_s, over_t = tl.abs(s) > size, tl.abs(t) > size
     over = over_s | over_t
@@ -50,7 +47,7 @@ def across_edge(face, row, column, size):
     face = face_of(x, y, z)
     s, t, _ = on_face(face, x, y, z)
     column, row = tl.maximum(s + size - 1, 0) // 2, tl.maximum(t + size - 1, 0) // 2
-    return (face.to(tl.int64) * size + row) * size + column, ~(over_s & over_t)
+    return tl.where(over_s & over_t, -1, (face.to(tl.int64) * size + row) * size + column)
 
 
 @triton.jit

@@ -68,11 +68,11 @@ def texture_bwd_kernel(
     if MIPS > 0:
         level = load_level(uv_da_ptr, bias_ptr, at, exists, face, s, t, m, height, width, CUBE, LEAST, LARGEST)
         lower, share = split_level(level, levels, MIPS)
-    places, has, right, below, du, dv, key = texels_around(face, u, v, lower, height, width, BOUNDARY, LINEAR)
+    places, right, below, du, dv, key = texels_around(face, u, v, lower, height, width, BOUNDARY, LINEAR)
     start = level_start(lower, height, width, levels, FACES)
     base = level_base(texels_ptr, mips_ptr, frame, texel_stride, mip_stride, lower, start, in_texels, CHANNELS, MIPS)
     value, by_u, by_v = _level(
-        grad_out_ptr, total_ptr, scale, at, exists, exists, base, start, places, has, right, below, key, 1 - share,
+        grad_out_ptr, total_ptr, scale, at, exists, exists, base, start, places, right, below, key, 1 - share,
         CHANNELS, LINEAR, CUBE, PLACES, CHANNEL_BLOCK,
     )  # fmt: skip
     grad_u, grad_v, grad_level = (1 - share) * by_u * du, (1 - share) * by_v * dv, 0.0
@@ -80,13 +80,13 @@ def texture_bwd_kernel(
         upper = tl.minimum(lower + 1, levels - 1)
         moves = exists & (level >= 0) & (level <= levels - 1)
         used = exists & ((share != 0) | moves)
-        places, has, right, below, du, dv, key = texels_around(face, u, v, upper, height, width, BOUNDARY, LINEAR)
+        places, right, below, du, dv, key = texels_around(face, u, v, upper, height, width, BOUNDARY, LINEAR)
         start = level_start(upper, height, width, levels, FACES)
         base = level_base(
             texels_ptr, mips_ptr, frame, texel_stride, mip_stride, upper, start, in_texels, CHANNELS, MIPS
         )
         above, by_u, by_v = _level(
-            grad_out_ptr, total_ptr, scale, at, exists & (share != 0), used, base, start, places, has, right, below,
+            grad_out_ptr, total_ptr, scale, at, exists & (share != 0), used, base, start, places, right, below,
             key, share, CHANNELS, LINEAR, CUBE, PLACES, CHANNEL_BLOCK,
         )  # fmt: skip
         grad_u += share * by_u * du
@@ -151,7 +151,6 @@ def _level(
     base,  # the level's table
     start,  # texels before the level
     places,
-    has,
     right,
     below,
     key,
@@ -163,12 +162,12 @@ def _level(
     CHANNEL_BLOCK: tl.constexpr,
 ):
     """Adds the gradients of a level's texels to their sums; returns the blended one and its slopes by weights."""
-    wa, wb, wc, wd = _weights(has, right, below, share, CUBE)
+    wa, wb, wc, wd = _weights(places, right, below, share, CUBE)
     here = start * CHANNELS
-    pa = tl.where(adds & has[0], here + places[0] * CHANNELS, 0)
-    pb = tl.where(adds & has[1], here + places[1] * CHANNELS, 0)
-    pc = tl.where(adds & has[2], here + places[2] * CHANNELS, 0)
-    pd = tl.where(adds & has[3], here + places[3] * CHANNELS, 0)
+    pa = tl.where(adds & (places[0] >= 0), here + places[0] * CHANNELS, 0)
+    pb = tl.where(adds & (places[1] >= 0), here + places[1] * CHANNELS, 0)
+    pc = tl.where(adds & (places[2] >= 0), here + places[2] * CHANNELS, 0)
+    pd = tl.where(adds & (places[3] >= 0), here + places[3] * CHANNELS, 0)
     one = tl.max(tl.where(adds, key, -1)) == tl.min(tl.where(adds, key, 0x7FFFFFFFFFFFFFFF))
     da = tl.zeros(at.shape, tl.float32)
     db, dc, dd = da, da, da
@@ -177,36 +176,36 @@ def _level(
         seen = used[:, None] & (channel < CHANNELS)[None, :]
         grad = tl.load(grad_out_ptr + at[:, None] * CHANNELS + channel[None, :], mask=seen, other=0)
         if PLACES:
-            a, b, c, d = load_texels(base, places, has, used, channel, CHANNELS, LINEAR)
+            a, b, c, d = load_texels(base, places, used, channel, CHANNELS, LINEAR)
             da += tl.sum(grad * a, 1)
             db += tl.sum(grad * b, 1)
             dc += tl.sum(grad * c, 1)
             dd += tl.sum(grad * d, 1)
         if total_ptr is not None:
             grad *= scale
-            seen &= adds[:, None]
-            add_fixed(total_ptr, pa, channel, grad * wa[:, None], seen & has[0][:, None], CHANNELS, one)
+            add_fixed(total_ptr, pa, channel, grad * wa[:, None], CHANNELS, one)
             if LINEAR:
-                add_fixed(total_ptr, pb, channel, grad * wb[:, None], seen & has[1][:, None], CHANNELS, one)
-                add_fixed(total_ptr, pc, channel, grad * wc[:, None], seen & has[2][:, None], CHANNELS, one)
-                add_fixed(total_ptr, pd, channel, grad * wd[:, None], seen & has[3][:, None], CHANNELS, one)
+                add_fixed(total_ptr, pb, channel, grad * wb[:, None], CHANNELS, one)
+                add_fixed(total_ptr, pc, channel, grad * wc[:, None], CHANNELS, one)
+                add_fixed(total_ptr, pd, channel, grad * wd[:, None], CHANNELS, one)
     dots = da, db, dc, dd
     if CUBE and LINEAR:
-        dots = fill_corner(dots, has)
+        dots = fill_corner(dots, places)
     by_right = (1 - below) * (dots[1] - dots[0]) + below * (dots[3] - dots[2])
     by_below = (1 - right) * (dots[2] - dots[0]) + right * (dots[3] - dots[1])
     return bilinear(dots, right, below), by_right, by_below
 
 
 @triton.jit
-def _weights(has, right, below, share, CUBE: tl.constexpr):
-    """Computes the four texels' weights, 0 of one that does not exist, and where they are not numbers."""
+def _weights(places, right, below, share, CUBE: tl.constexpr):
+    """Computes the four texels' weights, 0 where there is none and where they are not numbers."""
+    pa, pb, pc, pd = places
     a, b = share * (1 - below) * (1 - right), share * (1 - below) * right
     c, d = share * below * (1 - right), share * below * right
     known = a + b + c + d == a + b + c + d
     if CUBE:
-        lost = tl.where(has[0], 0.0, a) + tl.where(has[1], 0.0, b) + tl.where(has[2], 0.0, c) + tl.where(has[3], 0.0, d)
-        lost *= 1 / 3
+        lost = tl.where(pa >= 0, 0.0, a) + tl.where(pb >= 0, 0.0, b) + tl.where(pc >= 0, 0.0, c)
+        lost = (lost + tl.where(pd >= 0, 0.0, d)) * (1 / 3)
         a, b, c, d = a + lost, b + lost, c + lost, d + lost
-    a, b = tl.where(known & has[0], a, 0.0), tl.where(known & has[1], b, 0.0)
-    return a, b, tl.where(known & has[2], c, 0.0), tl.where(known & has[3], d, 0.0)
+    a, b = tl.where(known & (pa >= 0), a, 0.0), tl.where(known & (pb >= 0), b, 0.0)
+    return a, b, tl.where(known & (pc >= 0), c, 0.0), tl.where(known & (pd >= 0), d, 0.0)

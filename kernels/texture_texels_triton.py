@@ -133,9 +133,10 @@ def level_base(texels_ptr, mips_ptr, frame, texel_stride, mip_stride, level, sta
 
 @triton.jit
 def along(place, size, BOUNDARY: tl.constexpr, LINEAR: tl.constexpr):
-    """Finds the two nearest texels along an axis, whether they exist, the second one's weight, and its slope.
+    """Finds the two nearest texels along an axis, the second one's weight, and its slope.
 
-    On a cube they may be one beyond the edge. Where the place is not a number, neither is the weight.
+    On a cube, and with zeros around, they may lie beyond the edge. Where the place is not a number, neither is the
+    weight.
     """
     slope = size.to(tl.float32)
     last = slope - 1
@@ -163,55 +164,75 @@ def along(place, size, BOUNDARY: tl.constexpr, LINEAR: tl.constexpr):
         second = tl.where(second >= size, second - size, second)
     if BOUNDARY == "clamp" or BOUNDARY == "mirror":
         second = tl.minimum(second, size - 1)
-    if BOUNDARY == "zero":
-        return first, second, (first >= 0) & (first < size), (second >= 0) & (second < size), weight, slope
-    else:
-        return first, second, first == first, second == second, weight, slope
+    return first, second, weight, slope
 
 
 @triton.jit
 def texels_around(face, u, v, level, height, width, BOUNDARY: tl.constexpr, LINEAR: tl.constexpr):
-    """Finds the four texels around a place in its level: their places in the level's table, and which exist.
+    """Finds the four texels around a place in its level: their places in the level's table, -1 where there is none.
 
     Returns besides the weights of right and lower ones and their slopes by u and v, and a key that only pixels with the
     same four texels share. Without LINEAR the first texel is the one.
     """
     height, width = tl.maximum(height >> level, 1), tl.maximum(width >> level, 1)
-    i0, i1, has_i0, has_i1, right, du = along(u, width, BOUNDARY, LINEAR)
-    j0, j1, has_j0, has_j1, below, dv = along(v, height, BOUNDARY, LINEAR)
+    i0, i1, right, du = along(u, width, BOUNDARY, LINEAR)
+    j0, j1, below, dv = along(v, height, BOUNDARY, LINEAR)
     key = ((level * 6 + face).to(tl.int64) * (height + 4) + j0 + 2) * (width + 4) + i0 + 2
     if BOUNDARY == "cube":
-        a, has_a = across_edge(face, j0, i0, width)
-        b, has_b = across_edge(face, j0, i1, width)
-        c, has_c = across_edge(face, j1, i0, width)
-        d, has_d = across_edge(face, j1, i1, width)
-        return (a, b, c, d), (has_a, has_b, has_c, has_d), right, below, du, dv, key
+        a, b = across_edge(face, j0, i0, width), across_edge(face, j0, i1, width)
+        c, d = across_edge(face, j1, i0, width), across_edge(face, j1, i1, width)
     else:
         top, bottom = j0.to(tl.int64) * width, j1.to(tl.int64) * width
-        has = has_j0 & has_i0, has_j0 & has_i1, has_j1 & has_i0, has_j1 & has_i1
-        return (top + i0, top + i1, bottom + i0, bottom + i1), has, right, below, du, dv, key
+        a, b, c, d = top + i0, top + i1, bottom + i0, bottom + i1
+        if BOUNDARY == "zero":
+            has_i0, has_i1, has_j0, has_j1 = (
+                inside(i0, width),
+                inside(i1, width),
+                inside(j0, height),
+                inside(j1, height),
+            )
+            a, b = tl.where(has_j0 & has_i0, a, -1), tl.where(has_j0 & has_i1, b, -1)
+            c, d = tl.where(has_j1 & has_i0, c, -1), tl.where(has_j1 & has_i1, d, -1)
+    return (a, b, c, d), right, below, du, dv, key
 
 
 @triton.jit
-def load_texels(base, places, has, wanted, channel, CHANNELS: tl.constexpr, LINEAR: tl.constexpr):
-    """Loads channels of the four texels around, 0 of one that does not exist; all are the first without LINEAR."""
+def inside(index, size):
+    """Tells which indices are those of texels."""
+    return (index >= 0) & (index < size)
+
+
+@triton.jit
+def load_texels(base, places, wanted, channel, CHANNELS: tl.constexpr, LINEAR: tl.constexpr):
+    """Loads channels of the four texels around, 0 where there is none; all are the first without LINEAR."""
     seen = wanted[:, None] & (channel < CHANNELS)[None, :]
     base = base[:, None] + channel[None, :]
-    a = tl.load(base + places[0][:, None] * CHANNELS, mask=seen & has[0][:, None], other=0.0)
+    a = _load_texel(base, places[0][:, None], seen, CHANNELS)
     b, c, d = a, a, a
     if LINEAR:
-        b = tl.load(base + places[1][:, None] * CHANNELS, mask=seen & has[1][:, None], other=0.0)
-        c = tl.load(base + places[2][:, None] * CHANNELS, mask=seen & has[2][:, None], other=0.0)
-        d = tl.load(base + places[3][:, None] * CHANNELS, mask=seen & has[3][:, None], other=0.0)
+        b = _load_texel(base, places[1][:, None], seen, CHANNELS)
+        c = _load_texel(base, places[2][:, None], seen, CHANNELS)
+        d = _load_texel(base, places[3][:, None], seen, CHANNELS)
     return a, b, c, d
 
 
 @triton.jit
-def fill_corner(texels, has):
+def _load_texel(base, place, seen, CHANNELS: tl.constexpr):
+    return tl.load(base + place * CHANNELS, mask=seen & (place >= 0), other=0.0)
+
+
+@triton.jit
+def fill_corner(texels, places):
     """Puts the mean of the other three in place of the texel that a corner of the cube lacks, which is 0."""
     a, b, c, d = texels
+    pa, pb, pc, pd = places
     mean = (a + b + c + d) * (1 / 3)
-    return tl.where(has[0], a, mean), tl.where(has[1], b, mean), tl.where(has[2], c, mean), tl.where(has[3], d, mean)
+    return (
+        tl.where(pa >= 0, a, mean),
+        tl.where(pb >= 0, b, mean),
+        tl.where(pc >= 0, c, mean),
+        tl.where(pd >= 0, d, mean),
+    )
 
 
 @triton.jit

@@ -70,7 +70,7 @@ class _Texture(torch.autograd.Function):
         out = torch.empty(*uv.shape[:3], texels.shape[-1], dtype=torch.float32, device=uv.device)
         if out.numel():
             with on_device(out):
-                texture_fwd_kernel[ctx.grid](texels, mips, uv, uv_da, bias, out, *ctx.sizes, **ctx.options)
+                texture_fwd_kernel[ctx.grid](texels, mips, uv, uv_da, bias, out, *ctx.sizes, **ctx.options, num_warps=4)
         return out
 
     @staticmethod
@@ -87,15 +87,16 @@ class _Texture(torch.autograd.Function):
         ]
         total, scale = None, None
         if to_texels:
-            count = texels[0, ..., 0].numel()
+            count = texels.shape[1:-1].numel()
             rows = count + (0 if mips is None else mips.shape[1])
             total = torch.zeros(len(texels), rows, texels.shape[-1], dtype=torch.int64, device=uv.device)
             scale = _scale(grad_out, len(texels))
         if grad_out.numel() and (to_texels or any(x is not None for x in to_places)):
             with on_device(grad_out):
                 texture_bwd_kernel[ctx.grid](
-                    texels, mips, uv, uv_da, bias, grad_out, scale, total, *to_places, *ctx.sizes, **ctx.options
-                )
+                    texels, mips, uv, uv_da, bias, grad_out, scale, total, *to_places, *ctx.sizes, **ctx.options,
+                    num_warps=8,
+                )  # fmt: skip
         to_levels: list[Tensor | None] = [None, None]
         if total is not None and scale is not None:
             if ctx.needs_input_grad[0]:
@@ -123,8 +124,8 @@ def _launch(
     frames, height, width, _ = uv.shape
     channels = texels.shape[-1]
     channel_block = min(1 << (channels - 1).bit_length(), 16)
-    block = lanes(512 // channel_block)
-    strides = [0 if x is None or len(x) == 1 else x[0].numel() for x in (texels, mips)]
+    block = lanes(512 // max(2, channel_block))
+    strides = [0 if x is None or len(x) == 1 else x.stride(0) for x in (texels, mips)]
     options = {
         "CHANNELS": channels,
         "BOUNDARY": boundary_mode,
@@ -134,7 +135,6 @@ def _launch(
         "LARGEST": LARGEST,
         "BLOCK": block,
         "CHANNEL_BLOCK": channel_block,
-        "num_warps": 4,
     }
     grid = (frames * -(-height * width // block),)
     return grid, (*strides, height * width, *texels.shape[-3:-1], highest + 1), options
@@ -173,21 +173,21 @@ def texture_fwd_kernel(
     if MIPS > 0:
         level = load_level(uv_da_ptr, bias_ptr, at, exists, face, s, t, m, height, width, CUBE, LEAST, LARGEST)
         lower, share = split_level(level, levels, MIPS)
-    places, has, right, below, _, _, _ = texels_around(face, u, v, lower, height, width, BOUNDARY, LINEAR)
+    places, right, below, _, _, _ = texels_around(face, u, v, lower, height, width, BOUNDARY, LINEAR)
     start = level_start(lower, height, width, levels, FACES)
     base = level_base(texels_ptr, mips_ptr, frame, texel_stride, mip_stride, lower, start, in_texels, CHANNELS, MIPS)
     if MIPS == 2:
         upper, used = tl.minimum(lower + 1, levels - 1), exists & (share != 0)
-        places1, has1, right1, below1, _, _, _ = texels_around(face, u, v, upper, height, width, BOUNDARY, LINEAR)
+        places1, right1, below1, _, _, _ = texels_around(face, u, v, upper, height, width, BOUNDARY, LINEAR)
         start = level_start(upper, height, width, levels, FACES)
         base1 = level_base(
             texels_ptr, mips_ptr, frame, texel_stride, mip_stride, upper, start, in_texels, CHANNELS, MIPS
         )
     for first in range(0, CHANNELS, CHANNEL_BLOCK):
         channel = first + tl.arange(0, CHANNEL_BLOCK)
-        value = _blend(base, places, has, exists, right, below, channel, CHANNELS, LINEAR, CUBE)
+        value = _blend(base, places, exists, right, below, channel, CHANNELS, LINEAR, CUBE)
         if MIPS == 2:
-            above = _blend(base1, places1, has1, used, right1, below1, channel, CHANNELS, LINEAR, CUBE)
+            above = _blend(base1, places1, used, right1, below1, channel, CHANNELS, LINEAR, CUBE)
             value += share[:, None] * (above - value)
         if MIPS == 1:
             value += share[:, None]  # 0, or not a number where the level is none
@@ -196,10 +196,10 @@ def texture_fwd_kernel(
 
 
 @triton.jit
-def _blend(base, places, has, wanted, right, below, channel, CHANNELS: tl.constexpr, LINEAR: tl.constexpr,
+def _blend(base, places, wanted, right, below, channel, CHANNELS: tl.constexpr, LINEAR: tl.constexpr,
            CUBE: tl.constexpr):  # fmt: skip
     """Blends channels of the four texels around."""
-    texels = load_texels(base, places, has, wanted, channel, CHANNELS, LINEAR)
+    texels = load_texels(base, places, wanted, channel, CHANNELS, LINEAR)
     if CUBE and LINEAR:
-        texels = fill_corner(texels, (has[0][:, None], has[1][:, None], has[2][:, None], has[3][:, None]))
+        texels = fill_corner(texels, (places[0][:, None], places[1][:, None], places[2][:, None], places[3][:, None]))
     return bilinear(texels, right[:, None], below[:, None])
