@@ -19,7 +19,7 @@ from fmlfast.kernels.common.cache import TensorCache
 NAME = "embree"
 GRADIENTS = False
 CPU_ONLY = True
-DIFFERS = {"rasterize": Difference("rounds pixels on edges otherwise", 2e-3, 0.0)}
+DIFFERS = {"rasterize": Difference("rounds pixels on edges otherwise", 2e-2, 0.0)}
 
 _rays = TensorCache()
 
