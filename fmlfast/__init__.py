@@ -34,6 +34,8 @@ _HOME = {
     "shade_sh": "fmlfast.renderer",
     "shade_vertices": "fmlfast.renderer",
     "antialias": "fmlfast.renderer",
+    "texture": "fmlfast.renderer",
+    "texture_mips": "fmlfast.renderer",
     "render": "fmlfast.renderer",
     "photometric": "fmlfast.kernels.photometric",
     "photometric_pixels": "fmlfast.kernels.photometric",
@@ -64,6 +66,8 @@ if TYPE_CHECKING:
     from fmlfast.renderer import sh_basis as sh_basis
     from fmlfast.renderer import shade_sh as shade_sh
     from fmlfast.renderer import shade_vertices as shade_vertices
+    from fmlfast.renderer import texture as texture
+    from fmlfast.renderer import texture_mips as texture_mips
     from fmlfast.renderer import vertex_normals as vertex_normals
     from fmlfast.renderer import vertex_visibility as vertex_visibility
     from fmlfast.template.face_template import FaceTemplate as FaceTemplate

@@ -12,6 +12,7 @@ from fmlfast.kernels.common.checks import check_size, check_tensor, check_triang
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.rasterize import Fragments, rasterize
 from fmlfast.kernels.shading import sh_basis, shade_sh, shade_vertices, vertex_normals
+from fmlfast.kernels.texture import texture, texture_mips
 from fmlfast.kernels.visibility import vertex_visibility
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "sh_basis",
     "shade_sh",
     "shade_vertices",
+    "texture",
+    "texture_mips",
     "vertex_normals",
     "vertex_visibility",
 ]

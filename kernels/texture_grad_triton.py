@@ -1,6 +1,6 @@
 """The backward kernel of `texture`; its floor is with the forward one."""
 # Pyright does not know that functions of a kernel return something.
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportAssignmentType=false, reportArgumentType=false
 
 import triton
 import triton.language as tl

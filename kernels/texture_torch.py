@@ -24,7 +24,7 @@ def texture_torch(
     boundary_mode: str,
 ) -> Tensor:  # [F, h, w, C]
     """Looks up a texture in plain torch; see `texture`."""
-    frames, height, width, _ = uv.shape
+    frames = len(uv)
     places = uv.flatten(0, 2).unbind(1)
     sides = None if uv_da is None else uv_da.flatten(0, 2).unbind(1)
     face = None
@@ -32,28 +32,25 @@ def texture_torch(
         found, places, scale = cube_face(*places)
         sides = None if sides is None else cube_derivatives(found, places, scale, sides)
         face = found.face
-    levels = [texels, *mips]
-    table = torch.cat([level.flatten(1, -2) for level in levels], 1) if mips else texels.flatten(1, -2)
-    size = torch.tensor([level.shape[-3:-1] for level in levels], device=uv.device)  # [L, 2]
-    rows = size.prod(1) * (1 if face is None else 6)
-    start = rows.cumsum(0) - rows
-    taps = []  # of each level: rows of the table and their weights
-    if mips:
-        level = _mip_level(sides, mip_level_bias, texels.shape[-3], texels.shape[-2], len(mips))
-        finite = level.detach().nan_to_num()
-        linear = filter_mode == "linear-mipmap-linear"
-        lower = (finite.floor() if linear else (finite + 0.5).ceil() - 1).long()
-        above = level - lower if linear else level.detach() * 0  # NaN where the level is
-        for k, share in ((lower, 1 - above), (lower + 1, above))[: 1 + linear]:
-            k = k.clamp(max=len(mips))
-            row, weight = _taps(face, places, *size[k].unbind(1), boundary_mode, True)
-            taps.append((row + start[k, None], weight * share[:, None]))
+    height, width = texels.shape[-3:-1]
+    levels = [x.flatten(1, -2) for x in (texels, *mips)]
+    table = torch.cat(levels, 1) if mips else levels[0]
+    if not mips:
+        rows, weights = _taps(face, places, height, width, boundary_mode, filter_mode != "nearest")
     else:
-        taps.append(_taps(face, places, *texels.shape[-3:-1], boundary_mode, filter_mode != "nearest"))
-    row, weight = (torch.cat(parts, 1) if len(parts) > 1 else parts[0] for parts in zip(*taps, strict=True))
+        counts = torch.tensor([0, *(x.shape[1] for x in levels[:-1])], device=uv.device)
+        start, rows, weights = counts.cumsum(0), [], []
+        linear = filter_mode == "linear-mipmap-linear"
+        for level, share in _levels(_mip_level(sides, mip_level_bias, height, width, len(mips)), len(mips), linear):
+            down, across = ((torch.full_like(level, side) >> level).clamp(min=1) for side in (height, width))
+            row, weight = _taps(face, places, down, across, boundary_mode, True)
+            before = start.index_select(0, level)
+            rows += [r + before for r in row]
+            weights += [w * share for w in weight]
+    row = torch.stack(rows, 1)
     if len(texels) > 1:
         row = (row.view(frames, -1) + torch.arange(frames, device=uv.device)[:, None] * table.shape[1]).view(row.shape)
-    return _Sum.apply(table.flatten(0, 1), row, weight).view(frames, height, width, texels.shape[-1])
+    return _Sum.apply(table.flatten(0, 1), row, torch.stack(weights, 1)).view(*uv.shape[:3], texels.shape[-1])
 
 
 def texture_mips_torch(
@@ -89,6 +86,20 @@ def _mip_level(
     return torch.as_tensor(level).clamp(0, highest)
 
 
+def _levels(
+    level: Tensor,  # [P] in [0, highest]
+    highest: int,
+    linear: bool,
+) -> list[tuple[Tensor, Tensor]]:  # [P] int64, [P]
+    """Splits a level into the two around it, or the nearest one alone, and their shares."""
+    known = level.detach().nan_to_num()
+    if not linear:
+        return [((known + 0.5).ceil().long() - 1, 1 + 0 * level.detach())]  # not a number where the level is none
+    lower = known.floor().long()
+    above = level - lower
+    return [(lower, 1 - above), ((lower + 1).clamp(max=highest), above)]
+
+
 def _taps(
     face: Tensor | None,  # [P]
     places: Sequence[Tensor],  # u and v, [P] each
@@ -96,16 +107,17 @@ def _taps(
     width: Tensor | int,
     boundary_mode: str,
     linear: bool,
-) -> tuple[Tensor, Tensor]:  # [P, 4 or 1] int64 and floats
+) -> tuple[list[Tensor], list[Tensor]]:  # four or one of [P] int64, and of [P]
     """Finds the texels around each pixel, by their rows in the level's table, and their weights."""
     across = _along(places[0], width, boundary_mode, linear)
     down = _along(places[1], height, boundary_mode, linear)
-    weights = torch.stack([a * b for _, a in down for _, b in across], 1)
+    weights = [a * b for _, a in down for _, b in across]
     if face is None:
-        return torch.stack([row * width + column for row, _ in down for column, _ in across], 1), weights
-    row, column = (torch.stack(list(x), 1) for x in zip(*((j, i) for j, _ in down for i, _ in across), strict=True))
+        return [row * width + column for row, _ in down for column, _ in across], weights
+    row, column = (torch.stack(x, 1) for x in zip(*((j, i) for j, _ in down for i, _ in across), strict=True))
     size = width[:, None].expand_as(row) if isinstance(width, Tensor) else torch.full_like(row, width)
-    return across_edges(face[:, None].expand_as(row), row, column, size, weights)
+    row, weight = across_edges(face[:, None].expand_as(row), row, column, size, torch.stack(weights, 1))
+    return list(row.unbind(1)), list(weight.unbind(1))
 
 
 def _along(

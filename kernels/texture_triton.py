@@ -9,7 +9,7 @@ us.
 A tile holds pixels x channels, so that the channels of a texel are fetched, and added to, in one memory transaction.
 """
 # Launch options and constexprs are unknown to it.
-# pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
+# pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false, reportAssignmentType=false
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,6 +36,12 @@ from .texture_texels_triton import (
     texels_around,
 )
 from .texture_torch import LARGEST, LEAST
+
+PIXELS = {1: 256, 2: 256, 4: 128, 8: 64, 16: 16}
+"""Of a program, by the channels of its tiles: more spill registers."""
+FORWARD = {"num_warps": 4, "enable_fp_fusion": False}
+BACKWARD = {"num_warps": 8, "enable_fp_fusion": False}
+"""Both passes must see the same texels, and lanes that hold a sum twice the same bits."""
 
 
 def texture_triton(
@@ -70,7 +76,7 @@ class _Texture(torch.autograd.Function):
         out = torch.empty(*uv.shape[:3], texels.shape[-1], dtype=torch.float32, device=uv.device)
         if out.numel():
             with on_device(out):
-                texture_fwd_kernel[ctx.grid](texels, mips, uv, uv_da, bias, out, *ctx.sizes, **ctx.options, num_warps=4)
+                texture_fwd_kernel[ctx.grid](texels, mips, uv, uv_da, bias, out, *ctx.sizes, **ctx.options, **FORWARD)
         return out
 
     @staticmethod
@@ -95,7 +101,7 @@ class _Texture(torch.autograd.Function):
             with on_device(grad_out):
                 texture_bwd_kernel[ctx.grid](
                     texels, mips, uv, uv_da, bias, grad_out, scale, total, *to_places, *ctx.sizes, **ctx.options,
-                    num_warps=8,
+                    **BACKWARD,
                 )  # fmt: skip
         to_levels: list[Tensor | None] = [None, None]
         if total is not None and scale is not None:
@@ -124,7 +130,7 @@ def _launch(
     frames, height, width, _ = uv.shape
     channels = texels.shape[-1]
     channel_block = min(1 << (channels - 1).bit_length(), 16)
-    block = lanes(512 // max(2, channel_block))
+    block = lanes(PIXELS[channel_block])
     strides = [0 if x is None or len(x) == 1 else x.stride(0) for x in (texels, mips)]
     options = {
         "CHANNELS": channels,

@@ -12,7 +12,7 @@ from fmlfast import renderer
 from fmlfast.renderer import Fragments
 from tests.helpers.operations import CALLS, F, V
 
-OPTIONAL = ("background", "weights", "rotation", "translation")
+OPTIONAL = ("background", "weights", "rotation", "translation", "uv_da", "mip_level_bias")
 ANY_STRIDES = ("Ks", "viewmats", "sh", "background", "codes", "displacements", "delta", "rotation", "translation")
 
 

@@ -98,7 +98,7 @@ def test_no_name_of_the_package_is_lost() -> None:
     names = """
         Codes FML FaceTemplate Fragments Frames Reconstruction Rendering antialias interpolate linear_to_srgb look_at
         photometric photometric_pixels project rasterize read_image reconstruct render sh_basis shade_sh shade_vertices
-        srgb_to_linear vertex_normals vertex_visibility write_mesh
+        srgb_to_linear texture texture_mips vertex_normals vertex_visibility write_mesh
     """
     assert set(names.split()) <= fmlfast._HOME.keys()
 
@@ -107,7 +107,7 @@ def test_no_name_of_the_package_is_lost() -> None:
     ("module", "names"),
     [
         ("camera", ("project", "to_camera", "look_at", "to_opengl", "from_opengl", "to_pytorch3d", "to_nvdiffrast")),
-        ("renderer", ("Fragments", "Rendering", "rasterize", "interpolate", "antialias", "render")),
+        ("renderer", ("Fragments", "Rendering", "rasterize", "interpolate", "texture", "antialias", "render")),
         ("optim", ("LowRankAdam",)),
         ("metrics", ("vertex_error",)),
         ("data.shards", ("Clip", "list_clips", "read_clip", "read_meta", "write_meta")),

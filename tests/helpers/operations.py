@@ -44,6 +44,11 @@ def calls() -> dict[str, Call]:
     return {
         "rasterize": (rasterize, {**seen, **SIZE, "near": 1.0}),
         "interpolate": (renderer.interpolate, {"attributes": colors, **mesh, "fragments": fragments}),
+        "texture": (
+            renderer.texture,
+            {"texels": rand(F, 4, 8, 3), "uv": rand(F, H, W, 2), "uv_da": rand(F, H, W, 4), "mip_level_bias": depth},
+        ),
+        "texture_mips": (renderer.texture_mips, {"texels": rand(F, 4, 8, 3)}),
         "antialias": (renderer.antialias, {"image": image, **seen, "fragments": fragments}),
         "vertex_normals": (renderer.vertex_normals, mesh),
         "sh_basis": (renderer.sh_basis, {"normals": normals}),

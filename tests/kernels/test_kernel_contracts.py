@@ -16,6 +16,7 @@ from fmlfast.kernels.photometric import photometric, photometric_pixels
 from fmlfast.kernels.rasterize import Fragments, rasterize
 from fmlfast.kernels.shading import shade_sh, shade_vertices
 from fmlfast.kernels.sparsity import chromaticity, sparsity
+from fmlfast.kernels.texture import texture, texture_mips
 from fmlfast.kernels.visibility import vertex_visibility
 
 F, V, H, W = 2, 20, 9, 8
@@ -61,6 +62,15 @@ def operation(name: str, device: str) -> tuple[Operation, list[Tensor]]:
         ),
         "rasterize": (picture, [points]),
         "interpolate": (blended, [rand(F, V, 5), seen.barycentrics]),
+        "texture": (
+            lambda t, u, d, b: (texture(t, u, d, b, boundary_mode="mirror", backend="triton"),),
+            [rand(1, 4, 8, 3), rand(F, H, W, 2), rand(F, H, W, 4), rand(F, H, W)],
+        ),
+        "texture of a cube": (
+            lambda t, u, d: (texture(t, u, d, boundary_mode="cube", backend="triton"),),
+            [rand(F, 6, 4, 4, 2), rand(F, H, W, 3) - 0.5, rand(F, H, W, 6)],
+        ),
+        "texture_mips": (lambda t: tuple(texture_mips(t, backend="triton")), [rand(F, 4, 8, 3)]),
         "antialias": (lambda i, v: (antialias(i, v, triangles, Ks, seen, "triton"),), [rand(F, H, W, 3), points]),
         "photometric": (
             lambda v, c: photometric(image, v, Ks, c, None, "l1", "triton")[:1],
@@ -84,6 +94,9 @@ DIFFERENTIABLE = (
     "shade_vertices",
     "rasterize",
     "interpolate",
+    "texture",
+    "texture of a cube",
+    "texture_mips",
     "antialias",
     "photometric",
     "photometric_pixels",

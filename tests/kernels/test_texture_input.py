@@ -1,5 +1,7 @@
 """Texture lookups: what is refused, in whose name, and what is empty."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -44,7 +46,11 @@ def mips(*sides: int) -> list[torch.Tensor]:
     ],
 )  # fmt: skip
 def test_bad_input_names_the_argument(message: str, change: dict, backend: Backend):
-    good = {"texels": torch.zeros(2, 8, 8, 3), "uv": torch.zeros(2, 4, 5, 2), "uv_da": torch.zeros(2, 4, 5, 4)}
+    good: dict[str, Any] = {
+        "texels": torch.zeros(2, 8, 8, 3),
+        "uv": torch.zeros(2, 4, 5, 2),
+        "uv_da": torch.zeros(2, 4, 5, 4),
+    }
     good |= {"backend": backend}
     texture(**good)
     with pytest.raises(ValueError, match=f"^{message}"):

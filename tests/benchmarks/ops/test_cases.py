@@ -30,6 +30,8 @@ OPS = {
     "shade_vertices",
     "skin_displacements",
     "sparsity",
+    "texture",
+    "texture_mips",
     "vertex_normals",
     "vertex_visibility",
 }
@@ -43,6 +45,7 @@ UNREAD_BACKWARD = {
     "interpolate": {"depth"},
     "antialias": {*SILHOUETTES, "triangle_id", "image"},
     "skin_displacements": {"displacements"},
+    "texture_mips": {"texels"},
 }
 each = pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case.op}-{case.shape}")
 
