@@ -18,9 +18,9 @@ _NOTHING = tl.constexpr(torch.iinfo(torch.int32).max)
 
 
 @triton.jit
-def _add(total_ptr, at, gradient, scale, covered, alone, SIZE: tl.constexpr):
+def _add(total_ptr, at, gradient, scale, covered, alone, CLIP: tl.constexpr):
     """Adds a gradient in fixed point: every lane its own, or, where all see one triangle, their sum at once."""
-    for k in tl.static_range(SIZE):
+    for k in tl.static_range(4 if CLIP else 3):
         fixed = tl.where(covered, gradient[k] * scale, 0.0).to(tl.int64)
         if alone:
             tl.atomic_add(total_ptr + tl.max(tl.where(covered, at, 0), 0) + k, tl.sum(fixed, 0), sem="relaxed")
@@ -69,16 +69,15 @@ def rasterize_bwd_kernel(
     20 bytes a pixel, 36 with derivatives, and the vertices once; the second adds 9 or 12 numbers of 8 bytes for a
     covered pixel.
     """
-    SIZE: tl.constexpr = 4 if CLIP else 3
     frame = (tl.program_id(0) // blocks).to(tl.int64)
     place = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     at = frame * size + place
     triangle = tl.load(triangle_id_ptr + at, mask=place < size, other=-1)
     covered = triangle >= 0
     corner = triangles_ptr + triangle.to(tl.int64) * 3
-    at0 = (frame * vertices + tl.load(corner, mask=covered, other=0)) * SIZE
-    at1 = (frame * vertices + tl.load(corner + 1, mask=covered, other=0)) * SIZE
-    at2 = (frame * vertices + tl.load(corner + 2, mask=covered, other=0)) * SIZE
+    at0 = (frame * vertices + tl.load(corner, mask=covered, other=0)) * (4 if CLIP else 3)
+    at1 = (frame * vertices + tl.load(corner + 1, mask=covered, other=0)) * (4 if CLIP else 3)
+    at2 = (frame * vertices + tl.load(corner + 2, mask=covered, other=0)) * (4 if CLIP else 3)
     x, y, z, d = _load_corner(vertices_ptr, at0, covered, CLIP)
     x1, y1, z1, d1 = _load_corner(vertices_ptr, at1, covered, CLIP)
     x2, y2, z2, d2 = _load_corner(vertices_ptr, at2, covered, CLIP)
@@ -131,7 +130,7 @@ def rasterize_bwd_kernel(
     else:
         first, second, third = (gx0, gy0, gz0), (gx1, gy1, gz1), (gx2, gy2, gz2)
     if MAX_ONLY:
-        largest = tl.maximum(_largest(first, SIZE), tl.maximum(_largest(second, SIZE), _largest(third, SIZE)))
+        largest = tl.maximum(_largest(first, CLIP), tl.maximum(_largest(second, CLIP), _largest(third, CLIP)))
         tl.store(largest_ptr + tl.program_id(0), tl.max(tl.where(covered, largest, 0.0), 0))
     else:
         highest = tl.max(tl.where(covered, triangle, -1), 0)
@@ -139,9 +138,9 @@ def rasterize_bwd_kernel(
         if highest >= 0:
             if scale == scale:  # otherwise the sums become NaN, whatever is added
                 alone = tl.min(tl.where(covered, triangle, _NOTHING), 0) == highest
-                _add(total_ptr, at0, first, scale, covered, alone, SIZE)
-                _add(total_ptr, at1, second, scale, covered, alone, SIZE)
-                _add(total_ptr, at2, third, scale, covered, alone, SIZE)
+                _add(total_ptr, at0, first, scale, covered, alone, CLIP)
+                _add(total_ptr, at1, second, scale, covered, alone, CLIP)
+                _add(total_ptr, at2, third, scale, covered, alone, CLIP)
 
 
 @triton.jit
@@ -161,10 +160,10 @@ def _slope_gradient(g1, g2, q, a, b, z, az, bz, b1, b2, area):
 
 
 @triton.jit
-def _largest(gradient, SIZE: tl.constexpr):
-    """Bounds the magnitudes of SIZE numbers from above; inf where one is not finite."""
+def _largest(gradient, CLIP: tl.constexpr):
+    """Bounds the magnitudes of a vertex's numbers from above; inf where one is not finite."""
     bound = tl.abs(gradient[0])
-    for k in tl.static_range(1, SIZE):
+    for k in tl.static_range(1, 4 if CLIP else 3):
         bound += tl.abs(gradient[k])
     return tl.where(bound < float("inf"), bound, float("inf"))
 

@@ -163,7 +163,7 @@ def test_no_frames_give_empty_results_that_can_be_differentiated(name: str):
         none: dict[str, Any] = dict(good)
         for argument, value in good.items():
             if isinstance(value, Fragments):
-                none[argument] = Fragments(*(a if a is None else a[:0] for a in vars(value).values()))
+                none[argument] = Fragments(**{name: a[:0] for name, a in vars(value).items() if a is not None})
             elif isinstance(value, Tensor) and len(value) == F and argument not in shared:
                 none[argument] = value[:0]
             if isinstance(none[argument], Tensor) and none[argument].is_floating_point():

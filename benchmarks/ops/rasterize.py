@@ -124,7 +124,7 @@ CASES = [
 
 def compile_cases() -> list[Case]:
     """Launches at full size. A face has two triangles for every vertex."""
-    from fmlfast.kernels.rasterize_triton import rasterize_project_kernel
+    from fmlfast.kernels.rasterize_project_triton import rasterize_project_kernel
 
     project = Case(
         rasterize_project_kernel,
@@ -136,20 +136,26 @@ def compile_cases() -> list[Case]:
         step=InStep("visibility", sizes.VERTICES_OF_FRAMES, 128),
     )
     ways = (("i32", False), ("i32", True), ("i64", False))
-    return [project, *(a for way in ways for a in _draw_cases(*way)), *_pixel_cases("i32"), *_pixel_cases("i64")]
+    return [project, *(a for way in ways for a in draw_cases(*way)), *pixel_cases("i32"), *pixel_cases("i64")]
 
 
-def _draw_cases(index: str, cull: bool) -> list[Case]:
+def draw_cases(index: str, cull: bool, clip: bool = False) -> list[Case]:
+    """Launches that draw triangles; in clip space with ranges and a layer that they are behind."""
     from fmlfast.kernels.rasterize_triton import rasterize_micro_kernel, rasterize_tile_kernel
 
-    mesh, variant = f"*fp32 *{index}", f"{index}, {'one side' if cull else 'both sides'}"
-    keys = "*i64 *i32 *i64 *i64"
-    in_step, share = index == "i32" and not cull, sizes.LARGE / sizes.TILE_PROGRAMS
+    mesh, variant = (
+        f"*fp32 *{index}",
+        f"{index}, {'one side' if cull else 'both sides'}{', clip space' if clip else ''}",
+    )
+    keys, layer = "*i64 *i32 *i64 *i64", " *fp32 *i32" if clip else ""
+    none = {} if clip else {"behind_depth_ptr": None, "behind_id_ptr": None}
+    rules = {"FACING": (1 if clip else -1) * cull, "CLIP": clip, "TILE": 4}
+    in_step, share = index == "i32" and not cull and not clip, sizes.LARGE / sizes.TILE_PROGRAMS
     return [
         Case(
             rasterize_micro_kernel,
-            f"{keys} {mesh} i32 i32 i32 i32 i32 i32",
-            {"CULL": cull, "TILE": 4, "BLOCK": 128},
+            f"{keys} {mesh}{' *i32' if clip else ''}{layer} i32 i32 i32 i32 i32 i32",
+            rules | {"BLOCK": 128} | none | ({} if clip else {"ranges_ptr": None}),
             bytes=3 * (8 if index == "i64" else 4) / 32 + 8,
             element="triangle of a frame, of 32 frames",
             variant=variant,
@@ -160,8 +166,8 @@ def _draw_cases(index: str, cull: bool) -> list[Case]:
         ),
         Case(
             rasterize_tile_kernel,
-            f"{keys} {mesh} i32 i32 i32 fp32",
-            {"CULL": cull, "TILE": 4, "ITEMS": 16},
+            f"{keys} {mesh}{layer} i32 i32 i32 fp32",
+            rules | {"ITEMS": 16} | none,
             bytes=16 + 3 * (8 if index == "i64" else 4) + 48,
             element="work item",
             variant=variant,
@@ -174,32 +180,37 @@ def _draw_cases(index: str, cull: bool) -> list[Case]:
     ]
 
 
-def _pixel_cases(index: str) -> list[Case]:
+def pixel_cases(index: str, derivatives: bool = False, clip: bool = False) -> list[Case]:
+    """Launches that find what pixels see, and its gradient."""
     from fmlfast.kernels.rasterize_grad_triton import rasterize_bwd_kernel
     from fmlfast.kernels.rasterize_triton import rasterize_resolve_kernel
 
-    return [
+    variant = f"{index}{', derivatives' if derivatives else ''}"
+    more, in_step = " *fp32" if derivatives else "", index == "i32" and not derivatives
+    none = {} if derivatives else {"derivatives_ptr": None}
+    resolve = Case(
+        rasterize_resolve_kernel,
+        f"*i64 *fp32 *{index} *i32 *fp32 *fp32{more} i32 i32 i32 i32",
+        {"BLOCK": 128} | none,
+        bytes=44 if derivatives else 28,
+        element="pixel",
+        variant=variant,
+        options=OPTIONS,
+        multiples=("size", "width"),
+        step=InStep("visibility", sizes.PIXELS_OF_FRAMES, 128) if in_step else None,
+    )
+    none = {} if derivatives else {"derivatives_grad_ptr": None}
+    none |= {"Ks_ptr": None} if clip else {}
+    backward = [
         Case(
-            rasterize_resolve_kernel,
-            f"*i64 *fp32 *{index} *i32 *fp32 *fp32 i32 i32 i32 i32",
-            {"BLOCK": 128},
-            bytes=28,
+            rasterize_bwd_kernel,
+            f"*fp32 *{index}{'' if clip else ' *fp32'} *i32 *fp32 *fp32{more} *fp32 *fp32 *i64 i32 i32 i32 i32 i32",
+            {"CLIP": clip, "MAX_ONLY": max_only, "BLOCK": 128} | none,
+            bytes=36 if derivatives else 20,
             element="pixel",
-            variant=index,
-            options=OPTIONS,
-            multiples=("size", "width"),
-            step=InStep("visibility", sizes.PIXELS_OF_FRAMES, 128) if index == "i32" else None,
-        ),
-        *(
-            Case(
-                rasterize_bwd_kernel,
-                f"*fp32 *{index} *fp32 *i32 *fp32 *fp32 *fp32 *fp32 *i64 i32 i32 i32 i32",
-                {"MAX_ONLY": max_only, "BLOCK": 128},
-                bytes=20,
-                element="pixel",
-                variant=f"{index}, {'largest' if max_only else 'sum'}",
-                options={"num_warps": 4},
-            )
-            for max_only in (True, False)
-        ),
+            variant=f"{variant}{', clip space' if clip else ''}, {'largest' if max_only else 'sum'}",
+            options={"num_warps": 4},
+        )
+        for max_only in (True, False)
     ]
+    return backward if clip and not derivatives else [resolve, *backward]

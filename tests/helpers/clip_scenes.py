@@ -1,7 +1,6 @@
 """Scenes in clip space, exact answers and backends shared by the tests of clip-space rasterisation."""
 
 from collections.abc import Callable
-from dataclasses import fields
 
 import pytest
 import torch
@@ -29,20 +28,25 @@ def draw_clip(request: pytest.FixtureRequest) -> DrawClip:
     return run
 
 
+def changed(fragments: Fragments, change: Callable[[Tensor], Tensor]) -> Fragments:
+    """Fragments of which every tensor is changed."""
+    return Fragments(**{name: change(x) for name, x in vars(fragments).items() if x is not None})
+
+
 def moved(fragments: Fragments, device: str) -> Fragments:
     """The same fragments on another device."""
-    return Fragments(*(x if x is None else x.to(device) for x in parts(fragments)))
+    return changed(fragments, lambda x: x.to(device))
 
 
-def parts(fragments: Fragments) -> list[Tensor | None]:
-    """What fragments hold, in order."""
-    return [getattr(fragments, f.name) for f in fields(fragments)]
+def frame(fragments: Fragments, f: int) -> Fragments:
+    """One frame of them."""
+    return changed(fragments, lambda x: x[f : f + 1])
 
 
 def same(a: Fragments, b: Fragments) -> bool:
     """Whether two pictures are the same to the bit, derivatives included."""
-    pairs = list(zip(parts(a), parts(b), strict=True))
-    return all(x is None and y is None or x is not None and y is not None and torch.equal(x, y) for x, y in pairs)
+    pairs = zip(vars(a).values(), vars(b).values(), strict=True)
+    return all(x is y if x is None or y is None else torch.equal(x, y) for x, y in pairs)
 
 
 def viewport(height: int, width: int) -> Tensor:

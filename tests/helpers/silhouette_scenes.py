@@ -68,5 +68,5 @@ def bumpy(seed: int, frames: int, height: int, width: int, channels: int, n: int
     fragments = rasterize(vertices, triangles, Ks, height, width)
     image = torch.rand(frames, height, width, channels, generator=g)
     upstream = torch.randn(frames, height, width, channels, generator=g)
-    fragments = Fragments(*(x if x is None else x.to(device) for x in vars(fragments).values()))
+    fragments = Fragments(**{name: x.to(device) for name, x in vars(fragments).items() if x is not None})
     return *(x.to(device) for x in (image, vertices, triangles, Ks)), fragments, upstream.to(device)

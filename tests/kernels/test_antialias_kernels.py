@@ -57,7 +57,7 @@ def test_small_programs_runs_and_batches_give_the_same_bits(device: str, request
     batch = gradients(image, vertices, triangles, Ks, fragments, upstream, "triton")
     assert batch[2].abs().amax((1, 2)).min() > 0
     for f in range(3):
-        frame = Fragments(*(x if x is None else x[f : f + 1] for x in vars(fragments).values()))
+        frame = Fragments(**{name: x[f : f + 1] for name, x in vars(fragments).items() if x is not None})
         inputs = (image[f : f + 1], vertices[f : f + 1], triangles, Ks[f : f + 1], frame, upstream[f : f + 1])
         single = gradients(*inputs, "triton")
         assert all(torch.equal(a[f : f + 1], b) for a, b in zip(batch, single, strict=True))
@@ -113,7 +113,7 @@ def test_broken_colors_break_their_own_frame_only(device: str, backend: Backend)
 @backends
 def test_empty_batch(backend: Backend):
     image, vertices, triangles, Ks, fragments, _ = bumpy(1, 1, 5, 6, 2, 1)
-    none = Fragments(*(x if x is None else x[:0] for x in vars(fragments).values()))
+    none = Fragments(**{name: x[:0] for name, x in vars(fragments).items() if x is not None})
     leaves = image[:0].requires_grad_(), vertices[:0].requires_grad_()
     out = antialias(*leaves, triangles, Ks[:0], none, backend)
     out.sum().backward()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fmlfast.kernels.antialias import antialias
+from fmlfast.kernels.antialias_clip import antialias_clip
 from fmlfast.kernels.blendshape import linear_decode
 from fmlfast.kernels.deform import deform, skin_displacements
 from fmlfast.kernels.deviation import deviation
@@ -14,6 +15,7 @@ from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.photometric import photometric, photometric_pixels
 from fmlfast.kernels.rasterize import Fragments, rasterize
+from fmlfast.kernels.rasterize_clip import rasterize_clip
 from fmlfast.kernels.shading import shade_sh, shade_vertices
 from fmlfast.kernels.sparsity import chromaticity, sparsity
 from fmlfast.kernels.texture import texture, texture_mips
@@ -38,12 +40,20 @@ def operation(name: str, device: str) -> tuple[Operation, list[Tensor]]:
     Ks = torch.tensor([[20.0, 0, 4], [0, 20, 4.5], [0, 0, 1]], device=device).repeat(F, 1, 1)
     rotation = torch.linalg.qr(torch.rand(F, 2, 3, 3, generator=g)).Q.contiguous().to(device)
     seen = rasterize(points, triangles, Ks, H, W, backend="torch")
+    clip = torch.cat([points[..., :2] / 10, points[..., 2:] - 105, 1 + rand(F, V, 1)], -1)
+    clip[..., 2] /= 10
+    clipped_seen = rasterize_clip(clip, triangles, H, W, backend="torch")
     pictures, image, edges = rand(F, H, W, 3), rand(F, 3, H, W), integers(V, 9, 2)
     chroma, known = chromaticity(rand(F, 2, V, 3), rand(F, 2, V), "torch")
 
     def picture(vertices: Tensor) -> tuple[Tensor, ...]:
         found = rasterize(vertices, triangles, Ks, H, W, backend="triton")
         return found.barycentrics, torch.where(found.triangle_id >= 0, found.depth, 0.0)
+
+    def clipped(positions: Tensor) -> tuple[Tensor, ...]:
+        found = rasterize_clip(positions, triangles, H, W, derivatives=True, backend="triton")
+        assert found.derivatives is not None
+        return found.barycentrics, torch.where(found.triangle_id >= 0, found.depth, 0.0), found.derivatives
 
     def blended(attributes: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
         return (interpolate(attributes, triangles, Fragments(seen.triangle_id, weights, seen.depth), "triton"),)
@@ -61,6 +71,11 @@ def operation(name: str, device: str) -> tuple[Operation, list[Tensor]]:
             [points, rand(1, V, 3), rand(F, 9, 3)],
         ),
         "rasterize": (picture, [points]),
+        "rasterize_clip": (clipped, [clip]),
+        "antialias_clip": (
+            lambda i, v: (antialias_clip(i, v, triangles, clipped_seen, "triton"),),
+            [rand(F, H, W, 3), clip],
+        ),
         "interpolate": (blended, [rand(F, V, 5), seen.barycentrics]),
         "texture": (
             lambda t, u, d, b: (texture(t, u, d, b, boundary_mode="mirror", backend="triton"),),
@@ -93,6 +108,8 @@ DIFFERENTIABLE = (
     "shade_sh",
     "shade_vertices",
     "rasterize",
+    "rasterize_clip",
+    "antialias_clip",
     "interpolate",
     "texture",
     "texture of a cube",

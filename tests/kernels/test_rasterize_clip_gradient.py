@@ -1,5 +1,7 @@
 """Derivatives of barycentrics with the pixel, and gradients of all that clip-space rasterisation returns."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -30,9 +32,9 @@ def outputs(fragments: Fragments) -> list[Tensor]:
     return [x for x in found if x is not None]
 
 
-def gradient(draw: DrawClip, positions: Tensor, rest: tuple, up: list[Tensor], **options) -> Tensor:
+def gradient(draw: DrawClip, positions: Tensor, rest: tuple, up: list[Tensor]) -> Tensor:
     leaf = positions.clone().requires_grad_()
-    fragments = draw(leaf, *rest, derivatives=True, **options)
+    fragments = draw(leaf, *rest, derivatives=True)
     assert not fragments.triangle_id.requires_grad
     return torch.autograd.grad(outputs(fragments), leaf, up)[0]
 
@@ -43,8 +45,9 @@ def exact_gradient(positions: Tensor, triangles: Tensor, ids: Tensor, up: list[T
     return torch.autograd.grad(outputs(located), leaf, [u.double() for u in up])[0]
 
 
-def solved(corners: Tensor, x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
-    """Barycentrics of corners [3, 4] at column x and row y of the picture: sum_k b_k (x, y, w)_k is along the ray."""
+def solved(corners: Tensor, at: Tensor, height: int, width: int) -> Tensor:
+    """Barycentrics of corners [3, 4] at a column and row [2] of the picture: sum_k b_k (x, y, w)_k is along the ray."""
+    x, y = at
     ray = torch.stack([2 * x / width - 1, 2 * y / height - 1, torch.ones_like(x)])
     weights = torch.linalg.solve(corners[:, [0, 1, 3]].mT, ray)
     return weights / weights.sum()
@@ -59,7 +62,7 @@ def test_derivatives_are_those_of_the_solved_barycentrics(size: tuple[int, int])
     for _ in range(12):
         row, column = (int(torch.randint(0, n, (1,), generator=g)) for n in size)
         at = torch.tensor([column + 0.5, row + 0.5], dtype=torch.float64)
-        jacobian = torch.autograd.functional.jacobian(lambda p: solved(TRIANGLE[0], *p, height, width), at)  # [3, 2]
+        jacobian = torch.autograd.functional.jacobian(lambda p: solved(TRIANGLE[0], p, height, width), at)  # [3, 2]
         torch.testing.assert_close(fragments.derivatives[0, row, column], jacobian[:2].flatten(), rtol=1e-9, atol=1e-12)
 
 
@@ -136,10 +139,9 @@ def test_gradcheck_of_a_soup():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_gradients_match_float64(draw_clip: DrawClip, seed: int):
-    positions, *rest = clip_soup(seed)
-    triangles, height, width = rest
+    positions, triangles, height, width = clip_soup(seed)
     up = upstream(height, width)
-    ids = draw_clip(positions, *rest).triangle_id
+    ids = draw_clip(positions, triangles, height, width).triangle_id
     expected = exact_gradient(positions, triangles, ids, up)
     got = gradient(draw_clip, positions, (triangles, height, width), up)
     assert (expected.abs().amax((0, 1)) > 0).all()
@@ -170,20 +172,20 @@ def test_gradients_match_finite_differences_of_the_float64_picture():
 
 
 def test_parts_of_the_result_have_gradients_of_their_own(draw_clip: DrawClip):
-    positions, *rest = clip_soup(5)
-    up = upstream(*rest[1:])
-    both = gradient(draw_clip, positions, tuple(rest), up)
+    positions, triangles, height, width = clip_soup(5)
+    up = upstream(height, width)
+    both = gradient(draw_clip, positions, (triangles, height, width), up)
     separate = torch.zeros_like(positions)
     for k in range(3):
         leaf = positions.clone().requires_grad_()
-        value = outputs(draw_clip(leaf, *rest, derivatives=True))[k]
+        value = outputs(draw_clip(leaf, triangles, height, width, derivatives=True))[k]
         separate += torch.autograd.grad(value, leaf, torch.stack([up[k], up[k]], -1)[..., 0])[0]  # not contiguous
     torch.testing.assert_close(separate, both, rtol=1e-3, atol=1e-5 * float(both.abs().max()))
     leaf = positions.clone().requires_grad_()
-    assert not draw_clip(leaf, *rest).triangle_id.requires_grad
-    plain = torch.autograd.grad(outputs(draw_clip(leaf, *rest)), leaf, up[:2])[0]
+    assert not draw_clip(leaf, triangles, height, width).triangle_id.requires_grad
+    plain = torch.autograd.grad(outputs(draw_clip(leaf, triangles, height, width)), leaf, up[:2])[0]
     up[2] = torch.zeros_like(up[2])
-    without = gradient(draw_clip, positions, tuple(rest), up)
+    without = gradient(draw_clip, positions, (triangles, height, width), up)
     torch.testing.assert_close(plain, without, rtol=1e-5, atol=1e-6 * float(plain.abs().max()))
 
 
@@ -214,18 +216,20 @@ def test_gradients_of_ranges_are_the_sums_of_separate_calls(draw_clip: DrawClip)
 
 @pytest.mark.parametrize("double", [False, True])
 def test_chunks_do_not_change_the_gradients_of_the_reference(monkeypatch: pytest.MonkeyPatch, double: bool):
-    positions, *rest = clip_soup(3)
+    positions, triangles, height, width = clip_soup(3)
     positions = positions.double() if double else positions
-    up = [u.to(positions.dtype) for u in upstream(*rest[1:])]
-    whole = gradient(rasterize_clip, positions, tuple(rest), up)
+    up = [u.to(positions.dtype) for u in upstream(height, width)]
+    whole = gradient(rasterize_clip, positions, (triangles, height, width), up)
     monkeypatch.setattr("fmlfast.kernels.rasterize_locate_torch.CHUNK", 50)
-    assert torch.equal(whole, gradient(rasterize_clip, positions, tuple(rest), up))
+    assert torch.equal(whole, gradient(rasterize_clip, positions, (triangles, height, width), up))
 
 
 def test_gradients_are_once_differentiable(draw_clip: DrawClip):
-    positions, *rest = clip_soup(1)
+    positions, triangles, height, width = clip_soup(1)
     leaf = positions.clone().requires_grad_()
-    (first,) = torch.autograd.grad(draw_clip(leaf, *rest).barycentrics.square().sum(), leaf, create_graph=True)
+    (first,) = torch.autograd.grad(
+        draw_clip(leaf, triangles, height, width).barycentrics.square().sum(), leaf, create_graph=True
+    )
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
 
@@ -233,14 +237,14 @@ def test_gradients_are_once_differentiable(draw_clip: DrawClip):
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("part", range(3))
 def test_upstream_that_is_not_finite_shows_in_its_frame_only_and_not_from_empty_pixels(draw_clip: DrawClip, part: int):
-    positions, *rest = clip_soup(4)
+    positions, triangles, height, width = clip_soup(4)
     positions = positions.repeat(2, 1, 1)
-    ids = draw_clip(positions, *rest).triangle_id
-    up = upstream(*rest[1:], 2)
-    expected = gradient(draw_clip, positions, tuple(rest), up)
+    ids = draw_clip(positions, triangles, height, width).triangle_id
+    up = upstream(height, width, 2)
+    expected = gradient(draw_clip, positions, (triangles, height, width), up)
     up[part][ids < 0] = torch.nan
     leaf = positions.clone().requires_grad_()
-    found = draw_clip(leaf, *rest, derivatives=True)
+    found = draw_clip(leaf, triangles, height, width, derivatives=True)
     values = [found.barycentrics, found.depth, found.derivatives]
     assert torch.equal(torch.autograd.grad(values, leaf, up, retain_graph=True)[0], expected)
     up[part][1][ids[1] >= 0] = torch.inf
@@ -259,10 +263,11 @@ def test_pixels_of_a_degenerate_triangle_move_nothing(case: tuple[Backend, str])
     positions = torch.tensor([[[-3.0, -3, 0, 1], [3, -3, 0.2, 1.2], [3, 3, 0.5, 1], [0, 0, 0.25, 1], [0, 0, 0, 0]]])
     ids = torch.tensor([0, 1, 2, 3]).repeat_interleave(16).int().view(1, 8, 8)
     triangles = torch.tensor([[0, 3, 2], [0, 1, 2], [4, 4, 4], [1, 1, 2]])
-    arguments = positions, triangles, None, ids, *upstream(8, 8)
+    arguments: tuple[Any, ...] = positions, triangles, None, ids, *upstream(8, 8)
 
-    def run(*arguments: Tensor | None) -> Tensor:
-        return implementation(*(None if a is None else a.to(device) for a in arguments)).cpu()
+    def run(*arguments: Any) -> Tensor:
+        moved: tuple[Any, ...] = tuple(None if a is None else a.to(device) for a in arguments)
+        return implementation(*moved).cpu()
 
     alone = run(*arguments[:3], ids.masked_fill(ids != 1, -1), *arguments[4:])
     got = run(*arguments)
@@ -280,8 +285,9 @@ def test_many_programs_and_garbage_in_memory(device: str, small_programs: None, 
     assert (ids[1] == len(triangles) - 1).all() and len(ids[0].unique()) > 5
     expected = exact_gradient(positions, triangles, ids, up)
 
-    def run(leaf: Tensor, *arguments, **options) -> Fragments:
-        return rasterize_clip(leaf.to(device), triangles.to(device), *arguments, **options, backend="triton")
+    def run(leaf: Tensor, height: int, width: int, ranges: Tensor, derivatives: bool) -> Fragments:
+        mesh = leaf.to(device), triangles.to(device)
+        return rasterize_clip(*mesh, height, width, ranges, derivatives=derivatives, backend="triton")
 
     got = gradient(run, positions, (23, 31, ranges), [u.to(device) for u in up])
     torch.testing.assert_close(got.double(), expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))

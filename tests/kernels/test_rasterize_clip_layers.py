@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from fmlfast.kernels.common.fragments import Fragments
 from fmlfast.kernels.rasterize_clip import peel, rasterize_clip
-from tests.helpers.clip_scenes import DrawClip, cast_clip_rays, draw_clip, moved, same
+from tests.helpers.clip_scenes import DrawClip, cast_clip_rays, changed, draw_clip, moved, same
 
 __all__ = ["draw_clip"]  # a fixture
 ONE = torch.tensor([[0, 1, 2]])
@@ -85,7 +84,7 @@ def test_a_layer_is_read_without_its_graph_and_every_layer_has_gradients(draw_cl
     leaf = positions.clone().requires_grad_()
     first = draw_clip(leaf, triangles, height, width)
     second = draw_clip(leaf, triangles, height, width, behind=first)
-    first = Fragments(first.triangle_id, first.barycentrics.detach(), first.depth.detach())
+    first = changed(first, Tensor.detach)
     assert same(second, draw_clip(positions, triangles, height, width, behind=first))
     seen = (second.triangle_id >= 0).nonzero()
     frame, row, column = seen[len(seen) // 2].tolist()

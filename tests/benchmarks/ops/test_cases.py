@@ -25,6 +25,7 @@ OPS = {
     "photometric",
     "photometric_pixels",
     "rasterize",
+    "rasterize_clip",
     "render",
     "shade_sh",
     "shade_vertices",
@@ -133,7 +134,7 @@ def test_costs_are_the_sizes_of_what_goes_in_and_out(case: Bench):
         if case.op == "linear_decode":  # linear in its codes, so that only the basis' gradient needs them
             unread = {"mean"} if "basis" in case.differentiable else {"mean", "codes"}
         backward = read(case, inputs, unread) + nbytes(upstream) + nbytes(grads)
-        backward += values[2].nbytes if case.op == "rasterize" else 0  # what each pixel sees
+        backward += values[-1].nbytes if case.op.startswith("rasterize") else 0  # what each pixel sees
         assert case.backward.bytes == pytest.approx(backward, rel=0.01)
         assert case.backward.flops > 0
 
