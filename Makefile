@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
-EXTRAS := video,train,viewer,eval,usd,template,docs,dev
+EXTRAS := video,train,viewer,eval,usd,template,gl,docs,dev
 
 .PHONY: train test test-gpu bench lint docs package clean
 

@@ -64,7 +64,7 @@ def jobs(cases: Sequence[Bench], device: str, libraries: Sequence[ModuleType]) -
         Job(case, provider, direction)
         for case in chosen
         for provider in providers(case, device, libraries)
-        for direction in DIRECTIONS[: 2 if case.differentiable else 1]
+        for direction in DIRECTIONS[: 2 if case.differentiable and provider.gradients else 1]
     ]
     return sorted(found, key=lambda job: (job.bench.sweep != "", job.provider.name == "compile"))
 

@@ -47,6 +47,8 @@ class Provider:
     """Why it cannot run here, such as "not installed"; empty where it can."""
     differs: Difference | None = None
     """How far another library's results may be from ours, and why."""
+    gradients: bool = True
+    """Whether it has a backward pass."""
 
 
 def providers(bench: Bench, device: str, libraries: Sequence[ModuleType]) -> list[Provider]:
@@ -61,11 +63,18 @@ def providers(bench: Bench, device: str, libraries: Sequence[ModuleType]) -> lis
         found.insert(0, Provider("triton", lambda inputs: bench.run(inputs, "triton")))
     if not bench.sweep:
         found.append(Provider("compile", compiled(bench)))
-    return found + [
-        Provider(peer.NAME, peer.RUNS[bench.op], peer.available(), getattr(peer, "DIFFERS", {}).get(bench.op))
-        for peer in libraries
-        if bench.op in peer.RUNS
-    ]
+    return found + [_library(peer, bench, device) for peer in libraries if bench.op in peer.RUNS]
+
+
+def _library(peer: ModuleType, bench: Bench, device: str) -> Provider:
+    elsewhere = device != "cpu" and getattr(peer, "CPU_ONLY", False)
+    return Provider(
+        peer.NAME,
+        peer.RUNS[bench.op],
+        "runs on CPUs alone" if elsewhere else peer.available(),
+        getattr(peer, "DIFFERS", {}).get(bench.op),
+        getattr(peer, "GRADIENTS", True),
+    )
 
 
 def compiled(bench: Bench) -> Callable[[Inputs], Outputs]:

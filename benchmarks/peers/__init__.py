@@ -4,7 +4,8 @@ Each module that wraps one has a NAME, `available()`, which is empty where the l
 why not, and RUNS: by operation, a function of the inputs of the operation's case with the first results of its `run`,
 in our conventions.
 DIFFERS, where there is one, says of an operation by how much and why results differ by design; where nothing is said,
-the case's own tolerance holds. docs/peers.md says how to build the libraries.
+the case's own tolerance holds. GRADIENTS is False where there is no backward pass, CPU_ONLY is True where tensors on a
+GPU are not taken. docs/peers.md says how to build the libraries.
 
 Charged is what has to be done again when vertices move, such as the product that takes them to clip space, and writing
 results in our form where a library's is another. Not charged is what stays the same from call to call, such as the type

@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.harness.case import Inputs
+from fmlfast.camera import to_nvdiffrast
 from fmlfast.kernels.common.cache import TensorCache
+
+FAR = 1e5
+"""mm; the far plane, beyond everything."""
+NEAR = 1.0
+"""mm; the near plane where the inputs have none, as in `fmlfast.rasterize`."""
 
 _constants = TensorCache()
 
@@ -36,6 +42,18 @@ def transformed(points: Tensor, matrices: Tensor, inputs: Inputs) -> Tensor:  # 
         matrices = matrices @ inputs["viewmats"]
     points = points.expand(len(matrices), -1, -1)
     return torch.baddbmm(matrices[:, None, :, 3], points, matrices[..., :3].transpose(1, 2))
+
+
+def to_clip(vertices: Tensor, inputs: Inputs, height: int, width: int) -> Tensor:  # [F, V, 4]
+    """OpenGL's clip space with y down, so that row 0 is on top, by the matrix that `to_nvdiffrast` is."""
+    Ks, near = inputs["Ks"], float(inputs.get("near", NEAR))
+
+    def make() -> Tensor:
+        basis = torch.cat([torch.eye(3), torch.zeros(1, 3)]).to(Ks).expand(len(Ks), -1, -1)
+        rows = to_nvdiffrast(basis, Ks.detach(), height, width, near, FAR)  # [F, 4 points, 4]
+        return torch.cat([rows[:, :3] - rows[:, 3:], rows[:, 3:]], 1).transpose(1, 2).contiguous()
+
+    return transformed(vertices, _constants.get(Ks, ("clip", height, width, near), make), inputs)
 
 
 def divided(points: Tensor) -> Tensor:  # [F, V, 3]

@@ -14,15 +14,10 @@ from torch import Tensor
 
 from benchmarks.harness.case import Inputs, Outputs
 from benchmarks.harness.providers import Difference
-from benchmarks.peers.common import indices, missing, on_background, transformed
-from fmlfast.camera import to_nvdiffrast
+from benchmarks.peers.common import FAR, NEAR, indices, missing, on_background, to_clip
 from fmlfast.kernels.common.cache import TensorCache
 
 NAME = "nvdiffrast"
-FAR = 1e5
-"""mm; the far plane, beyond everything."""
-NEAR = 1.0
-"""mm; the near plane where the inputs have none, as in `fmlfast.rasterize`."""
 _SNAPS = "moves vertices to sixteenths of a pixel, so small triangles win and lose pixels"
 DIFFERS = {
     "rasterize": Difference(_SNAPS, 0.3, 1.5),
@@ -46,18 +41,6 @@ def _library() -> Any:
 @cache
 def _context(device: torch.device) -> Any:
     return _library().RasterizeCudaContext(device)
-
-
-def to_clip(vertices: Tensor, inputs: Inputs, height: int, width: int) -> Tensor:  # [F, V, 4]
-    """Clip space, by the matrix that `to_nvdiffrast` is."""
-    Ks, near = inputs["Ks"], float(inputs.get("near", NEAR))
-
-    def make() -> Tensor:
-        basis = torch.cat([torch.eye(3), torch.zeros(1, 3)]).to(Ks).expand(len(Ks), -1, -1)
-        rows = to_nvdiffrast(basis, Ks.detach(), height, width, near, FAR)  # [F, 4 points, 4]
-        return torch.cat([rows[:, :3] - rows[:, 3:], rows[:, 3:]], 1).transpose(1, 2).contiguous()
-
-    return transformed(vertices, _kept.get(Ks, (height, width, near), make), inputs)
 
 
 def _mesh(inputs: Inputs) -> Tensor:  # [T, 3]

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INDENTED = re.compile(r"(?<=\n\n)(?: {4}.*\n(?:\n(?= {4}))?)+")
-OUTSIDE = set("git pip curl unzip export cd . set for done wait sbatch".split())
+OUTSIDE = set("git pip apt-get curl unzip export cd . set for done wait sbatch".split())
 """Programs and shell words that are not of this project."""
 BEFORE = {"do", "srun"}
 """Words that a command may follow, with options of their own."""
