@@ -1,5 +1,7 @@
 """Antialiasing in clip space: that of camera space for the points (x, y, w), and its gradients."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -57,10 +59,10 @@ def test_equals_camera_space_to_the_bit(backend: Backend, size: tuple[int, int])
 @pytest.mark.parametrize("backend", [None, "triton"])
 @pytest.mark.parametrize("power", [-40, 40])
 def test_a_factor_changes_nothing(backend: Backend | None, power: int):
-    image, positions, *rest = balls(9, 8)
-    whole = antialias_clip(image, positions, *rest, backend)
+    image, positions, triangles, fragments = balls(9, 8)
+    whole = antialias_clip(image, positions, triangles, fragments, backend)
     assert not torch.equal(whole, image)
-    assert torch.equal(whole, antialias_clip(image, positions * 2.0**power, *rest, backend))
+    assert torch.equal(whole, antialias_clip(image, positions * 2.0**power, triangles, fragments, backend))
 
 
 def test_gradcheck():
@@ -121,7 +123,8 @@ def test_kernels_match_float64(device: str):
     scene = balls(23, 21)
     upstream = torch.randn(scene[0].shape, generator=torch.Generator().manual_seed(3))
     exact = both((scene[0].double(), scene[1].double(), *scene[2:]), "torch", upstream.double())
-    single = (*(x.to(device) for x in scene[:3]), moved(scene[3], device))
+    image, positions, triangles, fragments = scene
+    single = image.to(device), positions.to(device), triangles.to(device), moved(fragments, device)
     for a, b, accuracy in zip(both(single, "triton", upstream.to(device)), exact, (1e-5, 1e-4, 1e-3), strict=True):
         torch.testing.assert_close(a.cpu().double(), b, rtol=0, atol=accuracy * float(b.abs().max()))
 
@@ -141,7 +144,7 @@ def test_kernels_match_float64(device: str):
     ],
 )
 def test_bad_input_names_the_argument(name: str, change: dict):
-    good = dict(zip(("image", "positions", "triangles", "fragments"), balls(20, 25), strict=True))
+    good: dict[str, Any] = dict(zip(("image", "positions", "triangles", "fragments"), balls(20, 25), strict=True))
     antialias_clip(**good)
     with pytest.raises(ValueError, match=f"^{name}"):
         antialias_clip(**(good | change))
