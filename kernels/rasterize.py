@@ -20,7 +20,8 @@ from torch import Tensor
 from .common.backend import Backend, choose_backend
 from .common.checks import check_intrinsics, check_tensor
 from .common.fragments import Fragments as Fragments
-from .rasterize_autograd import Picture, check_image_size, check_mesh, rasterized
+from .common.picture import Picture
+from .rasterize_autograd import check_image_size, check_mesh, rasterized
 
 
 def rasterize(

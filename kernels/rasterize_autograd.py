@@ -1,7 +1,7 @@
 """What camera-space and clip-space rasterisation share: checks, the choice of the backend's kernels, and autograd."""
 
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,21 +10,10 @@ from torch.autograd.function import once_differentiable
 from .common.backend import Backend
 from .common.checks import check_size, check_triangles
 from .common.fragments import Fragments
+from .common.picture import Picture
 
 _LARGEST = 1 << 15  # rows and columns: pixel centres and counts of pixels stay exact in 32 bits
 _MOST = (1 << 31) - (1 << 20)  # triangles, for the same reason
-
-
-class Picture(NamedTuple):
-    """How a picture is drawn; with a camera, Ks, in camera space, else in clip space."""
-
-    height: int
-    width: int
-    cull_backfaces: bool = False
-    near: float = 0.0  # mm, in camera space
-    ranges: Tensor | None = None  # [F, 2] int32, CPU: first triangle and number of a frame; the frames share vertices
-    behind: Fragments | None = None  # [F, H, W]: only what lies behind is drawn
-    derivatives: bool = False
 
 
 def rasterized(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .common.fragments import Fragments
-from .rasterize_autograd import Picture
+from .common.picture import Picture
 from .rasterize_locate_torch import gradient as gradient
 from .rasterize_windows_torch import (
     CHUNK,

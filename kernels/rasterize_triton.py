@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .common.backend import interpreting, lanes, on_device
-from .rasterize_autograd import Picture
+from .common.picture import Picture
 from .rasterize_grad_triton import gradient as gradient
 from .rasterize_project_triton import OPTIONS, blocks_of, project
 from .rasterize_rules_triton import (

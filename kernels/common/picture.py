@@ -1,0 +1,19 @@
+"""How a picture is rasterised, for both backends."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .fragments import Fragments
+
+
+class Picture(NamedTuple):
+    """How a picture is drawn; with a camera, Ks, in camera space, else in clip space."""
+
+    height: int
+    width: int
+    cull_backfaces: bool = False
+    near: float = 0.0  # mm, in camera space
+    ranges: Tensor | None = None  # [F, 2] int32, CPU: first triangle and number of a frame; the frames share vertices
+    behind: Fragments | None = None  # [F, H, W]: only what lies behind is drawn
+    derivatives: bool = False
