@@ -40,8 +40,9 @@ from .texture_torch import LARGEST, LEAST
 PIXELS = {1: 256, 2: 256, 4: 128, 8: 64, 16: 16}
 """Of a program, by the channels of its tiles: more spill registers."""
 FORWARD = {"num_warps": 4, "enable_fp_fusion": False}
-BACKWARD = {"num_warps": 8, "enable_fp_fusion": False}
-"""Both passes must see the same texels, and lanes that hold a sum twice the same bits."""
+BACKWARD = [{"num_warps": warps, "enable_fp_fusion": False} for warps in (4, 8, 8)]
+"""By MIPS: with 8 warps one level alone spills. Both passes must see the same texels, lanes that hold a sum twice the
+same bits: no fusion."""
 
 
 def texture_triton(
@@ -101,7 +102,7 @@ class _Texture(torch.autograd.Function):
             with on_device(grad_out):
                 texture_bwd_kernel[ctx.grid](
                     texels, mips, uv, uv_da, bias, grad_out, scale, total, *to_places, *ctx.sizes, **ctx.options,
-                    **BACKWARD,
+                    **BACKWARD[ctx.options["MIPS"]],
                 )  # fmt: skip
         to_levels: list[Tensor | None] = [None, None]
         if total is not None and scale is not None:
