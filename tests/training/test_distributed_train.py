@@ -87,7 +87,7 @@ def test_two_processes_train_as_one_does(runs: tuple[Path, str], synthetic_folde
     first, last = ([row["landmarks"] for row in some] for some in (one[:10], one[-10:]))
     assert sum(last) < 0.98 * sum(first)
     for step, (expected, found) in enumerate(zip(one, two, strict=True), 1):
-        rounding = max(1e-5, 2e-6 * step)  # sums in another order differ in their last bits, and training takes that along
+        rounding = max(1e-5, 2e-6 * step)  # sums in another order differ by bits, which training carries on
         assert found == pytest.approx(expected, rel=rounding, abs=rounding * expected["loss"])
         assert found["loss"] == pytest.approx(expected["loss"], rel=rounding)
     weights, others = (load_file(folder / name / "model.safetensors") for name in ("one", "two"))
