@@ -35,11 +35,12 @@ silhouettes.
 import torch
 from torch import Tensor
 
+from .antialias_walk import crossing, walk
 from .common.backend import Backend, choose_backend
 from .common.checks import check_intrinsics, check_seen, check_tensor, check_triangles
 from .common.fragments import Fragments
 from .common.gather import add_rows, gather_rows
-from .common.outlines import FAR, MAX_STEPS, NEAR, TIE, pairs_at_outlines
+from .common.outlines import FAR, MAX_STEPS, NEAR, pairs_at_outlines
 from .common.projection import camera_of, project
 from .common.topology import topology
 
@@ -98,7 +99,7 @@ def find_silhouettes(
     frames, height, width = ids.shape
     size, count = height * width, vertices.shape[1]
     mesh = topology(triangles, count)
-    corners, neighbors = mesh.triangles.view(-1), mesh.neighbors.view(-1)
+    corners = mesh.triangles.view(-1)
     screen = torch.stack(_project(vertices, Ks[:, None]))  # [2, F, V]
 
     pairs = pairs_at_outlines(screen, triangles, height, width)
@@ -132,35 +133,9 @@ def find_silhouettes(
     low_end, high_end = (points.gather(0, i.expand(1, 2, -1))[0] for i in (low, high))
     corner, low = (3 * seen + k).int(), vertex.gather(0, low[None])[0]
 
-    ends = torch.full_like(seen, -1)
-    walk = torch.arange(len(slot), device=ids.device)
-    for _ in range(max_steps):
-        s = _crossing(low_end - start, high_end - start)
-        keep &= (s < 1 + TIE) & (corner // 3 != goal)
-        left = keep.nonzero().view(-1)
-        if len(left) == 0:
-            break
-        rows = (walk, goal, down, corner, low, s, base, sign, start, low_end, high_end)
-        walk, goal, down, corner, low, s, base, sign, start, low_end, high_end = (
-            x.index_select(-1, left) for x in rows
-        )
-        behind = neighbors.index_select(0, corner)
-        border, behind = behind < 0, behind.clamp(min=0)
-        vertex = corners.index_select(0, behind)  # of anything where there is no triangle behind
-        point = screen.index_select(0, (base + vertex).view(-1)).view(base.shape) * sign
-        edge = high_end - low_end
-        last = border | (_cross(edge, point - low_end) > 0)
-        flat = edge[0].abs() - edge[1]
-        found = (last & torch.where(down, flat <= 0, flat < 0) & (s > -0.5)).nonzero().view(-1)
-        ends[walk.index_select(0, found)] = corner.index_select(0, found)
-        keep = ~last  # a vertex that is NaN makes the next crossing NaN, where the walk stops
-        # The next exit joins the new vertex to the one on the other side of the segment.
-        above = point[1] > start[1]
-        after = _following(behind)
-        first_is_low = corners.index_select(0, after) == low
-        corner = torch.where(first_is_low == above, _following(after), after)
-        low, low_end = torch.where(above, low, vertex), torch.where(above, low_end, point)
-        high_end = torch.where(above, point, high_end)
+    ends = walk(
+        *(screen, mesh.beyond, start, base, sign[0], down, goal, corner, low, low_end, high_end, keep, max_steps)
+    )
     codes = torch.full((frames, 2, height, width), -1, dtype=torch.int32, device=ids.device)
     codes.view(-1)[slot] = torch.where(ends < 0, ends, 2 * ends + side)
     return codes
@@ -184,7 +159,7 @@ def _blend(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, codes
         )
     )
     ends = torch.stack(_turned(x, y, down[:, None], side[:, None]))  # [2, N, 2]
-    s = _crossing(*ends.unbind(-1))
+    s = crossing(*ends.unbind(-1))
     flat = image.flatten(0, 2)
     change = (s - 0.5)[:, None] * (gather_rows(flat, p) - gather_rows(flat, q))
     return add_rows(flat, torch.where(s < 0.5, p, q), change).view(image.shape)
@@ -210,19 +185,8 @@ def _turned(x: Tensor, y: Tensor, down: Tensor, side: Tensor) -> tuple[Tensor, T
     return torch.where(down == 1, y, x) * (1 - 2 * side), torch.where(down == 1, x, y)
 
 
-def _following(corner: Tensor) -> Tensor:
-    """The next corner of the triangle."""
-    return torch.where(corner % 3 == 2, corner - 2, corner + 1)
-
-
 def _cross(a: Tensor, b: Tensor) -> Tensor:  # [2, N], [2, N] -> [N]
     return a[0] * b[1] - a[1] * b[0]
-
-
-def _crossing(low: Tensor, high: Tensor) -> Tensor:  # [2, N], [2, N] -> [N]
-    """Where an edge crosses the segment, its ends being (along, across) from p's centre."""
-    along, across = high - low
-    return low[0] - low[1] / across * along
 
 
 def _check(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, fragments: Fragments) -> None:

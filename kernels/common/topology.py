@@ -110,3 +110,18 @@ class Topology:
         out = torch.empty_like(order)
         out[order] = partner
         return out.view(-1, 3).int()
+
+    @cached_property
+    def beyond(self) -> Tensor:
+        """[3T, 5] int32: what is beyond the edge opposite corner 3t + k, for walks from triangle to triangle.
+
+        The triangle, -1 where there is none; its vertex that is not on the edge; the corner after that, the one after
+        it, and the vertex of the first of these two. All but the triangle are 0, or anything, where there is none.
+        """
+        behind = self.neighbors.view(-1)
+        corner = behind.clamp(min=0)
+        triangle = corner // 3
+        after, later = (3 * triangle + (corner + step) % 3 for step in (1, 2))
+        vertices = self.triangles.view(-1)
+        columns = torch.where(behind < 0, -1, triangle), vertices[corner], after, later, vertices[after]
+        return torch.stack(columns, 1)
