@@ -2,3 +2,5 @@
 
 From low to high, a package imports only those before it: harness, ops, peers, compile, training, report, paper.
 """
+
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)

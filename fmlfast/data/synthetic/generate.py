@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.child_processes import single_threaded_children
+from fmlfast.common.progress import ProgressBar
 from fmlfast.common.version import __version__
 from fmlfast.data.detection import Detection
 from fmlfast.data.face_detector import FaceDetector
@@ -157,7 +157,7 @@ def generate(config: SyntheticConfig) -> None:
         # Also for one worker: BLAS with other numbers of threads would give other last bits.
         pool = ProcessPoolExecutor(config.workers, get_context("spawn"), _one_thread)
         stack.callback(pool.shutdown, cancel_futures=True)
-        progress = stack.enter_context(tqdm(total=sum(counts.values()), desc="synthetic clips", unit="clip"))
+        progress = stack.enter_context(ProgressBar(total=sum(counts.values()), desc="synthetic clips", unit="clip"))
         for split, count in counts.items():
             if count == 0:
                 continue

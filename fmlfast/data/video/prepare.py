@@ -15,9 +15,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from tqdm import tqdm
-
 from fmlfast.common.extras import require
+from fmlfast.common.progress import ProgressBar
 from fmlfast.data.detector_model import face_landmarker_file
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.shards import Clip, ShardWriter, list_clips, list_splits, write_meta
@@ -68,7 +67,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         model = face_landmarker_file(config.face_landmarker)
         with _Output(config, report) as output:
             results = _run(sources, config, model)
-            for source, (record, clips) in tqdm(results, total=len(sources), unit="video", desc="prepare"):
+            for source, (record, clips) in ProgressBar(results, total=len(sources), unit="video", desc="prepare"):
                 output.add(source, record, clips)
     return report
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from fmlfast.common.atomic import check_new
+from fmlfast.common.progress import ProgressBar
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.focal_length import Cameras
@@ -84,7 +84,7 @@ def track(
         raise ValueError(f"{path}: no face that could be followed for half a second")
     found: list[TrackedPerson] = []
     total = sum(len(source.tracks.sights(t)) for group in groups for t in group)
-    with tqdm(total=total, disable=not progress, desc="motion", unit="frame") as bar:
+    with ProgressBar(total=total, disable=not progress, desc="motion", unit="frame") as bar:
         for number, group in enumerate(groups):
             first = found[0].face if found else None  # everybody was filmed by one camera
             photos = partial(_photos, source, group, camera, first)
@@ -137,7 +137,7 @@ def _estimate(
     group: Sequence[int],
     face: Reconstruction,
     refine: int,
-    bar: tqdm,
+    bar: ProgressBar,
 ) -> Track:
     """Estimates all frames of a person."""
     model = reconstruct.model.to(reconstruct.device)
