@@ -83,7 +83,8 @@ def target() -> str:
 
 
 def _compile(folders: Folders, seconds: float) -> Command:
-    return module("benchmarks.compile", "--targets", target(), "--out", folders.results / "compile.csv", "--count")
+    options = ("--targets", target(), "--jobs", os.cpu_count() or 1, "--count")
+    return module("benchmarks.compile", "--out", folders.results / "compile.csv", *options)
 
 
 def _rows(group: str) -> Callable[[Folders, float], Command]:

@@ -187,7 +187,10 @@ def inspect(job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Dead
     compiles = job.provider.name == "compile"
     if deadline.passed(COMPILE_SHARE if compiles else 1.0):
         return job.row(OUT_OF_TIME)
-    inspector = inspector_of(job.bench)
+    try:
+        inspector = inspector_of(job.bench)
+    except Exception as failure:  # such as too little memory
+        return job.row(failed(failure))
     try:
         if job.provider.name in inspector.late:
             return job.row(inspector.late[job.provider.name])
