@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -120,7 +120,7 @@ def _finish(command: Sequence[str], environment: dict[str, str], log: int, limit
         process.wait()
 
 
-def _summarize(results: Path, lines: Sequence[Sequence[str]]) -> None:
+def _summarize(results: Path, lines: Iterable[Sequence[str]]) -> None:
     header = ["part", "what", "how it ended", "the last line that it printed", "s", "at most"]
     with atomic_path(results / "summary.md") as path:
         path.write_text(f"# A run on a GPU\n\n{markdown(header, lines, 4)}\n")

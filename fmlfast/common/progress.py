@@ -27,7 +27,7 @@ class ProgressBar(tqdm):
         if not self._log:
             super().display(msg, pos)
         elif time.monotonic() - self._said >= LINE_SECONDS:
-            self._line(self.format_dict)
+            self._line()
 
     def clear(self, *args: Any, **options: Any) -> None:
         """Clears the bar's line for other output, see tqdm.write; a log's lines stay."""
@@ -37,11 +37,11 @@ class ProgressBar(tqdm):
     def close(self) -> None:
         """Ends the bar; a second time does nothing."""
         if self._log and not self.disable:
-            self._line(self.format_dict | {"rate": None})  # that of all the work, not of the last seconds
+            self._line(rate=None)  # that of all the work, not of the last seconds
             self.delay = float("inf")  # nothing is on the screen that tqdm must clear
         super().close()
 
-    def _line(self, state: dict[str, Any]) -> None:
+    def _line(self, **other: None) -> None:
         if self.n != self._shown:
             self._said, self._shown = time.monotonic(), self.n
-            print(self.format_meter(**state), file=sys.stderr, flush=True)
+            print(self.format_meter(**{**self.format_dict, **other}), file=sys.stderr, flush=True)
