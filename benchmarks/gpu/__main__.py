@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -35,12 +36,13 @@ NOT_MEASURED = "not measured"
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder of the results")
-    parser.add_argument("--seconds", type=float, default=TOTAL, help="for all parts together")
+    parser.add_argument("--seconds", type=float, help=f"for all parts together, {TOTAL:.0f} by default")
     parser.add_argument("--only", nargs="+", choices=[part.name for part in PARTS], help="some parts, by name")
     options = parser.parse_args(arguments)
     chosen = [part for part in PARTS if options.only is None or part.name in options.only]
+    seconds = options.seconds or sum(part.seconds for part in chosen)
     try:
-        states = run(chosen, options.out.resolve(), options.seconds)
+        states = run(chosen, options.out.resolve(), seconds)
     except KeyboardInterrupt:
         sys.exit(f"interrupted; {options.out / 'summary.md'} has the parts before")
     failed = [name for name, state in states.items() if state.startswith(FAILED)]
@@ -55,7 +57,7 @@ def run(parts: Sequence[Part], results: Path, seconds: float) -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="fmlfast-gpu-") as scratch:
         folders = Folders(results, Path(scratch))
         for part in parts:
-            left = end - time.monotonic()
+            left = max(end - time.monotonic(), 0.0)
             limit = left if part is parts[-1] else min(scale * part.seconds, left)
             _summarize(results, lines.values())
             start = time.monotonic()
@@ -107,17 +109,14 @@ def _finish(command: Sequence[str], environment: dict[str, str], log: int, limit
         return DONE if status == 0 else f"{FAILED}: exit status {status}"
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGINT)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(grace)
-        except subprocess.TimeoutExpired:
-            pass
         return f"stopped after {limit:.0f} s"
     finally:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)  # and what it has started
-        except ProcessLookupError:
-            pass
-        process.wait()
+        with suppress(subprocess.TimeoutExpired):  # where the driver itself hangs
+            process.wait(GRACE)
 
 
 def _summarize(results: Path, lines: Iterable[Sequence[str]]) -> None:

@@ -99,14 +99,22 @@ def _clips(folders: Folders, seconds: float) -> Command:
     return module("fmlfast.data.synthetic", "--out", folders.scratch / "clips", "--size", 160, *counts)
 
 
+def clips_of(folders: Folders) -> Path:
+    """Raises ValueError where the part `clips` made none: training would render thousands of people of its own."""
+    clips = folders.scratch / "clips"
+    if not clips.is_dir():
+        raise ValueError("needs the part clips")
+    return clips
+
+
 def _stages(folders: Folders, seconds: float) -> Command:
-    where = ("--run", folders.scratch, "--data", folders.scratch / "clips", "--device", "cuda")
+    where = ("--run", folders.scratch, "--data", clips_of(folders), "--device", "cuda")
     return module("benchmarks.training.profile_step", "--preset", "paper", "--steps", 10, *where)
 
 
 def _training(folders: Folders, seconds: float) -> Command:
     steps = training_steps(folders.results, seconds)
-    where = ("--run", folders.scratch / "run", "--data", folders.scratch / "clips", "--device", "cuda")
+    where = ("--run", folders.scratch / "run", "--data", clips_of(folders), "--device", "cuda")
     return [sys.executable, "train.py", "--preset", PRESET, *map(str, where), "--steps", str(steps), "--no-tensorboard"]
 
 

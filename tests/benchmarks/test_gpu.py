@@ -52,6 +52,7 @@ def test_all_of_it_fits_into_nine_minutes_and_eight_files() -> None:
 
 @pytest.mark.parametrize("chosen", PARTS, ids=lambda part: part.name)
 def test_every_program_takes_its_command_line(chosen: Part, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "clips").mkdir()
     command = chosen.command(Folders(tmp_path / "out", tmp_path), 60.0)
     check(["python", *command[command.index(sys.executable) + 1 :]], monkeypatch)
 
@@ -106,6 +107,22 @@ def test_what_a_part_found_is_on_disk_before_the_next_begins(tmp_path: Path) -> 
     parts = [Part("first", 60, first, "", False, keeps={"a": "b", "none": "c"}), Part("second", 60, second, "", False)]
     assert gpu.run(parts, tmp_path, 120.0)["second"] == gpu.FAILED
     assert cells(tmp_path)["second"][1] == "columns are not a row's" and not (tmp_path / "c").exists()
+
+
+def test_some_parts_take_their_own_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+    monkeypatch.setattr(gpu, "run", lambda parts, results, seconds: given.append((list(parts), seconds)) or {})
+    for more in ([], ["--seconds", "30"]):
+        with pytest.raises(SystemExit):
+            gpu.main(["--out", str(tmp_path), "--only", "tests", "versions", *more])
+    assert given == [(list(PARTS[:2]), 125), (list(PARTS[:2]), 30.0)]
+
+
+def test_without_clips_nothing_is_trained(tmp_path: Path) -> None:
+    for name in ("stages", "training"):
+        (chosen,) = (part for part in PARTS if part.name == name)
+        with pytest.raises(ValueError, match="needs the part clips"):
+            chosen.command(Folders(tmp_path, tmp_path), 60.0)
 
 
 def test_a_failed_part_fails_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
