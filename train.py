@@ -7,7 +7,7 @@ import argparse
 import gc
 import json
 import math
-import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,8 @@ import torch
 import tyro
 
 from fmlfast.common.extras import require
+from fmlfast.common.locks import lock_folder
+from fmlfast.common.termination import ends_in_one_line
 from fmlfast.data.augment import AugmentConfig
 from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset, training_batches
@@ -164,21 +166,19 @@ def main(args: list[str] | None = None, prog: str | None = None) -> None:
     description = f"{__doc__}\n--preset {{cpu,base,paper}} sets the defaults below (now: {chosen.preset})."
     parse = partial(tyro.cli, Config, prog=prog, args=rest, description=description)
     config = parse(default=(preset := PRESETS[chosen.preset]))
-    try:
+    with ends_in_one_line():
         if config.init:  # its architecture becomes the default of --model
             config = parse(default=replace(preset, model=load_initial(config.init).config))
         train(config)
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
 
 
 def train(config: Config) -> None:
     """Trains and evaluates one run and writes its report; under torchrun all processes train together."""
-    if any((config.run / f"{name}.safetensors").exists() for name in ("model", "state")) and not config.resume:
-        raise ValueError(f"{config.run} already holds a run; continue it with --resume or choose another --run")
     if config.viewer:
         require("viser", "viewer")
-    with World.start(config.device) as world:
+    with World.start(config.device) as world, lock_folder(config.run) if world.main else nullcontext():
+        if any((config.run / f"{name}.safetensors").exists() for name in ("model", "state")) and not config.resume:
+            raise ValueError(f"{config.run} already holds a run; continue it with --resume or choose another --run")
         choose_backend(config.backend, torch.empty(0, device=world.device))  # before the work, not after it
         world.require_equal_shares(config.batch)
         if world.device.type == "cpu":
