@@ -142,9 +142,9 @@ def lock_new_folder(folder: str | Path) -> Iterator[Path]:
 
     Raises FileExistsError where it exists, and BlockingIOError, naming the process that makes it.
     """
-    folder = _absent(Path(folder))
+    folder = check_new(Path(folder))
     with _made(folder.parent), hold(folder.with_name(f".{folder.name}.lock{SUFFIX}"), str(folder)):
-        yield _absent(folder)  # another process may have finished it meanwhile
+        yield check_new(folder)  # another process may have finished it meanwhile
 
 
 def remove_dead(folder: Path) -> None:
@@ -158,7 +158,8 @@ def remove_dead(folder: Path) -> None:
                 lock.release()
 
 
-def _absent(folder: Path) -> Path:
+def check_new(folder: Path) -> Path:
+    """Returns `folder`; raises FileExistsError when it exists already."""
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it or choose another output with --out")
     return folder

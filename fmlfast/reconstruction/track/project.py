@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.torch import load_file
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.locks import check_new
 from fmlfast.common.tensor_file import write_tensors
 from fmlfast.reconstruction.track.estimate import Track
 
@@ -108,7 +109,7 @@ class Project:
 
     def finish(self, out: Path) -> None:
         """Renames the folder to `out`, and removes what was needed on the way."""
-        self.folder.rename(out)
+        self.folder.rename(check_new(out))
         Project(out).clear()
 
     def clear(self) -> None:
