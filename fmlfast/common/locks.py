@@ -99,20 +99,20 @@ class LockFile:
 
 
 @contextmanager
-def hold(path: Path, use: str) -> Iterator[None]:
+def hold(path: Path, use: str, patience: float = _PATIENCE) -> Iterator[None]:
     """Holds the lock file `path`; SIGTERM then ends the process as Ctrl-C does, and leaves no lock behind.
 
     A thread that holds it may hold it again. use: what the lock stands for, for the message.
 
-    Raises BlockingIOError, naming the holder, while another process or thread holds it.
+    Raises BlockingIOError, naming the holder, where another process or thread holds it for `patience` seconds.
     """
     own = (path.absolute(), threading.get_ident())
     if own in _threads:
         yield
         return
-    lock, patience = LockFile(path), time.monotonic() + _PATIENCE
+    lock, until = LockFile(path), time.monotonic() + patience
     while not lock.acquire():
-        if time.monotonic() > patience:
+        if time.monotonic() > until:
             raise BlockingIOError(f"{use} is being written by {_described(lock.holder())}")
         time.sleep(0.05)
     _threads.add(own)

@@ -8,6 +8,8 @@ from typing import Any
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.locks import SUFFIX, hold
 
+_PATIENCE = 60.0  # s, of which another evaluation needs a few thousandths
+
 
 def store_table(path: Path, table: dict[str, Any], named_by: tuple[str, ...]) -> None:
     """Writes a table to `path`, whole or not at all; another one that is there is renamed first.
@@ -16,7 +18,7 @@ def store_table(path: Path, table: dict[str, Any], named_by: tuple[str, ...]) ->
     name end in -2, -3, ...
     """
     text = json.dumps(table, indent=2) + "\n"
-    with hold(path.with_name(f".{path.name}.lock{SUFFIX}"), str(path)):  # two evaluations may end at once
+    with hold(path.with_name(f".{path.name}.lock{SUFFIX}"), str(path), _PATIENCE):  # two evaluations may end at once
         if path.exists() and path.read_bytes() != text.encode():
             path.replace(_free_name(path, named_by))
         with atomic_path(path) as temporary:

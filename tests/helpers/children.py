@@ -3,12 +3,22 @@
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 
 def forked(call: Callable[[], object]) -> int:
     """The exit status of a child that makes a call: 0, that of SystemExit, 1 for other errors, -N for a signal."""
+    return all_at_once([call])[0]
+
+
+def all_at_once(calls: Sequence[Callable[[], object]]) -> list[int]:
+    """The exit statuses of children that make the calls beside one another."""
     sys.stdout.flush()
+    children = [_start(call) for call in calls]
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def _start(call: Callable[[], object]) -> int:
     child = os.fork()
     if child == 0:
         status = 1
@@ -21,7 +31,7 @@ def forked(call: Callable[[], object]) -> int:
             traceback.print_exc()
         finally:
             os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return child
 
 
 def refused(call: Callable[[], object]) -> str:
