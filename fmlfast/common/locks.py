@@ -111,7 +111,7 @@ def hold(path: Path, use: str, patience: float = _PATIENCE) -> Iterator[None]:
         yield
         return
     lock, until = LockFile(path), time.monotonic() + patience
-    while not lock.acquire():
+    while not _acquired(lock):
         if time.monotonic() > until:
             raise BlockingIOError(f"{use} is being written by {_described(lock.holder())}")
         time.sleep(0.05)
@@ -124,6 +124,14 @@ def hold(path: Path, use: str, patience: float = _PATIENCE) -> Iterator[None]:
         lock.release()
 
 
+def _acquired(lock: LockFile) -> bool:
+    """Takes a lock, for which its folder is made; False where another holds it or just removed the folder."""
+    with suppress(FileNotFoundError):
+        lock.path.parent.mkdir(parents=True, exist_ok=True)
+        return lock.acquire()
+    return False
+
+
 @contextmanager
 def lock_folder(folder: str | Path) -> Iterator[None]:
     """Keeps other processes from writing into a folder, which is made if need be, and tidies it after killed ones.
@@ -131,7 +139,7 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
     An empty folder that was made is removed again. Raises BlockingIOError, naming the process that writes there.
     """
     folder = Path(folder)
-    with _made(folder), hold(folder / IN_FOLDER, str(folder)):
+    with _tidied(folder), hold(folder / IN_FOLDER, str(folder)):
         remove_dead(folder)
         yield
 
@@ -143,7 +151,7 @@ def lock_new_folder(folder: str | Path) -> Iterator[Path]:
     Raises FileExistsError where it exists, and BlockingIOError, naming the process that makes it.
     """
     folder = check_new(Path(folder))
-    with _made(folder.parent), hold(folder.with_name(f".{folder.name}.lock{SUFFIX}"), str(folder)):
+    with _tidied(folder.parent), hold(folder.with_name(f".{folder.name}.lock{SUFFIX}"), str(folder)):
         yield check_new(folder)  # another process may have finished it meanwhile
 
 
@@ -166,10 +174,9 @@ def check_new(folder: Path) -> Path:
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Makes a folder and those above it; removes again what stays empty."""
+def _tidied(folder: Path) -> Iterator[None]:
+    """Removes again, of a folder and those above it, what is made and stays empty."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
     finally:
