@@ -14,9 +14,9 @@ from fmlfast.data.synthetic.generate import SyntheticConfig, generate
 from fmlfast.data.video.prepare import PrepareConfig, prepare
 from fmlfast.reconstruction.track.run import track
 from fmlfast.reconstruction.track.views import Camera, track_views
-from tests.helpers.children import refused
 from tests.helpers.interruptions import Interrupted
 from tests.helpers.training_runs import short_run
+from tools.torture.children import refused
 
 pytest.importorskip("fcntl")
 pytest.importorskip("av")

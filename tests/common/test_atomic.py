@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from fmlfast.common.atomic import atomic_folder, atomic_path
 from fmlfast.common.tensor_file import write_tensors
-from tests.helpers.children import forked, killed_at
+from tools.torture.children import forked, killed_at
 
 pytest.importorskip("fcntl")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from fmlfast.common.termination import Terminated, ends_in_one_line, orderly_termination
-from tests.helpers.children import forked
+from tools.torture.children import forked
 
 pytest.importorskip("fcntl")
 

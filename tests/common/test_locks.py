@@ -14,7 +14,7 @@ import pytest
 from fmlfast.common import locks
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.locks import IN_FOLDER, SILENCE, LockFile, lock_folder, lock_new_folder
-from tests.helpers.children import all_at_once, forked, refused
+from tools.torture.children import all_at_once, forked, refused
 
 pytest.importorskip("fcntl")
 

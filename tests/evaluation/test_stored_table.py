@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fmlfast.evaluation.stored_table import store_table
-from tests.helpers.children import all_at_once
+from tools.torture.children import all_at_once
 
 
 def stored(folder: Path) -> dict[str, Any]:

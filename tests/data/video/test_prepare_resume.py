@@ -14,10 +14,10 @@ from fmlfast.data.shards import Clip
 from fmlfast.data.video import prepare as module
 from fmlfast.data.video.clips import Rules, Source, SourceRecord
 from fmlfast.data.video.prepare import prepare
-from tests.helpers.children import forked
 from tests.helpers.drawn_faces import BLUE, SquareDetector, moving
 from tests.helpers.preparing import clips_of, configure
 from tests.helpers.videos import write_video
+from tools.torture.children import forked
 
 pytest.importorskip("av")
 

@@ -14,11 +14,16 @@ def forked(call: Callable[[], object]) -> int:
 def all_at_once(calls: Sequence[Callable[[], object]]) -> list[int]:
     """The exit statuses of children that make the calls beside one another."""
     sys.stdout.flush()
-    children = [_start(call) for call in calls]
-    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    return [status_of(child) for child in [start(call) for call in calls]]
 
 
-def _start(call: Callable[[], object]) -> int:
+def status_of(child: int) -> int:
+    """Waits for a child's end."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def start(call: Callable[[], object]) -> int:
+    """Starts a call in a child; the child's number."""
     child = os.fork()
     if child == 0:
         status = 1
@@ -70,3 +75,26 @@ def killed_at(call: Callable[[], object], at: int) -> bool:
 
 
 OPERATIONS = {"open", *(f"os.{name}" for name in "rename mkdir rmdir remove truncate utime chmod scandir".split())}
+
+
+def operations(call: Callable[[], object]) -> int:
+    """The number of operations on files of a call, which a child makes."""
+    reader, writer = os.pipe()
+
+    def run() -> None:
+        found = 0
+
+        def count(event: str, arguments: object) -> None:
+            nonlocal found
+            found += event in OPERATIONS
+
+        sys.addaudithook(count)
+        call()
+        os.write(writer, str(found).encode())
+
+    status = forked(run)
+    os.close(writer)
+    with os.fdopen(reader) as told:
+        if status:
+            raise ChildProcessError(f"the undisturbed run ended with status {status}")
+        return int(told.read())
