@@ -24,11 +24,14 @@ from tests.helpers.small_model import SMALL
 from tests.helpers.training_runs import short_run
 
 STEPS = 6  # of training
+FOUR_PEOPLE = SyntheticConfig(
+    Path(), people=4, val_people=0, test_people=0, size=64, level=0, supersample=1, detect=False, workers=1
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A command: `run` writes a folder, or goes on with it; `content` is what must be the same however often it ended."""
+    """A command: `run` writes a folder, or goes on with it; `content` is what must not depend on how often it did."""
 
     name: str
     run: Callable[[Path], object]
@@ -71,9 +74,7 @@ def synthesize_job(home: Path) -> Job:
 def train_job(home: Path) -> Job:
     """`fmlfast train` with a checkpoint every other step."""
     data = home / "clips"
-    generate(
-        SyntheticConfig(data, people=4, val_people=0, test_people=0, size=64, level=0, supersample=1, detect=False)
-    )
+    generate(replace(FOUR_PEOPLE, out=data))
     base = replace(short_run(data, home, STEPS), checkpoint_every=2)
 
     def run(out: Path) -> None:

@@ -5,22 +5,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import train as training
-from fmlfast.data.synthetic.generate import SyntheticConfig, generate
+from fmlfast.data.synthetic.generate import generate
 from fmlfast.training.run_log import Log
 from tests.helpers.training_runs import short_run
 from tools.torture.children import forked
 from tools.torture.faults import Row
+from tools.torture.jobs import FOUR_PEOPLE
 
 GROWTH = 16 * 2**20  # bytes that a run may grow by after its first tenth: allocators and logs
 
 
 def row(home: Path, steps: int) -> Row:
     """Trains for `steps` steps in a child, and compares its memory after a tenth of them with that at the end."""
-    generate(
-        SyntheticConfig(
-            home / "clips", people=4, val_people=0, test_people=0, size=64, level=0, supersample=1, detect=False
-        )
-    )
+    generate(replace(FOUR_PEOPLE, out=home / "clips"))
     config = short_run(home / "clips", home / "run", steps)
     config = replace(config, log_every=steps // 10, preview_every=steps // 2, checkpoint_every=steps // 5)
     sizes, found = home / "sizes", Row(f"{steps:,} steps of training", "memory", tried=1)
