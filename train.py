@@ -241,7 +241,7 @@ def train_model(config: Config, world: World) -> None:
                 live.update(model)
         if shown is not None and done % config.preview_every == 0 and done < config.steps:
             save_preview(config.run / "previews" / f"step-{done:06d}.png", model, shown)
-        if done % config.checkpoint_every == 0 and done < config.steps:
+        if done % config.checkpoint_every == 0 or done == config.steps:
             watch.finish()
             save_state(state, model, step.optimizers, done, settings(config))
 
@@ -249,13 +249,12 @@ def train_model(config: Config, world: World) -> None:
     if log is None or shown is None:
         return
     log.close()
-    if start < config.steps:
+    if start < config.steps or not (config.run / "model.safetensors").exists():  # it was killed just before its end
         model.face.decoder = None
         settle(model, clips)
         fit_code_prior(model, clips)
         save_preview(config.run / "previews" / f"step-{config.steps:06d}.png", model, shown)
         model.eval().save(config.run, train=_plain(config), machine=machine())
-        save_state(state, model, step.optimizers, config.steps, settings(config))
 
 
 def build_step(config: Config, world: World, graph: bool = True) -> tuple[ClipDataset, TrainingStep]:

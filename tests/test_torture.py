@@ -13,7 +13,7 @@ pytest.importorskip("fcntl")
 pytest.importorskip("av")
 
 
-@pytest.mark.parametrize(("make", "cases"), [(prepare_job, 4), (table_job, 6)])
+@pytest.mark.parametrize(("make", "cases"), [(prepare_job, 2), (table_job, 4)])
 def test_nothing_is_lost(make, cases: int, tmp_path: Path) -> None:
     (tmp_path / "inputs").mkdir()
     job = make(tmp_path / "inputs")

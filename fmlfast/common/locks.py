@@ -28,8 +28,6 @@ _PATIENCE = 1.0  # s that a lock is tried for, as others look into it to see whe
 _held: set["LockFile"] = set()
 _threads: set[tuple[Path, int]] = set()  # locks of folders, and the thread that holds each
 _beater: threading.Thread | None = None
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: (_held.clear(), _threads.clear()))  # they are the parent's
 
 
 class LockFile:
@@ -37,6 +35,7 @@ class LockFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.surely_held = False  # after a failed `acquire`: by what the kernel says, not by signs of life
         self._file: BinaryIO | None = None
 
     def acquire(self) -> bool:
@@ -44,7 +43,8 @@ class LockFile:
         while True:
             file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
             locked = _kernel_lock(file)
-            if locked is False or self._alive(bool(locked)):
+            self.surely_held = locked is False
+            if self.surely_held or self._alive(bool(locked)):
                 file.close()
                 return False
             if self._names(file):
@@ -69,15 +69,28 @@ class LockFile:
             if self._names(file):
                 self.path.unlink()
 
+    def forget(self) -> None:
+        """Drops a lock that is another process's: of the one that this was forked from."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def touch(self) -> None:
         """Shows that the holder lives."""
         with suppress(OSError):
             os.utime(self.path)
 
+    def touched(self) -> int | None:
+        """Returns when the holder last showed that it lives, ns; None where there is no file."""
+        with suppress(OSError):
+            return self.path.stat().st_mtime_ns
+        return None
+
     def holder(self) -> dict[str, Any]:
         """Reads who holds the lock: `host`, `pid` and `since`; empty where nobody does or it cannot be read."""
         try:
-            found = json.loads(self.path.read_bytes())
+            with self.path.open("rb") as file:
+                found = json.loads(file.read(1000))
         except (OSError, ValueError):
             return {}
         return found if isinstance(found, dict) else {}
@@ -102,7 +115,8 @@ class LockFile:
 def hold(path: Path, use: str, patience: float = _PATIENCE) -> Iterator[None]:
     """Holds the lock file `path`; SIGTERM then ends the process as Ctrl-C does, and leaves no lock behind.
 
-    A thread that holds it may hold it again. use: what the lock stands for, for the message.
+    A thread that holds it may hold it again. use: what the lock stands for, for the message. Where the kernel cannot
+    tell whether a holder lives, this waits for a sign of life, or for the minute without any.
 
     Raises BlockingIOError, naming the holder, where another process or thread holds it for `patience` seconds.
     """
@@ -111,8 +125,10 @@ def hold(path: Path, use: str, patience: float = _PATIENCE) -> Iterator[None]:
         yield
         return
     lock, until = LockFile(path), time.monotonic() + patience
+    before = lock.touched()
     while not _acquired(lock):
-        if time.monotonic() > until:
+        lives = lock.surely_held or lock.touched() != before or time.monotonic() > until + SILENCE
+        if lives and time.monotonic() > until:
             raise BlockingIOError(f"{use} is being written by {_described(lock.holder())}")
         time.sleep(0.05)
     _threads.add(own)
@@ -155,6 +171,18 @@ def lock_new_folder(folder: str | Path) -> Iterator[Path]:
         yield check_new(folder)  # another process may have finished it meanwhile
 
 
+def _forget() -> None:
+    """Leaves the locks of a process to it alone, in a child that it forked and that may outlive it."""
+    for lock in _held:
+        lock.forget()
+    _held.clear()
+    _threads.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
 def remove_dead(folder: Path) -> None:
     """Removes the scratch folders and lock files of killed processes from a folder."""
     for path in folder.glob(f".*{SUFFIX}"):
@@ -188,10 +216,8 @@ def _tidied(folder: Path) -> Iterator[None]:
 def _described(holder: dict[str, Any]) -> str:
     here = holder.get("host") == socket.gethostname()
     where = "of this machine" if here else f"on {holder.get('host', 'an unknown machine')}"
-    advice = "wait until it ends or choose another folder"
-    if not here:
-        advice += f"; this machine cannot ask for it: if it was killed, try again in {SILENCE:.0f} s"
-    return f"process {holder.get('pid', 'unknown')} {where} since {holder.get('since', 'just now')}: {advice}"
+    who = f"process {holder.get('pid', 'unknown')} {where} since {holder.get('since', 'just now')}"
+    return f"{who}: wait until it ends or choose another folder"
 
 
 def _kernel_lock(file: BinaryIO) -> bool | None:

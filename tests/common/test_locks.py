@@ -81,24 +81,49 @@ def test_what_living_processes_use_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "table.json").read_text() == "whole"
 
 
+ELSEWHERE = json.dumps({"host": "elsewhere", "pid": 12, "since": "2026-01-01 00:00:00"})
+
+
 def test_another_machine_s_holder_is_dead_after_a_minute_of_silence(tmp_path: Path) -> None:
     lock = tmp_path / IN_FOLDER
-    lock.write_text(json.dumps({"host": "elsewhere", "pid": 12, "since": "2026-01-01 00:00:00"}))
-    with pytest.raises(BlockingIOError, match="process 12 on elsewhere since 2026.* if it was killed, try again in"):
-        enter(tmp_path)
+    lock.write_text(ELSEWHERE)
     old = time.time() - SILENCE - 1
     os.utime(lock, (old, old))
     enter(tmp_path)
     assert not lock.exists()
 
 
-def test_where_the_kernel_has_no_locks_silence_tells_the_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_minute_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / IN_FOLDER).write_text(ELSEWHERE)
+    monkeypatch.setattr(locks, "SILENCE", 2.0)
+    enter(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_machine_s_holder_that_shows_signs_of_life_is_named(tmp_path: Path) -> None:
+    lock = tmp_path / IN_FOLDER
+    lock.write_text(ELSEWHERE)
+    alive = threading.Event()
+
+    def touch() -> None:
+        while not alive.wait(0.2):
+            os.utime(lock)
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    with pytest.raises(BlockingIOError, match="process 12 on elsewhere since 2026-01-01 00:00:00: wait until it ends"):
+        enter(tmp_path)
+    alive.set()
+    thread.join()
+
+
+def test_where_the_kernel_has_no_locks_signs_of_life_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "_kernel_lock", lambda file: None)
+    monkeypatch.setattr(locks, "BEAT", 0.2)
+    monkeypatch.setattr(locks, "_beater", None)
     with lock_folder(tmp_path):
         assert f"process {os.getpid()} of this machine" in refused(lambda: enter(tmp_path))
     killed(tmp_path)
-    with pytest.raises(BlockingIOError):
-        enter(tmp_path)
     old = time.time() - SILENCE - 1
     os.utime(tmp_path / IN_FOLDER, (old, old))
     enter(tmp_path)
@@ -129,6 +154,23 @@ def test_processes_take_turns(tmp_path: Path) -> None:
 
     assert all_at_once([count] * 3) == [0, 0, 0]
     assert counter.read_text() == "60"
+
+
+def test_a_child_that_outlives_its_parent_does_not_hold_its_lock(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+
+    def work() -> None:
+        with lock_folder(tmp_path):
+            if os.fork() == 0:  # as a data loader's worker
+                os.close(writer)
+                os.read(reader, 1)  # until the test is over
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked(work) == -signal.SIGKILL
+    enter(tmp_path)
+    os.close(writer)
+    os.close(reader)
 
 
 def test_two_locks_of_one_file_are_two_holders(tmp_path: Path) -> None:

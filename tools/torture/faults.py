@@ -5,15 +5,18 @@ import random
 import resource
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fmlfast.common.locks import remove_dead
 from fmlfast.common.termination import ERROR, ends_in_one_line
 from tools.torture.children import forked, killed_at, operations, start, status_of
 from tools.torture.jobs import Job
 
+_LOG = 4096  # bytes, which the messages need
 _CAUGHT = {signal.SIGINT, signal.SIGTERM}
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
 
@@ -85,7 +88,7 @@ class Torture:
         """Lets no file grow beyond a random size, as a full disk does."""
         row = Row("disk full", self.job.name)
         for _ in range(cases):
-            out, limit = self._folder(), self.random.randrange(self.largest)
+            out, limit = self._folder(), self.random.randrange(min(_LOG, self.largest - 1), self.largest)
 
             def run(out: Path = out, limit: int = limit) -> None:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
@@ -138,6 +141,7 @@ class Torture:
             handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             for stream in (1, 2):
                 os.dup2(handle, stream)
+            sys.stdout = sys.stderr = os.fdopen(handle, "w", buffering=1)
             with ends_in_one_line():
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
                 try:
@@ -164,4 +168,5 @@ class Torture:
             return f"the next run ended with status {status}: {self._said()}"
         if self.job.content(out) != self.content:
             return "the next run's result is another one"
+        remove_dead(out.parent)  # as whatever is written beside it next does
         return self._untidy(out)

@@ -110,7 +110,7 @@ def table_job(home: Path) -> Job:
         out.mkdir(parents=True, exist_ok=True)
         values = np.random.default_rng(0).normal(size=4000).tolist()
         for number in range(3):
-            if not any(number == table["number"] for table in tables(out)):
+            if number == 2 or not any(number == table["number"] for table in tables(out)):
                 store_table(out / "evaluation.json", {"number": number, "values": values}, ())
 
     def tables(out: Path) -> list[dict[str, Any]]:
