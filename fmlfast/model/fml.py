@@ -9,10 +9,11 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.tensor_file import write_tensors
 from fmlfast.common.tensors import constant, exact
 from fmlfast.data.frames import Frames
 from fmlfast.data.landmark_assets import landmarks_version
@@ -288,9 +289,8 @@ class FML(nn.Module):
         }
         with atomic_path(folder / "config.json") as path:
             path.write_text(json.dumps(config, indent=2, default=str) + "\n")
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
         with atomic_path(folder / "model.safetensors") as path:
-            save_file(tensors, path)
+            write_tensors(path, self.state_dict())
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "FML":

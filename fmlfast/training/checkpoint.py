@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.tensor_file import write_tensors
 
 Optimizers = dict[str, torch.optim.Optimizer]
 
@@ -28,9 +29,8 @@ def save_state(
             tensors |= {f"{owner}.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
     if broken := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         raise FloatingPointError(f"{broken[0]} is not finite after {step} steps; {path} is left alone; lower the rates")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={"step": str(step), "settings": json.dumps(settings)})
+        write_tensors(temporary, tensors, {"step": str(step), "settings": json.dumps(settings)})
 
 
 def load_state(
