@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
+from fmlfast.common.arguments import check_whole
 from fmlfast.data.face_detector import Face
 from fmlfast.data.video.clips import Detector
 from fmlfast.data.video.decode import VIDEO_SUFFIXES, Video
@@ -211,8 +212,7 @@ def read_video(path: Path, detector: Detector, face: int | None, frames: int) ->
     among several faces, counted from the left; frames that show just one are then used only where the whole video never
     shows more. Raises ValueError for a file that is no video and where no frame is good enough.
     """
-    if frames < 1:
-        raise ValueError(f"frames must be at least 1, got {frames}")
+    check_whole("frames", frames, 1)
     best: dict[tuple[bool, int], Photo] = {}  # by whether it was chosen among several, and stretch
     passed: Counter[str] = Counter()
     try:

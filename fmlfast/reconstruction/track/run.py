@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from fmlfast.common.arguments import check_whole
 from fmlfast.common.atomic import check_new
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
@@ -70,8 +71,8 @@ def track(
             has other settings.
     """
     path, out = Path(video), check_new(out)
-    if people is not None and people < 1:
-        raise ValueError(f"--people must be at least 1, got {people}")
+    if people is not None:
+        check_whole("people", people, 1)
     reconstruct = Reconstructor.of(checkpoint, REFINE_PERSON, texture, None)
     cameras = None if camera is None else [camera]
     settings = TrackSettings.of(path, reconstruct.digest, refine, texture, seconds, cameras)
