@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fmlfast.common.text_files import read_json
+from fmlfast.common.text_files import parse_json, read_text
 from fmlfast.reconstruction.track.source import VideoFacts
 from fmlfast.reconstruction.track.views import Camera
 
@@ -53,7 +53,13 @@ def read_rig(path: Path, videos: Sequence[Path]) -> list[Camera]:
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such camera file")
-    return read_json(path)
+    try:
+        stored = parse_json(read_text(path), path)
+    except ValueError as error:
+        raise ValueError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(stored, dict):
+        raise ValueError(f"{path}: needs an object with K (3 x 3), or fl_x, fl_y, cx, cy, in pixels")
+    return stored
 
 
 def _scaled(path: Path, stored: dict[str, Any], video: Path) -> np.ndarray:
@@ -74,9 +80,8 @@ def _scaled(path: Path, stored: dict[str, Any], video: Path) -> np.ndarray:
     seen = VideoFacts.of(video).size
     sides = [told or side for told, side in zip((width, height), seen, strict=True)]
     if not all(isinstance(side, int | float) and 0 < side < LARGEST for side in sides):
-        raise ValueError(
-            f"{path}: width and height must be positive numbers below {LARGEST}, got {width!r} and {height!r}"
-        )
+        got = f"got {width!r} and {height!r}"
+        raise ValueError(f"{path}: width and height must be positive numbers below {LARGEST}, {got}")
     scale = np.array(seen) / np.array(sides, np.float64)
     if abs(scale[0] / scale[1] - 1) > SAME_SHAPE:
         raise ValueError(f"{path}: calibrated for {width} x {height} pixels, but {video} has {seen[0]} x {seen[1]}")
