@@ -185,7 +185,9 @@ def _run(path: Path) -> Facts:
         facts.append(("evaluated on", f"{table.get('data')}, split {table.get('split')}, {table.get('people')} people"))
     for name, row in table.items():
         if name == "mean_face" or name.startswith("frames_"):
-            shown = ", ".join(f"{metric} {value:.2f}" for metric, value in row.items() if isinstance(value, float))
+            shown = ", ".join(
+                f"{metric} {value:.2f}" for metric, value in row.items() if isinstance(value, int | float)
+            )
             facts.append((f"  {name}", shown))
     return facts
 

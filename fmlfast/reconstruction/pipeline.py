@@ -76,7 +76,8 @@ def reconstruct(
     Raises:
         FileNotFoundError: an image or the checkpoint does not exist.
         ValueError: an argument is of another type or out of range; an image cannot be read, shows no face, or several
-            and `face` selects none of them; a video has no good frame; the checkpoint is invalid or belongs to another template; the texture is too small or large.
+            and `face` selects none of them; a video has no good frame; the checkpoint is invalid or belongs to another
+            template; the texture is too small or large.
     """
     check_whole("frames", frames, 1)
     if face is not None:

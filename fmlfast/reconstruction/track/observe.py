@@ -71,10 +71,8 @@ def observed_segments(folder: Path) -> list[Segment]:
         stored = read_json(path)
         try:
             tracks = {int(n): tuple(_sight(told) for told in sights) for n, sights in stored.pop("tracks").items()}
-            sure = {"number": len(found), "tracks": tracks} | {
-                name: tuple(stored.pop(name)) for name in ("times", "cuts")
-            }
-            found.append(of_values(Segment, stored | sure))
+            listed = {name: tuple(stored.pop(name)) for name in ("times", "cuts")}
+            found.append(of_values(Segment, {**stored, **listed, "number": len(found), "tracks": tracks}))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"{path}: damaged ({error}); remove {folder} to observe the video anew") from error
     return found
