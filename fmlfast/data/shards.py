@@ -271,6 +271,14 @@ class Truth(Mapping[str, dict[str, np.ndarray]]):
         except ValueError as error:
             raise ValueError(f"{path}: sample {key}: {error}") from error
 
+    def array(self, key: str, name: str, tail: tuple[int, ...], least: int) -> np.ndarray:
+        """Reads an array [N, *tail], N at least `least`; ValueError naming shard and clip for another or none."""
+        check(key in self, f"clip {key} has no ground truth, but others of its split have")
+        found = self[key].get(name, np.zeros(0))
+        fits = found.ndim > 0 and found.shape[1:] == tail and len(found) >= least and found.dtype.kind == "f"
+        check(fits, f"{self._spans[key][0]}: sample {key}: {name} must be floats [{least}, {str(tail)[1:]}")
+        return found
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._spans)
 

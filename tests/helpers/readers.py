@@ -116,7 +116,7 @@ READERS: dict[str, Reader] = {
     "photo, BMP": Reader(photo("a.bmp"), _read_photo),
     "video, Matroska": Reader(film("a.mkv", "ffv1"), _read_film),
     "video, MP4": Reader(film("a.mp4", "mpeg4"), _read_film),
-    "video, AVI": Reader(film("a.avi", "mjpeg"), _read_film),
+    "video, AVI": Reader(film("a.avi", "mpeg4"), _read_film),
     "clips": Reader(shard, lambda path: [read_clip(ref) for ref in list_clips(path.parent, "train")]),
     "truth of clips": Reader(truth, lambda path: dict(read_truth(path.parent, "train"))),
     "meta.json of clips": Reader(meta, lambda path: read_meta(path.parent)),
