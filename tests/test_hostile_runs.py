@@ -58,7 +58,7 @@ def test_a_model_that_is_not_finite_is_refused_by_name(tmp_path: Path) -> None:
     tensors = load_file(path)
     for value in (torch.nan, torch.inf):
         save_file(tensors | {"encoder.frame_out.bias": torch.full((33,), value)}, path)
-        with pytest.raises(ValueError, match=r"model\.safetensors: damaged: encoder\.frame_out\.bias holds NaN"):
+        with pytest.raises(ValueError, match=r"model\.safetensors: encoder\.frame_out\.bias holds NaN"):
             read_model(tmp_path)
 
 
@@ -167,7 +167,7 @@ def test_numbers_of_a_result_are_finite_and_of_its_shape(tmp_path: Path) -> None
     wrong |= {"rotation": torch.zeros(1, 1, 3, 3, dtype=torch.int64), "texture_confidence": torch.zeros(64, 32)}
     for name, value in (wrong | {"more": torch.zeros(1)}).items():
         save_file(tensors | {name: value}, path)
-        with pytest.raises(ValueError, match=rf"codes.safetensors: (damaged: )?{name}"):
+        with pytest.raises(ValueError, match=rf"codes.safetensors: {name}"):
             Reconstruction.load(path.parent)
 
 

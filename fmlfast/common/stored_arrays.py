@@ -5,6 +5,7 @@ import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ def read_arrays(path: str | Path, most: int = MOST_ARRAYS) -> dict[str, NDArray]
         raise ValueError(f"{path}: damaged, or no npz file ({error})") from error
 
 
-def _check_size(member: zipfile.ZipExtFile, size: int) -> None:
+def _check_size(member: IO[bytes], size: int) -> None:
     """Raises ValueError where an array's header tells of more than there is: NumPy would allocate it."""
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
