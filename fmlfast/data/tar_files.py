@@ -61,8 +61,8 @@ def read_members(path: Path) -> Iterator[tuple[str, str, Span]]:
             file.seek(offset)
             block = file.read(512)
             if not any(block):
-                rest = map(any, iter(partial(file.read, 1 << 20), b""))
-                check(not any(rest), f"{path}: damaged: data follow the last sample")
+                rest = any(chunk.strip(b"\0") for chunk in iter(partial(file.read, 1 << 20), b""))
+                check(not rest, f"{path}: damaged: data follow the last sample")
                 return
             try:
                 info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
