@@ -17,7 +17,7 @@ from fmlfast.data.crop import shrunk_image
 from fmlfast.data.detector_model import check_published
 from fmlfast.data.video.clips import ClipRecord
 from fmlfast.evaluation.scans.readers import read_points
-from fmlfast.reconstruction.inputs import read_image
+from fmlfast.reconstruction.inputs import expand_folders, read_image
 from fmlfast.reconstruction.pipeline import reconstruct
 from fmlfast.reconstruction.result import Reconstruction
 from tests.helpers.stored_examples import make_result
@@ -160,3 +160,15 @@ def test_a_model_of_the_face_detector_is_the_published_one(tmp_path: Path) -> No
         (tmp_path / "a.task").write_bytes(payload)
         with pytest.raises(ValueError, match=r"a\.task is no face landmark model of MediaPipe, or damaged"):
             check_published(tmp_path / "a.task")
+
+
+def test_a_picture_that_is_a_program_is_not_run(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\n(out) (w) file closefile\n%%EOF\n"
+    )
+    with pytest.raises(ValueError, match=r"a\.png: .*PostScript is a program, which is not run"):
+        read_image(path)
+    path.rename(tmp_path / "a.eps")
+    with pytest.raises(ValueError, match="no photos in this folder"):
+        expand_folders([tmp_path])
