@@ -126,7 +126,7 @@ def _blendshapes(path: Path) -> Points:
     Layout: int32 numbers of shapes, vertices and faces, then float32 xyz of each shape, neutral first.
     """
     data = path.read_bytes()
-    header = np.frombuffer(data[:12], "<i4")
-    if len(header) != 3 or min(header) <= 0 or len(data) < 12 + 12 * int(header[1]) * (int(header[0]) + 1):
+    header = np.frombuffer(data[:12].ljust(12, b"\0"), "<i4")
+    if min(header) <= 0 or len(data) < 12 + 12 * int(header[1]) * (int(header[0]) + 1):
         raise ValueError(f"{path} is no FaceWarehouse blendshape file, or is cut short")
     return np.frombuffer(data, "<f4", 3 * int(header[1]), 12).reshape(-1, 3).astype(np.float64)
