@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fmlfast.common.arguments import check_whole
 from fmlfast.common.locks import lock_new_folder
 from fmlfast.common.progress import ProgressBar
 from fmlfast.model.config import load_template
@@ -70,8 +71,8 @@ def track(
         ValueError: the video cannot be read or shows no face; the checkpoint or texture is invalid; unfinished work
             has other settings.
     """
-    if people is not None and people < 1:
-        raise ValueError(f"--people must be at least 1, got {people}")
+    if people is not None:
+        check_whole("people", people, 1)
     path = Path(video)
     with lock_new_folder(out) as out:
         reconstruct = Reconstructor.of(checkpoint, REFINE_PERSON, texture, None)
