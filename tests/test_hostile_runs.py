@@ -177,7 +177,7 @@ def test_numbers_of_a_track_are_finite_and_of_its_shape(tmp_path: Path) -> None:
     wrong: dict[str, Any] = {"time": arrays["time"][:2], "rotation": arrays["rotation"] * np.float32("nan")}
     wrong |= {"seen": np.array(["x"] * 3), "expression": arrays["expression"][:, :5], "more": np.zeros(1)}
     for name, value in wrong.items():
-        np.savez_compressed(path, **arrays | {name: value})
+        np.savez_compressed(path, **arrays | {name: value})  # pyright: ignore[reportArgumentType]
         with pytest.raises(ValueError, match=r"person-0 cannot be read"):
             TrackedPerson.load(path.parent)
 
