@@ -10,6 +10,7 @@ from torch import Tensor
 from fmlfast.kernels import normals as N
 from fmlfast.kernels import photometric as P
 from fmlfast.kernels import shading as S
+from fmlfast.kernels.common.backend import Backend
 from tools.ptx.case_pictures import camera, sheet
 from tools.ptx.compare import compare
 
@@ -34,7 +35,7 @@ def meshes() -> None:
             )
             compare(
                 f"shade_sh {size} {needed}",
-                lambda a, backend: S.shade_sh(*a, backend),
+                lambda a, backend: S.shade_sh(*a, backend=backend),
                 [reflectance, unit, sh],
                 needed,
                 3e-4,
@@ -79,7 +80,7 @@ def losses() -> None:
                 camera(frames, h, w),
             )
 
-            def loss(a: list[Any], backend: str, kind: str = kind) -> tuple[Tensor, Tensor]:
+            def loss(a: list[Any], backend: Backend, kind: str = kind) -> tuple[Tensor, Tensor]:
                 value, sampled = P.photometric(a[0], a[1], a[2], a[3], a[4], kind, backend)
                 return value, sampled if a[4] is None else torch.where((a[4] == 0)[..., None], 0.0, sampled)
 
@@ -112,7 +113,7 @@ def losses() -> None:
                 a[:, 1, 1], weights[:, 1, 1] = torch.nan, 0
             compare(
                 f"photometric_pixels {kind} {frames} x {h} x {w} x {c}",
-                lambda x, backend, kind=kind: P.photometric_pixels(*x, kind, backend),
+                lambda x, backend, kind=kind: P.photometric_pixels(*x, kind=kind, backend=backend),
                 [a, b, weights],
                 [1, 0, 0],
                 1e-3,

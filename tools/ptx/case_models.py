@@ -19,7 +19,7 @@ def models() -> None:
         g = torch.Generator().manual_seed(count)
         compare(
             f"deviation {subjects} x {count}",
-            lambda a, backend: DV.deviation(*a, backend),
+            lambda a, backend: DV.deviation(*a, backend=backend),
             [torch.randn(subjects, count, 3, generator=g), torch.randn(count, 3, generator=g)],
             [1, 1],
             1e-5,
@@ -43,7 +43,7 @@ def models() -> None:
             colours[:, 0, 3], weights[:, 0, 3], colours[:, 0, 4] = torch.nan, 0, 0
         chroma, known = compare(
             f"chromaticity {subjects} x {frames} x {count}",
-            lambda a, backend: SP.chromaticity(*a, backend),
+            lambda a, backend: SP.chromaticity(*a, backend=backend),
             [colours, weights],
             [0, 0],
             1e-5,
@@ -76,7 +76,7 @@ def models() -> None:
         for needed in ((1, 1, 1), (1, 0, 0), (0, 1, 0), (0, 0, 1)):
             compare(
                 f"linear_decode {rows} x {terms} x {columns} + {padding}",
-                lambda a, backend: B.linear_decode(*a, backend),
+                lambda a, backend: B.linear_decode(*a, backend=backend),
                 [codes, basis.bfloat16() if half else basis, mean],
                 needed,
                 1e-2 if half else 1e-4,
@@ -107,22 +107,20 @@ def models() -> None:
             rotation,
             torch.randn(subjects, frames, 3, generator=g),
         ]
-        size = f"deform {subjects} x {frames} x {count}, {nodes}, {terms}"
+        size, tolerance = f"deform {subjects} x {frames} x {count}, {nodes}, {terms}", 1e-2 if half else 1e-4
         for which in (None, 0, 1, 4, 5, 6, 7):
             needed = [which is None or which == n for n in range(8)]
             needed[2] = needed[3] = False
-            compare(
-                f"{size} {which}", lambda a, backend: D.deform(*a, backend), tensors, needed, 1e-2 if half else 1e-4
-            )
-            if which not in (6, 7):
+            for posed in (8, 6) if which not in (6, 7) else (8,):  # tensors
                 compare(
-                    f"{size} {which}, not posed",
-                    lambda a, backend: D.deform(*a, None, None, backend),
-                    tensors[:6],
-                    needed[:6],
-                    1e-2 if half else 1e-4,
+                    f"{size} {which}, {posed} tensors",
+                    lambda a, backend: D.deform(*a, backend=backend),
+                    tensors[:posed],
+                    needed[:posed],
+                    tolerance,
                 )
-        compare(f"{size}, skinning", lambda a, backend: D.skin_displacements(*a, backend), tensors[1:4], [1, 0, 0])
+        skin = tensors[1:4]
+        compare(f"{size}, skinning", lambda a, backend: D.skin_displacements(*a, backend=backend), skin, [1, 0, 0])
     for rows, terms, columns, padding, half in (
         (1, 1, 1, 0, 0),
         (3, 2, 4097, 15, 1),

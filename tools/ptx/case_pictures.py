@@ -13,6 +13,7 @@ from fmlfast.kernels import rasterize as R
 from fmlfast.kernels import rasterize_triton
 from fmlfast.kernels import visibility as V
 from fmlfast.kernels.antialias_find_triton import find_silhouettes_triton
+from fmlfast.kernels.common.backend import Backend
 from tools.ptx.compare import compare, log, poisoned
 from tools.ptx.driver import settings
 
@@ -57,7 +58,7 @@ def picture(
 ) -> None:  # fmt: skip
     """All operations on pixels."""
 
-    def draw(a: list[Any], backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(a: list[Any], backend: Backend) -> tuple[Tensor, Tensor, Tensor]:
         f = R.rasterize(a[0], a[1], a[2], height, width, cull, near, backend=backend)
         return f.triangle_id, f.barycentrics, torch.where(f.triangle_id >= 0, f.depth, 0.0)
 
@@ -91,7 +92,7 @@ def picture(
         if not torch.equal(found, expected):
             log.problem(case, f"silhouettes differ at {int((found != expected).sum())} of {found.numel()}")
     compare(
-        f"{case}: visibility", lambda a, backend: V.vertex_visibility(*a, backend),
+        f"{case}: visibility", lambda a, backend: V.vertex_visibility(*a, backend=backend),
         [v, torch.randn_like(v), k, seen.depth], [0] * 4, moved=moved, exact=True,
     )  # fmt: skip
 

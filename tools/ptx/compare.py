@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fmlfast.kernels.common.backend import Backend
 from tools.ptx import driver
 
+BACKENDS: tuple[Backend, ...] = ("triton", "torch")
 Tensors = Sequence[Tensor | None]
 
 
@@ -98,7 +100,7 @@ def unaligned(x: Tensor) -> Tensor:
 
 def compare(
     case: str,
-    function: Callable[[list[Any], str], Any],
+    function: Callable[[list[Any], Backend], Any],
     tensors: Tensors,
     needed: Sequence[bool | int],
     tolerance: float | Sequence[float] = 1e-4,
@@ -107,7 +109,7 @@ def compare(
 ) -> list[Tensor]:
     """Results and gradients of both backends; returns those of the kernels."""
     start, results = time.time(), []
-    for backend in ("triton", "torch"):
+    for backend in BACKENDS:
         leaves = [
             None if x is None else (unaligned(x.detach()) if moved and backend == "triton" else x.detach().clone())
             for x in tensors

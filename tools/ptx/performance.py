@@ -16,6 +16,7 @@ from tools.ptx import driver
 
 driver.gates()
 
+import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 OPS = (
@@ -104,8 +105,9 @@ def measure(op: str) -> list[dict[str, Any]]:
         print(case.op, case.shape, f"{time.time() - start:.0f} s", flush=True)
         for launch in driver.launches:
             code, result = launch.kernel.program.code, launch.result
-            assert result.sectors is not None and result.issued is not None
-            hot = sorted(range(len(code)), key=lambda i: -int(result.sectors[i]))[:8]
+            sectors, issued = result.sectors, result.issued
+            assert sectors is not None and issued is not None
+            hot = np.argsort(-sectors.astype(np.int64), kind="stable")[:8].tolist()
             found.append(
                 {
                     "op": case.op,
@@ -119,7 +121,7 @@ def measure(op: str) -> list[dict[str, Any]]:
                     "unique_read": result.unique_read,
                     "unique_written": result.unique_written,
                     "by_storage": result.by_storage,
-                    "hot": [(code[i].text, code[i].source, int(result.sectors[i]), int(result.issued[i])) for i in hot],
+                    "hot": [(code[i].text, code[i].source, int(sectors[i]), int(issued[i])) for i in hot],
                 }
             )
     return found

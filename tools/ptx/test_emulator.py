@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The emulator against kernels of known results, and against faults planted in them; runs with its plugin."""
-# pyright: reportCallIssue=false, reportIndexIssue=false
+# pyright: reportCallIssue=false, reportIndexIssue=false, reportArgumentType=false
 
 import re
 from collections.abc import Callable, Iterator
