@@ -96,6 +96,14 @@ def test_a_provider_that_raises_is_a_row():
     assert row_of(Provider("broken", broken)).note == "failed: RuntimeError: no such kernel"
 
 
+def test_inputs_that_do_not_fit_into_memory_are_a_row():
+    def large(device: str, seed: int) -> Inputs:
+        raise torch.OutOfMemoryError("tried to allocate 90 GiB")
+
+    row = row_of(TORCH, bench=replace(BENCH, make=large))
+    assert row.note == "failed: OutOfMemoryError: tried to allocate 90 GiB"
+
+
 def test_a_missing_library_is_a_row_and_is_not_run():
     def never(_: Inputs) -> Outputs:
         raise AssertionError
