@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from fmlfast.common.locks import IN_FOLDER, SUFFIX, LockFile, lock_new_folder, remove_dead
@@ -60,9 +60,14 @@ def _scratch(path: Path) -> tuple[Path, LockFile]:
     while True:
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=SUFFIX, dir=path.parent))
         lock = LockFile(scratch / IN_FOLDER)
-        with suppress(FileNotFoundError):  # another process took it for a dead one's
+        try:
             if lock.acquire():
                 return scratch, lock
+        except FileNotFoundError:
+            continue  # another process took it for a dead one's
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
 
 
 def _to_disk(path: Path) -> None:

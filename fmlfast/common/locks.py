@@ -51,8 +51,12 @@ class LockFile:
                 break
             file.close()  # removed meanwhile by its last holder
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        file.truncate()
-        file.write(json.dumps(holder).encode())
+        try:
+            file.truncate()
+            file.write(json.dumps(holder).encode())
+        except OSError as error:  # a full disk
+            file.close()
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self._file = file
         _held.add(self)
         _start_beating()
