@@ -85,6 +85,6 @@ def ends_in_one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except Terminated:
+    except Terminated as stopped:
         print("terminated", file=sys.stderr)
-        raise
+        sys.exit(stopped.code)  # no longer Terminated: a command inside a command tells it once
