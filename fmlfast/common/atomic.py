@@ -5,10 +5,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from fmlfast.common.locks import IN_FOLDER, SUFFIX, LockFile, lock_new_folder, remove_dead
+from fmlfast.common.termination import uninterrupted
 
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 
@@ -27,9 +28,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise FileExistsError(f"{path} exists; remove it or choose another output")
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_dead(path.parent)
-    scratch, lock = _scratch(path)
+    taken: tuple[Path, LockFile] | None = None
     try:
-        temporary = scratch / path.name
+        with uninterrupted():
+            taken = _scratch(path)
+        temporary = taken[0] / path.name
         yield temporary
         for written in [temporary, *(temporary.rglob("*") if temporary.is_dir() else ())]:
             _to_disk(written)
@@ -40,8 +43,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     finally:
-        lock.release()
-        shutil.rmtree(scratch, ignore_errors=True)
+        with uninterrupted():
+            if taken is not None:
+                scratch, lock = taken
+                lock.release()
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 @contextmanager
@@ -60,9 +66,14 @@ def _scratch(path: Path) -> tuple[Path, LockFile]:
     while True:
         scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=SUFFIX, dir=path.parent))
         lock = LockFile(scratch / IN_FOLDER)
-        with suppress(FileNotFoundError):  # another process took it for a dead one's
+        try:
             if lock.acquire():
                 return scratch, lock
+        except FileNotFoundError:
+            continue  # another process took it for a dead one's
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
 
 
 def _to_disk(path: Path) -> None:

@@ -6,6 +6,7 @@ such locks), a holder is alive as long as it touches its file, which it does eve
 silence it counts as dead.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from fmlfast.common.termination import orderly_termination
+from fmlfast.common.termination import orderly_termination, uninterrupted
 
 SUFFIX = ".fmlfast"  # of lock files and scratch folders, whose names begin with a dot
 IN_FOLDER = f".lock{SUFFIX}"  # the lock file of the folder that it lies in
@@ -51,8 +52,14 @@ class LockFile:
                 break
             file.close()  # removed meanwhile by its last holder
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        file.truncate()
-        file.write(json.dumps(holder).encode())
+        record = json.dumps(holder).encode()
+        try:
+            file.truncate()
+            if file.write(record) < len(record):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            file.close()
+            raise OSError(error.errno, error.strerror, str(self.path)) from error
         self._file = file
         _held.add(self)
         _start_beating()
@@ -126,23 +133,24 @@ def hold(path: Path, use: str, patience: float = _PATIENCE) -> Iterator[None]:
         return
     lock, until = LockFile(path), time.monotonic() + patience
     before = lock.touched()
-    while not _acquired(lock):
-        lives = lock.surely_held or lock.touched() != before or time.monotonic() > until + SILENCE
-        if lives and time.monotonic() > until:
-            raise BlockingIOError(f"{use} is being written by {_described(lock.holder())}")
-        time.sleep(0.05)
-    _threads.add(own)
-    try:
-        with orderly_termination():
+    with orderly_termination():
+        try:
+            while not _acquired(lock):
+                lives = lock.surely_held or lock.touched() != before or time.monotonic() > until + SILENCE
+                if lives and time.monotonic() > until:
+                    raise BlockingIOError(f"{use} is being written by {_described(lock.holder())}")
+                time.sleep(0.05)
+            _threads.add(own)
             yield
-    finally:
-        _threads.discard(own)
-        lock.release()
+        finally:
+            with uninterrupted():
+                _threads.discard(own)
+                lock.release()
 
 
 def _acquired(lock: LockFile) -> bool:
     """Takes a lock, for which its folder is made; False where another holds it or just removed the folder."""
-    with suppress(FileNotFoundError):
+    with uninterrupted(), suppress(FileNotFoundError):
         lock.path.parent.mkdir(parents=True, exist_ok=True)
         return lock.acquire()
     return False
@@ -187,7 +195,7 @@ def remove_dead(folder: Path) -> None:
     """Removes the scratch folders and lock files of killed processes from a folder."""
     for path in folder.glob(f".*{SUFFIX}"):
         lock = LockFile(path / IN_FOLDER if path.is_dir() else path)
-        with suppress(OSError):  # of another user, or just finished
+        with uninterrupted(), suppress(OSError):  # of another user, or just finished
             if lock.acquire():
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
@@ -208,7 +216,7 @@ def _tidied(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with suppress(OSError):  # not empty
+        with uninterrupted(), suppress(OSError):  # not empty
             for path in missing:
                 path.rmdir()
 

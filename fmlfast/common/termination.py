@@ -10,6 +10,8 @@ from types import FrameType
 
 ERROR = 2  # exit status
 _SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_sections = 0  # that must not be interrupted, of the main thread
+_waiting: list[int] = []  # signals that came meanwhile
 
 
 class Terminated(SystemExit):
@@ -30,16 +32,42 @@ def orderly_termination() -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a forked child has nothing to clean up
             os._exit(128 + number)
-        raise Terminated(number)
+        if _sections:
+            _waiting.append(number)
+        else:
+            _raise(number)
 
-    taken = [number for number in _SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    usual = {number: signal.SIG_DFL for number in _SIGNALS} | {signal.SIGINT: signal.default_int_handler}
+    taken = {number: handler for number, handler in usual.items() if signal.getsignal(number) is handler}
     for number in taken:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in taken.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Lets Ctrl-C, SIGTERM and SIGHUP wait until the end of the `with` block, which begins or cleans up something."""
+    global _sections
+    if threading.current_thread() is not threading.main_thread():  # signals interrupt the main thread only
+        yield
+        return
+    _sections += 1
+    try:
+        yield
+    finally:
+        _sections -= 1
+        if _waiting and not _sections:
+            number = _waiting[0]
+            _waiting.clear()
+            _raise(number)
+
+
+def _raise(number: int) -> None:
+    raise KeyboardInterrupt if number == signal.SIGINT else Terminated(number)
 
 
 @contextmanager
@@ -57,6 +85,6 @@ def ends_in_one_line() -> Iterator[None]:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
-    except Terminated:
+    except Terminated as stopped:
         print("terminated", file=sys.stderr)
-        raise
+        sys.exit(stopped.code)  # no longer Terminated: a command inside a command tells it once

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from fmlfast.common.atomic import atomic_folder, atomic_path
+from fmlfast.common.locks import lock_folder
 from fmlfast.common.tensor_file import write_tensors
 from tools.torture.children import forked, killed_at
 
@@ -73,6 +74,20 @@ def test_a_full_disk_is_named_and_leaves_the_old(tmp_path: Path) -> None:
 
     assert forked(fill) == 0
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {texts.name: "old", tensors.name: "old"}
+
+
+def test_a_disk_without_any_room_is_named_too(tmp_path: Path) -> None:
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+        with pytest.raises(OSError, match=str(tmp_path)), atomic_path(tmp_path / "texts.json") as temporary:
+            temporary.write_text("new")
+        with pytest.raises(OSError, match=str(tmp_path)), lock_folder(tmp_path):
+            pass
+
+    assert forked(fill) == 0
+    with lock_folder(tmp_path):
+        pass
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o007])

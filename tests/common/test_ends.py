@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fmlfast.common.termination import Terminated, ends_in_one_line, orderly_termination
+from fmlfast.common.termination import Terminated, ends_in_one_line, orderly_termination, uninterrupted
 from tools.torture.children import forked
 
 pytest.importorskip("fcntl")
@@ -81,7 +81,7 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: signal.Signals, t
 def test_commands_end_in_one_line(
     error: BaseException, status: int, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stopped, ends_in_one_line():
+    with pytest.raises(SystemExit) as stopped, ends_in_one_line(), ends_in_one_line():  # fmlfast train is in fmlfast
         raise error
     assert stopped.value.code == status and capsys.readouterr() == ("", told)
 
@@ -102,6 +102,25 @@ def test_signals_unwind_and_are_given_back(number: signal.Signals) -> None:
             done.append(number)
     assert done and stopped.value.code == 128 + number
     assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"),
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated), (signal.SIGHUP, Terminated)],
+)
+def test_what_must_not_be_interrupted_is_finished_first(number: signal.Signals, raised: type[BaseException]) -> None:
+    done = []
+    with orderly_termination():
+        with pytest.raises(raised):
+            with uninterrupted():
+                with uninterrupted():
+                    os.kill(os.getpid(), number)
+                    done.append("inner")
+                done.append("outer")
+            done.append("after")
+        with uninterrupted():
+            pass  # it was told once
+    assert done == ["inner", "outer"]
 
 
 def test_a_handler_of_the_program_s_own_stays() -> None:
