@@ -5,8 +5,6 @@ python -m benchmarks.compile [--targets TARGET...] [--jobs N] [--out FILE.csv] [
 
 import argparse
 import csv
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.compile import TARGETS
@@ -15,6 +13,7 @@ from benchmarks.compile.static import NAME, markdown
 from benchmarks.harness.markdown import write_between_markers
 from benchmarks.ops import compile_cases
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.child_processes import WorkerPool
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -30,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     counted = [target for target in arguments.targets if target in arguments.count]
     tasks = [(i, target, target in counted) for i in range(len(compile_cases())) for target in arguments.targets]
-    with ProcessPoolExecutor(arguments.jobs, get_context("spawn")) as pool:
+    with WorkerPool(arguments.jobs) as pool:
         rows = list(pool.map(compiled_row, *zip(*tasks, strict=True), chunksize=4))
     with atomic_path(arguments.out) as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))

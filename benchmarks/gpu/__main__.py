@@ -25,6 +25,7 @@ import torch
 from benchmarks.gpu.parts import PARTS, TOTAL, Folders, Part, keep
 from benchmarks.report.table import markdown
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.termination import ends_in_one_line
 
 ROOT = Path(__file__).parents[2]
 GRACE = 5.0
@@ -41,10 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     chosen = [part for part in PARTS if options.only is None or part.name in options.only]
     seconds = options.seconds or sum(part.seconds for part in chosen)
-    try:
+    with ends_in_one_line():
         states = run(chosen, options.out.resolve(), seconds)
-    except KeyboardInterrupt:
-        sys.exit(f"interrupted; {options.out / 'summary.md'} has the parts before")
     failed = [name for name, state in states.items() if state.startswith(FAILED)]
     sys.exit(f"error: failed: {', '.join(failed)}; see {options.out / 'log.txt'}" if failed else 0)
 
