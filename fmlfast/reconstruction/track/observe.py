@@ -8,6 +8,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,8 @@ def observe_video(
         measured = {int(number): time for number, time in state["measured"].items()}
     pending = _Pending(len(before), start, measured)
     cuts, waiting = CutDetector(), deque[Future[_Look]]()
-    with ThreadPoolExecutor(1) as pool:
-        for number, time, image, thumbnail in ahead(_frames(video, start, last)):
+    with ThreadPoolExecutor(1) as pool, closing(ahead(_frames(video, start, last))) as frames:
+        for number, time, image, thumbnail in frames:
             cut = cuts.step(thumbnail)
             if image is None:
                 continue
