@@ -15,7 +15,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
 from .common.fixed_point import fixed_point_scale, from_fixed_point
@@ -28,71 +27,65 @@ def interpolate_triton(
     triangle_id: Tensor,  # [F, H, W]
     barycentrics: Tensor,  # [F, H, W, 3] float32
 ) -> Tensor:  # [F, H, W, C]
-    """Interpolates by kernels; arguments as in `interpolate_torch`."""
-    return _Interpolate.apply(attributes, triangles, triangle_id, barycentrics)  # type: ignore[no-any-return]
-
-
-class _Interpolate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, attributes: Tensor, triangles: Tensor, triangle_id: Tensor, barycentrics: Tensor) -> Tensor:
-        ctx.save_for_backward(attributes, triangles, triangle_id, barycentrics)
-        channels = attributes.shape[2]
-        out = torch.empty(*triangle_id.shape, channels, dtype=torch.float32, device=attributes.device)
-        if out.numel():
-            grid, sizes, options = launch_options(attributes, triangles, triangle_id)
-            with on_device(out):
-                interpolate_fwd_kernel[grid](
-                    attributes, triangles, triangle_id, barycentrics, out, *sizes, CHANNELS=channels, **options
-                )
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_out: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
-        attributes, triangles, triangle_id, barycentrics = ctx.saved_tensors
-        to_attributes, _, _, to_barycentrics = ctx.needs_input_grad
-        if grad_out.numel() == 0:
-            return (
-                torch.zeros_like(attributes) if to_attributes else None,
-                None,
-                None,
-                torch.zeros_like(barycentrics) if to_barycentrics else None,
-            )
-        grad_out = grad_out.contiguous()
+    """Interpolates by kernels."""
+    channels = attributes.shape[2]
+    out = torch.empty(*triangle_id.shape, channels, dtype=torch.float32, device=attributes.device)
+    if out.numel():
         grid, sizes, options = launch_options(attributes, triangles, triangle_id)
-        channels = attributes.shape[2]
-        total, scale, grad_barycentrics = None, None, None
-        with on_device(grad_out):
-            if to_attributes:
-                peaks = torch.zeros(len(triangle_id), dtype=torch.int32, device=grad_out.device)
-                interpolate_peak_kernel[grid](
-                    triangle_id, barycentrics, grad_out, peaks, *sizes[1:], CHANNELS=channels, **options
-                )
-                if len(attributes) == 1:
-                    peaks = peaks.amax(0, keepdim=True)
-                terms = 3 * triangle_id.numel() // len(attributes)
-                scale = fixed_point_scale(peaks.view(torch.float32), terms)
-                total = torch.zeros(attributes.shape, dtype=torch.int64, device=grad_out.device)
-            if to_barycentrics:
-                grad_barycentrics = torch.empty_like(barycentrics)
-            interpolate_bwd_kernel[grid](
-                attributes,
-                triangles,
-                triangle_id,
-                barycentrics,
-                grad_out,
-                scale,
-                total,
-                grad_barycentrics,
-                *sizes,
-                CHANNELS=channels,
-                TO_ATTRIBUTES=to_attributes,
-                TO_BARYCENTRICS=to_barycentrics,
-                enable_fp_fusion=False,  # lanes that share a sum, which one of them stores, must have the same bits
-                **options,
+        with on_device(out):
+            interpolate_fwd_kernel[grid](
+                attributes, triangles, triangle_id, barycentrics, out, *sizes, CHANNELS=channels, **options
             )
-        grad_attributes = None if total is None or scale is None else from_fixed_point(total, scale)
-        return grad_attributes, None, None, grad_barycentrics
+    return out
+
+
+def interpolate_triton_backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, H, W, C]
+    attributes: Tensor,  # [F or 1, V, C]
+    triangles: Tensor,  # [T, 3]
+    triangle_id: Tensor,  # [F, H, W]
+    barycentrics: Tensor,  # [F, H, W, 3]
+) -> list[Tensor]:  # as attributes, as barycentrics
+    """Differentiates by attributes and barycentrics."""
+    to_attributes, to_barycentrics = wanted
+    if grad_out.numel() == 0:
+        return [torch.zeros_like(x) for x, needed in zip((attributes, barycentrics), wanted, strict=True) if needed]
+    grad_out = grad_out.contiguous()
+    grid, sizes, options = launch_options(attributes, triangles, triangle_id)
+    channels = attributes.shape[2]
+    total, scale, grad_barycentrics = None, None, None
+    with on_device(grad_out):
+        if to_attributes:
+            peaks = torch.zeros(len(triangle_id), dtype=torch.int32, device=grad_out.device)
+            interpolate_peak_kernel[grid](
+                triangle_id, barycentrics, grad_out, peaks, *sizes[1:], CHANNELS=channels, **options
+            )
+            if len(attributes) == 1:
+                peaks = peaks.amax(0, keepdim=True)
+            terms = 3 * triangle_id.numel() // len(attributes)
+            scale = fixed_point_scale(peaks.view(torch.float32), terms)
+            total = torch.zeros(attributes.shape, dtype=torch.int64, device=grad_out.device)
+        if to_barycentrics:
+            grad_barycentrics = torch.empty_like(barycentrics)
+        interpolate_bwd_kernel[grid](
+            attributes,
+            triangles,
+            triangle_id,
+            barycentrics,
+            grad_out,
+            scale,
+            total,
+            grad_barycentrics,
+            *sizes,
+            CHANNELS=channels,
+            TO_ATTRIBUTES=to_attributes,
+            TO_BARYCENTRICS=to_barycentrics,
+            enable_fp_fusion=False,  # lanes that share a sum, which one of them stores, must have the same bits
+            **options,
+        )
+    grad_attributes = None if total is None or scale is None else from_fixed_point(total, scale)
+    return [gradient for gradient in (grad_attributes, grad_barycentrics) if gradient is not None]
 
 
 def launch_options(

@@ -1,4 +1,7 @@
-"""Validation shared by the operations."""
+"""Validation shared by the operations.
+
+Values are not looked at while torch compiles or exports, as there are none; shapes and dtypes are.
+"""
 
 import torch
 from torch import Tensor
@@ -58,6 +61,8 @@ def check_indices(name: str, indices: Tensor, count: int, what: str) -> None:
 
     Those of one tensor are looked at once, and again after it was changed in place: on a GPU that means waiting.
     """
+    if torch.compiler.is_compiling():
+        return
     low, high = _ranges.get(indices, None, lambda: torch.stack(indices.aminmax()).tolist())
     if low < 0 or high >= count:
         raise ValueError(f"{name} hold the index {low if low < 0 else high}, but there are {count} {what}")
@@ -65,7 +70,9 @@ def check_indices(name: str, indices: Tensor, count: int, what: str) -> None:
 
 def check_seen(triangle_id: Tensor, triangles: Tensor) -> None:
     """Raises ValueError where fragments [F, H, W] see a triangle that is not there; kernels leave it out instead."""
-    if not triangle_id.is_cuda and triangle_id.numel() and int(triangle_id.max()) >= len(triangles):
+    if triangle_id.is_cuda or torch.compiler.is_compiling():
+        return
+    if triangle_id.numel() and int(triangle_id.max()) >= len(triangles):
         raise ValueError(f"fragments hold a triangle beyond the {len(triangles)} of triangles: rasterise the same ones")
 
 
@@ -75,7 +82,7 @@ def check_intrinsics(Ks: Tensor, frames: int, dtypes: tuple[torch.dtype, ...], l
     On a GPU the values are not looked at, as that means waiting for it.
     """
     check_tensor("Ks", Ks, (frames, 3, 3), dtypes, like, contiguous=False)
-    if Ks.is_cuda:
+    if Ks.is_cuda or torch.compiler.is_compiling():
         return
     values = Ks.detach()
     if not bool(values.isfinite().all()):
