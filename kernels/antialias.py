@@ -32,14 +32,18 @@ camera. Edges that more than two triangles share, or that are split in two with 
 silhouettes.
 """
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from .common.backend import Backend, choose_backend
 from .common.checks import check_intrinsics, check_seen, check_tensor, check_triangles
+from .common.custom_op import gradients_of, register
 from .common.fragments import Fragments
 from .common.gather import add_rows, gather_rows
 from .common.outlines import FAR, MAX_STEPS, NEAR, TIE, pairs_at_outlines
+from .common.picture import Layer
 from .common.projection import camera_of, project
 from .common.topology import topology
 
@@ -72,20 +76,61 @@ def antialias(
         ValueError: wrong shape, dtype, device or value, naming the argument.
     """
     _check(image, vertices, triangles, Ks, fragments)
-    if choose_backend(backend, vertices) == "triton" and image.numel():
+    chosen = choose_backend(backend, vertices)
+    constants = Ks.detach(), fragments.triangle_id, fragments.depth.detach()
+    return _antialias(image, vertices, triangles, *constants, chosen)[0]
+
+
+def _forward(
+    image: Tensor,  # [F, H, W, C]
+    vertices: Tensor,  # [F, V, 3]
+    triangles: Tensor,  # [T, 3]
+    Ks: Tensor,  # [F, 3, 3]
+    triangle_id: Tensor,  # [F, H, W]
+    depth: Tensor,  # [F, H, W]
+    backend: str,
+) -> tuple[Tensor, Tensor]:  # [F, H, W, C], [F, 2, H, W]
+    """Blends the image; also returns the silhouettes, see `find_silhouettes`."""
+    layer = Layer(triangle_id, depth)
+    if backend == "triton" and image.numel():
         from .antialias_triton import antialias_triton
 
-        return antialias_triton(image, vertices, triangles, Ks, fragments)
-    with torch.no_grad():
-        codes = find_silhouettes(vertices, triangles, Ks, fragments)
-    return _blend(image, vertices, triangles, Ks, codes)
+        return antialias_triton(image, vertices, triangles, Ks, layer)
+    codes = find_silhouettes(vertices, triangles, Ks, layer)
+    return _blend(image, vertices, triangles, Ks, codes), codes
+
+
+def _backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, H, W, C]
+    image: Tensor,  # [F, H, W, C]
+    vertices: Tensor,  # [F, V, 3]
+    triangles: Tensor,  # [T, 3]
+    Ks: Tensor,  # [F, 3, 3]
+    codes: Tensor,  # [F, 2, H, W]
+    backend: str,
+) -> list[Tensor]:  # as image, as vertices
+    """Differentiates by image and vertices."""
+    if backend == "triton" and image.numel():
+        from .antialias_triton import antialias_triton_backward
+
+        return antialias_triton_backward(wanted, grad_out, image, vertices, triangles, Ks, codes)
+    blend = partial(_blend, triangles=triangles, Ks=Ks, codes=codes)
+    return gradients_of(blend, [image, vertices], wanted, grad_out)
+
+
+def _fake(
+    image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, triangle_id: Tensor, depth: Tensor, backend: str
+) -> tuple[Tensor, Tensor]:
+    frames, height, width, _ = image.shape
+    return torch.empty_like(image), triangle_id.new_empty(frames, 2, height, width)
 
 
 def find_silhouettes(
     vertices: Tensor,  # [F, V, 3]
     triangles: Tensor,  # [T, 3]
     Ks: Tensor,  # [F, 3, 3]
-    fragments: Fragments,  # [F, H, W]
+    fragments: Fragments | Layer,  # [F, H, W]
     max_steps: int = MAX_STEPS,
 ) -> Tensor:  # [F, 2, H, W]
     """Finds the silhouette edge between each pixel and its right ([:, 0]) and lower ([:, 1]) neighbour.
@@ -235,3 +280,8 @@ def _check(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, fragm
     check_tensor("fragments.triangle_id", ids, image.shape[:3], (torch.int32,), like)
     check_tensor("fragments.depth", fragments.depth, image.shape[:3], like=like)
     check_seen(ids, triangles)
+
+
+_antialias = register(
+    "antialias", _forward, _backward, _fake, outputs=("out", "codes"), gradients_to=("image", "vertices")
+)

@@ -15,7 +15,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import on_device
 from .common.fixed_point import fixed_point_scale, from_fixed_point
@@ -29,71 +28,65 @@ def interpolate_derivatives_triton(
     triangle_id: Tensor,  # [F, H, W]
     derivatives: Tensor,  # [F, H, W, 4] float32
 ) -> Tensor:  # [F, H, W, 2 * n]
-    """Differentiates by kernels; arguments as in `interpolate_derivatives_torch`."""
-    return _Differentiate.apply(attributes, triangles, triangle_id, derivatives)  # type: ignore[no-any-return]
-
-
-class _Differentiate(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, attributes: Tensor, triangles: Tensor, triangle_id: Tensor, derivatives: Tensor) -> Tensor:
-        ctx.save_for_backward(attributes, triangles, triangle_id, derivatives)
-        channels = attributes.shape[2]
-        out = torch.empty(*triangle_id.shape, 2 * channels, dtype=torch.float32, device=attributes.device)
-        if out.numel():
-            grid, sizes, options = launch_options(attributes, triangles, triangle_id)
-            with on_device(out):
-                interpolate_derivatives_fwd_kernel[grid](
-                    attributes, triangles, triangle_id, derivatives, out, *sizes, CHANNELS=channels, **options
-                )
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_out: Tensor) -> tuple[Tensor | None, None, None, Tensor | None]:
-        attributes, triangles, triangle_id, derivatives = ctx.saved_tensors
-        to_attributes, _, _, to_derivatives = ctx.needs_input_grad
-        if grad_out.numel() == 0:
-            return (
-                torch.zeros_like(attributes) if to_attributes else None,
-                None,
-                None,
-                torch.zeros_like(derivatives) if to_derivatives else None,
-            )
-        grad_out = grad_out.contiguous()
+    """Differentiates by the pixel, by kernels."""
+    channels = attributes.shape[2]
+    out = torch.empty(*triangle_id.shape, 2 * channels, dtype=torch.float32, device=attributes.device)
+    if out.numel():
         grid, sizes, options = launch_options(attributes, triangles, triangle_id)
-        options["enable_fp_fusion"] = False  # lanes that share a sum must agree, and no term may exceed the largest
-        channels = attributes.shape[2]
-        total, scale, grad_derivatives = None, None, None
-        with on_device(grad_out):
-            if to_attributes:
-                peaks = torch.zeros(len(triangle_id), dtype=torch.int32, device=grad_out.device)
-                interpolate_derivatives_peak_kernel[grid](
-                    triangle_id, derivatives, grad_out, peaks, *sizes[1:], CHANNELS=channels, **options
-                )
-                if len(attributes) == 1:
-                    peaks = peaks.amax(0, keepdim=True)
-                terms = 3 * triangle_id.numel() // len(attributes)
-                scale = fixed_point_scale(peaks.view(torch.float32), terms)
-                total = torch.zeros(attributes.shape, dtype=torch.int64, device=grad_out.device)
-            if to_derivatives:
-                grad_derivatives = torch.empty_like(derivatives)
-            interpolate_derivatives_bwd_kernel[grid](
-                attributes,
-                triangles,
-                triangle_id,
-                derivatives,
-                grad_out,
-                scale,
-                total,
-                grad_derivatives,
-                *sizes,
-                CHANNELS=channels,
-                TO_ATTRIBUTES=to_attributes,
-                TO_DERIVATIVES=to_derivatives,
-                **options,
+        with on_device(out):
+            interpolate_derivatives_fwd_kernel[grid](
+                attributes, triangles, triangle_id, derivatives, out, *sizes, CHANNELS=channels, **options
             )
-        grad_attributes = None if total is None or scale is None else from_fixed_point(total, scale)
-        return grad_attributes, None, None, grad_derivatives
+    return out
+
+
+def interpolate_derivatives_triton_backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, H, W, 2 * n]
+    attributes: Tensor,  # [F or 1, V, n]
+    triangles: Tensor,  # [T, 3]
+    triangle_id: Tensor,  # [F, H, W]
+    derivatives: Tensor,  # [F, H, W, 4]
+) -> list[Tensor]:  # as attributes, as derivatives
+    """Differentiates by attributes and derivatives."""
+    to_attributes, to_derivatives = wanted
+    if grad_out.numel() == 0:
+        return [torch.zeros_like(x) for x, needed in zip((attributes, derivatives), wanted, strict=True) if needed]
+    grad_out = grad_out.contiguous()
+    grid, sizes, options = launch_options(attributes, triangles, triangle_id)
+    options["enable_fp_fusion"] = False  # lanes that share a sum must agree, and no term may exceed the largest
+    channels = attributes.shape[2]
+    total, scale, grad_derivatives = None, None, None
+    with on_device(grad_out):
+        if to_attributes:
+            peaks = torch.zeros(len(triangle_id), dtype=torch.int32, device=grad_out.device)
+            interpolate_derivatives_peak_kernel[grid](
+                triangle_id, derivatives, grad_out, peaks, *sizes[1:], CHANNELS=channels, **options
+            )
+            if len(attributes) == 1:
+                peaks = peaks.amax(0, keepdim=True)
+            terms = 3 * triangle_id.numel() // len(attributes)
+            scale = fixed_point_scale(peaks.view(torch.float32), terms)
+            total = torch.zeros(attributes.shape, dtype=torch.int64, device=grad_out.device)
+        if to_derivatives:
+            grad_derivatives = torch.empty_like(derivatives)
+        interpolate_derivatives_bwd_kernel[grid](
+            attributes,
+            triangles,
+            triangle_id,
+            derivatives,
+            grad_out,
+            scale,
+            total,
+            grad_derivatives,
+            *sizes,
+            CHANNELS=channels,
+            TO_ATTRIBUTES=to_attributes,
+            TO_DERIVATIVES=to_derivatives,
+            **options,
+        )
+    grad_attributes = None if total is None or scale is None else from_fixed_point(total, scale)
+    return [gradient for gradient in (grad_attributes, grad_derivatives) if gradient is not None]
 
 
 @triton.jit

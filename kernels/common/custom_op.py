@@ -79,6 +79,22 @@ def register(
     return run
 
 
+def gradients_of(
+    function: Callable[..., Any],
+    inputs: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+    upstream: Tensor | tuple[Tensor, ...],
+) -> list[Tensor]:
+    """Differentiates a plain function of tensors inside of an operation, where autograd does not see it."""
+
+    def of_wanted(*varied: Tensor) -> Any:
+        left = iter(varied)
+        return function(*[next(left) if needed else x for x, needed in zip(inputs, wanted, strict=True)])
+
+    chosen = [x.detach() for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
+    return list(torch.func.vjp(of_wanted, *chosen)[1](upstream)) if chosen else []
+
+
 def _define(name: str, function: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
     _library.define(name + torch.library.infer_schema(function, mutates_args=()), tags=_TAGS)
     _library.impl(name, _without_autocast(function), "CompositeExplicitAutograd")
