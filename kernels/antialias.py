@@ -76,9 +76,9 @@ def antialias(
         ValueError: wrong shape, dtype, device or value, naming the argument.
     """
     _check(image, vertices, triangles, Ks, fragments)
-    chosen = choose_backend(backend, vertices)
+    backend = choose_backend(backend, vertices)
     constants = Ks.detach(), fragments.triangle_id, fragments.depth.detach()
-    return _antialias(image, vertices, triangles, *constants, chosen)[0]
+    return _antialias(image, vertices, triangles, *constants, backend)[0]
 
 
 def _forward(

@@ -37,9 +37,9 @@ def interpolate(
     check_interpolation(attributes, triangles, fragments)
     ids, barycentrics = fragments.triangle_id, fragments.barycentrics
     check_tensor("fragments.barycentrics", barycentrics, (*ids.shape, 3), like=("attributes", attributes))
-    chosen = choose_backend(backend, attributes)
-    choose_backend(chosen, barycentrics)
-    return _interpolate(attributes, triangles, ids, barycentrics, chosen)
+    backend = choose_backend(backend, attributes)
+    choose_backend(backend, barycentrics)
+    return _interpolate(attributes, triangles, ids, barycentrics, backend)
 
 
 def check_interpolation(

@@ -47,10 +47,13 @@ def interpolate_derivatives(
         raise ValueError("fragments have no derivatives: call rasterize(..., derivatives=True)")
     check_tensor("fragments.derivatives", derivatives, (*ids.shape, 4), like=("attributes", attributes))
     if channels is not None:
-        attributes = attributes.index_select(2, _index(_checked(channels, attributes.shape[2]), attributes.device))
-    chosen = choose_backend(backend, attributes)
-    choose_backend(chosen, derivatives)
-    return _interpolate_derivatives(attributes, triangles, ids, derivatives, chosen)
+        chosen = _checked(channels, attributes.shape[2])
+        compiling = torch.compiler.is_compiling()  # which makes constants of its own
+        index = torch.tensor(chosen, device=attributes.device) if compiling else _index(chosen, attributes.device)
+        attributes = attributes.index_select(2, index)
+    backend = choose_backend(backend, attributes)
+    choose_backend(backend, derivatives)
+    return _interpolate_derivatives(attributes, triangles, ids, derivatives, backend)
 
 
 def _forward(

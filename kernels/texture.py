@@ -134,9 +134,7 @@ def _backward(
         from .texture_triton import texture_triton_backward as differentiate
     else:
         from .texture_torch import texture_torch_backward as differentiate
-    return differentiate(
-        wanted, grad_out, texels, mips, uv, uv_da, mip_level_bias, filter_mode, boundary_mode, highest
-    )
+    return differentiate(wanted, grad_out, texels, mips, uv, uv_da, mip_level_bias, filter_mode, boundary_mode, highest)
 
 
 def _fake(texels: Tensor, mips: Tensor | None, uv: Tensor, *_: object) -> Tensor:

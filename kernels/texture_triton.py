@@ -87,7 +87,18 @@ def texture_triton_backward(
     if grad_out.numel() and (total is not None or any(wanted[2:])):
         with on_device(grad_out):
             texture_bwd_kernel[grid](
-                texels, mips, uv, uv_da, mip_level_bias, grad_out, scale, total, *to_places, *sizes, **options, **BACKWARD
+                texels,
+                mips,
+                uv,
+                uv_da,
+                mip_level_bias,
+                grad_out,
+                scale,
+                total,
+                *to_places,
+                *sizes,
+                **options,
+                **BACKWARD,
             )
     if total is not None and scale is not None:
         if wanted[0]:
