@@ -158,7 +158,7 @@ def find_silhouettes(
     seen, goal = ids.view(-1)[p], ids.view(-1)[first + second - p]
 
     # Points are (along, across) the direction from p to q: [..., 2, N].
-    start = torch.stack(_turned(*_center(p, height, width), down, side))
+    start = torch.stack(_turned(*_center(p, height, width, screen.dtype), down, side))
     sign = torch.stack([1 - 2 * side, torch.ones_like(side)]).to(screen.dtype)
     base = (torch.stack([down, 1 - down]) * frames + frame) * count  # of vertex 0
     screen, down = screen.view(-1), down == 1
@@ -224,7 +224,9 @@ def _blend(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, codes
     corners = gather_rows(vertices.flatten(0, 1), frame[:, None] * vertices.shape[1] + edge)
     x, y = (
         at - center[:, None]
-        for at, center in zip(_project(corners, Ks.detach()[frame, None]), _center(p, height, width), strict=True)
+        for at, center in zip(
+            _project(corners, Ks.detach()[frame, None]), _center(p, height, width, vertices.dtype), strict=True
+        )
     )
     ends = torch.stack(_turned(x, y, down[:, None], side[:, None]))  # [2, N, 2]
     s = _crossing(*ends.unbind(-1))
@@ -243,9 +245,9 @@ def _project(points: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(seen, u, torch.nan), torch.where(seen, v, torch.nan)
 
 
-def _center(pixels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
+def _center(pixels: Tensor, height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Column and row of the centres of pixels [...] of a stack of images."""
-    return pixels % width + 0.5, pixels // width % height + 0.5
+    return (pixels % width).to(dtype) + 0.5, (pixels // width % height).to(dtype) + 0.5
 
 
 def _turned(x: Tensor, y: Tensor, down: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from .common.backend import lanes, on_device
 from .common.fragments import Fragments
-from .common.picture import Layer
 from .common.outlines import FAR, MAX_STEPS, NEAR, TIE
+from .common.picture import Layer
 from .common.projection_triton import load_camera, project
 from .common.topology import topology
 

@@ -82,7 +82,9 @@ def test_opcheck_finds_nothing(name: str, backend: Backend):
     arguments = calls(Scene(), backend).get(name)
     if arguments is None:
         pytest.skip("plain torch, which needs no registration")
-    torch.library.opcheck(getattr(torch.ops.fmlfast, name.split(",")[0]).default, arguments)
+    checks = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
+    checks = checks[:3] if backend == "triton" else checks  # the last is slow in the interpreter
+    torch.library.opcheck(getattr(torch.ops.fmlfast, name.split(",")[0]).default, arguments, test_utils=checks)
 
 
 @backends
@@ -138,6 +140,16 @@ def nvdiffrast_chain(scene: Scene, backend: Backend) -> tuple[tuple[Tensor, ...]
 
 Chain = Callable[[Scene, Backend], tuple[tuple[Tensor, ...], list[Tensor]]]
 chains = pytest.mark.parametrize("chain", [render_chain, camera_chain, clip_chain, nvdiffrast_chain])
+by_backend = pytest.mark.parametrize(
+    ("chain", "backend"),
+    [
+        (render_chain, "torch"),
+        (camera_chain, "torch"),
+        (clip_chain, "torch"),
+        (nvdiffrast_chain, "torch"),
+        (camera_chain, "triton"),
+    ],
+)
 
 
 @pytest.fixture
@@ -158,8 +170,7 @@ def values(chain: Chain, backend: Backend, run: Callable[[Callable[..., Any]], C
     return [*(x.detach() for x in out), *torch.autograd.grad(moving, inputs, upstream)]
 
 
-@backends
-@chains
+@by_backend
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_compiled_without_a_graph_break(chain: Chain, backend: Backend, fresh_compiler: None):
     plain = values(chain, backend, lambda f: f)
@@ -188,22 +199,21 @@ def test_exported_program_computes_the_same(chain: Chain):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6, equal_nan=True)
 
 
-@backends
-@chains
+@by_backend
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("mode", ["autocast", "inference", "float64 by default"])
 def test_modes_of_torch_change_no_bit(chain: Chain, backend: Backend, mode: str):
-    scene = Scene()
-    expected = chain(scene, backend)[0]
+    def autocast(function: Callable[..., Any]) -> Callable[..., Any]:
+        return torch.autocast("cpu", dtype=torch.bfloat16)(function)
+
+    expected = values(chain, backend, lambda f: f)
     if mode == "autocast":
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            got = values(chain, backend, lambda f: f)
-        expected = values(chain, backend, lambda f: f)
+        got = values(chain, backend, autocast)
     elif mode == "inference":
         with torch.inference_mode():
-            got = chain(scene, backend)[0]
+            got = chain(Scene(), backend)[0]
+        expected = expected[: len(got)]
     else:
-        expected = values(chain, backend, lambda f: f)
         torch.set_default_dtype(torch.float64)
         try:
             got = values(chain, backend, lambda f: f)
