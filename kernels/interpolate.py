@@ -97,7 +97,7 @@ def _backward(
 
         return interpolate_triton_backward(wanted, grad_out, attributes, triangles, triangle_id, barycentrics)
     covered, corners = find_corners(attributes, triangles, triangle_id)
-    gradient = grad_out.reshape(-1, attributes.shape[2]).index_select(0, covered)
+    gradient = grad_out.flatten(0, 2).index_select(0, covered)
     table, out = attributes.flatten(0, 1), []
     if wanted[0]:
         weights = barycentrics.reshape(-1, 3).index_select(0, covered).to(attributes.dtype)

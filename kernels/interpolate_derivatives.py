@@ -91,7 +91,7 @@ def _backward(
             wanted, grad_out, attributes, triangles, triangle_id, derivatives
         )
     covered, corners, edges, slopes = _edges(attributes, triangles, triangle_id, derivatives)
-    gradient = grad_out.reshape(-1, grad_out.shape[3]).index_select(0, covered).unflatten(1, (-1, 2))
+    gradient = grad_out.flatten(0, 2).index_select(0, covered).unflatten(1, (-1, 2))
     out = []
     if wanted[0]:
         to_edges = slopes @ gradient.transpose(1, 2)

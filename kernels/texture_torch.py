@@ -44,6 +44,10 @@ def texture_torch_backward(
     """Differentiates by texels, mips and what chooses them."""
     table = _table(texels, mips)
     how = texels, table, filter_mode, boundary_mode, highest
+
+    def weigh(uv: Tensor, uv_da: Tensor | None, mip_level_bias: Tensor | None) -> Tensor:
+        return _find(uv, uv_da, mip_level_bias, *how)[1]
+
     rows, weights = _find(uv, uv_da, mip_level_bias, *how)
     gradient, out = grad_out.reshape(-1, texels.shape[-1]), []
     if wanted[0] or wanted[1]:
@@ -56,7 +60,7 @@ def texture_torch_backward(
             out.append(to_table[:, count:].clone(memory_format=torch.contiguous_format))
     if any(wanted[2:]):
         to_weights = torch.bmm(gather_rows(table.flatten(0, 1), rows), gradient[:, :, None])[:, :, 0]
-        out += gradients_of(lambda *at: _find(*at, *how)[1], [uv, uv_da, mip_level_bias], wanted[2:], to_weights)
+        out += gradients_of(weigh, [uv, uv_da, mip_level_bias], wanted[2:], to_weights)
     return out
 
 
