@@ -11,15 +11,12 @@ Tiles, lookups and fixed-point sums are those of `interpolate`.
 # Launch options and constexprs are unknown to it.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common.backend import on_device
-from .common.fixed_point import fixed_point_scale, from_fixed_point
+from .common.corners_triton import Kernels, find_pixels, load_triples, weight_corners, weight_corners_backward
 from .common.fixed_point_triton import add_fixed
-from .interpolate_triton import find_pixels, launch_options, load_triples
 
 
 def interpolate_derivatives_triton(
@@ -29,15 +26,7 @@ def interpolate_derivatives_triton(
     derivatives: Tensor,  # [F, H, W, 4] float32
 ) -> Tensor:  # [F, H, W, 2 * n]
     """Differentiates by the pixel, by kernels."""
-    channels = attributes.shape[2]
-    out = torch.empty(*triangle_id.shape, 2 * channels, dtype=torch.float32, device=attributes.device)
-    if out.numel():
-        grid, sizes, options = launch_options(attributes, triangles, triangle_id)
-        with on_device(out):
-            interpolate_derivatives_fwd_kernel[grid](
-                attributes, triangles, triangle_id, derivatives, out, *sizes, CHANNELS=channels, **options
-            )
-    return out
+    return weight_corners(_kernels(), attributes, triangles, triangle_id, derivatives)
 
 
 def interpolate_derivatives_triton_backward(
@@ -49,44 +38,16 @@ def interpolate_derivatives_triton_backward(
     derivatives: Tensor,  # [F, H, W, 4]
 ) -> list[Tensor]:  # as attributes, as derivatives
     """Differentiates by attributes and derivatives."""
-    to_attributes, to_derivatives = wanted
-    if grad_out.numel() == 0:
-        return [torch.zeros_like(x) for x, needed in zip((attributes, derivatives), wanted, strict=True) if needed]
-    grad_out = grad_out.contiguous()
-    grid, sizes, options = launch_options(attributes, triangles, triangle_id)
-    options["enable_fp_fusion"] = False  # lanes that share a sum must agree, and no term may exceed the largest
-    channels = attributes.shape[2]
-    total, scale, grad_derivatives = None, None, None
-    with on_device(grad_out):
-        if to_attributes:
-            peaks = torch.zeros(len(triangle_id), dtype=torch.int32, device=grad_out.device)
-            interpolate_derivatives_peak_kernel[grid](
-                triangle_id, derivatives, grad_out, peaks, *sizes[1:], CHANNELS=channels, **options
-            )
-            if len(attributes) == 1:
-                peaks = peaks.amax(0, keepdim=True)
-            terms = 3 * triangle_id.numel() // len(attributes)
-            scale = fixed_point_scale(peaks.view(torch.float32), terms)
-            total = torch.zeros(attributes.shape, dtype=torch.int64, device=grad_out.device)
-        if to_derivatives:
-            grad_derivatives = torch.empty_like(derivatives)
-        interpolate_derivatives_bwd_kernel[grid](
-            attributes,
-            triangles,
-            triangle_id,
-            derivatives,
-            grad_out,
-            scale,
-            total,
-            grad_derivatives,
-            *sizes,
-            CHANNELS=channels,
-            TO_ATTRIBUTES=to_attributes,
-            TO_DERIVATIVES=to_derivatives,
-            **options,
-        )
-    grad_attributes = None if total is None or scale is None else from_fixed_point(total, scale)
-    return [gradient for gradient in (grad_attributes, grad_derivatives) if gradient is not None]
+    return weight_corners_backward(_kernels(), wanted, grad_out, attributes, triangles, triangle_id, derivatives)
+
+
+def _kernels() -> Kernels:
+    return Kernels(
+        interpolate_derivatives_fwd_kernel,
+        interpolate_derivatives_peak_kernel,
+        interpolate_derivatives_bwd_kernel,
+        values=2,
+    )
 
 
 @triton.jit
@@ -181,7 +142,7 @@ def interpolate_derivatives_bwd_kernel(
     pixels,  # H * W
     CHANNELS: tl.constexpr,
     TO_ATTRIBUTES: tl.constexpr,
-    TO_DERIVATIVES: tl.constexpr,
+    TO_WEIGHTS: tl.constexpr,
     BLOCK: tl.constexpr,
     CHANNEL_BLOCK: tl.constexpr,
 ):
@@ -202,7 +163,7 @@ def interpolate_derivatives_bwd_kernel(
         channel = first + tl.arange(0, CHANNEL_BLOCK)
         seen = hit[:, None] & (channel < CHANNELS)[None, :]
         by_x, by_y = _pairs(grad_out_ptr, at, channel, seen, CHANNELS)
-        if TO_DERIVATIVES:
+        if TO_WEIGHTS:
             base = attributes_ptr + offset + channel[None, :]
             a2 = tl.load(base + i2[:, None], mask=seen, other=0)
             e0 = tl.load(base + i0[:, None], mask=seen, other=0) - a2
@@ -218,7 +179,7 @@ def interpolate_derivatives_bwd_kernel(
             add_fixed(into, i0, channel, g0 * scale, CHANNELS, one_row)
             add_fixed(into, i1, channel, g1 * scale, CHANNELS, one_row)
             add_fixed(into, i2, channel, -(g0 + g1) * scale, CHANNELS, one_row)
-    if TO_DERIVATIVES:
+    if TO_WEIGHTS:
         into = grad_derivatives_ptr + 4 * at
         tl.store(into, to_x0, mask=exists)
         tl.store(into + 1, to_y0, mask=exists)

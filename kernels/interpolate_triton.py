@@ -11,13 +11,11 @@ A tile holds pixels x channels, so that the channels of a vertex are fetched, an
 # Launch options and constexprs are unknown to it.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common.backend import lanes, on_device
-from .common.fixed_point import fixed_point_scale, from_fixed_point
+from .common.corners_triton import Kernels, find_pixels, load_triples, weight_corners, weight_corners_backward
 from .common.fixed_point_triton import add_fixed
 
 
@@ -28,15 +26,7 @@ def interpolate_triton(
     barycentrics: Tensor,  # [F, H, W, 3] float32
 ) -> Tensor:  # [F, H, W, C]
     """Interpolates by kernels."""
-    channels = attributes.shape[2]
-    out = torch.empty(*triangle_id.shape, channels, dtype=torch.float32, device=attributes.device)
-    if out.numel():
-        grid, sizes, options = launch_options(attributes, triangles, triangle_id)
-        with on_device(out):
-            interpolate_fwd_kernel[grid](
-                attributes, triangles, triangle_id, barycentrics, out, *sizes, CHANNELS=channels, **options
-            )
-    return out
+    return weight_corners(_kernels(), attributes, triangles, triangle_id, barycentrics)
 
 
 def interpolate_triton_backward(
@@ -48,79 +38,11 @@ def interpolate_triton_backward(
     barycentrics: Tensor,  # [F, H, W, 3]
 ) -> list[Tensor]:  # as attributes, as barycentrics
     """Differentiates by attributes and barycentrics."""
-    to_attributes, to_barycentrics = wanted
-    if grad_out.numel() == 0:
-        return [torch.zeros_like(x) for x, needed in zip((attributes, barycentrics), wanted, strict=True) if needed]
-    grad_out = grad_out.contiguous()
-    grid, sizes, options = launch_options(attributes, triangles, triangle_id)
-    channels = attributes.shape[2]
-    total, scale, grad_barycentrics = None, None, None
-    with on_device(grad_out):
-        if to_attributes:
-            peaks = torch.zeros(len(triangle_id), dtype=torch.int32, device=grad_out.device)
-            interpolate_peak_kernel[grid](
-                triangle_id, barycentrics, grad_out, peaks, *sizes[1:], CHANNELS=channels, **options
-            )
-            if len(attributes) == 1:
-                peaks = peaks.amax(0, keepdim=True)
-            terms = 3 * triangle_id.numel() // len(attributes)
-            scale = fixed_point_scale(peaks.view(torch.float32), terms)
-            total = torch.zeros(attributes.shape, dtype=torch.int64, device=grad_out.device)
-        if to_barycentrics:
-            grad_barycentrics = torch.empty_like(barycentrics)
-        interpolate_bwd_kernel[grid](
-            attributes,
-            triangles,
-            triangle_id,
-            barycentrics,
-            grad_out,
-            scale,
-            total,
-            grad_barycentrics,
-            *sizes,
-            CHANNELS=channels,
-            TO_ATTRIBUTES=to_attributes,
-            TO_BARYCENTRICS=to_barycentrics,
-            enable_fp_fusion=False,  # lanes that share a sum, which one of them stores, must have the same bits
-            **options,
-        )
-    grad_attributes = None if total is None or scale is None else from_fixed_point(total, scale)
-    return [gradient for gradient in (grad_attributes, grad_barycentrics) if gradient is not None]
+    return weight_corners_backward(_kernels(), wanted, grad_out, attributes, triangles, triangle_id, barycentrics)
 
 
-def launch_options(
-    attributes: Tensor, triangles: Tensor, triangle_id: Tensor
-) -> tuple[tuple[int], tuple[int, int, int], dict[str, int]]:
-    """Grid, sizes and options common to all kernels here; a program never spans two frames."""
-    frames, height, width = triangle_id.shape
-    _, vertices, channels = attributes.shape
-    channel_block = min(1 << (channels - 1).bit_length(), 16)
-    block = lanes(512 // channel_block)
-    stride = vertices * channels if len(attributes) > 1 else 0
-    options = {"BLOCK": block, "CHANNEL_BLOCK": channel_block, "num_warps": 4}
-    return (frames * -(-height * width // block),), (stride, len(triangles), height * width), options
-
-
-@triton.jit
-def find_pixels(triangle_id_ptr, triangles, pixels, BLOCK: tl.constexpr):
-    """Finds the program's frame and pixels: which exist, where among all frames, which triangle they see if any."""
-    blocks = tl.cdiv(pixels, BLOCK)
-    program = tl.program_id(0).to(tl.int64)
-    frame = program // blocks
-    pixel = program % blocks * BLOCK + tl.arange(0, BLOCK)
-    exists = pixel < pixels
-    at = frame * pixels + pixel
-    triangle = tl.load(triangle_id_ptr + at, mask=exists, other=-1).to(tl.int64)
-    return frame, exists, at, triangle, (triangle >= 0) & (triangle < triangles)
-
-
-@triton.jit
-def load_triples(ptr, at, hit):
-    """Loads the three numbers of each row, 0 where there is no hit."""
-    first = tl.load(ptr + 3 * at, mask=hit, other=0)
-    second = tl.load(ptr + 3 * at + 1, mask=hit, other=0)
-    third = tl.load(ptr + 3 * at + 2, mask=hit, other=0)
-    return first, second, third
+def _kernels() -> Kernels:
+    return Kernels(interpolate_fwd_kernel, interpolate_peak_kernel, interpolate_bwd_kernel, values=1)
 
 
 @triton.jit
@@ -195,7 +117,7 @@ def interpolate_bwd_kernel(
     pixels,  # H * W
     CHANNELS: tl.constexpr,
     TO_ATTRIBUTES: tl.constexpr,
-    TO_BARYCENTRICS: tl.constexpr,
+    TO_WEIGHTS: tl.constexpr,
     BLOCK: tl.constexpr,
     CHANNEL_BLOCK: tl.constexpr,
 ):
@@ -217,7 +139,7 @@ def interpolate_bwd_kernel(
         channel = first + tl.arange(0, CHANNEL_BLOCK)
         seen = hit[:, None] & (channel < CHANNELS)[None, :]
         grad = tl.load(grad_out_ptr + at[:, None] * CHANNELS + channel[None, :], mask=seen, other=0)
-        if TO_BARYCENTRICS:
+        if TO_WEIGHTS:
             base = attributes_ptr + offset + channel[None, :]
             d0 += tl.sum(grad * tl.load(base + i0[:, None], mask=seen, other=0), 1)
             d1 += tl.sum(grad * tl.load(base + i1[:, None], mask=seen, other=0), 1)
@@ -227,7 +149,7 @@ def interpolate_bwd_kernel(
             add_fixed(into, i0, channel, grad * b0[:, None] * scale, CHANNELS, one_row)
             add_fixed(into, i1, channel, grad * b1[:, None] * scale, CHANNELS, one_row)
             add_fixed(into, i2, channel, grad * b2[:, None] * scale, CHANNELS, one_row)
-    if TO_BARYCENTRICS:
+    if TO_WEIGHTS:
         tl.store(grad_barycentrics_ptr + 3 * at, d0, mask=exists)
         tl.store(grad_barycentrics_ptr + 3 * at + 1, d1, mask=exists)
         tl.store(grad_barycentrics_ptr + 3 * at + 2, d2, mask=exists)

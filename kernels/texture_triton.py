@@ -38,8 +38,9 @@ from .texture_torch import LARGEST, LEAST
 PIXELS = {1: 256, 2: 256, 4: 128, 8: 64, 16: 16}
 """Of a program, by the channels of its tiles: more spill registers."""
 FORWARD = {"num_warps": 4, "enable_fp_fusion": False}
-BACKWARD = {"num_warps": 8, "enable_fp_fusion": False}
-"""Both passes must see the same texels, and lanes that hold a sum twice the same bits."""
+BACKWARD = [{"num_warps": warps, "enable_fp_fusion": False} for warps in (4, 8, 8)]
+"""By MIPS: with 8 warps one level alone spills. Both passes must see the same texels, lanes that hold a sum twice the
+same bits: no fusion."""
 
 
 def texture_triton(
@@ -87,18 +88,9 @@ def texture_triton_backward(
     if grad_out.numel() and (total is not None or any(wanted[2:])):
         with on_device(grad_out):
             texture_bwd_kernel[grid](
-                texels,
-                mips,
-                uv,
-                uv_da,
-                mip_level_bias,
-                grad_out,
-                scale,
-                total,
-                *to_places,
-                *sizes,
+                *(texels, mips, uv, uv_da, mip_level_bias, grad_out, scale, total, *to_places, *sizes),
                 **options,
-                **BACKWARD,
+                **BACKWARD[options["MIPS"]],
             )
     if total is not None and scale is not None:
         if wanted[0]:

@@ -108,6 +108,7 @@ def test_no_name_of_the_package_is_lost() -> None:
     [
         ("camera", ("project", "to_camera", "look_at", "to_opengl", "from_opengl", "to_pytorch3d", "to_nvdiffrast")),
         ("renderer", ("Fragments", "Rendering", "rasterize", "interpolate", "texture", "antialias", "render")),
+        ("nvdiffrast", ("rasterize", "DepthPeeler", "interpolate", "texture", "texture_construct_mip", "antialias")),
         ("optim", ("LowRankAdam",)),
         ("metrics", ("vertex_error",)),
         ("data.shards", ("Clip", "list_clips", "read_clip", "read_meta", "write_meta")),

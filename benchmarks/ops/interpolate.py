@@ -81,12 +81,12 @@ def compile_cases() -> list[Case]:
     def backward(channels: int, variant: str, attributes: bool, barycentrics: bool) -> Case:
         types = "*fp32 *i32 *i32 *fp32 *fp32 *fp32 *i64 *fp32 i32 i32 i32"
         size = 4 + 4 * channels + 12 * attributes + 12 * barycentrics
-        needs = {"TO_ATTRIBUTES": attributes, "TO_BARYCENTRICS": barycentrics}
+        needs = {"TO_ATTRIBUTES": attributes, "TO_WEIGHTS": barycentrics}
         return launch(interpolate_bwd_kernel, types, size, channels, variant, fuse=False, **needs)
 
     return [
         *(launch(interpolate_fwd_kernel, "*fp32 *i32 *i32 *fp32 *fp32 i32 i32 i32", 16 + 4 * c, c) for c in blocks),
-        *(launch(interpolate_peak_kernel, "*i32 *fp32 *fp32 *i32 i32 i32", 16 + 4 * c, c) for c in blocks),
+        *(launch(interpolate_peak_kernel, "*i32 *fp32 *fp32 *i32 i32 i32", 16 + 4 * c, c, fuse=False) for c in blocks),
         *(backward(c, "", True, True) for c in blocks),
         backward(3, " to attributes", True, False),
         backward(3, " to barycentrics", False, True),

@@ -92,7 +92,7 @@ def compile_cases() -> list[Case]:
     def backward(channels: int, variant: str, attributes: bool, derivatives: bool) -> Case:
         types = "*fp32 *i32 *i32 *fp32 *fp32 *fp32 *i64 *fp32 i32 i32 i32"
         size = 4 + 8 * channels + 16 * attributes + 16 * derivatives
-        needs = {"TO_ATTRIBUTES": attributes, "TO_DERIVATIVES": derivatives}
+        needs = {"TO_ATTRIBUTES": attributes, "TO_WEIGHTS": derivatives}
         return launch(interpolate_derivatives_bwd_kernel, types, size, channels, variant, fuse=False, **needs)
 
     return [

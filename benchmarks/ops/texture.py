@@ -125,7 +125,7 @@ def compile_cases() -> list[Case]:
         size, slopes = FLOAT * (words + channels), constexprs | unused | no_slopes
         return [
             Case(texture_fwd_kernel, forward, constexprs | unused, size, "pixel", name, FORWARD),
-            Case(texture_bwd_kernel, backward, slopes, size + FLOAT * words, "pixel", name, BACKWARD),
+            Case(texture_bwd_kernel, backward, slopes, size + FLOAT * words, "pixel", name, BACKWARD[mips]),
         ]
 
     halving = {"CHANNELS": 3, "BLOCK": 512}, {"num_warps": 4}

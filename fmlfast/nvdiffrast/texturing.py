@@ -49,10 +49,16 @@ def texture(
         max_mip_level: the highest level made and used.
     """
     cube = boundary_mode == "cube"
+    axes = 3 if cube else 2
     tex = _checked_texture(tex, cube)
-    check_tensor("uv", uv, ("N", "h", "w", 3 if cube else 2), (tex.dtype,), ("tex", tex), contiguous=False)
+    like, dtypes = ("tex", tex), (tex.dtype,)
+    check_tensor("uv", uv, ("N", "h", "w", axes), dtypes, like, contiguous=False)
     if len(tex) not in (1, len(uv)):
         raise ValueError(f"tex must be those of {len(uv)} pictures or of 1, as uv has {len(uv)}, not {len(tex)}")
+    if uv_da is not None:
+        check_tensor("uv_da", uv_da, (*uv.shape[:3], 2 * axes), dtypes, like, contiguous=False)
+    if mip_level_bias is not None:
+        check_tensor("mip_level_bias", mip_level_bias, tuple(uv.shape[:3]), dtypes, like, contiguous=False)
     levels = None if mip is None else _levels(mip, tex)
     seen = None
     if cube:

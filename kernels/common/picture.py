@@ -1,4 +1,4 @@
-"""What both spaces and both backends of rasterisation are told of a picture."""
+"""How a picture is rasterised, for both backends."""
 
 from typing import NamedTuple
 

@@ -182,6 +182,33 @@ def expected() -> tuple[Tensor, Scene]:
     return differentiated(scene(torch.float64))
 
 
+def test_autocast_inference_and_the_default_dtype_change_no_bit():
+    values = scene()
+    image = draw(**values)
+    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
+        assert torch.equal(draw(**values), image)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(draw(**values), image) and image.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_no_pictures_give_no_pictures():
+    values = scene()
+    none = values["pos"][:0].requires_grad_()
+    image = draw(none, values["uv"], values["tex"])
+    assert image.shape == (0, 21, 23, 3)
+    assert torch.autograd.grad(image.sum(), none)[0].shape == (0, 8, 4)
+
+
+def test_second_derivatives_are_refused():
+    pos, tex = scene()["pos"].requires_grad_(), scene()["tex"].requires_grad_()
+    (gradient,) = torch.autograd.grad(draw(pos, scene()["uv"], tex).square().sum(), pos, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 @pytest.fixture
 def by_kernels(expected: tuple[Tensor, Scene], monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets operations choose their kernels, which run in the interpreter where there is no GPU."""
@@ -227,6 +254,8 @@ COLOR = noise(1, 6, 8, 2)
         (lambda: dr.texture_construct_mip(TEX[:, None]), "^tex is .* cube_mode=True"),
         (lambda: dr.texture(TEX, UV[..., :1]), r"^uv must be \[N, h, w, 2\], not \[2, 3, 3, 1\]"),
         (lambda: dr.texture(TEX, UV[:1]), "^tex must be those of 1 pictures or of 1, as uv has 1, not 2"),
+        (lambda: WRONG.texture(TEX, UV, "all"), "^uv_da must be a tensor, not str"),
+        (lambda: dr.texture(TEX, UV, None, UV), r"^mip_level_bias must be \[2, 3, 3\], not \[2, 3, 3, 2\]"),
         (lambda: dr.texture(TEX, UV, UV), r"^uv_da must be \[2, 3, 3, 4\]"),
         (lambda: WRONG.texture(TEX, UV, mip=TEX), "^mip must be a list or what texture_construct_mip returned"),
         (lambda: dr.texture(TEX, UV, mip=[TEX[:1]]), r"^mip\[0\] must be \[2, h, w, 1\], not \[1, 4, 4, 1\]"),

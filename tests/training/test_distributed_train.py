@@ -86,9 +86,10 @@ def test_two_processes_train_as_one_does(runs: tuple[Path, str], synthetic_folde
     assert [row["step"] for row in two] == list(range(1, STEPS + 1))
     first, last = ([row["landmarks"] for row in some] for some in (one[:10], one[-10:]))
     assert sum(last) < 0.98 * sum(first)
-    for expected, found in zip(one, two, strict=True):
-        assert found == pytest.approx(expected, rel=1e-5, abs=1e-5 * expected["loss"])
-        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+    for step, (expected, found) in enumerate(zip(one, two, strict=True), 1):
+        rounding = max(1e-5, 2e-6 * step)  # sums in another order differ by bits, which training carries on
+        assert found == pytest.approx(expected, rel=rounding, abs=rounding * expected["loss"])
+        assert found["loss"] == pytest.approx(expected["loss"], rel=rounding)
     weights, others = (load_file(folder / name / "model.safetensors") for name in ("one", "two"))
     assert weights.keys() == others.keys()
 
