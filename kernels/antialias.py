@@ -38,7 +38,7 @@ import torch
 from torch import Tensor
 
 from .common.backend import Backend, choose_backend
-from .common.checks import check_intrinsics, check_seen, check_tensor, check_triangles
+from .common.checks import check_corners, check_intrinsics, check_seen, check_tensor, check_triangles
 from .common.custom_op import gradients_of, register
 from .common.fragments import Fragments
 from .common.gather import add_rows, gather_rows
@@ -91,6 +91,8 @@ def _forward(
     backend: str,
 ) -> tuple[Tensor, Tensor]:  # [F, H, W, C], [F, 2, H, W]
     """Blends the image; also returns the silhouettes, see `find_silhouettes`."""
+    check_corners(triangles, vertices.shape[1])
+    check_seen(triangle_id, triangles)
     layer = Layer(triangle_id, depth)
     if backend == "triton" and image.numel():
         from .antialias_triton import antialias_triton
@@ -272,7 +274,7 @@ def _crossing(low: Tensor, high: Tensor) -> Tensor:  # [2, N], [2, N] -> [N]
 
 def _check(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, fragments: Fragments) -> None:
     check_tensor("vertices", vertices, ("F", "V", 3))
-    check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
+    check_triangles(triangles, ("vertices", vertices))
     like, dtypes, frames = ("vertices", vertices), (vertices.dtype,), len(vertices)
     check_intrinsics(Ks, frames, dtypes, like)
     check_tensor("image", image, (frames, "H", "W", "C"), dtypes, like)
@@ -281,7 +283,6 @@ def _check(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, fragm
     ids = fragments.triangle_id
     check_tensor("fragments.triangle_id", ids, image.shape[:3], (torch.int32,), like)
     check_tensor("fragments.depth", fragments.depth, image.shape[:3], like=like)
-    check_seen(ids, triangles)
 
 
 _antialias = register(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .common.backend import Backend, choose_backend
-from .common.checks import check_seen, check_tensor, check_triangles
+from .common.checks import check_corners, check_seen, check_tensor, check_triangles
 from .common.custom_op import register
 from .common.fragments import Fragments
 from .common.gather import add_rows, gather_rows, sum_rows
@@ -58,8 +58,7 @@ def check_interpolation(
         raise ValueError(f"attributes must be [{frames} or 1, V, C] for {frames} frames, not {list(attributes.shape)}")
     if ids.device != attributes.device:
         raise ValueError(f"fragments.triangle_id is on {ids.device}, attributes on {attributes.device}")
-    check_triangles(triangles, attributes.shape[1], ("attributes", attributes))
-    check_seen(ids, triangles)
+    check_triangles(triangles, ("attributes", attributes))
 
 
 def _forward(
@@ -70,6 +69,8 @@ def _forward(
     backend: str,
 ) -> Tensor:  # [F, H, W, C]
     """Interpolates, in plain torch at covered pixels only."""
+    check_corners(triangles, attributes.shape[1])
+    check_seen(triangle_id, triangles)
     if backend == "triton":
         from .interpolate_triton import interpolate_triton  # not before: Triton is not on every platform
 

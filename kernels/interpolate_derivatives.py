@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .common.backend import Backend, choose_backend
-from .common.checks import check_tensor
+from .common.checks import check_corners, check_seen, check_tensor
 from .common.custom_op import register
 from .common.fragments import Fragments
 from .common.gather import add_rows, gather_rows
@@ -64,6 +64,8 @@ def _forward(
     backend: str,
 ) -> Tensor:  # [F, H, W, 2 * n]
     """Differentiates by the pixel, in plain torch at covered pixels only."""
+    check_corners(triangles, attributes.shape[1])
+    check_seen(triangle_id, triangles)
     if backend == "triton":
         from .interpolate_derivatives_triton import interpolate_derivatives_triton  # Triton is not on every platform
 

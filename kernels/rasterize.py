@@ -64,7 +64,7 @@ def rasterize(
 
 def _check(vertices: Tensor, triangles: Tensor, Ks: Tensor, height: int, width: int, near: float) -> None:
     check_tensor("vertices", vertices, ("F", "V", 3))
-    check_mesh(triangles, vertices.shape[1], ("vertices", vertices))
+    check_mesh(triangles, ("vertices", vertices))
     check_intrinsics(Ks, len(vertices), (vertices.dtype,), ("vertices", vertices))
     check_image_size(height, width)
     if not isinstance(near, (int, float)) or not 0 < near < float("inf"):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .common.backend import Backend
-from .common.checks import check_size, check_triangles
+from .common.checks import check_corners, check_size, check_triangles
 from .common.custom_op import register
 from .common.fragments import Fragments
 from .common.picture import Layer, Picture
@@ -46,6 +46,9 @@ def _forward(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [F, H, W, 3], [F, H, W], [F, H, W, 4] or [0], [F, H, W] int32
     """Draws a picture."""
+    check_corners(triangles, vertices.shape[-2])
+    if ranges is not None:
+        _check_ranges(ranges, len(triangles))
     layer = None if behind_id is None or behind_depth is None else Layer(behind_id, behind_depth)
     picture = Picture(height, width, cull_backfaces, near, ranges, layer, derivatives)
     triangle_id, barycentrics, depth, slopes = _implementation(backend).draw(vertices, triangles, Ks, picture)
@@ -54,9 +57,9 @@ def _forward(
 
 def _backward(
     wanted: list[bool],
-    grad_barycentrics: Tensor,  # [F, H, W, 3]
-    grad_depth: Tensor,  # [F, H, W]
-    grad_slopes: Tensor,  # [F, H, W, 4] or [0]
+    grad_barycentrics: Tensor | None,  # [F, H, W, 3]
+    grad_depth: Tensor | None,  # [F, H, W]
+    grad_slopes: Tensor | None,  # [F, H, W, 4] or [0]
     vertices: Tensor,  # [F, V, 3], [F, V, 4] in clip space, [V, 4] with ranges
     triangles: Tensor,  # [T, 3]
     Ks: Tensor | None,  # [F, 3, 3]
@@ -65,7 +68,12 @@ def _backward(
     backend: str,
 ) -> list[Tensor]:  # as vertices
     """Differentiates by the vertices; the picture keeps no graph."""
-    upstream = grad_barycentrics, grad_depth, grad_slopes if derivatives else None
+    shape = triangle_id.shape
+    upstream = (
+        vertices.new_zeros(*shape, 3) if grad_barycentrics is None else grad_barycentrics,
+        vertices.new_zeros(shape) if grad_depth is None else grad_depth,
+        (vertices.new_zeros(*shape, 4) if grad_slopes is None else grad_slopes) if derivatives else None,
+    )
     return [_implementation(backend).gradient(vertices, triangles, Ks, triangle_id, *upstream)]
 
 
@@ -89,17 +97,23 @@ def _fake(
     return vertices.new_empty(*shape, 3), vertices.new_empty(shape), slopes, ids
 
 
-def check_mesh(triangles: Tensor, vertices: int, like: tuple[str, Tensor]) -> None:
-    """Raises ValueError unless `triangles` is [T, 3] with indices in [0, vertices), and not too many."""
+def check_mesh(triangles: Tensor, like: tuple[str, Tensor]) -> None:
+    """Raises ValueError unless `triangles` is [T, 3], and not too many."""
     if isinstance(triangles, Tensor) and len(triangles.shape) == 2 and len(triangles) > _MOST:
         raise ValueError(f"triangles must be at most {_MOST}, not {len(triangles)}: draw parts and keep the nearest")
-    check_triangles(triangles, vertices, like)
+    check_triangles(triangles, like)
 
 
 def check_image_size(height: int, width: int) -> None:
     """Raises ValueError unless height and width are ints from 1 to 32768."""
     check_size("height", height, _LARGEST)
     check_size("width", width, _LARGEST)
+
+
+def _check_ranges(ranges: Tensor, triangles: int) -> None:
+    first, count = ranges.long().unbind(1)
+    if bool(((first < 0) | (count < 0) | (first + count > triangles)).any()):
+        raise ValueError(f"ranges must be first triangle and number of triangles, within the {triangles} of triangles")
 
 
 def _implementation(backend: str) -> ModuleType:

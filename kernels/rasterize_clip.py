@@ -59,9 +59,9 @@ def rasterize_clip(
     """
     check_image_size(height, width)
     check_tensor("positions", positions, ("F", "V", 4) if ranges is None else ("V", 4))
-    check_mesh(triangles, positions.shape[-2], ("positions", positions))
+    check_mesh(triangles, ("positions", positions))
     if ranges is not None:
-        _check_ranges(ranges, len(triangles))
+        _check_ranges(ranges)
     layer = None
     if behind is not None:
         frames = len(positions) if ranges is None else len(ranges)
@@ -95,15 +95,10 @@ def peel(
         yield behind
 
 
-def _check_ranges(ranges: Tensor, triangles: int) -> None:
+def _check_ranges(ranges: Tensor) -> None:
     check_tensor("ranges", ranges, ("F", 2), (torch.int32,))
     if ranges.device.type != "cpu":
         raise ValueError(f"ranges must be on the CPU, not on {ranges.device}: pass ranges.cpu()")
-    if torch.compiler.is_compiling():
-        return
-    first, count = ranges.long().unbind(1)
-    if bool(((first < 0) | (count < 0) | (first + count > triangles)).any()):
-        raise ValueError(f"ranges must be first triangle and number of triangles, within the {triangles} of triangles")
 
 
 def _checked_layer(behind: Fragments, shape: tuple[int, int, int], positions: Tensor) -> Layer:

@@ -1,6 +1,7 @@
 """Validation shared by the operations.
 
-Values are not looked at while torch compiles or exports, as there are none; shapes and dtypes are.
+Public functions check shapes and dtypes. What would be read out of bounds, indices, is looked at inside of registered
+operations, as compiled and exported programs call nothing else. Other values are not looked at while torch compiles.
 """
 
 import torch
@@ -48,11 +49,15 @@ def check_tensor(
         raise ValueError(f"{name} must be contiguous: pass {name}.contiguous()")
 
 
-def check_triangles(triangles: Tensor, vertices: int, like: tuple[str, Tensor]) -> None:
-    """Raises ValueError unless `triangles` is [T, 3] int32 or int64, T >= 1, with indices in [0, vertices)."""
+def check_triangles(triangles: Tensor, like: tuple[str, Tensor]) -> None:
+    """Raises ValueError unless `triangles` is [T, 3] int32 or int64, T >= 1; the operation looks at the indices."""
     check_tensor("triangles", triangles, ("T", 3), (torch.int32, torch.int64), like)
     if len(triangles) == 0:
         raise ValueError("triangles must hold at least one triangle")
+
+
+def check_corners(triangles: Tensor, vertices: int) -> None:
+    """Raises ValueError unless the indices of `triangles` [T, 3] are in [0, vertices)."""
     check_indices("triangles", triangles, vertices, "vertices")
 
 
@@ -70,9 +75,7 @@ def check_indices(name: str, indices: Tensor, count: int, what: str) -> None:
 
 def check_seen(triangle_id: Tensor, triangles: Tensor) -> None:
     """Raises ValueError where fragments [F, H, W] see a triangle that is not there; kernels leave it out instead."""
-    if triangle_id.is_cuda or torch.compiler.is_compiling():
-        return
-    if triangle_id.numel() and int(triangle_id.max()) >= len(triangles):
+    if not triangle_id.is_cuda and triangle_id.numel() and int(triangle_id.max()) >= len(triangles):
         raise ValueError(f"fragments hold a triangle beyond the {len(triangles)} of triangles: rasterise the same ones")
 
 
