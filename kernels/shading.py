@@ -6,7 +6,7 @@ from torch import Tensor
 from .common.backend import Backend, choose_backend
 from .common.checks import check_tensor, check_triangles
 from .common.custom_op import register
-from .normals import TINY_AREA, vertex_normals
+from .normals import RESOLUTION, vertex_normals
 
 
 def sh_basis(normals: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def shade_vertices(
     if choose_backend(backend, vertices) == "triton":
         from .shading_triton import shade_vertices_triton  # not before: Triton is not on every platform
 
-        return shade_vertices_triton(vertices, triangles, reflectance, sh.contiguous(), TINY_AREA)[:2]
+        return shade_vertices_triton(vertices, triangles, reflectance, sh.contiguous(), RESOLUTION)[:2]
     normals = vertex_normals(vertices, triangles, "torch")
     return shade_sh(reflectance, normals, sh, "torch"), normals
 

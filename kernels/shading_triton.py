@@ -92,12 +92,12 @@ def shade_vertices_fwd_kernel(
     inverse_ptr,  # [F, V] out, one over the length of the area vector, 0 where the normal is undefined
     vertices,
     frames_per_set,
-    TINY: tl.constexpr,
+    RESOLUTION: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
     points_ptr = vertices_ptr + frame * vertices * 3
-    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, TINY)
+    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION)
     at = frame * vertices + vertex
     store3(normals_ptr + 3 * at, x, y, z, mask)
     tl.store(inverse_ptr + at, inverse, mask)
@@ -226,13 +226,13 @@ def _forward(
     triangles: Tensor,  # [T, 3]
     reflectance: Tensor,  # [R, V, 3]
     sh: Tensor,  # [F, 9, 3]
-    tiny: float,
+    resolution: float,
 ) -> tuple[Tensor, Tensor, Tensor]:  # [F, V, 3] twice, [F, V]
     """Shades a mesh; returns colours, normals and one over the lengths of the area vectors."""
     check_corners(triangles, vertices.shape[1])
     mesh = topology(triangles, vertices.shape[1])
     frames, count, _ = vertices.shape
-    colors, normals, inverse = _fake(vertices, triangles, reflectance, sh, tiny)
+    colors, normals, inverse = _fake(vertices, triangles, reflectance, sh, resolution)
     block = lanes(LANES)
     with on_device(vertices):
         shade_vertices_fwd_kernel[(triton.cdiv(count, block) * frames,)](
@@ -246,7 +246,7 @@ def _forward(
             inverse,
             count,
             frames // max(len(reflectance), 1),
-            TINY=tiny,
+            RESOLUTION=resolution,
             BLOCK=block,
             num_warps=4,
         )
@@ -273,7 +273,7 @@ def _backward(
 
 
 def _fake(
-    vertices: Tensor, triangles: Tensor, reflectance: Tensor, sh: Tensor, tiny: float
+    vertices: Tensor, triangles: Tensor, reflectance: Tensor, sh: Tensor, resolution: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(vertices), torch.empty_like(vertices), vertices.new_empty(vertices.shape[:2])
 

@@ -89,7 +89,7 @@ def calls(scene: Scene, backend: Backend) -> dict[str, tuple[Any, ...]]:
         chromaticity(scene.seen, scene.weights, "triton")
         deviation(scene.colors, scene.colors[0], "triton")
         shade_vertices(scene.vertices, scene.triangles, scene.colors, scene.sh, "triton")
-        found["shade_vertices"] = (scene.vertices, scene.triangles, scene.colors, scene.sh, 1e-20)
+        found["shade_vertices"] = (scene.vertices, scene.triangles, scene.colors, scene.sh, 1e-7)
         found["texture_mips"] = (scene.texels, 8, 4, 3)
         found["linear_decode"] = (scene.codes, scene.basis, scene.mean)
         found["chromaticity"] = (scene.seen, scene.weights)
