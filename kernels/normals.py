@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
-from .common.checks import check_tensor, check_triangles
+from .common.checks import check_corners, check_tensor, check_triangles
 from .common.gather import sum_rows
 from .common.topology import Topology, topology
 
@@ -35,7 +35,8 @@ def vertex_normals(
         ValueError: wrong shape, dtype, device or value, naming the argument.
     """
     check_tensor("vertices", vertices, ("F", "V", 3))
-    check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
+    check_triangles(triangles, ("vertices", vertices))
+    check_corners(triangles, vertices.shape[1])
     if choose_backend(backend, vertices) == "triton":
         from .normals_triton import vertex_normals_triton  # not before: Triton is not on every platform
 

@@ -1,8 +1,11 @@
 """Where the rays of pixels meet the triangles that they see, in plain torch and with gradients."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from .common.custom_op import gradients_of
 from .common.gather import add_rows
 from .common.viewport import viewport_camera
 from .rasterize_windows_torch import CHUNK
@@ -27,11 +30,9 @@ def gradient(
     upstream = [a for a in (barycentrics_grad, depth_grad, derivatives_grad) if a is not None]
     for pixel in (triangle_id >= 0).view(-1).nonzero().view(-1).split(CHUNK):
         ids, corners, K, at = _gather(vertices, triangles, Ks, triangle_id, pixel)
-        corners = corners.detach().requires_grad_()
-        with torch.enable_grad():
-            located = _locate(corners, K, at, derivatives_grad is not None)
-        grads = [a.reshape(-1, *a.shape[3:]).index_select(0, pixel) for a in upstream]
-        (part,) = torch.autograd.grad(located, corners, grads)
+        located = partial(_locate, K=K, at=at, derivatives=derivatives_grad is not None)
+        grads = tuple(a.reshape(-1, *a.shape[3:]).index_select(0, pixel) for a in upstream)
+        (part,) = gradients_of(located, [corners], [True], grads)
         total = add_rows(total, ids.view(-1), part.flatten(0, 1))  # one pixel after the other, wherever the chunks end
     return total.view(vertices.shape)
 

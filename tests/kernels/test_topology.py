@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fmlfast.kernels.common.cache import TensorCache
-from fmlfast.kernels.common.checks import check_tensor, check_triangles
+from fmlfast.kernels.common.checks import check_corners, check_tensor
 from fmlfast.kernels.common.fixed_point import fixed_point_scale, from_fixed_point
 from fmlfast.kernels.common.topology import mesh_edges, topology, unique_edges
 
@@ -65,13 +65,12 @@ def test_a_tensor_is_looked_at_once_until_it_changes():
 
 def test_changed_triangles_are_checked_again():
     triangles = torch.tensor([[0, 1, 2]])
-    vertices = torch.zeros(1, 3, 3)
-    check_triangles(triangles, 3, ("vertices", vertices))
+    check_corners(triangles, 3)
     first = topology(triangles, 3)
     assert topology(triangles, 3) is first
     triangles[0, 2] = 3
     with pytest.raises(ValueError, match="^triangles hold the index 3, but there are 3 vertices"):
-        check_triangles(triangles, 3, ("vertices", vertices))
+        check_corners(triangles, 3)
     assert topology(triangles, 4) is not first
 
 
