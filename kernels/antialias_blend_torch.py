@@ -61,7 +61,7 @@ def blend_backward(
     Ks: Tensor,  # [F, 3, 3]
     codes: Tensor,  # [F, 2, H, W]
 ) -> list[Tensor]:  # as image, as vertices
-    """Differentiates `_blend`."""
+    """Differentiates `blend`."""
     pairs, flat, gradient = _pairs(triangles, codes), image.flatten(0, 2), grad_out.flatten(0, 2)
     corners, ends = _ends(vertices, Ks, pairs, *codes.shape[2:])
     s, out = crossing(*ends.unbind(-1)), []
@@ -94,8 +94,8 @@ def _through_crossing(
     down, to_along = pairs.down[:, None] == 1, to_along * (1 - 2 * pairs.side)[:, None]
     to_u, to_v = torch.where(down, to_across, to_along), torch.where(down, to_along, to_across)
     x, y, z = corners.unbind(-1)
-    fx, skew, _, _, fy, _ = camera_of(Ks[pairs.frame, None])
-    to_x, to_y = to_u * fx / z, (to_u * skew + to_v * fy) / z
+    k00, k01, _, k10, k11, _ = camera_of(Ks[pairs.frame, None])
+    to_x, to_y = (to_u * k00 + to_v * k10) / z, (to_u * k01 + to_v * k11) / z
     return torch.stack([to_x, to_y, -(to_x * x + to_y * y) / z], -1)
 
 
