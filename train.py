@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import torch
 import tyro
 

@@ -12,6 +12,8 @@ holds the true focal length in pixels, which the photos do not tell. The set doe
 from dataclasses import dataclass
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import numpy as np
 import torch
 import tyro

@@ -7,6 +7,8 @@ is told on the validation splits.
 import sys
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import torch
 from torch import Tensor
 

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import torch
 from safetensors.torch import load_file
 

@@ -10,6 +10,8 @@ errs, and what the detector's scores tell of expressions. `make train` and the t
 from dataclasses import fields
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import torch
 import torch.nn.functional as F
 import tyro

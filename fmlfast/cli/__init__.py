@@ -7,6 +7,8 @@ import textwrap
 from difflib import get_close_matches
 from typing import NamedTuple
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 from fmlfast.common.termination import ends_in_one_line
 from fmlfast.common.version import __version__
 

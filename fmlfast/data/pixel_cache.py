@@ -22,9 +22,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.progress import ProgressBar
 from fmlfast.common.tensor_file import write_tensors
 from fmlfast.data.frames import ClipTensors, resize_clip
 from fmlfast.data.landmark_assets import FEATURES
@@ -82,7 +82,7 @@ def cache_shards(shards: Sequence[tuple[Path, list[ClipRef]]], size: int) -> Non
     workers = max(1, min(os.cpu_count() or 1, at_once))
     pool = ThreadPoolExecutor(workers)  # threads do: the JPEG decoder leaves Python's lock to the others
     try:
-        with tqdm(total=total, desc=f"decoding clips to {size} px, once", unit="clip", mininterval=0.5) as progress:
+        with ProgressBar(total=total, desc=f"decoding clips to {size} px, once", unit="clip") as progress:
             for _ in pool.map(lambda shard: _make(shard[0], shard[1], size, progress.update), shards):
                 pass
     except OSError as error:

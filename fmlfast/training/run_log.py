@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.extras import require
+from fmlfast.common.progress import ProgressBar
 from fmlfast.common.tensor_file import write_tensors
 from fmlfast.data.augment import Batch
 
@@ -29,7 +29,7 @@ class Log:
         self.board: Any = None
         if tensorboard:
             self.board = require("torch.utils.tensorboard", "train").SummaryWriter(str(folder), purge_step=start)
-        self.bar = tqdm(initial=start, total=steps, unit="step", mininterval=0.5)
+        self.bar = ProgressBar(initial=start, total=steps, unit="step", mininterval=0.5)
         self.frames, self.since = 0, time.perf_counter()
 
     def count(self, frames: int) -> None:

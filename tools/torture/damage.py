@@ -49,7 +49,7 @@ def _damage(reader: Reader, folder: Path, cases: int) -> None:
         deadline=None,
         database=None,
         phases=[Phase.generate],
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+        suppress_health_check=[HealthCheck.too_slow],
     )
     @given(damages(whole))
     def read(damaged: bytes) -> None:

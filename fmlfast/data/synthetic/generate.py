@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_folder
 from fmlfast.common.child_processes import WorkerPool, single_threaded_children
+from fmlfast.common.progress import ProgressBar
 from fmlfast.common.termination import ends_in_one_line
 from fmlfast.common.version import __version__
 from fmlfast.data.detection import Detection
@@ -154,7 +154,7 @@ def generate(config: SyntheticConfig) -> None:
         stack.enter_context(single_threaded_children())
         # Also for one worker: BLAS with other numbers of threads would give other last bits.
         pool = stack.enter_context(WorkerPool(config.workers, _one_thread))
-        progress = stack.enter_context(tqdm(total=sum(counts.values()), desc="synthetic clips", unit="clip"))
+        progress = stack.enter_context(ProgressBar(total=sum(counts.values()), desc="synthetic clips", unit="clip"))
         for split, count in counts.items():
             if count == 0:
                 continue

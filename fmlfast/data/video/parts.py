@@ -109,7 +109,7 @@ def _members(ref: ClipRef) -> list[tuple[str, bytes]]:
     spans.append((f"{ref.key}.json", ref.json))
     members = []
     with ref.shard.open("rb") as file:
-        for name, (offset, size) in spans:
-            file.seek(offset)
-            members.append((name, file.read(size)))
+        for name, span in spans:
+            file.seek(span.offset)
+            members.append((name, span.check(file.read(span.size), f"{ref.shard}: {name}")))
     return members

@@ -14,11 +14,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from tqdm import tqdm
-
 from fmlfast.common.child_processes import WorkerPool
 from fmlfast.common.extras import require
 from fmlfast.common.locks import lock_folder
+from fmlfast.common.progress import ProgressBar
 from fmlfast.data.detector_model import face_landmarker_file
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.shards import Clip, ShardWriter, list_clips, list_splits, write_meta
@@ -78,7 +77,7 @@ def _add(config: PrepareConfig, paths: list[tuple[Path, str]]) -> PrepareReport:
         model = face_landmarker_file(config.face_landmarker)
         with _Output(config, report) as output:
             results = _run(sources, config, model)
-            for source, (record, clips) in tqdm(results, total=len(sources), unit="video", desc="prepare"):
+            for source, (record, clips) in ProgressBar(results, total=len(sources), unit="video", desc="prepare"):
                 output.add(source, record, clips)
     return report
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from fmlfast.common.arguments import check_whole
 from fmlfast.common.locks import lock_new_folder
+from fmlfast.common.progress import ProgressBar
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.focal_length import Cameras
@@ -70,8 +71,8 @@ def track(
         ValueError: the video cannot be read or shows no face; the checkpoint or texture is invalid; unfinished work
             has other settings.
     """
-    if people is not None and people < 1:
-        raise ValueError(f"--people must be at least 1, got {people}")
+    if people is not None:
+        check_whole("people", people, 1)
     path = Path(video)
     with lock_new_folder(out) as out:
         reconstruct = Reconstructor.of(checkpoint, REFINE_PERSON, texture, None)
@@ -86,7 +87,7 @@ def track(
             raise ValueError(f"{path}: no face that could be followed for half a second")
         found: list[TrackedPerson] = []
         total = sum(len(source.tracks.sights(t)) for group in groups for t in group)
-        with tqdm(total=total, disable=not progress, desc="motion", unit="frame") as bar:
+        with ProgressBar(total=total, disable=not progress, desc="motion", unit="frame") as bar:
             for number, group in enumerate(groups):
                 first = found[0].face if found else None  # everybody was filmed by one camera
                 photos = partial(_photos, source, group, camera, first)
@@ -139,7 +140,7 @@ def _estimate(
     group: Sequence[int],
     face: Reconstruction,
     refine: int,
-    bar: tqdm,
+    bar: ProgressBar,
 ) -> Track:
     """Estimates all frames of a person."""
     model = reconstruct.model.to(reconstruct.device)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from fmlfast.common.locks import lock_new_folder
+from fmlfast.common.progress import ProgressBar
 from fmlfast.data.shards import Clip
 from fmlfast.reconstruction.focal_length import Cameras
 from fmlfast.reconstruction.inputs import Photo
@@ -102,7 +102,7 @@ def track_views(
         views = [View(_tensor(turn), scale * _tensor(shift)) for turn, shift in zip(turns, shifts, strict=True)]
         estimator = PersonEstimator(model, codes, shape, 0, ones, views)
         tracks: list[list[Track]] = [[] for _ in sources]
-        with tqdm(total=len(timeline.times), disable=not progress, desc="motion", unit="frame") as bar:
+        with ProgressBar(total=len(timeline.times), disable=not progress, desc="motion", unit="frame") as bar:
             for run in timeline.runs():
                 pieces = (timeline.shots(run[first : first + SEGMENT]) for first in range(0, len(run), SEGMENT))
                 for window in estimator.track(pieces):
