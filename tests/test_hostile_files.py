@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,14 @@ from fmlfast.common.typed import of_values
 from fmlfast.data.crop import shrunk_image
 from fmlfast.data.detector_model import check_published
 from fmlfast.data.video.clips import ClipRecord
+from fmlfast.data.video.decode import Video
 from fmlfast.evaluation.scans.readers import read_points
 from fmlfast.reconstruction.inputs import expand_folders, read_image
 from fmlfast.reconstruction.pipeline import reconstruct
 from fmlfast.reconstruction.result import Reconstruction
+from fmlfast.reconstruction.track.source import VideoFacts
 from tests.helpers.stored_examples import make_result
+from tests.helpers.videos import write_video
 
 DEEP = "[" * 100_000 + "]" * 100_000
 
@@ -172,3 +176,14 @@ def test_a_picture_that_is_a_program_is_not_run(tmp_path: Path) -> None:
     path.rename(tmp_path / "a.eps")
     with pytest.raises(ValueError, match="no photos in this folder"):
         expand_folders([tmp_path])
+
+
+def test_frames_of_videos_have_a_limited_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = [np.full((64, 80, 3), 90, np.uint8)] * 2
+    path = write_video(tmp_path / "a.mkv", frames, aspect=Fraction(65_535))
+    assert [frame.image().shape for frame in Video(path).frames()] == [(64, 80, 3)] * 2
+    monkeypatch.setattr("fmlfast.data.video.decode.MOST_PIXELS", 64 * 80 - 1)
+    video = Video(path)
+    assert list(video.frames()) == [] and "damaged packets" in video.trouble
+    with pytest.raises(ValueError, match=r"a\.mkv: has no frame"):
+        VideoFacts.of(path)
