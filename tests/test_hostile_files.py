@@ -4,6 +4,7 @@ import io
 import zipfile
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from fmlfast.common.typed import of_values
 from fmlfast.data.crop import shrunk_image
 from fmlfast.data.detector_model import check_published
 from fmlfast.data.video.clips import ClipRecord
-from fmlfast.data.video.decode import Video
+from fmlfast.data.video.decode import Video, _square_width
 from fmlfast.evaluation.scans.readers import read_points
 from fmlfast.reconstruction.inputs import expand_folders, read_image
 from fmlfast.reconstruction.pipeline import reconstruct
@@ -178,10 +179,17 @@ def test_a_picture_that_is_a_program_is_not_run(tmp_path: Path) -> None:
         expand_folders([tmp_path])
 
 
+@pytest.mark.parametrize(
+    ("aspect", "width"), [(Fraction(4, 3), 107), (None, 80), (Fraction(65_535), 80), (Fraction(1, 65_535), 80)]
+)
+def test_pixels_of_impossible_shape_are_square(aspect: tuple[int, int], width: int) -> None:
+    stream = SimpleNamespace(sample_aspect_ratio=Fraction(*aspect))
+    assert _square_width(SimpleNamespace(width=80), stream) == width
+
+
 def test_frames_of_videos_have_a_limited_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = [np.full((64, 80, 3), 90, np.uint8)] * 2
-    path = write_video(tmp_path / "a.mkv", frames, aspect=Fraction(65_535))
-    assert [frame.image().shape for frame in Video(path).frames()] == [(64, 80, 3)] * 2
+    path = write_video(tmp_path / "a.mkv", frames)
     monkeypatch.setattr("fmlfast.data.video.decode.MOST_PIXELS", 64 * 80 - 1)
     video = Video(path)
     assert list(video.frames()) == [] and "damaged packets" in video.trouble
