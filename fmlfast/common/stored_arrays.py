@@ -35,8 +35,11 @@ def read_arrays(path: str | Path, most: int = MOST_ARRAYS) -> dict[str, NDArray]
         with zipfile.ZipFile(path) as archive:
             if sum(info.file_size for info in archive.infolist()) > most:
                 raise ValueError(f"over {most >> 20} MB when unpacked")
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise ValueError(f"{other[0]} is no array")
+        return arrays
     except _NO_ARCHIVE as error:
         raise ValueError(f"{path}: damaged, or no npz file ({error})") from error
 
