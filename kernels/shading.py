@@ -8,7 +8,7 @@ from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
 from .common.checks import check_tensor, check_triangles
-from .normals import TINY_AREA, vertex_normals
+from .normals import RESOLUTION, vertex_normals
 
 
 def sh_basis(normals: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def shade_vertices(
     if choose_backend(backend, vertices) == "triton":
         from .shading_triton import shade_vertices_triton  # not before: Triton is not on every platform
 
-        return shade_vertices_triton(vertices, triangles, reflectance, sh, TINY_AREA)
+        return shade_vertices_triton(vertices, triangles, reflectance, sh, RESOLUTION)
     normals = vertex_normals(vertices, triangles, "torch")
     return shade_sh(reflectance, normals, sh, "torch"), normals
 

@@ -93,12 +93,12 @@ def shade_vertices_fwd_kernel(
     inverse_ptr,  # [F, V] out, one over the length of the area vector, 0 where the normal is undefined
     vertices,
     frames_per_set,
-    TINY: tl.constexpr,
+    RESOLUTION: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
     points_ptr = vertices_ptr + frame * vertices * 3
-    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, TINY)
+    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION)
     at = frame * vertices + vertex
     store3(normals_ptr + 3 * at, x, y, z, mask)
     tl.store(inverse_ptr + at, inverse, mask)
@@ -217,7 +217,7 @@ class _ShadeSH(torch.autograd.Function):
 class _ShadeVertices(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, reflectance: Tensor, vertices: Tensor, sh: Tensor, mesh: Topology, tiny: float
+        ctx: Any, reflectance: Tensor, vertices: Tensor, sh: Tensor, mesh: Topology, resolution: float
     ) -> tuple[Tensor, Tensor]:
         frames, count, _ = vertices.shape
         colors, normals = torch.empty_like(vertices), torch.empty_like(vertices)
@@ -235,7 +235,7 @@ class _ShadeVertices(torch.autograd.Function):
                 inverse,
                 count,
                 frames // max(len(reflectance), 1),
-                TINY=tiny,
+                RESOLUTION=resolution,
                 BLOCK=block,
                 num_warps=4,
             )
@@ -265,8 +265,8 @@ def shade_sh_triton(reflectance: Tensor, normals: Tensor, sh: Tensor) -> Tensor:
 
 
 def shade_vertices_triton(
-    vertices: Tensor, triangles: Tensor, reflectance: Tensor, sh: Tensor, tiny: float
+    vertices: Tensor, triangles: Tensor, reflectance: Tensor, sh: Tensor, resolution: float
 ) -> tuple[Tensor, Tensor]:
     """`shade_vertices` by Triton kernels; arguments are checked already."""
     mesh = topology(triangles, vertices.shape[1])
-    return _ShadeVertices.apply(reflectance, vertices, sh.contiguous(), mesh, tiny)
+    return _ShadeVertices.apply(reflectance, vertices, sh.contiguous(), mesh, resolution)

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from fmlfast import metrics
 from fmlfast.camera import project
 from fmlfast.color import LUMINANCE, linear_to_srgb
+from fmlfast.common.progress import ProgressBar
 from fmlfast.data.frames import Frames
 from fmlfast.data.meta import check_landmarks
 from fmlfast.data.shards import Clip, Truth, list_clips, read_clip, read_meta, read_truth
@@ -151,7 +151,7 @@ def measure(
     asked = all(clip.detection is not None for clip in map(read_clip, refs))
     training = model.training
     model.eval()
-    progress = tqdm(desc=f"evaluate {split}", total=len(refs), unit="clip", disable=None)  # on a terminal only
+    progress = ProgressBar(desc=f"evaluate {split}", total=len(refs), unit="clip")
     try:
         for start in range(0, len(refs), batch):
             part = [read_clip(ref).part(0, longest) for ref in refs[start : start + batch]]

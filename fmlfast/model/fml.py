@@ -8,10 +8,10 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.tensor_file import write_tensors
 from fmlfast.common.tensors import constant, exact
 from fmlfast.data.frames import Frames
 from fmlfast.data.landmark_assets import landmarks_version
@@ -288,9 +288,8 @@ class FML(nn.Module):
         }
         with atomic_path(folder / CONFIG) as path:
             path.write_text(json.dumps(config, indent=2, default=str) + "\n")
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
         with atomic_path(folder / WEIGHTS) as path:
-            save_file(tensors, path)
+            write_tensors(path, self.state_dict())
 
     @classmethod
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "FML":

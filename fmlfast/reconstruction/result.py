@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor
 
-from fmlfast.common.atomic import atomic_path, check_new
+from fmlfast.common.atomic import atomic_folder
 from fmlfast.common.stored_arrays import check_tensors, read_tensors
+from fmlfast.common.tensor_file import write_tensors
 from fmlfast.common.version import __version__
 from fmlfast.mesh_io import write_mesh
 from fmlfast.model.codes import Codes
@@ -214,19 +214,18 @@ class Reconstruction:
 
         Raises FileExistsError when `folder` exists.
         """
-        with atomic_path(check_new(folder)) as temporary:
-            temporary.mkdir()
+        with atomic_folder(folder) as temporary:
             for i, name in enumerate(self.names):
                 Image.fromarray(self.photos[i]).save(temporary / photo_file(name))
                 if pictures:
                     Image.fromarray(self.overlay(i)).save(temporary / f"overlay-{name}.png")
                     Image.fromarray(self.panel(i)).save(temporary / f"panel-{name}.png")
-            tensors = {field.name: getattr(self.codes, field.name).contiguous() for field in fields(Codes)}
+            tensors = {field.name: getattr(self.codes, field.name) for field in fields(Codes)}
             tensors |= {"neutral": self.neutral, "vertex_reflectance": self.reflectance}
             if self.texture is not None and self.texture_confidence is not None:
                 Image.fromarray(self.texture).save(temporary / TEXTURE)
                 tensors["texture_confidence"] = torch.from_numpy(self.texture_confidence)
-            save_file(tensors, temporary / CODES)
+            write_tensors(temporary / CODES, tensors)
             (temporary / PARAMETERS).write_text(json.dumps(self.parameters(), indent=1) + "\n")
             if meshes:
                 self._write_meshes(temporary)

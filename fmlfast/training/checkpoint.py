@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.stored_arrays import read_tensors
+from fmlfast.common.tensor_file import write_tensors
 from fmlfast.common.text_files import parse_json
 
 Optimizers = dict[str, torch.optim.Optimizer]
@@ -33,10 +33,9 @@ def save_state(
             tensors |= {f"{owner}.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
     if broken := [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]:
         raise FloatingPointError(f"{broken[0]} is not finite after {step} steps; {path} is left alone; lower the rates")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as temporary:
         told = {"step": str(step), "settings": json.dumps(settings), "tensors": str(len(tensors))}
-        save_file(tensors, temporary, metadata=told)
+        write_tensors(temporary, tensors, told)
 
 
 def load_state(

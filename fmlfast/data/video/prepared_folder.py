@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.locks import SUFFIX
 from fmlfast.common.text_files import read_json
 from fmlfast.common.version import __version__
 from fmlfast.data.landmark_assets import landmarks_version
@@ -126,16 +127,22 @@ def folder_meta(config: PrepareConfig) -> dict[str, Any]:
     return made | {"settings": asdict(config.rules)}
 
 
-def open_folder(out: Path, config: PrepareConfig) -> PrepareReport:
-    """Reads the report of earlier runs in `out`; ValueError when the folder cannot be added to."""
-    report = PrepareReport()
+def check_folder(out: Path) -> None:
+    """Raises ValueError for what can hold no clips: a file, or a folder of other things."""
     if not out.exists():
-        return report
+        return
     if not out.is_dir():
         raise ValueError(f"{out} is a file; choose another output")
+    strange = any(path.name != PARTS and path.suffix != SUFFIX for path in out.iterdir())
+    if strange and not (out / "meta.json").exists():
+        raise ValueError(f"{out} is not empty and holds no prepared clips; choose another output")
+
+
+def open_folder(out: Path, config: PrepareConfig) -> PrepareReport:
+    """Reads the report of earlier runs in `out`; ValueError when the folder cannot be added to."""
+    check_folder(out)
+    report = PrepareReport()
     if not (out / "meta.json").exists():
-        if any(path.name != PARTS for path in out.iterdir()):
-            raise ValueError(f"{out} is not empty and holds no prepared clips; choose another output")
         return report
     meta = read_meta(out)
     check_landmarks(out)

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import save_file
 
 from fmlfast.common.arguments import check_whole
-from fmlfast.common.atomic import atomic_path, check_new
+from fmlfast.common.atomic import atomic_path
+from fmlfast.common.locks import check_new
 from fmlfast.common.stored_arrays import read_tensors
+from fmlfast.common.tensor_file import write_tensors
 from fmlfast.common.text_files import read_json
 from fmlfast.reconstruction.track.estimate import Track
 
@@ -105,7 +106,7 @@ class Project:
     def add_window(self, person: int, track: int, number: int, window: Track) -> None:
         """Stores a window of a track."""
         with atomic_path(self._window(person, track, number)) as temporary:
-            save_file({name: values.contiguous() for name, values in vars(window).items()}, temporary)
+            write_tensors(temporary, vars(window))
 
     def finish(self, out: Path) -> None:
         """Renames the folder to `out`, and removes what was needed on the way."""
