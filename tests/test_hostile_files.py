@@ -32,7 +32,11 @@ DEEP = "[" * 100_000 + "]" * 100_000
 # -------------------------------------------------------------------------------------------------- text, JSON, types
 
 
-@pytest.mark.parametrize("text", [DEEP, '{"a": ' * 5000, '{"a": 1' + "0" * 5000 + "}", "[1]", "{", "\ufeff[]", "7"])
+JSON = {"deep": DEEP, "deep objects": '{"a": ' * 5000, "digits": '{"a": 1' + "0" * 5000 + "}"}
+JSON |= {"list": "[1]", "cut": "{", "mark": "\ufeff[]", "number": "7"}
+
+
+@pytest.mark.parametrize("text", JSON.values(), ids=JSON)
 def test_json_that_is_none_or_too_much_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.json: damaged"):

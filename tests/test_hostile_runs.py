@@ -129,11 +129,16 @@ def test_damaged_evaluations_are_named(change: dict[str, Any], tmp_path: Path) -
     assert not (tmp_path / "report.html").exists()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["5\n6\n7\n", '{"step": 1}\n{"step": "a"}\n{"step": 2}\n', '{"step": 1, "a": 1' + "0" * 400 + '}\n{"step": 2}\n',
-     f"{DEEP}\n{{}}\n", json.dumps({"step": 1} | {f"loss {i}": 1 for i in range(500)}) + "\n"],
-)  # fmt: skip
+LOGS = {
+    "numbers": "5\n6\n7\n",
+    "step": '{"step": 1}\n{"step": "a"}\n{"step": 2}\n',
+    "digits": '{"step": 1, "a": 1' + "0" * 400 + '}\n{"step": 2}\n',
+    "deep": f"{DEEP}\n{{}}\n",
+    "quantities": json.dumps({"step": 1} | {f"loss {i}": 1 for i in range(500)}) + "\n",
+}
+
+
+@pytest.mark.parametrize("text", LOGS.values(), ids=LOGS)
 def test_damaged_logs_are_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(text)
     with pytest.raises(ValueError, match=r"metrics\.jsonl: (damaged|line 1|line 2)"):
