@@ -25,6 +25,7 @@ _THUMBNAIL = (48, 27)  # pixels, enough to detect a cut
 _CUT_FLOOR = 12.0  # of 255: people who move stay below 8, averaged over the thumbnail
 _CUT_FACTOR = 5.0  # times the recent median, so that a shaking camera is no cut
 _CUT_MEMORY = 24  # frames
+MOST_PIXELS = 2**26  # of a frame, twice those of 8K: decoders allocate what a damaged header tells
 _MOST_ASPECT = 10.0  # of a pixel's sides
 
 
@@ -151,7 +152,9 @@ class Video:
         with container:
             if not container.streams.video:
                 raise ValueError("has no video stream")
-            yield container, container.streams.video[0]
+            stream = container.streams.video[0]
+            stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+            yield container, stream
 
     def _decode(self, av: Any, container: Any, stream: Any) -> Iterator[Any]:
         damaged = 0
