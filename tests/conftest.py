@@ -5,10 +5,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 from fmlfast.common.child_processes import THREADS
 
 os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy
-os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch: two threads that spin wait long beside a busy process
 
 import pytest
 import torch

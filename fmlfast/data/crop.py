@@ -88,3 +88,13 @@ def assumed_K(width: int, height: int) -> np.ndarray:
     """Guesses the intrinsics [3, 3] of an unknown camera: focal length 1.2 x the longer side, px, centred."""
     focal = ASSUMED_FOCAL * max(width, height)
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+
+
+def shrunk_image(image: np.ndarray, most: int) -> np.ndarray:
+    """Reduces an image [H, W, 3] uint8 to at most `most` pixels a side; a smaller one is returned as it is."""
+    height, width = image.shape[:2]
+    share = most / max(height, width)
+    if share >= 1:
+        return image
+    size = max(1, round(width * share)), max(1, round(height * share))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))

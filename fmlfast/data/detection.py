@@ -85,12 +85,20 @@ def to_bytes(detection: Detection | None, labels: dict[str, np.ndarray]) -> byte
 
 def from_bytes(payload: bytes) -> tuple[Detection | None, dict[str, np.ndarray]]:
     """Inverts `to_bytes`; ValueError for anything else."""
+    arrays = load_arrays(payload)
+    labels = {name: arrays.pop(name) for name in LABELS if name in arrays}
     try:
-        arrays = safetensors.numpy.load(payload)
-        labels = {name: arrays.pop(name) for name in LABELS if name in arrays}
         return (Detection(**arrays) if arrays else None), labels
-    except (SafetensorError, TypeError) as error:
+    except TypeError as error:
         raise ValueError(f"damaged detection: {error}") from error
+
+
+def load_arrays(payload: bytes) -> dict[str, np.ndarray]:
+    """Decodes the arrays of a safetensors file; ValueError for anything else."""
+    try:
+        return safetensors.numpy.load(payload)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:  # a KeyError: NumPy has no such type
+        raise ValueError(f"damaged safetensors: {error}") from error
 
 
 def detection_to_crop(detection: Detection, crop: Crop, size: int) -> Detection:

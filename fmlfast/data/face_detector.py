@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from fmlfast.common.extras import require
-from fmlfast.data.crop import Crop, crop_image, crop_to_source, face_crop
+from fmlfast.data.crop import Crop, crop_image, crop_to_source, face_crop, shrunk_image
 from fmlfast.data.detection import Detection
-from fmlfast.data.detector_model import VARIABLE, face_landmarker_file
+from fmlfast.data.detector_model import check_published, face_landmarker_file
 from fmlfast.data.mediapipe478 import NUM_POINTS, TO_IBUG68
 from fmlfast.ibug68 import INNER, JAW, MIRROR
 
@@ -30,6 +30,7 @@ _JAW_CONFIDENCE = 0.5  # the outline is the detector's weakest part (6% off wher
 _LOOK_SCALE = 1.5  # side of the landmarker's crop around a face, relative to its face_crop
 _LOOK_PIXELS = (192, 384)  # smallest and largest size of that crop
 _SEEN_PIXELS = 256  # smallest size that crops are enlarged to
+_MOST_PIXELS = 2048  # largest side of an image that is given a margin: MediaPipe crashes on gigabytes
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class FaceDetector:
         vision = require("mediapipe.tasks.python.vision", "video")
         base = require("mediapipe.tasks.python.core.base_options", "video")
         file = face_landmarker_file(model)
+        check_published(file)
         options = vision.FaceLandmarkerOptions(
             base_options=base.BaseOptions(model_asset_path=str(file)),
             num_faces=16,
@@ -89,13 +91,7 @@ class FaceDetector:
 
         self._network = LandmarkNetwork.load()
         with _quiet():
-            try:
-                self._landmarker = vision.FaceLandmarker.create_from_options(options)
-            except (RuntimeError, ValueError, OSError) as error:
-                raise ValueError(
-                    f"{file} is no face landmark model of MediaPipe, or damaged ({error}); name the right file with "
-                    f"--face-landmarker (prepare) or in {VARIABLE}, or leave these out to have it downloaded"
-                ) from error
+            self._landmarker = vision.FaceLandmarker.create_from_options(options)
             self._look(np.zeros((128, 128, 3), np.uint8))  # the first call prints, too
 
     def __enter__(self) -> Self:
@@ -122,10 +118,11 @@ class FaceDetector:
         for crop in _views(image.shape[1], image.shape[0], min_face):
             candidates += _new([self._reduced(look, crop) for look in self._look(_cut(image, crop))], candidates)
         if not candidates:  # a face that fills the image is found once it has a margin
-            margin = max(image.shape[:2]) // 2
-            padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)))
+            small = shrunk_image(image, _MOST_PIXELS)
+            margin, scale = max(small.shape[:2]) // 2, np.divide(image.shape[1::-1], small.shape[1::-1])
+            padded = np.pad(small, ((margin, margin), (margin, margin), (0, 0)))
             shift = Crop(-margin, -margin, 0)
-            candidates = _new([self._reduced(look, shift) for look in self._look(padded)], [])
+            candidates = _new([self._reduced(look, shift) * scale for look in self._look(padded)], [])
         faces = [face for points in candidates if (face := self._examine(image, points)) is not None]
         found: list[Face] = []
         for face in sorted(faces, key=lambda face: face.detector_disagreement):  # of duplicates, the most certain

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
+from fmlfast.common.arguments import check_whole
 from fmlfast.data.face_detector import Face
 from fmlfast.data.video.clips import Detector
 from fmlfast.data.video.decode import VIDEO_SUFFIXES, Video
@@ -18,6 +19,7 @@ from fmlfast.data.video.tracking import rejection_reason
 
 MIN_SIDE = 64  # pixels; a face in less has too little to fit and the detector no longer finds it
 FILM_DIAGONAL = math.hypot(36.0, 24.0)  # mm
+PROGRAM = "EPS"  # Pillow's name of PostScript, which it would have Ghostscript run
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow before 11.3 opens a 16-bit grey PNG as "I"
 
 
@@ -38,6 +40,8 @@ def read_image(path: str | Path) -> np.ndarray:
         raise ValueError(f"{path} is a folder; name the image files in it")
     try:
         with Image.open(path) as opened:
+            if opened.format == PROGRAM:
+                raise ValueError("PostScript is a program, which is not run")
             opened.load()
             image = ImageOps.exif_transpose(opened)
     except Exception as error:  # decoders raise whatever they like on broken bytes
@@ -150,7 +154,8 @@ def expand_folders(images: Iterable[Picture]) -> list[Picture]:
 @cache
 def _photo_suffixes() -> set[str]:
     """Lists the suffixes of the photos that Pillow reads."""
-    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    known = Image.registered_extensions().items()
+    readable = {suffix for suffix, kind in known if kind in Image.OPEN and kind != PROGRAM}
     return readable - (VIDEO_SUFFIXES - {".gif"})
 
 
@@ -211,8 +216,7 @@ def read_video(path: Path, detector: Detector, face: int | None, frames: int) ->
     among several faces, counted from the left; frames that show just one are then used only where the whole video never
     shows more. Raises ValueError for a file that is no video and where no frame is good enough.
     """
-    if frames < 1:
-        raise ValueError(f"frames must be at least 1, got {frames}")
+    check_whole("frames", frames, 1)
     best: dict[tuple[bool, int], Photo] = {}  # by whether it was chosen among several, and stretch
     passed: Counter[str] = Counter()
     try:

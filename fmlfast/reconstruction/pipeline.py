@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from fmlfast.camera import project
+from fmlfast.common.arguments import check_whole
 from fmlfast.data.crop import K_to_crop, crop_image, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.detection import Detection, detection_to_crop
 from fmlfast.data.face_detector import FaceDetector
@@ -74,9 +75,13 @@ def reconstruct(
 
     Raises:
         FileNotFoundError: an image or the checkpoint does not exist.
-        ValueError: an image cannot be read, shows no face, or several and `face` selects none of them; a video has no
-            good frame; the checkpoint is invalid or belongs to another template; the texture is too small or large.
+        ValueError: an argument is of another type or out of range; an image cannot be read, shows no face, or several
+            and `face` selects none of them; a video has no good frame; the checkpoint is invalid or belongs to another
+            template; the texture is too small or large.
     """
+    check_whole("frames", frames, 1)
+    if face is not None:
+        check_whole("face", face, 0)
     images = expand_folders([images] if isinstance(images, Picture) else images)
     if not images:
         raise ValueError("no images given; name at least one photo or video of the person")
@@ -121,6 +126,8 @@ class Reconstructor:
     @classmethod
     def of(cls, checkpoint: str | Path | None, refine: int, texture: int, topology: Topology | None) -> Self:
         """Checks the settings and loads the model, before the work and not after it."""
+        check_whole("refine", refine, 0)
+        check_whole("texture", texture, 0)
         if texture:
             check_size(texture)
         if topology not in (None, *get_args(Topology)):

@@ -22,6 +22,7 @@ from fmlfast.template.regions import scalp_mask
 from fmlfast.template.subdivision import loop_step, subdivide_points
 
 SINGULAR_FLOOR = 1e-6  # relative; directions of the expressions below it are numerical noise
+MOST_LEVELS = 4  # of subdivision, each with four times the triangles
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,8 @@ class FaceTemplate:
         """
         from fmlfast.template.folder import NEUTRAL, read_folder
 
-        if level < 0:
-            raise ValueError(f"level must not be negative, got {level} for {path}")
+        if not 0 <= level <= MOST_LEVELS:
+            raise ValueError(f"level must lie in 0..{MOST_LEVELS}, got {level} for {path}")
         template = FaceTemplate.from_arrays(Path(path).resolve().name, read_folder(path, unit, num_nodes))
         try:
             for _ in range(level):

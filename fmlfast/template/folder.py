@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from fmlfast.color import srgb_to_linear
+from fmlfast.common.text_files import read_text
 from fmlfast.ibug68 import EYES_APART
 from fmlfast.mesh_io import MILLIMETRES, Obj, read_obj
 from fmlfast.template.ambient_occlusion import sky_share
@@ -153,7 +154,7 @@ def _read_expressions(folder: Path, neutral: Obj, scale: float) -> tuple[list[st
 
 def _read_points(path: Path, neutral: Obj, count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Reads triangles [N] and barycentrics [N, 3] of `count` surface points."""
-    lines = [line.split("#")[0].split() for line in path.read_text().splitlines()]
+    lines = [line.split("#")[0].split() for line in read_text(path).splitlines()]
     rows = [row for row in lines if row]
     if len(rows) != count:
         raise ValueError(f"{path} must hold {count} landmarks, not {len(rows)}")

@@ -25,6 +25,7 @@ _THUMBNAIL = (48, 27)  # pixels, enough to detect a cut
 _CUT_FLOOR = 12.0  # of 255: people who move stay below 8, averaged over the thumbnail
 _CUT_FACTOR = 5.0  # times the recent median, so that a shaking camera is no cut
 _CUT_MEMORY = 24  # frames
+_MOST_ASPECT = 10.0  # of a pixel's sides
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,9 @@ def _stamped(container: Any) -> bool:
 
 
 def _square_width(raw: Any, stream: Any) -> int:
-    return max(1, round(raw.width * float(stream.sample_aspect_ratio or 1)))
+    """Returns the width of a frame with square pixels; those of impossible shape are taken for square."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return max(1, round(raw.width * aspect)) if 1 / _MOST_ASPECT < aspect < _MOST_ASPECT else raw.width
 
 
 def _reason(error: BaseException) -> str:

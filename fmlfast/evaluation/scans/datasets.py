@@ -27,6 +27,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fmlfast.common.text_files import read_text
 from fmlfast.evaluation.scans.readers import read_landmarks, read_points
 from fmlfast.ibug68 import EYES_APART
 from fmlfast.mesh_io import MILLIMETRES
@@ -168,7 +169,7 @@ def _now(root: Path) -> Layout:
     if pictures is None:
         raise ValueError(f"{root}: no folder iphone_pictures with the photos of NoW")
     listed = root / "imagepathsvalidation.txt"
-    chosen = set(listed.read_text().split()) if listed.is_file() else None
+    chosen = set(read_text(listed).split()) if listed.is_file() else None
 
     def read(home: Path) -> Person:
         scan = next(iter(sorted(home.glob("*.obj"))), None)
@@ -236,7 +237,7 @@ LAYOUTS: dict[str, Callable[[Path], Layout]] = {
 
 def _unit(root: Path, usual: str) -> float:
     stated = root / "unit.txt"
-    name = stated.read_text().strip() if stated.is_file() else usual
+    name = read_text(stated).strip() if stated.is_file() else usual
     if name not in MILLIMETRES:
         raise ValueError(f"{stated}: unknown unit {name!r}; write one of {', '.join(MILLIMETRES)}")
     return MILLIMETRES[name]

@@ -11,7 +11,7 @@ from fmlfast.common.extras import require
 
 Points = NDArray[np.float64]  # [P, 3]
 # The nodes Coordinate (VRML 2) and Coordinate3 (VRML 1), not TextureCoordinate.
-_VRML_POINTS = re.compile(r"(?<!Texture)Coordinate3?\s*\{\s*point\s*\[([^\]]*)\]")
+_VRML_POINTS = re.compile(r"(?<!Texture)Coordinate3?\s*\{\s*point\s*\[([^\[\]]*)\]")
 
 
 def read_points(path: Path) -> Points:
@@ -53,7 +53,7 @@ def read_landmarks(path: Path, points: Points) -> Points:
             table = np.array([[float(point.attrib[axis]) for axis in "xyz"] for point in picked])
         else:
             table = np.loadtxt(path, ndmin=2, delimiter="," if "," in path.read_text() else None)
-    except (ElementTree.ParseError, KeyError, ValueError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is no list of landmarks: {error}") from error
     if suffix == ".bnd":
         if table.shape != (83, 4):
@@ -126,7 +126,7 @@ def _blendshapes(path: Path) -> Points:
     Layout: int32 numbers of shapes, vertices and faces, then float32 xyz of each shape, neutral first.
     """
     data = path.read_bytes()
-    header = np.frombuffer(data[:12], "<i4")
-    if len(header) != 3 or min(header) <= 0 or len(data) < 12 + 12 * int(header[1]) * (int(header[0]) + 1):
+    header = np.frombuffer(data[:12].ljust(12, b"\0"), "<i4")
+    if min(header) <= 0 or len(data) < 12 + 12 * int(header[1]) * (int(header[0]) + 1):
         raise ValueError(f"{path} is no FaceWarehouse blendshape file, or is cut short")
     return np.frombuffer(data, "<f4", 3 * int(header[1]), 12).reshape(-1, 3).astype(np.float64)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
+from fmlfast.common.progress import ProgressBar
 from fmlfast.data.video.decode import Video
 from fmlfast.data.video.encode import VideoPiece, join_pieces
 from fmlfast.reconstruction.head import Head
@@ -78,7 +78,8 @@ def draw_videos(
     missing = [s for s in segments if not project.piece(COMPARISON, s.number).is_file()]
     total = segments[-1].end
     first = missing[0].first if missing else total
-    with tqdm(total=total, initial=first, disable=not progress, desc="video", unit="frame") as bar, single_threads():
+    bar = ProgressBar(total=total, initial=first, disable=not progress, desc="video", unit="frame")
+    with bar, single_threads():
         batch = max(1, min(BATCH, round(BATCH_PIXELS / (width * height))))
         drawn = chain.from_iterable(mapped(draw, _batches(ahead(_frames(video, first, total)), batch)))
         for segment in missing:

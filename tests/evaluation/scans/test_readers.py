@@ -14,6 +14,7 @@ from fmlfast.evaluation.scans.readers import read_landmarks, read_points
         ("a.wrl", b"Coordinate { point [ 1 2 x ] }", "a.wrl"),
         ("a.wrl", b"Coordinate { point [ ] }", "finite points"),
         ("a.bs", b"\x02\0\0\0\x05\0\0\0\x01\0\0\0" + bytes(100), "cut short"),
+        ("a.bs", b"\x02\0\0", "cut short"),
         ("a.ply", b"no mesh", "cannot be read as a scan"),
         ("a.obj", b"v 0 0 0\nv 1 1\n", "not all vertices read"),
         ("a.obj", b"f 1 2 3\n", "finite points"),
