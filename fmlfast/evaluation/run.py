@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from fmlfast.common.atomic import atomic_path
+from fmlfast.common.atomic import atomic_path, check_writable
 from fmlfast.evaluation.protocol import has_truth, measure
 from fmlfast.evaluation.table import row_name
 from fmlfast.model.fml import FML
@@ -28,6 +28,7 @@ def evaluate_run(
     evaluation-DATA-SPLIT.json. Returns the table. The default `device` is a GPU if there is one.
     """
     run = Path(run)
+    check_writable(run / "evaluation.json")  # before the work
     model = FML.load(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     result = measure(model, data, split, refine_steps=refine_steps, clips=clips, simulated=True)
     if has_truth(data, split):

@@ -14,6 +14,7 @@ import torch
 from tqdm import tqdm
 
 from fmlfast.common.atomic import check_new
+from fmlfast.common.tensors import independent
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.focal_length import Cameras
@@ -33,6 +34,7 @@ LARGE = 360.0  # px of a face's crop, from which its outline would show the edge
 TURNTABLE = "turntable.mp4"
 
 
+@independent
 @torch.no_grad()
 def track(
     video: str | Path,

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fmlfast.common.atomic import check_new
+from fmlfast.common.tensors import independent
 from fmlfast.data.shards import Clip
 from fmlfast.reconstruction.focal_length import Cameras
 from fmlfast.reconstruction.inputs import Photo
@@ -37,6 +38,7 @@ class Camera:
     t: np.ndarray  # [3] mm
 
 
+@independent
 @torch.no_grad()
 def track_views(
     videos: Sequence[str | Path],
