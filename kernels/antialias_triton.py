@@ -21,8 +21,7 @@ from .common.projection_triton import load_camera
 from .common.topology import topology
 
 MAX_CHANNELS = 4
-"""Channels held at once: with more, or with fewer warps, too few programs would fit on a processor."""
-BLEND_OPTIONS = OPTIONS | {"num_warps": 8}
+"""Channels held at once: with more, too few programs would fit on a processor."""
 
 
 def antialias_triton(
@@ -73,7 +72,7 @@ def _blend(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, codes
             TRANSPOSED=transposed,
             CHANNELS=min(triton.next_power_of_2(channels), MAX_CHANNELS),
             BLOCK=block,
-            **BLEND_OPTIONS,
+            **OPTIONS,
         )
     return out
 

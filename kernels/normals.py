@@ -12,7 +12,7 @@ from .common.gather import sum_rows
 from .common.topology import Topology, topology
 
 RESOLUTION = float(torch.finfo(torch.float32).eps)
-"""Positions are known to about this share of themselves: what rounding them so may turn round is no normal."""
+"""Share of themselves to which positions are known: an area vector that such rounding can make is no normal."""
 
 
 def vertex_normals(

@@ -2,7 +2,9 @@
 
 import io
 import zipfile
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,18 +18,25 @@ from fmlfast.common.typed import of_values
 from fmlfast.data.crop import shrunk_image
 from fmlfast.data.detector_model import check_published
 from fmlfast.data.video.clips import ClipRecord
+from fmlfast.data.video.decode import Video, _square_width
 from fmlfast.evaluation.scans.readers import read_points
 from fmlfast.reconstruction.inputs import expand_folders, read_image
 from fmlfast.reconstruction.pipeline import reconstruct
 from fmlfast.reconstruction.result import Reconstruction
+from fmlfast.reconstruction.track.source import VideoFacts
 from tests.helpers.stored_examples import make_result
+from tests.helpers.videos import write_video
 
 DEEP = "[" * 100_000 + "]" * 100_000
 
 # -------------------------------------------------------------------------------------------------- text, JSON, types
 
 
-@pytest.mark.parametrize("text", [DEEP, '{"a": ' * 5000, '{"a": 1' + "0" * 5000 + "}", "[1]", "{", "\ufeff[]", "7"])
+JSON = {"deep": DEEP, "deep objects": '{"a": ' * 5000, "digits": '{"a": 1' + "0" * 5000 + "}"}
+JSON |= {"list": "[1]", "cut": "{", "mark": "\ufeff[]", "number": "7"}
+
+
+@pytest.mark.parametrize("text", JSON.values(), ids=JSON)
 def test_json_that_is_none_or_too_much_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=r"a\.json: damaged"):
@@ -172,3 +181,19 @@ def test_a_picture_that_is_a_program_is_not_run(tmp_path: Path) -> None:
     path.rename(tmp_path / "a.eps")
     with pytest.raises(ValueError, match="no photos in this folder"):
         expand_folders([tmp_path])
+
+
+@pytest.mark.parametrize(("aspect", "width"), [((4, 3), 107), ((1, 1), 80), ((65_535, 1), 80), ((1, 65_535), 80)])
+def test_pixels_of_impossible_shape_are_square(aspect: tuple[int, int], width: int) -> None:
+    stream = SimpleNamespace(sample_aspect_ratio=Fraction(*aspect))
+    assert _square_width(SimpleNamespace(width=80), stream) == width
+
+
+def test_frames_of_videos_have_a_limited_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = [np.full((64, 80, 3), 90, np.uint8)] * 2
+    path = write_video(tmp_path / "a.mkv", frames)
+    monkeypatch.setattr("fmlfast.data.video.decode.MOST_PIXELS", 64 * 80 - 1)
+    video = Video(path)
+    assert list(video.frames()) == [] and "damaged packets" in video.trouble
+    with pytest.raises(ValueError, match=r"a\.mkv: has no frame"):
+        VideoFacts.of(path)

@@ -1,6 +1,7 @@
 """Files of runs and results from elsewhere: wrong types, wrong sizes, NaN and scripts."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,11 +129,16 @@ def test_damaged_evaluations_are_named(change: dict[str, Any], tmp_path: Path) -
     assert not (tmp_path / "report.html").exists()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["5\n6\n7\n", '{"step": 1}\n{"step": "a"}\n{"step": 2}\n', '{"step": 1, "a": 1' + "0" * 400 + '}\n{"step": 2}\n',
-     f"{DEEP}\n{{}}\n", json.dumps({"step": 1} | {f"loss {i}": 1 for i in range(500)}) + "\n"],
-)  # fmt: skip
+LOGS = {
+    "numbers": "5\n6\n7\n",
+    "step": '{"step": 1}\n{"step": "a"}\n{"step": 2}\n',
+    "digits": '{"step": 1, "a": 1' + "0" * 400 + '}\n{"step": 2}\n',
+    "deep": f"{DEEP}\n{{}}\n",
+    "quantities": json.dumps({"step": 1} | {f"loss {i}": 1 for i in range(500)}) + "\n",
+}
+
+
+@pytest.mark.parametrize("text", LOGS.values(), ids=LOGS)
 def test_damaged_logs_are_named(text: str, tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text(text)
     with pytest.raises(ValueError, match=r"metrics\.jsonl: (damaged|line 1|line 2)"):
@@ -150,13 +156,17 @@ def test_names_of_quantities_are_no_formulas(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------- results
 
 
-@pytest.mark.parametrize("name", ["../../x", "a/b", "..", "", "left\0", 7, None])
+@pytest.mark.parametrize("name", ["../x", "a/b", 7, None])
 def test_names_of_photos_lead_nowhere_else(name: Any, tmp_path: Path) -> None:
     path = READERS["parameters.json"].make(tmp_path)
     stored = json.loads(path.read_text())
     stored["photos"][0]["name"] = name
     path.write_text(json.dumps(stored))
-    with pytest.raises(ValueError, match="out is damaged"):
+    target = f"photo-{name}.png"
+    if "/" in target:
+        (path.parent / target.split("/")[0]).mkdir()
+    shutil.copy(path.with_name("photo-left.png"), path.parent / target)
+    with pytest.raises(ValueError, match="photos need names"):
         Reconstruction.load(path.parent)
 
 
@@ -177,7 +187,8 @@ def test_numbers_of_a_track_are_finite_and_of_its_shape(tmp_path: Path) -> None:
     wrong: dict[str, Any] = {"time": arrays["time"][:2], "rotation": arrays["rotation"] * np.float32("nan")}
     wrong |= {"seen": np.array(["x"] * 3), "expression": arrays["expression"][:, :5], "more": np.zeros(1)}
     for name, value in wrong.items():
-        np.savez_compressed(path, **arrays | {name: value})  # pyright: ignore[reportArgumentType]
+        changed: dict[str, Any] = arrays | {name: value}
+        np.savez_compressed(path, **changed)
         with pytest.raises(ValueError, match=r"person-0 cannot be read"):
             TrackedPerson.load(path.parent)
 

@@ -210,10 +210,11 @@ def _model(folder: Path) -> str:
 
 def _video(path: Path) -> Facts:
     from fmlfast.common.extras import require
+    from fmlfast.data.video.decode import file_address
 
     av: Any = require("av", "video")
     try:
-        container = av.open(str(path), metadata_errors="ignore")
+        container = av.open(file_address(path), metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
         raise ValueError(f"{path}: cannot be opened as a video: {error}") from error
     with container:

@@ -203,10 +203,22 @@ def remove_dead(folder: Path) -> None:
 
 
 def check_new(folder: Path) -> Path:
-    """Returns `folder`; raises FileExistsError when it exists already."""
+    """Returns `folder`; raises FileExistsError when it exists already, OSError when it cannot be made."""
     if folder.exists():
         raise FileExistsError(f"{folder} exists; remove it or choose another output with --out")
+    check_writable(folder)
     return folder
+
+
+def check_writable(path: str | Path) -> None:
+    """Raises OSError where no file or folder can be made at `path`: to be called before the work. Leaves no trace."""
+    path = Path(path)
+    place = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}.", dir=place))
+    except OSError as error:
+        reason = f"{place} is a file" if place.is_file() else error.strerror
+        raise OSError(f"{path} cannot be written: {reason}; choose another output") from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ All coordinates are in pixels with pixel centres at +0.5, so crop and source dif
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +59,28 @@ def crop_image(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:
     patch = Image.fromarray(np.ascontiguousarray(padded))
     box = (crop.x0 - left, crop.y0 - top, x1 - left, y1 - top)
     return np.asarray(patch.resize((size, size), Image.Resampling.BICUBIC, box=box))
+
+
+def search_windows(width: int, height: int, min_face: float, smallest: int) -> Iterator[Crop]:
+    """Yields the whole image, then overlapping square tiles of 1/2 and 1/4 of its longer side, for smaller faces.
+
+    The detector sees 128 x 128 pixels, whatever the image, and misses faces below about a quarter of that. There are no
+    tiles that faces of `min_face` pixels do not need, nor any of fewer than `smallest` pixels.
+    """
+    longer = max(width, height)
+    yield Crop(0, 0, longer)
+    for side in (longer // 2, longer // 4):
+        if 4 * min_face > 2 * side or side < smallest:
+            return
+        for y0 in _starts(height, side):
+            for x0 in _starts(width, side):
+                yield Crop(x0, y0, side)
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Returns the starts of tiles of `side` pixels, so that neighbours overlap by half at least."""
+    count = 1 if length <= side else 1 + -(-2 * (length - side) // side)
+    return np.linspace(0, max(0, length - side), count).astype(int).tolist()
 
 
 def _mirrored(index: np.ndarray, length: int) -> np.ndarray:

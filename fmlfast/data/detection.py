@@ -76,6 +76,12 @@ class Detection:
         places = {name: (getattr(self, name) * scale + shift).astype(np.float32) for name in ("points", "surface")}
         return replace(self, **places, spread=self.spread * np.float32(scale))
 
+    def turned_over(self, width: float, height: float) -> "Detection":
+        """Turns the picture, of this size in px, by 180 degrees."""
+        corner = np.array([width, height], np.float32) * self.found[:, None, None]
+        places = {name: (corner - getattr(self, name)).astype(np.float32) for name in ("points", "surface")}
+        return replace(self, **places, rotation=np.diag(np.array([-1, -1, 1], np.float32)) @ self.rotation)
+
 
 def to_bytes(detection: Detection | None, labels: dict[str, np.ndarray]) -> bytes:
     """Encodes a detection, where there is one, and a clip's labels by their names in `LABELS`, as safetensors."""

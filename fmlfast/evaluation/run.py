@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from fmlfast.common.locks import check_writable
 from fmlfast.evaluation.protocol import has_truth, measure
 from fmlfast.evaluation.stored_table import store_table
 from fmlfast.evaluation.table import row_name
@@ -27,6 +28,7 @@ def evaluate_run(
     Returns the table. The default `device` is a GPU if there is one.
     """
     run = Path(run)
+    check_writable(run / "evaluation.json")  # before the work
     model = FML.load(run, device or ("cuda" if torch.cuda.is_available() else "cpu"))
     result = measure(model, data, split, refine_steps=refine_steps, clips=clips, simulated=True)
     if has_truth(data, split):

@@ -7,6 +7,7 @@ from typing import Any
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.locks import SUFFIX, hold
+from fmlfast.common.text_files import read_json
 
 _PATIENCE = 60.0  # s, of which another evaluation needs a few thousandths
 
@@ -27,10 +28,10 @@ def store_table(path: Path, table: dict[str, Any], named_by: tuple[str, ...]) ->
 
 def _free_name(path: Path, named_by: tuple[str, ...]) -> Path:
     try:
-        old = json.loads(path.read_bytes())
+        told = read_json(path)
     except ValueError:
-        old = None
-    told = old if isinstance(old, dict) else {}
-    words = "-".join([path.stem, *(Path(str(told.get(name, "unknown"))).name or "unknown" for name in named_by)])
+        told = {}
+    values = (str(told.get(name, "unknown")).replace("\0", "")[:100] for name in named_by)
+    words = "-".join([path.stem, *(Path(value).name or "unknown" for value in values)])
     names = (path.with_name(f"{words}{'' if number == 1 else f'-{number}'}{path.suffix}") for number in count(1))
     return next(name for name in names if not name.exists())

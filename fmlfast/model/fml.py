@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.tensor_file import write_tensors
-from fmlfast.common.tensors import constant, exact
+from fmlfast.common.tensors import constant, exact, independent
 from fmlfast.data.frames import Frames
 from fmlfast.data.landmark_assets import landmarks_version
 from fmlfast.ibug68 import LANDMARKS_66
@@ -265,16 +265,15 @@ class FML(nn.Module):
             delta = expression_from(began, delta)
         if start is not None and start.smooth is not None:
             alpha = torch.cat([alpha, start.smooth], 1)
-        shape = raw.shape[:2]
         return Codes(
             identity=alpha,
             reflectance=beta,
             tone=beta.new_zeros(len(beta), 3),
             detail=beta.new_zeros(len(beta), 0, 3),
-            rotation=rotation.unflatten(0, shape),
-            translation=translation.unflatten(0, shape),
-            sh=sh.unflatten(0, shape),
-            expression=delta.unflatten(0, shape),
+            rotation=rotation.unflatten(0, raw.shape[:2]),
+            translation=translation.unflatten(0, raw.shape[:2]),
+            sh=sh.unflatten(0, raw.shape[:2]),
+            expression=delta.unflatten(0, raw.shape[:2]),
         )
 
     def save(self, folder: str | Path, **extra: Any) -> None:
@@ -292,6 +291,7 @@ class FML(nn.Module):
             write_tensors(path, self.state_dict())
 
     @classmethod
+    @independent
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "FML":
         """Loads the model of a run folder, in evaluation mode.
 

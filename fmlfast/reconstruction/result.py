@@ -14,6 +14,7 @@ from torch import Tensor
 from fmlfast.common.atomic import atomic_folder
 from fmlfast.common.stored_arrays import check_tensors, read_tensors
 from fmlfast.common.tensor_file import write_tensors
+from fmlfast.common.tensors import exact
 from fmlfast.common.version import __version__
 from fmlfast.mesh_io import write_mesh
 from fmlfast.model.codes import Codes
@@ -90,10 +91,8 @@ class Reconstruction:
     """Length unit of that folder's files."""
 
     def __repr__(self) -> str:
-        size = f"{len(self.neutral)} vertices" + (
-            f", texture {len(self.texture)} px" if self.texture is not None else ""
-        )
-        return f"Reconstruction({', '.join(self.names)}; {size})"
+        texture = "" if self.texture is None else f", texture {len(self.texture)} px"
+        return f"Reconstruction({', '.join(self.names)}; {len(self.neutral)} vertices{texture})"
 
     def head(self) -> Head:
         """Returns the neutral head with its colours and expressions, to animate, write and view."""
@@ -105,6 +104,7 @@ class Reconstruction:
         return self.head().posed(self.codes.expression[0])
 
     @cached_property
+    @exact
     def camera_vertices(self) -> Tensor:
         """Vertices with expression, camera frame, [N, V, 3] mm."""
         return self.vertices @ self.codes.rotation[0].mT + self.codes.translation[0, :, None]
@@ -122,8 +122,8 @@ class Reconstruction:
     @property
     def skin(self) -> Tensor:  # [3]
         """Mean reflectance of the face, linear RGB."""
-        face = self.template.regions["face"]
-        return face @ self.reflectance / face.sum()
+        face = self.template.regions["face"][:, None]
+        return (face * self.reflectance).sum(0) / face.sum()  # no matrix product, which autocast would round
 
     def overlay(self, index: int) -> np.ndarray:
         """Renders the face over photo `index`, [H, W, 3] uint8 sRGB."""
@@ -151,9 +151,8 @@ class Reconstruction:
         rows = []
         for index in range(min(SHOWN, len(self.names))):
             row = Image.fromarray(self.panel(index))
-            rows.append(
-                row.resize((SHOWN_WIDTH, round(row.height * SHOWN_WIDTH / row.width)), Image.Resampling.LANCZOS)
-            )
+            size = SHOWN_WIDTH, round(row.height * SHOWN_WIDTH / row.width)
+            rows.append(row.resize(size, Image.Resampling.LANCZOS))
         sheet, png = np.concatenate([np.asarray(row) for row in rows]), io.BytesIO()
         Image.fromarray(sheet).save(png, "PNG")
         return png.getvalue()
@@ -165,6 +164,7 @@ class Reconstruction:
         the face, linear RGB, and the standard deviation of its logarithm: images leave skin tone and light uncertain.
         """
         codes, template = self.codes, self.template
+        distinct = len(codes.rotation[0].flatten(1).unique(dim=0))  # copies of one photo share its pose
         photos = [
             {
                 "name": name,
@@ -199,7 +199,7 @@ class Reconstruction:
             "reflectance": codes.reflectance[0].tolist(),
             "skin": {
                 "albedo": self.skin.tolist(),
-                "log_deviation": float(skin_tone_deviation(torch.ones(1, len(self.names), dtype=torch.bool))),
+                "log_deviation": float(skin_tone_deviation(codes.sh.new_ones(1, distinct).bool())),
             },
             "photos": photos,
         }

@@ -42,7 +42,7 @@ def check_photos(photos: Any) -> None:
     Names become names of files, in this folder and where the result is saved again: no other place may be in them.
     """
     names = [photo["name"] for photo in photos]
-    if not names or len({*names}) < len(names) or not all(Path(name := photo_file(n)).name == name for n in names):
+    if not names or len({*names}) < len(names) or not all(map(_is_plain, names)):
         raise ValueError("photos need names that are unique and can be parts of a file's name")
     for photo in photos:
         for key, shape in _NUMBERS.items():
@@ -52,6 +52,10 @@ def check_photos(photos: Any) -> None:
         time, source = photo["time"], photo["focal_source"]
         if not isinstance(source, str) or (time is not None and not math.isfinite(time)):
             raise ValueError(f"time or focal_source of photo {photo['name']} are of a wrong type")
+
+
+def _is_plain(name: Any) -> bool:
+    return isinstance(name, str) and Path(photo_file(name)).name == photo_file(name)
 
 
 def photo_file(name: str) -> str:

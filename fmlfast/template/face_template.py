@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmlfast.camera import project
+from fmlfast.common.tensors import independent
 from fmlfast.ibug68 import NUM_JAW
 from fmlfast.kernels.common.gather import add_rows
 from fmlfast.template.assets import load_assets
@@ -75,6 +76,7 @@ class FaceTemplate:
         return _default(level)
 
     @staticmethod
+    @independent
     def from_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: int = 521) -> "FaceTemplate":
         """Reads a template from a folder of your own head, and subdivides it `level` times (Loop).
 
@@ -94,6 +96,7 @@ class FaceTemplate:
         return template
 
     @staticmethod
+    @independent
     def from_arrays(name: str, arrays: Mapping[str, NDArray]) -> "FaceTemplate":
         """Builds a level-0 template from arrays named as in the shipped npz file (see tools/build_template.py)."""
 
@@ -297,6 +300,7 @@ class FaceTemplate:
 
 
 @cache
+@independent
 def _default(level: int) -> FaceTemplate:
     return FaceTemplate.from_arrays("makehuman-face", load_assets()) if level == 0 else _default(level - 1).subdivided()
 

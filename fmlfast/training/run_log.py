@@ -13,6 +13,7 @@ from fmlfast.common.atomic import atomic_path
 from fmlfast.common.extras import require
 from fmlfast.common.progress import ProgressBar
 from fmlfast.common.tensor_file import write_tensors
+from fmlfast.common.text_files import parse_json
 from fmlfast.data.augment import Batch
 
 
@@ -22,7 +23,7 @@ class Log:
     def __init__(self, folder: Path, start: int, steps: int, tensorboard: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
-        lines = self.path.read_text().splitlines() if start and self.path.exists() else []
+        lines = self.path.read_text("utf-8", "replace").splitlines() if start and self.path.exists() else []
         kept = [line for line in lines if (step := _step(line)) is not None and step <= start]
         with atomic_path(self.path) as path:
             path.write_text("".join(f"{line}\n" for line in kept))
@@ -61,7 +62,7 @@ class Log:
 def _step(line: str) -> int | None:
     """Reads the step of a row; None where a crash or a full disk cut it short."""
     try:
-        step = json.loads(line)["step"]
+        step = parse_json(line, "metrics.jsonl")["step"]
     except (ValueError, KeyError, TypeError):
         return None
     return step if isinstance(step, int) else None

@@ -29,7 +29,7 @@ def test_every_table_keeps_those_before_it(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("damaged", [b"damaged", b"[1]", b"\xff\xfe", b"null"])
+@pytest.mark.parametrize("damaged", [b"damaged", b"[1]", b"\xff\xfe", b"null", pytest.param(b"[" * 100_000, id="deep")])
 def test_a_damaged_table_is_kept_too(tmp_path: Path, damaged: bytes) -> None:
     (tmp_path / "scans.json").write_bytes(damaged)
     store_table(tmp_path / "scans.json", {"scans": "now"}, ("scans",))
@@ -42,6 +42,9 @@ def test_names_stay_in_the_folder(tmp_path: Path) -> None:
     path.write_text(json.dumps({"scans": "../../away"}))
     store_table(path, {"scans": "x"}, ("scans",))
     assert sorted(file.name for file in path.parent.iterdir()) == ["scans-away.json", "scans.json"]
+    path.write_text(json.dumps({"scans": "a\0" * 900}))
+    store_table(path, {"scans": "x"}, ("scans",))
+    assert (path.parent / f"scans-{'a' * 100}.json").exists()
 
 
 def test_processes_that_end_at_once_keep_each_other_s(tmp_path: Path) -> None:

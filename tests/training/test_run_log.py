@@ -9,10 +9,21 @@ import torch
 from fmlfast.training.run_log import Log
 
 
-@pytest.mark.parametrize("torn", ['{"step": 3, "lo', '{"step": 3}', "3", "\0\0\0\0", '{"step": "3"}\n{"step'])
+@pytest.mark.parametrize(
+    "torn",
+    [
+        '{"step": 3, "lo',
+        '{"step": 3}',
+        "3",
+        "\0\0\0\0",
+        pytest.param("[" * 100_000, id="deep"),
+        "\udcff",
+        '{"step": "3"}\n{"step',
+    ],
+)
 def test_a_last_line_that_a_crash_cut_short_is_left_out(tmp_path: Path, torn: str) -> None:
     path, rows = tmp_path / "metrics.jsonl", [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.5}]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + torn)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + torn, "utf-8", "surrogateescape")
     log = Log(tmp_path, 2, 4, tensorboard=False)
     log.write(3, {"a": torch.tensor(1.0)})
     log.close()

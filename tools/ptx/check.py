@@ -26,12 +26,11 @@ TESTS = [
 WITHOUT = ["test_compile", "test_imports", "test_opengl", "test_topology"]
 """Among them those that do not, or launch none by this driver."""
 QUICK = [
-    "tests/kernels/test_deform.py",
-    "tests/kernels/test_interpolate.py",
+    "tests/kernels/test_deform.py::test_many_programs_and_frames_one_by_one",
+    "tests/kernels/test_interpolate.py::test_kernels_match_the_reference",
     "tests/kernels/test_kernel_contracts.py",
     "tests/kernels/test_low_rank_adam.py",
     "tests/kernels/test_normals.py",
-    "tests/kernels/test_photometric_pixels.py",
 ]
 """Every kernel once (test_kernel_contracts), and where faults were found that the interpreter cannot see."""
 

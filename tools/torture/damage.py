@@ -2,6 +2,7 @@
 
 import resource
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
@@ -40,8 +41,8 @@ def _damage(reader: Reader, folder: Path, cases: int) -> None:
     example.mkdir()
     path = reader.make(example)
     whole, count = path.read_bytes(), 0
-    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    size = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (size + MEMORY, size + MEMORY))  # not what is reserved only
 
     @settings(
         max_examples=cases,
@@ -80,7 +81,8 @@ def outcome(call: Callable[[], object], seconds: float = SECONDS) -> str:
     except TooSlow:
         return f"not done after {seconds} s"
     except BaseException as error:
-        return f"{type(error).__name__}: {str(error)[:200]}"
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__} in {Path(place.filename).name}:{place.lineno}: {str(error)[:200]}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     return ""

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from fmlfast.common.locks import check_writable
 from fmlfast.evaluation.scans.alignment import MeshToScan, align_landmarks, register_robust
 from fmlfast.evaluation.scans.closest_point import ClosestPoint
 from fmlfast.evaluation.scans.correspondence import Correspondence
@@ -93,6 +94,7 @@ def evaluate_scans(run: str | Path, folder: str | Path, *, refine: int, layout: 
     Raises ValueError for folders that are no scan set, or a run that is none, and when no person could be measured.
     """
     run = Path(run)
+    check_writable(run / "scans.json")  # before the work
     template = FML.load(run).template
     people, failed = read_scans(folder, layout)
     failed |= _check_people(people, template)  # before the slow part

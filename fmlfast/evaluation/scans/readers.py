@@ -1,5 +1,6 @@
 """Reads points of meshes and point clouds in several formats, and 3D landmarks."""
 
+import io
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -8,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmlfast.common.extras import require
+from fmlfast.common.text_files import read_text
+from fmlfast.mesh_io import obj_lines
 
 Points = NDArray[np.float64]  # [P, 3]
 # The nodes Coordinate (VRML 2) and Coordinate3 (VRML 1), not TextureCoordinate.
@@ -50,9 +53,11 @@ def read_landmarks(path: Path, points: Points) -> Points:
     try:
         if suffix == ".pp":
             picked = ElementTree.parse(path).getroot().iter("point")
-            table = np.array([[float(point.attrib[axis]) for axis in "xyz"] for point in picked])
+            placed = [point.attrib for point in picked if point.get("active", "1") != "0"]  # others lie at the origin
+            table = np.array([[float(point[axis]) for axis in "xyz"] for point in placed])
         else:
-            table = np.loadtxt(path, ndmin=2, delimiter="," if "," in path.read_text() else None)
+            text = read_text(path)
+            table = np.loadtxt(io.StringIO(text), ndmin=2, delimiter="," if "," in text else None)
     except (ElementTree.ParseError, LookupError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is no list of landmarks: {error}") from error
     if suffix == ".bnd":
@@ -99,7 +104,7 @@ def _vertices(path: Path, numbers: NDArray[np.float64], points: Points) -> Point
 
 def _obj(path: Path) -> Points:
     """Reads the vertices of an OBJ mesh or point cloud; values after the coordinates are ignored."""
-    rows = [line.split()[1:4] for line in path.read_text(errors="replace").splitlines() if line.startswith("v ")]
+    rows = [values[:3] for _, kind, values in obj_lines(path) if kind == "v"]
     try:
         return np.array(rows, np.float64)
     except ValueError as error:

@@ -15,6 +15,7 @@ import torch
 from fmlfast.common.arguments import check_whole
 from fmlfast.common.locks import lock_new_folder
 from fmlfast.common.progress import ProgressBar
+from fmlfast.common.tensors import independent
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.focal_length import Cameras
@@ -34,6 +35,7 @@ LARGE = 360.0  # px of a face's crop, from which its outline would show the edge
 TURNTABLE = "turntable.mp4"
 
 
+@independent
 @torch.no_grad()
 def track(
     video: str | Path,

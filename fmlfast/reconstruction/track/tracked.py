@@ -123,7 +123,12 @@ class TrackedPerson:
             track = Track.of_stored(ARRAYS, arrays)
             size = int(stored["width"]), int(stored["height"])
             K, video, scale = np.array(stored["K"], np.float32), Path(stored["video"]), stored["scale"]
-            if not len(track.frame) or K.shape != (3, 3) or not np.isfinite(K).all() or min(size) < 1:
+            if (
+                not len(track.frame)
+                or K.shape != (3, 3)
+                or not np.isfinite(K).all()
+                or not 0 < min(size) <= max(size) < 2**16
+            ):
                 raise ValueError("it has no frames, or K, width or height are not those of a camera")
             if scale is not None and not 0 < scale < math.inf:
                 raise ValueError(f"scale must be a positive number, not {scale!r}")

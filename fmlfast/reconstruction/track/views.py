@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fmlfast.common.locks import lock_new_folder
 from fmlfast.common.progress import ProgressBar
+from fmlfast.common.tensors import independent
 from fmlfast.data.shards import Clip
 from fmlfast.reconstruction.focal_length import Cameras
 from fmlfast.reconstruction.inputs import Photo
@@ -37,6 +38,7 @@ class Camera:
     t: np.ndarray  # [3] mm
 
 
+@independent
 @torch.no_grad()
 def track_views(
     videos: Sequence[str | Path],
