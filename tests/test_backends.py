@@ -1,6 +1,5 @@
 """Choosing a backend, and a whole training step by either."""
 
-
 import pytest
 import torch
 from torch import Tensor
