@@ -3,7 +3,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 EXTRAS := video,train,viewer,eval,usd,template,gl,docs,dev
 
-.PHONY: train test test-gpu bench lint docs package clean
+.PHONY: train test test-ptx gpu bench torture lint docs package clean
 
 train: $(VENV)/ready
 	$(RUN) train.py
@@ -11,11 +11,17 @@ train: $(VENV)/ready
 test: $(VENV)/ready lint docs
 	$(RUN) -m pytest -n 2
 
-test-gpu: $(VENV)/ready
-	$(RUN) -m pytest -m gpu
+gpu: $(VENV)/ready  # tests, timings, training: under nine minutes, results in runs/gpu
+	$(RUN) -m benchmarks.gpu
+
+test-ptx: $(VENV)/ready  # the kernels as they are compiled for a GPU, executed and checked without one
+	$(RUN) -m tools.ptx.check
 
 bench: $(VENV)/ready
 	$(RUN) -m benchmarks.run --device cpu
+
+torture: $(VENV)/ready  # kills, full disks, two at once, damaged files, long runs: hours; prints the table of docs/reliability.md
+	$(RUN) -m tools.torture
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

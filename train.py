@@ -7,16 +7,20 @@ import argparse
 import gc
 import json
 import math
-import sys
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import torch
 import tyro
 
 from fmlfast.common.extras import require
+from fmlfast.common.locks import lock_folder
+from fmlfast.common.termination import ends_in_one_line
 from fmlfast.data.augment import AugmentConfig
 from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset, training_batches
@@ -164,21 +168,19 @@ def main(args: list[str] | None = None, prog: str | None = None) -> None:
     description = f"{__doc__}\n--preset {{cpu,base,paper}} sets the defaults below (now: {chosen.preset})."
     parse = partial(tyro.cli, Config, prog=prog, args=rest, description=description)
     config = parse(default=(preset := PRESETS[chosen.preset]))
-    try:
+    with ends_in_one_line():
         if config.init:  # its architecture becomes the default of --model
             config = parse(default=replace(preset, model=load_initial(config.init).config))
         train(config)
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
 
 
 def train(config: Config) -> None:
     """Trains and evaluates one run and writes its report; under torchrun all processes train together."""
-    if any((config.run / f"{name}.safetensors").exists() for name in ("model", "state")) and not config.resume:
-        raise ValueError(f"{config.run} already holds a run; continue it with --resume or choose another --run")
     if config.viewer:
         require("viser", "viewer")
-    with World.start(config.device) as world:
+    with World.start(config.device) as world, lock_folder(config.run) if world.main else nullcontext():
+        if any((config.run / f"{name}.safetensors").exists() for name in ("model", "state")) and not config.resume:
+            raise ValueError(f"{config.run} already holds a run; continue it with --resume or choose another --run")
         choose_backend(config.backend, torch.empty(0, device=world.device))  # before the work, not after it
         world.require_equal_shares(config.batch)
         if world.device.type == "cpu":
@@ -241,7 +243,7 @@ def train_model(config: Config, world: World) -> None:
                 live.update(model)
         if shown is not None and done % config.preview_every == 0 and done < config.steps:
             save_preview(config.run / "previews" / f"step-{done:06d}.png", model, shown)
-        if done % config.checkpoint_every == 0 and done < config.steps:
+        if done % config.checkpoint_every == 0 or done == config.steps:
             watch.finish()
             save_state(state, model, step.optimizers, done, settings(config))
 
@@ -249,13 +251,12 @@ def train_model(config: Config, world: World) -> None:
     if log is None or shown is None:
         return
     log.close()
-    if start < config.steps:
+    if start < config.steps or not (config.run / "model.safetensors").exists():  # it was killed just before its end
         model.face.decoder = None
         settle(model, clips)
         fit_code_prior(model, clips)
         save_preview(config.run / "previews" / f"step-{config.steps:06d}.png", model, shown)
         model.eval().save(config.run, train=_plain(config), machine=machine())
-        save_state(state, model, step.optimizers, config.steps, settings(config))
 
 
 def build_step(config: Config, world: World, graph: bool = True) -> tuple[ClipDataset, TrainingStep]:

@@ -61,7 +61,7 @@ def to_camera(points: Tensor, viewmats: Tensor) -> Tensor:
 
 
 def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
-    """Raises ValueError unless these are F valid cameras; on a GPU only shape, dtype and device are checked.
+    """Raises ValueError unless these are F valid cameras; on a GPU, and compiling, only shape, dtype and device.
 
     Checking values would synchronise with the GPU.
 
@@ -72,7 +72,7 @@ def check_cameras(viewmats: Tensor, Ks: Tensor) -> None:
     """
     check_tensor("viewmats", viewmats, ("F", 4, 4), contiguous=False)
     check_intrinsics(Ks, len(viewmats), (viewmats.dtype,), ("viewmats", viewmats))
-    if viewmats.is_cuda:
+    if viewmats.is_cuda or torch.compiler.is_compiling():
         return
     viewmats, Ks = viewmats.detach(), Ks.detach()
     if not bool(viewmats.isfinite().all()):

@@ -44,7 +44,7 @@ class Rendering:
         image: [F, H, W, C], the blended colours over the background, linear.
         mask: [F, H, W], share of the pixel that the mesh covers: in [0, 1], but for parts thinner than a pixel, where
             several outlines take from one pixel and it may fall below 0 (clamp it before a logarithm).
-        depth: [F, H, W] float32, camera z in mm of the nearest surface in the pixel, inf where there is none.
+        depth: [F, H, W], camera z in mm of the nearest surface in the pixel, inf where there is none.
     """
 
     image: Tensor  # [F, H, W, C]
@@ -74,20 +74,21 @@ def render(
     antialiased edge (see `antialias`); the triangle visible in a pixel is constant. Ks are constants, too.
 
     Args:
-        vertices: [F, V, 3] float32, contiguous, world space, mm, or [1, V, 3] for one mesh seen by F cameras.
+        vertices: [F, V, 3] float32 or float64 (torch backend), contiguous, world space, mm, or [1, V, 3] for one mesh
+            seen by F cameras. All other numbers are of its dtype.
         triangles: [T, 3] int32 or int64, counter-clockwise seen from outside; both sides are drawn.
-        colors: [F, V, C] float32, contiguous, any number of channels, or [1, V, C] shared by all frames, linear.
-        viewmats: [F, 4, 4] float32, world to camera.
-        Ks: [F, 3, 3] float32, pixels.
+        colors: [F, V, C], contiguous, any number of channels, or [1, V, C] shared by all frames, linear.
+        viewmats: [F, 4, 4], world to camera.
+        Ks: [F, 3, 3], pixels.
         height: of the image, pixels.
         width: of the image, pixels.
-        background: [C] or [H, W, C] float32, linear; 0 by default.
+        background: [C] or [H, W, C], linear; 0 by default.
         backend: "torch" or "triton"; by default "triton" on a GPU, "torch" on the CPU.
         antialiased: blend the outlines; without it, masks and outlines give the vertices no gradient.
         supersample: samples along each side of a pixel, averaged. Memory grows with its square.
         near: nearest visible camera z, > 0, mm. Any other unit does too, if vertices, viewmats and `near` share it:
             0.001 for a mesh in metres.
-        distortion: [n] or [F, n] float32, coefficients of the lens in OpenCV's order, see `camera.distort`: vertices
+        distortion: [n] or [F, n], coefficients of the lens in OpenCV's order, see `camera.distort`: vertices
             move, edges stay straight.
         lens: model of the distortion, "opencv" or "fisheye".
 
@@ -98,24 +99,23 @@ def render(
     check_cameras(viewmats, Ks)
     frames = len(viewmats)
     single = isinstance(vertices, Tensor) and len(vertices.shape) == 3 and len(vertices) == 1
-    check_tensor("vertices", vertices, (1 if single else frames, "V", 3), (torch.float32,))
-    check_tensor("viewmats", viewmats, (frames, 4, 4), (torch.float32,), ("vertices", vertices), contiguous=False)
+    check_tensor("vertices", vertices, (1 if single else frames, "V", 3))
+    like, dtypes = ("vertices", vertices), (vertices.dtype,)
+    check_tensor("viewmats", viewmats, (frames, 4, 4), dtypes, like, contiguous=False)
     shared = isinstance(colors, Tensor) and len(colors.shape) == 3 and len(colors) == 1
     shape = (1 if shared else frames, vertices.shape[1], "C")
-    check_tensor("colors", colors, shape, (torch.float32,), ("vertices", vertices))
-    check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
+    check_tensor("colors", colors, shape, dtypes, like)
+    check_triangles(triangles, like)
     for name, size in (("height", height), ("width", width), ("supersample", supersample)):
         check_size(name, size)
     if background is not None:
         flat = isinstance(background, Tensor) and background.ndim == 1
         size = (colors.shape[-1],) if flat else (height, width, colors.shape[-1])
-        check_tensor("background", background, size, (torch.float32,), ("vertices", vertices), contiguous=False)
+        check_tensor("background", background, size, dtypes, like, contiguous=False)
     points = to_camera(vertices.expand(frames, -1, -1), viewmats)
     if distortion is not None:
         flat = isinstance(distortion, Tensor) and distortion.ndim == 1
-        check_tensor(
-            "distortion", distortion, ("n",) if flat else (frames, "n"), (torch.float32,), ("vertices", vertices)
-        )
+        check_tensor("distortion", distortion, ("n",) if flat else (frames, "n"), dtypes, like)
         points = distort(points, distortion, lens)
     fine = torch.cat([Ks[:, :2] * supersample, Ks[:, 2:]], 1).detach()
     rows, columns = height * supersample, width * supersample

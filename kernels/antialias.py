@@ -35,13 +35,14 @@ silhouettes.
 import torch
 from torch import Tensor
 
-from .antialias_walk import crossing, walk
+from .antialias_blend_torch import blend, blend_backward, pixel_center, screen_position, turned
+from .antialias_walk_torch import walk
 from .common.backend import Backend, choose_backend
-from .common.checks import check_intrinsics, check_seen, check_tensor, check_triangles
+from .common.checks import check_corners, check_intrinsics, check_seen, check_tensor, check_triangles
+from .common.custom_op import register
 from .common.fragments import Fragments
-from .common.gather import add_rows, gather_rows
-from .common.outlines import FAR, MAX_STEPS, NEAR, pairs_at_outlines
-from .common.projection import camera_of, project
+from .common.outlines import MAX_STEPS, pairs_at_outlines
+from .common.picture import Layer
 from .common.topology import topology
 
 
@@ -73,20 +74,62 @@ def antialias(
         ValueError: wrong shape, dtype, device or value, naming the argument.
     """
     _check(image, vertices, triangles, Ks, fragments)
-    if choose_backend(backend, vertices) == "triton" and image.numel():
+    backend = choose_backend(backend, vertices)
+    constants = Ks.detach(), fragments.triangle_id, fragments.depth.detach()
+    return _antialias(image, vertices, triangles, *constants, backend)[0]
+
+
+def _forward(
+    image: Tensor,  # [F, H, W, C]
+    vertices: Tensor,  # [F, V, 3]
+    triangles: Tensor,  # [T, 3]
+    Ks: Tensor,  # [F, 3, 3]
+    triangle_id: Tensor,  # [F, H, W]
+    depth: Tensor,  # [F, H, W]
+    backend: str,
+) -> tuple[Tensor, Tensor]:  # [F, H, W, C], [F, 2, H, W]
+    """Blends the image; also returns the silhouettes, see `find_silhouettes`."""
+    check_corners(triangles, vertices.shape[1])
+    check_seen(triangle_id, triangles)
+    layer = Layer(triangle_id, depth)
+    if backend == "triton" and image.numel():
         from .antialias_triton import antialias_triton
 
-        return antialias_triton(image, vertices, triangles, Ks, fragments)
-    with torch.no_grad():
-        codes = find_silhouettes(vertices, triangles, Ks, fragments)
-    return _blend(image, vertices, triangles, Ks, codes)
+        return antialias_triton(image, vertices, triangles, Ks, layer)
+    codes = find_silhouettes(vertices, triangles, Ks, layer)
+    return blend(image, vertices, triangles, Ks, codes), codes
+
+
+def _backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, H, W, C]
+    image: Tensor,  # [F, H, W, C]
+    vertices: Tensor,  # [F, V, 3]
+    triangles: Tensor,  # [T, 3]
+    Ks: Tensor,  # [F, 3, 3]
+    codes: Tensor,  # [F, 2, H, W]
+    backend: str,
+) -> list[Tensor]:  # as image, as vertices
+    """Differentiates by image and vertices."""
+    if backend == "triton" and image.numel():
+        from .antialias_triton import antialias_triton_backward
+
+        return antialias_triton_backward(wanted, grad_out, image, vertices, triangles, Ks, codes)
+    return blend_backward(wanted, grad_out, image, vertices, triangles, Ks, codes)
+
+
+def _fake(
+    image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, triangle_id: Tensor, depth: Tensor, backend: str
+) -> tuple[Tensor, Tensor]:
+    frames, height, width, _ = image.shape
+    return torch.empty_like(image), triangle_id.new_empty(frames, 2, height, width)
 
 
 def find_silhouettes(
     vertices: Tensor,  # [F, V, 3]
     triangles: Tensor,  # [T, 3]
     Ks: Tensor,  # [F, 3, 3]
-    fragments: Fragments,  # [F, H, W]
+    fragments: Fragments | Layer,  # [F, H, W]
     max_steps: int = MAX_STEPS,
 ) -> Tensor:  # [F, 2, H, W]
     """Finds the silhouette edge between each pixel and its right ([:, 0]) and lower ([:, 1]) neighbour.
@@ -100,7 +143,7 @@ def find_silhouettes(
     size, count = height * width, vertices.shape[1]
     mesh = topology(triangles, count)
     corners = mesh.triangles.view(-1)
-    screen = torch.stack(_project(vertices, Ks[:, None]))  # [2, F, V]
+    screen = torch.stack(screen_position(vertices, Ks[:, None]))  # [2, F, V]
 
     pairs = pairs_at_outlines(screen, triangles, height, width)
     pairs[:, 0] &= torch.nn.functional.pad(ids[:, :, :-1] != ids[:, :, 1:], (0, 1))
@@ -114,7 +157,7 @@ def find_silhouettes(
     seen, goal = ids.view(-1)[p], ids.view(-1)[first + second - p]
 
     # Points are (along, across) the direction from p to q: [..., 2, N].
-    start = torch.stack(_turned(*_center(p, height, width, screen.dtype), down, side))
+    start = torch.stack(turned(*pixel_center(p, height, width, screen.dtype), down, side))
     sign = torch.stack([1 - 2 * side, torch.ones_like(side)]).to(screen.dtype)
     base = (torch.stack([down, 1 - down]) * frames + frame) * count  # of vertex 0
     screen, down = screen.view(-1), down == 1
@@ -141,57 +184,13 @@ def find_silhouettes(
     return codes
 
 
-def _blend(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, codes: Tensor) -> Tensor:
-    """Blends the pairs that have a silhouette edge; differentiable to image and vertices."""
-    _, height, width, _ = image.shape
-    frame, down, row, column = (codes >= 0).nonzero(as_tuple=True)
-    code = codes[frame, down, row, column].long()
-    side, corner = code & 1, code >> 1
-    first = (frame * height + row) * width + column
-    second = first + torch.where(down == 1, width, 1)
-    p, q = torch.where(side == 0, first, second), torch.where(side == 0, second, first)
-    edge = triangles[(corner // 3)[:, None], torch.stack([corner + 1, corner + 2], 1) % 3].long()  # [N, 2]
-    corners = gather_rows(vertices.flatten(0, 1), frame[:, None] * vertices.shape[1] + edge)
-    x, y = (
-        at - center[:, None]
-        for at, center in zip(
-            _project(corners, Ks.detach()[frame, None]), _center(p, height, width, image.dtype), strict=True
-        )
-    )
-    ends = torch.stack(_turned(x, y, down[:, None], side[:, None]))  # [2, N, 2]
-    s = crossing(*ends.unbind(-1))
-    flat = image.flatten(0, 2)
-    change = (s - 0.5)[:, None] * (gather_rows(flat, p) - gather_rows(flat, q))
-    return add_rows(flat, torch.where(s < 0.5, p, q), change).view(image.shape)
-
-
-def _project(points: Tensor, Ks: Tensor) -> tuple[Tensor, Tensor]:
-    """Projects points [..., 3] with K [..., 3, 3] to columns and rows [...], NaN where they cannot be used."""
-    x, y, z = points.unbind(-1)
-    seen = (z > NEAR) & (z < torch.inf)
-    inverse = torch.where(seen, z, 1.0).reciprocal()
-    u, v = project(camera_of(Ks), x, y, inverse)
-    seen = seen & (u.detach().abs() < FAR) & (v.detach().abs() < FAR)
-    return torch.where(seen, u, torch.nan), torch.where(seen, v, torch.nan)
-
-
-def _center(pixels: Tensor, height: int, width: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Column and row of the centres of pixels [...] of a stack of images."""
-    return (pixels % width).to(dtype) + 0.5, (pixels // width % height).to(dtype) + 0.5
-
-
-def _turned(x: Tensor, y: Tensor, down: Tensor, side: Tensor) -> tuple[Tensor, Tensor]:
-    """Turns columns and rows [...] into coordinates [...] along the direction from p to q and across it."""
-    return torch.where(down == 1, y, x) * (1 - 2 * side), torch.where(down == 1, x, y)
-
-
 def _cross(a: Tensor, b: Tensor) -> Tensor:  # [2, N], [2, N] -> [N]
     return a[0] * b[1] - a[1] * b[0]
 
 
 def _check(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, fragments: Fragments) -> None:
     check_tensor("vertices", vertices, ("F", "V", 3))
-    check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
+    check_triangles(triangles, ("vertices", vertices))
     like, dtypes, frames = ("vertices", vertices), (vertices.dtype,), len(vertices)
     check_intrinsics(Ks, frames, dtypes, like)
     check_tensor("image", image, (frames, "H", "W", "C"), dtypes, like)
@@ -200,4 +199,8 @@ def _check(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, fragm
     ids = fragments.triangle_id
     check_tensor("fragments.triangle_id", ids, image.shape[:3], (torch.int32,), like)
     check_tensor("fragments.depth", fragments.depth, image.shape[:3], like=like)
-    check_seen(ids, triangles)
+
+
+_antialias = register(
+    "antialias", _forward, _backward, _fake, outputs=("out", "codes"), gradients_to=("image", "vertices")
+)

@@ -15,6 +15,7 @@ from torch import Tensor
 from .common.backend import lanes, on_device
 from .common.fragments import Fragments
 from .common.outlines import FAR, MAX_STEPS, NEAR, TIE
+from .common.picture import Layer
 from .common.projection_triton import load_camera, project
 from .common.topology import topology
 
@@ -31,7 +32,7 @@ def find_silhouettes_triton(
     vertices: Tensor,  # [F, V, 3]
     triangles: Tensor,  # [T, 3]
     Ks: Tensor,  # [F, 3, 3]
-    fragments: Fragments,  # [F, H, W]
+    fragments: Fragments | Layer,  # [F, H, W]
     max_steps: int = MAX_STEPS,
 ) -> Tensor:  # [F, 2, H, W]
     """Finds silhouettes as `find_silhouettes` does, to the bit; Ks contiguous."""

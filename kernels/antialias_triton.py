@@ -8,24 +8,20 @@ vertices, at 3.0 TB/s: 29 + 74 = 103 MB, 34 us forward; 74 + 29 + 107 = 210 MB, 
 # Launch options and constexprs are unknown to it.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .antialias_find_triton import OPTIONS, PIXELS, crossing, edge_ends, find_silhouettes_triton
 from .antialias_grad_triton import vertex_gradient
 from .common.backend import lanes, on_device
-from .common.fragments import Fragments
+from .common.picture import Layer
 from .common.projection_triton import load_camera
 from .common.topology import topology
 
 MAX_CHANNELS = 4
-"""Channels held at once: with more, or with fewer warps, too few programs would fit on a processor."""
-BLEND_OPTIONS = OPTIONS | {"num_warps": 8}
+"""Channels held at once: with more, too few programs would fit on a processor."""
 
 
 def antialias_triton(
@@ -33,30 +29,28 @@ def antialias_triton(
     vertices: Tensor,  # [F, V, 3] float32
     triangles: Tensor,  # [T, 3]
     Ks: Tensor,  # [F, 3, 3] float32
-    fragments: Fragments,  # [F, H, W]
-) -> Tensor:  # [F, H, W, C]
-    """`antialias` with Triton; arguments as there, checked there."""
-    return _Antialias.apply(image, vertices, triangles, Ks.contiguous(), fragments)
+    layer: Layer,  # [F, H, W]
+) -> tuple[Tensor, Tensor]:  # [F, H, W, C], [F, 2, H, W]
+    """Blends the image by kernels; also returns the silhouettes."""
+    Ks = Ks.contiguous()
+    codes = find_silhouettes_triton(vertices, triangles, Ks, layer)
+    return _blend(image, vertices, topology(triangles, vertices.shape[1]).triangles, Ks, codes, False), codes
 
 
-class _Antialias(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, fragments: Fragments
-    ) -> Tensor:
-        codes = find_silhouettes_triton(vertices, triangles, Ks, fragments)
-        corners = topology(triangles, vertices.shape[1]).triangles
-        ctx.save_for_backward(image, vertices, corners, Ks, codes)
-        return _blend(image, vertices, corners, Ks, codes, False)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        image, *mesh = ctx.saved_tensors
-        gradient = gradient.contiguous()
-        to_image = _blend(gradient, *mesh, True) if ctx.needs_input_grad[0] else None
-        to_vertices = vertex_gradient(gradient, image, *mesh) if ctx.needs_input_grad[1] else None
-        return to_image, to_vertices, None, None, None
+def antialias_triton_backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, H, W, C]
+    image: Tensor,  # [F, H, W, C]
+    vertices: Tensor,  # [F, V, 3]
+    triangles: Tensor,  # [T, 3]
+    Ks: Tensor,  # [F, 3, 3]
+    codes: Tensor,  # [F, 2, H, W]
+) -> list[Tensor]:  # as image, as vertices
+    """Differentiates by image and vertices."""
+    gradient = grad_out.contiguous()
+    mesh = vertices, topology(triangles, vertices.shape[1]).triangles, Ks.contiguous(), codes
+    out = [_blend(gradient, *mesh, True)] if wanted[0] else []
+    return [*out, vertex_gradient(gradient, image, *mesh)] if wanted[1] else out
 
 
 def _blend(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, codes: Tensor, transposed: bool) -> Tensor:
@@ -78,7 +72,7 @@ def _blend(image: Tensor, vertices: Tensor, triangles: Tensor, Ks: Tensor, codes
             TRANSPOSED=transposed,
             CHANNELS=min(triton.next_power_of_2(channels), MAX_CHANNELS),
             BLOCK=block,
-            **BLEND_OPTIONS,
+            **OPTIONS,
         )
     return out
 

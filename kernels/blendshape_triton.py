@@ -11,9 +11,9 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
+from .common.custom_op import register
 
 ROWS = 16
 """Codes that a program of the forward kernel handles at most: as many accumulators a column stay in registers."""
@@ -197,35 +197,45 @@ def codes_gradient(
     return partial.sum(0)
 
 
-class _LinearDecode(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx,
-        codes: Tensor,  # [N, K]
-        basis: Tensor,  # [K, S]
-        mean: Tensor,  # [D]
-    ) -> Tensor:  # [N, D]
-        ctx.save_for_backward(codes, basis)
-        out = torch.empty(len(codes), len(mean), dtype=torch.float32, device=codes.device)
-        return skinny_product(codes, basis, out, mean)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        codes, basis = ctx.saved_tensors
-        codes_needed, basis_needed, mean_needed = ctx.needs_input_grad
-        grad = grad.contiguous()
-        return (
-            codes_gradient(grad, basis) if codes_needed else None,
-            skinny_product(codes.T, grad, torch.empty_like(basis)) if basis_needed else None,
-            grad.sum(0) if mean_needed else None,
-        )
-
-
-def linear_decode_triton(
+def _forward(
     codes: Tensor,  # [N, K] float32
     basis: Tensor,  # [K, S] float32 or bfloat16
     mean: Tensor,  # [D] float32
 ) -> Tensor:  # [N, D]
-    """`blendshape.linear_decode` through the kernels."""
-    return _LinearDecode.apply(codes, basis, mean)
+    return skinny_product(codes, basis, codes.new_empty(len(codes), len(mean)), mean)
+
+
+def _backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [N, D]
+    codes: Tensor,  # [N, K]
+    basis: Tensor,  # [K, S]
+) -> list[Tensor]:  # as codes, as basis, as mean
+    grad, out = grad_out.contiguous(), []
+    if wanted[0]:
+        out.append(codes_gradient(grad, basis))
+    if wanted[1]:
+        out.append(skinny_product(codes.T, grad, torch.empty_like(basis)))
+    if wanted[2]:
+        out.append(grad.sum(0))
+    return out
+
+
+def _fake(codes: Tensor, basis: Tensor, mean: Tensor) -> Tensor:
+    return codes.new_empty(len(codes), len(mean))
+
+
+def _fake_backward(wanted: list[bool], grad_out: Tensor, codes: Tensor, basis: Tensor) -> list[Tensor]:
+    like = codes.new_empty(codes.shape), torch.empty_like(basis), grad_out.new_empty(grad_out.shape[1])
+    return [x for x, needed in zip(like, wanted, strict=True) if needed]
+
+
+linear_decode_triton = register(
+    "linear_decode",
+    _forward,
+    _backward,
+    _fake,
+    outputs=("out",),
+    gradients_to=("codes", "basis", "mean"),
+    fake_backward=_fake_backward,
+)

@@ -104,9 +104,10 @@ def deform_fwd_kernel(
             r = ()
             for i in tl.static_range(12):
                 r += (tl.load(pose_ptr + (block * (BLOCK_B * BLOCK_M) + n) * 12 + i),)
-            px = r[0] * x[n] + r[1] * y[n] + r[2] * z[n] + r[9]
-            py = r[3] * x[n] + r[4] * y[n] + r[5] * z[n] + r[10]
-            pz = r[6] * x[n] + r[7] * y[n] + r[8] * z[n] + r[11]
+            # Left alone, the compiler fuses one product or another, and a frame depends on how many it is made with.
+            px = tl.fma(r[0], x[n], tl.fma(r[1], y[n], tl.fma(r[2], z[n], r[9])))
+            py = tl.fma(r[3], x[n], tl.fma(r[4], y[n], tl.fma(r[5], z[n], r[10])))
+            pz = tl.fma(r[6], x[n], tl.fma(r[7], y[n], tl.fma(r[8], z[n], r[11])))
         subject, m = first_subject + n // BLOCK_M, first_frame + n % BLOCK_M
         known = inside & (subject < subjects) & (m < frames)
         place_ptr = out_ptr + ((subject * frames + m) * vertices + vertex) * 3

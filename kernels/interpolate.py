@@ -1,13 +1,11 @@
 """Perspective-correct interpolation of vertex attributes over pixels."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
-from .common.checks import check_seen, check_tensor, check_triangles
+from .common.checks import check_corners, check_seen, check_tensor, check_triangles
+from .common.custom_op import register
 from .common.fragments import Fragments
 from .common.gather import add_rows, gather_rows, sum_rows
 
@@ -39,12 +37,9 @@ def interpolate(
     check_interpolation(attributes, triangles, fragments)
     ids, barycentrics = fragments.triangle_id, fragments.barycentrics
     check_tensor("fragments.barycentrics", barycentrics, (*ids.shape, 3), like=("attributes", attributes))
-    if choose_backend(backend, attributes) == "triton":
-        from .interpolate_triton import interpolate_triton  # not before: Triton is not on every platform
-
-        choose_backend("triton", barycentrics)
-        return interpolate_triton(attributes, triangles, ids, barycentrics)
-    return interpolate_torch(attributes, triangles, ids, barycentrics)
+    backend = choose_backend(backend, attributes)
+    choose_backend(backend, barycentrics)
+    return _interpolate(attributes, triangles, ids, barycentrics, backend)
 
 
 def check_interpolation(
@@ -63,22 +58,61 @@ def check_interpolation(
         raise ValueError(f"attributes must be [{frames} or 1, V, C] for {frames} frames, not {list(attributes.shape)}")
     if ids.device != attributes.device:
         raise ValueError(f"fragments.triangle_id is on {ids.device}, attributes on {attributes.device}")
-    check_triangles(triangles, attributes.shape[1], ("attributes", attributes))
-    check_seen(ids, triangles)
+    check_triangles(triangles, ("attributes", attributes))
 
 
-def interpolate_torch(
+def _forward(
     attributes: Tensor,  # [F or 1, V, C]
     triangles: Tensor,  # [T, 3]
     triangle_id: Tensor,  # [F, H, W]
     barycentrics: Tensor,  # [F, H, W, 3]
+    backend: str,
 ) -> Tensor:  # [F, H, W, C]
-    """Interpolates in plain torch, at covered pixels only."""
+    """Interpolates, in plain torch at covered pixels only."""
+    check_corners(triangles, attributes.shape[1])
+    check_seen(triangle_id, triangles)
+    if backend == "triton":
+        from .interpolate_triton import interpolate_triton  # not before: Triton is not on every platform
+
+        return interpolate_triton(attributes, triangles, triangle_id, barycentrics)
     covered, corners = find_corners(attributes, triangles, triangle_id)
     weights = barycentrics.reshape(-1, 3).index_select(0, covered).to(attributes.dtype)
-    blended = _Blend.apply(attributes.flatten(0, 1), corners, weights)
-    image = blended.new_zeros(triangle_id.numel(), attributes.shape[2]).index_copy(0, covered, blended)
+    # Ten times as fast as products of small matrices.
+    blended = sum_rows(attributes.flatten(0, 1), corners, weights=weights)
+    image = blended.new_zeros(triangle_id.numel(), attributes.shape[2]).index_copy_(0, covered, blended)
     return image.view(*triangle_id.shape, attributes.shape[2])
+
+
+def _backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, H, W, C]
+    attributes: Tensor,  # [F or 1, V, C]
+    triangles: Tensor,  # [T, 3]
+    triangle_id: Tensor,  # [F, H, W]
+    barycentrics: Tensor,  # [F, H, W, 3]
+    backend: str,
+) -> list[Tensor]:  # as attributes, as barycentrics
+    """Differentiates by attributes and barycentrics."""
+    if backend == "triton":
+        from .interpolate_triton import interpolate_triton_backward
+
+        return interpolate_triton_backward(wanted, grad_out, attributes, triangles, triangle_id, barycentrics)
+    covered, corners = find_corners(attributes, triangles, triangle_id)
+    gradient = grad_out.flatten(0, 2).index_select(0, covered)
+    table, out = attributes.flatten(0, 1), []
+    if wanted[0]:
+        weights = barycentrics.reshape(-1, 3).index_select(0, covered).to(attributes.dtype)
+        rows = torch.bmm(weights[:, :, None], gradient[:, None]).flatten(0, 1)
+        out.append(add_rows(torch.zeros_like(table), corners.flatten(), rows).view(attributes.shape))
+    if wanted[1]:
+        to_weights = torch.bmm(gather_rows(table, corners), gradient[:, :, None])[:, :, 0].to(barycentrics.dtype)
+        zeros = torch.zeros_like(barycentrics).view(-1, 3)
+        out.append(zeros.index_add_(0, covered, to_weights).view(barycentrics.shape))
+    return out
+
+
+def _fake(attributes: Tensor, triangles: Tensor, triangle_id: Tensor, barycentrics: Tensor, backend: str) -> Tensor:
+    return attributes.new_empty(*triangle_id.shape, attributes.shape[2])
 
 
 def find_corners(
@@ -96,28 +130,6 @@ def find_corners(
     return covered, corners
 
 
-class _Blend(torch.autograd.Function):
-    """Weighted sums of three rows of a table: `sum_rows` is ten times as fast as products of small matrices."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        table: Tensor,  # [R, C]
-        corners: Tensor,  # [N, 3] int64, in [0, R)
-        weights: Tensor,  # [N, 3]
-    ) -> Tensor:  # [N, C]
-        ctx.save_for_backward(table, corners, weights)
-        return sum_rows(table, corners, weights=weights)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:  # [N, C]
-        table, corners, weights = ctx.saved_tensors
-        to_table = to_weights = None
-        with torch.autocast(table.device.type, enabled=False):  # which would round the products
-            if ctx.needs_input_grad[0]:
-                rows = torch.bmm(weights[:, :, None], gradient[:, None]).flatten(0, 1)
-                to_table = add_rows(torch.zeros_like(table), corners.flatten(), rows)
-            if ctx.needs_input_grad[2]:
-                to_weights = torch.bmm(gather_rows(table, corners), gradient[:, :, None])[:, :, 0]
-        return to_table, None, to_weights
+_interpolate = register(
+    "interpolate", _forward, _backward, _fake, outputs=("out",), gradients_to=("attributes", "barycentrics")
+)

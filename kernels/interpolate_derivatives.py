@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
-from .common.checks import check_tensor
+from .common.checks import check_corners, check_seen, check_tensor
+from .common.custom_op import register
 from .common.fragments import Fragments
-from .common.gather import gather_rows
+from .common.gather import add_rows, gather_rows
 from .interpolate import check_interpolation, find_corners
 
 
@@ -48,49 +47,77 @@ def interpolate_derivatives(
         raise ValueError("fragments have no derivatives: call rasterize(..., derivatives=True)")
     check_tensor("fragments.derivatives", derivatives, (*ids.shape, 4), like=("attributes", attributes))
     if channels is not None:
-        attributes = attributes.index_select(2, _index(_checked(channels, attributes.shape[2]), attributes.device))
-    if choose_backend(backend, attributes) == "triton":
-        from .interpolate_derivatives_triton import interpolate_derivatives_triton  # Triton is not on every platform
+        chosen = _checked(channels, attributes.shape[2])
+        compiling = torch.compiler.is_compiling()  # which makes constants of its own
+        index = torch.tensor(chosen, device=attributes.device) if compiling else _index(chosen, attributes.device)
+        attributes = attributes.index_select(2, index)
+    backend = choose_backend(backend, attributes)
+    choose_backend(backend, derivatives)
+    return _interpolate_derivatives(attributes, triangles, ids, derivatives, backend)
 
-        choose_backend("triton", derivatives)
-        return interpolate_derivatives_triton(attributes, triangles, ids, derivatives)
-    return interpolate_derivatives_torch(attributes, triangles, ids, derivatives)
 
-
-def interpolate_derivatives_torch(
+def _forward(
     attributes: Tensor,  # [F or 1, V, n]
     triangles: Tensor,  # [T, 3]
     triangle_id: Tensor,  # [F, H, W]
     derivatives: Tensor,  # [F, H, W, 4]
+    backend: str,
 ) -> Tensor:  # [F, H, W, 2 * n]
-    """Differentiates in plain torch, at covered pixels only."""
-    covered, corners = find_corners(attributes, triangles, triangle_id)
-    rows = gather_rows(attributes.flatten(0, 1), corners)  # [N, 3, n]
-    slopes = derivatives.reshape(-1, 4).index_select(0, covered).to(attributes.dtype)
-    values = _Slopes.apply(rows[:, :2] - rows[:, 2:], slopes.view(-1, 2, 2)).flatten(1)
-    image = values.new_zeros(triangle_id.numel(), values.shape[1]).index_copy(0, covered, values)
+    """Differentiates by the pixel, in plain torch at covered pixels only."""
+    check_corners(triangles, attributes.shape[1])
+    check_seen(triangle_id, triangles)
+    if backend == "triton":
+        from .interpolate_derivatives_triton import interpolate_derivatives_triton  # Triton is not on every platform
+
+        return interpolate_derivatives_triton(attributes, triangles, triangle_id, derivatives)
+    covered, _, edges, slopes = _edges(attributes, triangles, triangle_id, derivatives)
+    values = (edges.transpose(1, 2) @ slopes).flatten(1)
+    image = values.new_zeros(triangle_id.numel(), values.shape[1]).index_copy_(0, covered, values)
     return image.view(*triangle_id.shape, values.shape[1])
 
 
-class _Slopes(torch.autograd.Function):
-    """Sums over two edges, as products of matrices: faster than term by term, but autocast would round them."""
+def _backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, H, W, 2 * n]
+    attributes: Tensor,  # [F or 1, V, n]
+    triangles: Tensor,  # [T, 3]
+    triangle_id: Tensor,  # [F, H, W]
+    derivatives: Tensor,  # [F, H, W, 4]
+    backend: str,
+) -> list[Tensor]:  # as attributes, as derivatives
+    """Differentiates by attributes and derivatives."""
+    if backend == "triton":
+        from .interpolate_derivatives_triton import interpolate_derivatives_triton_backward
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        edges: Tensor,  # [N, 2, n]
-        slopes: Tensor,  # [N, 2, 2], of the two barycentrics by x and y
-    ) -> Tensor:  # [N, n, 2]
-        ctx.save_for_backward(edges, slopes)
-        with torch.autocast(edges.device.type, enabled=False):
-            return edges.transpose(1, 2) @ slopes
+        return interpolate_derivatives_triton_backward(
+            wanted, grad_out, attributes, triangles, triangle_id, derivatives
+        )
+    covered, corners, edges, slopes = _edges(attributes, triangles, triangle_id, derivatives)
+    gradient = grad_out.flatten(0, 2).index_select(0, covered).unflatten(1, (-1, 2))
+    out = []
+    if wanted[0]:
+        to_edges = slopes @ gradient.transpose(1, 2)
+        rows = torch.cat([to_edges, -to_edges.sum(1, keepdim=True)], 1).flatten(0, 1)
+        total = torch.zeros_like(attributes).flatten(0, 1)
+        out.append(add_rows(total, corners.flatten(), rows).view(attributes.shape))
+    if wanted[1]:
+        to_slopes = (edges @ gradient).flatten(1).to(derivatives.dtype)
+        out.append(torch.zeros_like(derivatives).view(-1, 4).index_add_(0, covered, to_slopes).view(derivatives.shape))
+    return out
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # [N, n, 2]
-        edges, slopes = ctx.saved_tensors
-        with torch.autocast(edges.device.type, enabled=False):
-            return slopes @ gradient.transpose(1, 2), edges @ gradient
+
+def _fake(attributes: Tensor, triangles: Tensor, triangle_id: Tensor, derivatives: Tensor, backend: str) -> Tensor:
+    return attributes.new_empty(*triangle_id.shape, 2 * attributes.shape[2])
+
+
+def _edges(
+    attributes: Tensor, triangles: Tensor, triangle_id: Tensor, derivatives: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # [N], [N, 3], [N, 2, n], [N, 2, 2]
+    """Finds covered pixels, rows of their corners, and what is multiplied: a0 - a2 and a1 - a2, and slopes."""
+    covered, corners = find_corners(attributes, triangles, triangle_id)
+    rows = gather_rows(attributes.flatten(0, 1), corners)
+    slopes = derivatives.reshape(-1, 4).index_select(0, covered).to(attributes.dtype)
+    return covered, corners, rows[:, :2] - rows[:, 2:], slopes.view(-1, 2, 2)
 
 
 def _checked(channels: Sequence[int], count: int) -> tuple[int, ...]:
@@ -105,3 +132,13 @@ def _index(channels: tuple[int, ...], device: torch.device) -> Tensor:  # [n]
     """Uploads indices once, as copying means waiting for a GPU; not to be changed in place."""
     with torch.inference_mode(False):  # what evaluation made first must also do for training
         return torch.tensor(channels, dtype=torch.int64, device=device)
+
+
+_interpolate_derivatives = register(
+    "interpolate_derivatives",
+    _forward,
+    _backward,
+    _fake,
+    outputs=("out",),
+    gradients_to=("attributes", "derivatives"),
+)

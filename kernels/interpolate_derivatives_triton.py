@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common.corners_triton import Kernels, WeightCorners, find_pixels, load_triples
+from .common.corners_triton import Kernels, find_pixels, load_triples, weight_corners, weight_corners_backward
 from .common.fixed_point_triton import add_fixed
 
 
@@ -25,14 +25,29 @@ def interpolate_derivatives_triton(
     triangle_id: Tensor,  # [F, H, W]
     derivatives: Tensor,  # [F, H, W, 4] float32
 ) -> Tensor:  # [F, H, W, 2 * n]
-    """Differentiates by kernels; arguments as in `interpolate_derivatives_torch`."""
-    kernels = Kernels(
+    """Differentiates by the pixel, by kernels."""
+    return weight_corners(_kernels(), attributes, triangles, triangle_id, derivatives)
+
+
+def interpolate_derivatives_triton_backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, H, W, 2 * n]
+    attributes: Tensor,  # [F or 1, V, n]
+    triangles: Tensor,  # [T, 3]
+    triangle_id: Tensor,  # [F, H, W]
+    derivatives: Tensor,  # [F, H, W, 4]
+) -> list[Tensor]:  # as attributes, as derivatives
+    """Differentiates by attributes and derivatives."""
+    return weight_corners_backward(_kernels(), wanted, grad_out, attributes, triangles, triangle_id, derivatives)
+
+
+def _kernels() -> Kernels:
+    return Kernels(
         interpolate_derivatives_fwd_kernel,
         interpolate_derivatives_peak_kernel,
         interpolate_derivatives_bwd_kernel,
         values=2,
     )
-    return WeightCorners.apply(attributes, triangles, triangle_id, derivatives, kernels)  # type: ignore[no-any-return]
 
 
 @triton.jit

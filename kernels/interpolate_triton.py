@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .common.corners_triton import Kernels, WeightCorners, find_pixels, load_triples
+from .common.corners_triton import Kernels, find_pixels, load_triples, weight_corners, weight_corners_backward
 from .common.fixed_point_triton import add_fixed
 
 
@@ -25,9 +25,24 @@ def interpolate_triton(
     triangle_id: Tensor,  # [F, H, W]
     barycentrics: Tensor,  # [F, H, W, 3] float32
 ) -> Tensor:  # [F, H, W, C]
-    """Interpolates by kernels; arguments as in `interpolate_torch`."""
-    kernels = Kernels(interpolate_fwd_kernel, interpolate_peak_kernel, interpolate_bwd_kernel, values=1)
-    return WeightCorners.apply(attributes, triangles, triangle_id, barycentrics, kernels)  # type: ignore[no-any-return]
+    """Interpolates by kernels."""
+    return weight_corners(_kernels(), attributes, triangles, triangle_id, barycentrics)
+
+
+def interpolate_triton_backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, H, W, C]
+    attributes: Tensor,  # [F or 1, V, C]
+    triangles: Tensor,  # [T, 3]
+    triangle_id: Tensor,  # [F, H, W]
+    barycentrics: Tensor,  # [F, H, W, 3]
+) -> list[Tensor]:  # as attributes, as barycentrics
+    """Differentiates by attributes and barycentrics."""
+    return weight_corners_backward(_kernels(), wanted, grad_out, attributes, triangles, triangle_id, barycentrics)
+
+
+def _kernels() -> Kernels:
+    return Kernels(interpolate_fwd_kernel, interpolate_peak_kernel, interpolate_bwd_kernel, values=1)
 
 
 @triton.jit

@@ -145,12 +145,14 @@ def low_rank_adam_triton(
     if terms * columns == 0:
         return codes.new_zeros(rows, terms) if fused else codes_grad
     block_n = int(min(ROWS, triton.next_power_of_2(max(rows, 1))))
-    block_k = int(min(16, 128 // block_n, triton.next_power_of_2(terms)))
+    block_d, warps = lanes(32), 4
+    # At least as large as the program: of a smaller tile several warps hold copies, and load what others have stored.
+    fewest = max(1, 32 * warps // block_d)
+    block_k = int(max(fewest, min(16, 128 // block_n, triton.next_power_of_2(terms))))
     missing = -rows % block_n if rows else block_n
     codes = F.pad(codes, (0, -terms % block_k, 0, missing)).contiguous()
     if columns < stride or missing:  # a copy of few rows, for which they are read as wide as the basis
         upstream = F.pad(upstream, (0, stride - columns, 0, missing))
-    block_d = lanes(32)
     split = max(SPLIT, block_d)
     splits = -(-columns // split)
     partial = torch.empty(splits, rows, terms, device=basis.device) if fused else None
@@ -174,6 +176,6 @@ def low_rank_adam_triton(
             BLOCK_N=block_n,
             BLOCK_K=block_k,
             BLOCK_D=block_d,
-            num_warps=4,
+            num_warps=warps,
         )
     return codes_grad if partial is None else partial.sum(0)

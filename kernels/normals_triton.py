@@ -37,24 +37,40 @@ def _ring_of(ring_start_ptr, vertex, mask):
 
 
 @triton.jit
-def unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, TINY: tl.constexpr):
-    """Computes normals of vertices of the frame at points_ptr [V, 3], and the inverse lengths of their area vectors."""
+def _length(x, y, z):
+    """Sums magnitudes."""
+    return tl.abs(x) + tl.abs(y) + tl.abs(z)
+
+
+@triton.jit
+def unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION: tl.constexpr):
+    """Computes normals of vertices of the frame at points_ptr [V, 3], and the inverse lengths of their area vectors.
+
+    `error` bounds, but for the factor RESOLUTION, how far rounding of the positions moves an area vector.
+    """
     ax, ay, az = load3(points_ptr + 3 * vertex, mask)
     start, count = _ring_of(ring_start_ptr, vertex, mask)
-    x, y, z = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
+    reach = _length(ax, ay, az)
+    x, y, z, error = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
     for i in range(tl.max(count)):
         some = i < count
         b = tl.load(ring_ptr + 2 * (start + i), some, 0).to(tl.int64)
         c = tl.load(ring_ptr + 2 * (start + i) + 1, some, 0).to(tl.int64)
         bx, by, bz = load3(points_ptr + 3 * b, some)
         cx, cy, cz = load3(points_ptr + 3 * c, some)
-        tx, ty, tz = _cross(bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az)
+        bx, by, bz, cx, cy, cz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
+        tx, ty, tz = _cross(bx, by, bz, cx, cy, cz)
+        first, second = _length(bx, by, bz), _length(cx, cy, cz)
+        error += tl.where(some, 2 * (reach * (first + second) + first * second), 0.0)
         x += tl.where(some, tx, 0.0)
         y += tl.where(some, ty, 0.0)
         z += tl.where(some, tz, 0.0)
+    error = tl.where(error == 0, 1.0, error)  # no edges, no area
+    x, y, z = x / error, y / error, z / error  # in units that neither overflow nor vanish
     square = x * x + y * y + z * z
-    inverse = tl.where(square > TINY, tl.rsqrt(tl.maximum(square, TINY)), 0.0)
-    return x * inverse, y * inverse, z * inverse, inverse
+    tiny = RESOLUTION * RESOLUTION
+    inverse = tl.where(square > tiny, tl.rsqrt(tl.maximum(square, tiny)), 0.0)
+    return x * inverse, y * inverse, z * inverse, inverse / error
 
 
 @triton.jit
@@ -72,12 +88,12 @@ def vertex_normals_fwd_kernel(
     normals_ptr,  # [F, V, 3] out
     inverse_ptr,  # [F, V] out, one over the length of the area vector, 0 where the normal is undefined
     vertices,
-    TINY: tl.constexpr,
+    RESOLUTION: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
     points_ptr = vertices_ptr + frame * vertices * 3
-    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, TINY)
+    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION)
     at = frame * vertices + vertex
     store3(normals_ptr + 3 * at, x, y, z, mask)
     tl.store(inverse_ptr + at, inverse, mask)
@@ -149,13 +165,21 @@ def gather_area_gradient(vertices: Tensor, mesh: Topology, d_areas: Tensor) -> T
 
 class _VertexNormals(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, vertices: Tensor, mesh: Topology, tiny: float) -> Tensor:
+    def forward(ctx: Any, vertices: Tensor, mesh: Topology, resolution: float) -> Tensor:
         frames, count, _ = vertices.shape
         normals, inverse = torch.empty_like(vertices), vertices.new_empty(frames, count)
         block = lanes(LANES)
         with on_device(vertices):
             vertex_normals_fwd_kernel[(triton.cdiv(count, block) * frames,)](
-                vertices, mesh.ring_start, mesh.ring, normals, inverse, count, TINY=tiny, BLOCK=block, num_warps=4
+                vertices,
+                mesh.ring_start,
+                mesh.ring,
+                normals,
+                inverse,
+                count,
+                RESOLUTION=resolution,
+                BLOCK=block,
+                num_warps=4,
             )
         ctx.save_for_backward(vertices, normals, inverse)
         ctx.mesh = mesh
@@ -174,6 +198,6 @@ class _VertexNormals(torch.autograd.Function):
         return gather_area_gradient(vertices, ctx.mesh, d_areas), None, None
 
 
-def vertex_normals_triton(vertices: Tensor, triangles: Tensor, tiny: float) -> Tensor:
+def vertex_normals_triton(vertices: Tensor, triangles: Tensor, resolution: float) -> Tensor:
     """`vertex_normals` by Triton kernels; arguments are checked already."""
-    return _VertexNormals.apply(vertices, topology(triangles, vertices.shape[1]), tiny)
+    return _VertexNormals.apply(vertices, topology(triangles, vertices.shape[1]), resolution)

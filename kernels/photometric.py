@@ -139,7 +139,7 @@ def photometric_pixels(
     if weights is not None:
         difference = difference.masked_fill((weights == 0)[..., None], 0.0)
         weights = weights.flatten(1)
-    return _weighted_mean(_cost_and_slope((difference * difference).sum(-1), kind)[0].flatten(1), weights)
+    return _weighted_mean(_Cost.apply((difference * difference).sum(-1), kind).flatten(1), weights)
 
 
 class _Photometric(torch.autograd.Function):
@@ -244,6 +244,21 @@ def _unknown(
     return u | v
 
 
+class _Cost(torch.autograd.Function):
+    """The cost of `_cost_and_slope`, and by its slope the gradient, which loses digits where autograd finds it."""
+
+    @staticmethod
+    def forward(ctx: Any, squared: Tensor, kind: str) -> Tensor:
+        cost, slope = _cost_and_slope(squared, kind)
+        ctx.save_for_backward(torch.as_tensor(slope))
+        return cost
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return gradient * ctx.saved_tensors[0], None
+
+
 def _cost_and_slope(squared: Tensor, kind: str) -> tuple[Tensor, Tensor | float]:
     """Computes the robust cost, and its derivative by the squared difference."""
     alpha, scale = KINDS[kind]
@@ -251,7 +266,7 @@ def _cost_and_slope(squared: Tensor, kind: str) -> tuple[Tensor, Tensor | float]
         return squared / scale, 1 / scale
     if alpha == 1:
         root = torch.sqrt(squared + scale**2)
-        return root - scale, 0.5 / root
+        return squared / (root + scale), 0.5 / root  # root - scale without cancellation
     near = scale**2 / (squared + scale**2)  # 1 where the colours agree, 0 far off
     return squared * near / scale, near * near / scale
 

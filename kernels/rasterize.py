@@ -11,10 +11,10 @@ Rules, which every backend keeps to the bit:
 - A vertex nearer than `near` cannot be projected; it stays homogeneous, (x, y, w) = K X / near, and p.x, p.y above are
   multiplied by its w. This clips at the near plane without cutting triangles (Olano and Greer, Triangle Scan Conversion
   using 2D Homogeneous Coordinates, 1997).
-- The nearest triangle wins, of equal depths the one of lower index: the minimum of depth_bits << 32 | index.
+- The nearest triangle wins, of equal depths the one of lower index: the minimum of depth_bits << 32 | index. In
+  float64, which the torch backend takes, the nearest depth of a pixel comes first, then the lowest index with it.
 """
 
-import torch
 from torch import Tensor
 
 from .common.backend import Backend, choose_backend
@@ -43,15 +43,15 @@ def rasterize(
     with the pixels that they cover.
 
     Args:
-        vertices: [F, V, 3] float32, camera space (x right, y down, z forward), mm.
+        vertices: [F, V, 3] float32 or float64 (torch backend), camera space (x right, y down, z forward), mm.
         triangles: [T, 3] int32 or int64, counter-clockwise seen from outside.
-        Ks: [F, 3, 3] float32, intrinsics in pixels, last row (0, 0, 1).
+        Ks: [F, 3, 3] of the vertices' dtype, intrinsics in pixels, last row (0, 0, 1).
         height: rows of the image, 1 to 32768.
         width: columns of the image, 1 to 32768.
         cull_backfaces: leave out triangles seen from inside.
         near: nearest visible z, mm, > 0.
         derivatives: also find how the barycentrics change with the pixel.
-        backend: "torch", "triton", or None for the device's own.
+        backend: "torch", "triton" (float32), or None for the device's own.
 
     Raises:
         ValueError: wrong shape, dtype, device, value or memory layout, naming the argument.
@@ -63,10 +63,9 @@ def rasterize(
 
 
 def _check(vertices: Tensor, triangles: Tensor, Ks: Tensor, height: int, width: int, near: float) -> None:
-    single = (torch.float32,)  # what the rules above are defined in
-    check_tensor("vertices", vertices, ("F", "V", 3), single)
-    check_mesh(triangles, vertices.shape[1], ("vertices", vertices))
-    check_intrinsics(Ks, len(vertices), single, ("vertices", vertices))
+    check_tensor("vertices", vertices, ("F", "V", 3))
+    check_mesh(triangles, ("vertices", vertices))
+    check_intrinsics(Ks, len(vertices), (vertices.dtype,), ("vertices", vertices))
     check_image_size(height, width)
     if not isinstance(near, (int, float)) or not 0 < near < float("inf"):
         raise ValueError(f"near must be a positive number of millimetres, not {near!r}")

@@ -19,7 +19,7 @@ from torch import Tensor
 from .common.backend import Backend, choose_backend
 from .common.checks import check_tensor
 from .common.fragments import Fragments as Fragments
-from .common.picture import Picture
+from .common.picture import Layer, Picture
 from .rasterize_autograd import check_image_size, check_mesh, rasterized
 
 
@@ -59,14 +59,15 @@ def rasterize_clip(
     """
     check_image_size(height, width)
     check_tensor("positions", positions, ("F", "V", 4) if ranges is None else ("V", 4))
-    check_mesh(triangles, positions.shape[-2], ("positions", positions))
+    check_mesh(triangles, ("positions", positions))
     if ranges is not None:
-        _check_ranges(ranges, len(triangles))
+        _check_ranges(ranges)
+    layer = None
     if behind is not None:
         frames = len(positions) if ranges is None else len(ranges)
-        behind = _checked_layer(behind, (frames, height, width), positions)
+        layer = _checked_layer(behind, (frames, height, width), positions)
     backend = choose_backend(backend, positions)
-    picture = Picture(height, width, cull_backfaces, ranges=ranges, behind=behind, derivatives=derivatives)
+    picture = Picture(height, width, cull_backfaces, ranges=ranges, behind=layer, derivatives=derivatives)
     return rasterized(positions, triangles, None, picture, backend)
 
 
@@ -94,20 +95,17 @@ def peel(
         yield behind
 
 
-def _check_ranges(ranges: Tensor, triangles: int) -> None:
+def _check_ranges(ranges: Tensor) -> None:
     check_tensor("ranges", ranges, ("F", 2), (torch.int32,))
     if ranges.device.type != "cpu":
         raise ValueError(f"ranges must be on the CPU, not on {ranges.device}: pass ranges.cpu()")
-    first, count = ranges.long().unbind(1)
-    if bool(((first < 0) | (count < 0) | (first + count > triangles)).any()):
-        raise ValueError(f"ranges must be first triangle and number of triangles, within the {triangles} of triangles")
 
 
-def _checked_layer(behind: Fragments, shape: tuple[int, int, int], positions: Tensor) -> Fragments:
+def _checked_layer(behind: Fragments, shape: tuple[int, int, int], positions: Tensor) -> Layer:
     """The part of a layer that is read, without its graph."""
     if not isinstance(behind, Fragments):
         raise ValueError(f"behind must be what rasterize_clip returned, not {type(behind).__name__}")
     like = "positions", positions
     check_tensor("behind.triangle_id", behind.triangle_id, shape, (torch.int32,), like)
     check_tensor("behind.depth", behind.depth, shape, (positions.dtype,), like)
-    return Fragments(behind.triangle_id, behind.barycentrics, behind.depth.detach())
+    return Layer(behind.triangle_id, behind.depth.detach())

@@ -11,6 +11,7 @@ from .common.backend import lanes, on_device
 from .common.fixed_point import fixed_point_scale, from_fixed_point
 from .common.projection_triton import load_camera
 from .rasterize_locate_torch import DEGENERATE
+from .rasterize_project_triton import OPTIONS
 from .rasterize_rules_triton import load_row, viewport
 
 _DEGENERATE = tl.constexpr(DEGENERATE)
@@ -96,13 +97,16 @@ def rasterize_bwd_kernel(
     covered &= tl.abs(area) > (tl.abs(ax * by) + tl.abs(ay * bx)) * _DEGENERATE
     area = tl.where(covered, area, 1.0)
     b1, b2 = (bx * qy - by * qx) / area, (qx * ay - qy * ax) / area
+    covered &= tl.abs(b1) + tl.abs(b2) < float("inf")  # products of large corners overflow
     grad = barycentrics_grad_ptr + at * 3
     g0 = tl.load(grad, mask=covered, other=0)
     gz = tl.load(depth_grad_ptr + at, mask=covered, other=0)  # of z, and in clip space gd of its own
     g1, g2 = tl.load(grad + 1, mask=covered, other=0) - g0, tl.load(grad + 2, mask=covered, other=0) - g0
     gd = 0.0
     if CLIP:
-        depth, w = d + b1 * d1 + b2 * d2, tl.where(covered, z + b1 * z1 + b2 * z2, 1.0)
+        depth, w = d + b1 * d1 + b2 * d2, z + b1 * z1 + b2 * z2
+        covered &= tl.abs(w) > (tl.abs(z) + tl.abs(b1 * z1) + tl.abs(b2 * z2)) * _DEGENERATE
+        w = tl.where(covered, w, 1.0)
         gd = gz / w
         gz = -gd * depth / w
         g1, g2 = g1 + gd * d1, g2 + gd * d2
@@ -207,7 +211,7 @@ def gradient(
                 CLIP=Ks is None,
                 MAX_ONLY=max_only,
                 BLOCK=block,
-                num_warps=4,
+                **OPTIONS,
             )
             if max_only and shared:  # all frames add to one sum
                 scale = fixed_point_scale(largest.amax().view(1), frames * size).repeat(frames)

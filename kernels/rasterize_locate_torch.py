@@ -1,14 +1,19 @@
 """Where the rays of pixels meet the triangles that they see, in plain torch and with gradients."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from .common.custom_op import gradients_of
 from .common.gather import add_rows
 from .common.viewport import viewport_camera
 from .rasterize_windows_torch import CHUNK
 
 DEGENERATE = 1e-7
-"""A triangle's area over that of the products it is the difference of: below is rounding."""
+"""A triangle's area, or its w at a pixel, over the terms that it is the sum of: below is rounding."""
+LARGE = 2.0**33
+"""A coordinate whose products with others and with intrinsics are far from overflow."""
 
 
 def gradient(
@@ -25,11 +30,9 @@ def gradient(
     upstream = [a for a in (barycentrics_grad, depth_grad, derivatives_grad) if a is not None]
     for pixel in (triangle_id >= 0).view(-1).nonzero().view(-1).split(CHUNK):
         ids, corners, K, at = _gather(vertices, triangles, Ks, triangle_id, pixel)
-        corners = corners.detach().requires_grad_()
-        with torch.enable_grad():
-            located = _locate(corners, K, at, derivatives_grad is not None)
-        grads = [a.reshape(-1, *a.shape[3:]).index_select(0, pixel) for a in upstream]
-        (part,) = torch.autograd.grad(located, corners, grads)
+        located = partial(_locate, K=K, at=at, derivatives=derivatives_grad is not None)
+        grads = tuple(a.reshape(-1, *a.shape[3:]).index_select(0, pixel) for a in upstream)
+        (part,) = gradients_of(located, [corners], [True], grads)
         total = add_rows(total, ids.view(-1), part.flatten(0, 1))  # one pixel after the other, wherever the chunks end
     return total.view(vertices.shape)
 
@@ -44,7 +47,7 @@ def locate(
     """Intersects each pixel's ray with the plane of the triangle seen there: barycentrics, depth and derivatives.
 
     The same numbers as those of the rasteriser but for rounding, differentiable, in float32 or float64. Empty pixels,
-    and triangles whose area is lost in rounding, have zero gradients.
+    and triangles whose area or w is lost in rounding, have zero gradients.
     """
     pixel = (triangle_id >= 0).view(-1).nonzero().view(-1)
     _, corners, K, at = _gather(vertices, triangles, Ks, triangle_id, pixel)
@@ -80,8 +83,12 @@ def _locate(
     """Solves for barycentrics and depth by Cramer's rule.
 
     With q_k = K X_k - p z_k the corners around the pixel, sum_k b_k q_k = 0 and sum_k b_k = 1. In clip space (x, y, w)
-    are X, and the depth is sum_k b_k z_k / sum_k b_k w_k.
+    are X, and the depth is sum_k b_k z_k / sum_k b_k w_k. Where corners are beyond LARGE, all three are scaled by a
+    power of two, so that products stay finite.
     """
+    largest = corners.detach().abs().amax((1, 2)).clamp(min=LARGE / 2)
+    scale = LARGE * torch.frexp(largest).mantissa / largest  # [N]
+    corners = corners * scale[:, None, None]
     A = torch.cat([K[..., :2], K[..., 2:] - at[..., None]], -1)
     clip = corners.shape[2] == 4
     origin, *sides = (torch.cat([corners[..., :2], corners[..., 3:]], -1) if clip else corners).unbind(1)
@@ -91,12 +98,18 @@ def _locate(
     proper = area.abs() > DEGENERATE * ((ax * by).abs() + (ay * bx).abs())
     area = torch.where(proper, area, 1)
     first, second = (torch.where(proper, w, 0) / area for w in (bx * y - by * x, x * ay - y * ax))
+    if clip:
+        w = torch.stack([origin[:, 2], first * sides[0][:, 2], second * sides[1][:, 2]]).detach()
+        proper = proper & (w.sum(0).abs() > DEGENERATE * w.abs().sum(0))
+        first, second = torch.where(proper, first, 0), torch.where(proper, second, 0)
     # A pixel sees a degenerate triangle only by rounding; nothing moves it.
     still = [torch.where(proper, v[:, 2], v[:, 2].detach()) for v in (origin, *sides)]
     depth = still[0] + first * still[1] + second * still[2]
     if clip:
         z = torch.where(proper[:, None], corners[..., 2], corners[..., 2].detach())
         depth = (z[:, 0] + first * (z[:, 1] - z[:, 0]) + second * (z[:, 2] - z[:, 0])) / depth
+    else:
+        depth = depth / scale
     barycentrics = torch.stack([1 - first - second, first, second], -1)
     if not derivatives:
         return barycentrics, depth

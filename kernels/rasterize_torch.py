@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from .common.fragments import Fragments
-from .common.picture import Picture
+from .common.picture import Layer, Picture
 from .rasterize_locate_torch import gradient as gradient
 from .rasterize_windows_torch import (
     CHUNK,
@@ -90,7 +89,7 @@ def _depth(e: list[Tensor], corners: list[Tensor], screen: Screen, clipped: bool
     return depth, (depth.abs() <= 1) & ((weighted > 0) == (total > 0))
 
 
-def _lies_behind(layer: Fragments, at: Tensor, depth: Tensor, triangle: Tensor) -> Tensor:
+def _lies_behind(layer: Layer, at: Tensor, depth: Tensor, triangle: Tensor) -> Tensor:
     """[N] bool, which hits come after what the layer sees at the pixels `at`: none where it sees nothing."""
     last = layer.depth.view(-1).index_select(0, at)
     last_triangle = layer.triangle_id.view(-1).index_select(0, at)

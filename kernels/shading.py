@@ -1,14 +1,12 @@
 """Spherical harmonics shading."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
 from .common.checks import check_tensor, check_triangles
-from .normals import TINY_AREA, vertex_normals
+from .common.custom_op import register
+from .normals import RESOLUTION, vertex_normals
 
 
 def sh_basis(normals: Tensor) -> Tensor:
@@ -54,11 +52,7 @@ def shade_sh(
     """
     check_tensor("normals", normals, ("F", "V", 3))
     _check_light("normals", normals, reflectance, sh)
-    if choose_backend(backend, normals) == "triton":
-        from .shading_triton import shade_sh_triton  # not before: Triton is not on every platform
-
-        return shade_sh_triton(reflectance, normals, sh)
-    return _Shade.apply(reflectance, normals, sh)
+    return _shade_sh(reflectance, normals, sh.contiguous(), choose_backend(backend, normals))[0]
 
 
 def shade_vertices(
@@ -84,42 +78,67 @@ def shade_vertices(
         ValueError: wrong shape, dtype, device or value, naming the argument.
     """
     check_tensor("vertices", vertices, ("F", "V", 3))
-    check_triangles(triangles, vertices.shape[1], ("vertices", vertices))
+    check_triangles(triangles, ("vertices", vertices))
     _check_light("vertices", vertices, reflectance, sh)
     if choose_backend(backend, vertices) == "triton":
         from .shading_triton import shade_vertices_triton  # not before: Triton is not on every platform
 
-        return shade_vertices_triton(vertices, triangles, reflectance, sh, TINY_AREA)
+        return shade_vertices_triton(vertices, triangles, reflectance, sh.contiguous(), RESOLUTION)[:2]
     normals = vertex_normals(vertices, triangles, "torch")
     return shade_sh(reflectance, normals, sh, "torch"), normals
 
 
-class _Shade(torch.autograd.Function):
-    """`shade_sh` in planes [F, 3, V] and [F, 9, V] of one component each, whose long rows make small products fast."""
+def _forward(
+    reflectance: Tensor,  # [R, V, 3]
+    normals: Tensor,  # [F, V, 3]
+    sh: Tensor,  # [F, 9, 3]
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:  # [F, V, 3], [F, 9, V] or [0], [F, 3, V] or [0]
+    """Shades; also returns the basis and the light of each channel, which plain torch needs once more.
 
-    @staticmethod
-    def forward(ctx: Any, reflectance: Tensor, normals: Tensor, sh: Tensor) -> Tensor:
-        basis = _basis(normals.transpose(1, 2).contiguous(), 1)
-        with torch.autocast(sh.device.type, enabled=False):  # which would round the light to 8 bits
-            light = sh.transpose(1, 2) @ basis
-        ctx.save_for_backward(reflectance, sh, basis, light)
-        return _per_set(reflectance, light).mul(_planes(reflectance)).flatten(0, 1).transpose(1, 2).contiguous()
+    It works in planes of one component each, whose long rows make small products fast.
+    """
+    if backend == "triton":
+        from .shading_triton import shade_sh_triton  # not before: Triton is not on every platform
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        reflectance, sh, basis, light = ctx.saved_tensors
-        upstream = _per_set(reflectance, gradient.transpose(1, 2).contiguous())
-        to_reflectance = to_normals = to_sh = None
-        if ctx.needs_input_grad[0]:
-            to_reflectance = (upstream * _per_set(reflectance, light)).sum(1).transpose(1, 2).contiguous()
-        to_light = (upstream * _planes(reflectance)).flatten(0, 1)
-        with torch.autocast(sh.device.type, enabled=False):
-            if ctx.needs_input_grad[1]:
-                to_normals = _through_basis(sh @ to_light, basis[:, 1:4]).transpose(1, 2).contiguous()
-            if ctx.needs_input_grad[2]:
-                to_sh = basis @ to_light.transpose(1, 2)
-        return to_reflectance, to_normals, to_sh
+        return shade_sh_triton(reflectance, normals, sh), sh.new_empty(0), sh.new_empty(0)
+    basis = _basis(normals.transpose(1, 2).contiguous(), 1)
+    light = sh.transpose(1, 2) @ basis
+    colors = _per_set(reflectance, light).mul(_planes(reflectance)).flatten(0, 1)
+    return colors.transpose(1, 2).contiguous(), basis, light
+
+
+def _backward(
+    wanted: list[bool],
+    grad_colors: Tensor,  # [F, V, 3]
+    reflectance: Tensor,  # [R, V, 3]
+    normals: Tensor,  # [F, V, 3]
+    sh: Tensor,  # [F, 9, 3]
+    basis: Tensor,  # [F, 9, V] or [0]
+    light: Tensor,  # [F, 3, V] or [0]
+    backend: str,
+) -> list[Tensor]:  # as reflectance, as normals, as sh
+    """Differentiates by reflectance, normals and light."""
+    if backend == "triton":
+        from .shading_triton import shade_sh_triton_backward
+
+        return shade_sh_triton_backward(wanted, grad_colors, reflectance, normals, sh)
+    upstream, out = _per_set(reflectance, grad_colors.transpose(1, 2).contiguous()), []
+    if wanted[0]:
+        out.append((upstream * _per_set(reflectance, light)).sum(1).transpose(1, 2).contiguous())
+    to_light = (upstream * _planes(reflectance)).flatten(0, 1)
+    if wanted[1]:
+        out.append(_through_basis(sh @ to_light, basis[:, 1:4]).transpose(1, 2).contiguous())
+    if wanted[2]:
+        out.append(basis @ to_light.transpose(1, 2))
+    return out
+
+
+def _fake(reflectance: Tensor, normals: Tensor, sh: Tensor, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    frames, count, _ = normals.shape
+    if backend == "triton":
+        return torch.empty_like(normals), sh.new_empty(0), sh.new_empty(0)
+    return torch.empty_like(normals), sh.new_empty(frames, 9, count), sh.new_empty(frames, 3, count)
 
 
 def _basis(normals: Tensor, dim: int) -> Tensor:
@@ -160,3 +179,13 @@ def _check_light(name: str, like: Tensor, reflectance: Tensor, sh: Tensor) -> No
     if frames % sets if sets else frames:
         raise ValueError(f"reflectance must hold a number of sets that divides the {frames} frames, not {sets}")
     check_tensor("sh", sh, (frames, 9, 3), (like.dtype,), (name, like), contiguous=False)
+
+
+_shade_sh = register(
+    "shade_sh",
+    _forward,
+    _backward,
+    _fake,
+    outputs=("colors", "basis", "light"),
+    gradients_to=("reflectance", "normals", "sh"),
+)

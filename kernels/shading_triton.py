@@ -9,17 +9,16 @@ gradients of the area vectors is another 22 us, as in `vertex_normals`. `shade_s
 # Pyright knows neither launch options nor that functions of a kernel return something.
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
+from .common.checks import check_corners
+from .common.custom_op import register
 from .common.lanes_triton import lanes_of_frame, load3, store3
-from .common.topology import Topology, topology
+from .common.topology import topology
 from .normals_triton import LANES, gather_area_gradient, through_normalization, unit_normals
 
 
@@ -93,12 +92,12 @@ def shade_vertices_fwd_kernel(
     inverse_ptr,  # [F, V] out, one over the length of the area vector, 0 where the normal is undefined
     vertices,
     frames_per_set,
-    TINY: tl.constexpr,
+    RESOLUTION: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
     points_ptr = vertices_ptr + frame * vertices * 3
-    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, TINY)
+    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION)
     at = frame * vertices + vertex
     store3(normals_ptr + 3 * at, x, y, z, mask)
     tl.store(inverse_ptr + at, inverse, mask)
@@ -159,13 +158,13 @@ def shade_bwd_kernel(
 
 
 def _shade_bwd(
-    d_colors: Tensor,  # [F, V, 3]
+    d_colors: Tensor | None,  # [F, V, 3]
     reflectance: Tensor,  # [R, V, 3]
     normals: Tensor,  # [F, V, 3]
     sh: Tensor,  # [F, 9, 3]
     upstream: Tensor | None,  # [F, V, 3]
     inverse: Tensor | None,  # [F, V]
-    needed: tuple[bool, bool, bool],
+    needed: list[bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of reflectance, of normals (of area vectors where `inverse` is given) and of sh, where needed."""
     sets, count, _ = reflectance.shape
@@ -177,7 +176,7 @@ def _shade_bwd(
     sums = sh.new_empty(frames, blocks, 9, 3) if needed[2] else None
     with on_device(normals):
         shade_bwd_kernel[(blocks * sets,)](
-            d_colors.contiguous(),
+            torch.zeros_like(normals) if d_colors is None else d_colors.contiguous(),
             reflectance,
             normals,
             sh,
@@ -194,79 +193,96 @@ def _shade_bwd(
     return d_reflectance, d_normals, None if sums is None else sums.sum(1)
 
 
-class _ShadeSH(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, reflectance: Tensor, normals: Tensor, sh: Tensor) -> Tensor:
-        frames, count, _ = normals.shape
-        colors = torch.empty_like(normals)
-        block = lanes(LANES)
-        with on_device(normals):
-            shade_sh_fwd_kernel[(triton.cdiv(count, block) * frames,)](
-                reflectance, normals, sh, colors, count, frames // max(len(reflectance), 1), BLOCK=block, num_warps=4
-            )
-        ctx.save_for_backward(reflectance, normals, sh)
-        return colors
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_colors: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        reflectance, normals, sh = ctx.saved_tensors
-        return _shade_bwd(d_colors, reflectance, normals, sh, None, None, ctx.needs_input_grad)
-
-
-class _ShadeVertices(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any, reflectance: Tensor, vertices: Tensor, sh: Tensor, mesh: Topology, tiny: float
-    ) -> tuple[Tensor, Tensor]:
-        frames, count, _ = vertices.shape
-        colors, normals = torch.empty_like(vertices), torch.empty_like(vertices)
-        inverse = vertices.new_empty(frames, count)
-        block = lanes(LANES)
-        with on_device(vertices):
-            shade_vertices_fwd_kernel[(triton.cdiv(count, block) * frames,)](
-                vertices,
-                mesh.ring_start,
-                mesh.ring,
-                reflectance,
-                sh,
-                colors,
-                normals,
-                inverse,
-                count,
-                frames // max(len(reflectance), 1),
-                TINY=tiny,
-                BLOCK=block,
-                num_warps=4,
-            )
-        ctx.save_for_backward(reflectance, vertices, sh, normals, inverse)
-        ctx.mesh = mesh
-        ctx.set_materialize_grads(False)
-        return colors, normals
-
-    @staticmethod
-    @once_differentiable
-    def backward(
-        ctx: Any, d_colors: Tensor | None, upstream: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        reflectance, vertices, sh, normals, inverse = ctx.saved_tensors
-        if d_colors is None:
-            d_colors = torch.zeros_like(normals)
-        d_reflectance, d_areas, d_sh = _shade_bwd(
-            d_colors, reflectance, normals, sh, upstream, inverse, ctx.needs_input_grad[:3]
+def shade_sh_triton(
+    reflectance: Tensor,  # [R, V, 3]
+    normals: Tensor,  # [F, V, 3]
+    sh: Tensor,  # [F, 9, 3]
+) -> Tensor:  # [F, V, 3]
+    """Shades by a kernel."""
+    frames, count, _ = normals.shape
+    colors = torch.empty_like(normals)
+    block = lanes(LANES)
+    with on_device(normals):
+        shade_sh_fwd_kernel[(triton.cdiv(count, block) * frames,)](
+            reflectance, normals, sh, colors, count, frames // max(len(reflectance), 1), BLOCK=block, num_warps=4
         )
-        d_vertices = None if d_areas is None else gather_area_gradient(vertices, ctx.mesh, d_areas)
-        return d_reflectance, d_vertices, d_sh, None, None
+    return colors
 
 
-def shade_sh_triton(reflectance: Tensor, normals: Tensor, sh: Tensor) -> Tensor:
-    """`shade_sh` by Triton kernels; arguments are checked already."""
-    return _ShadeSH.apply(reflectance, normals, sh.contiguous())
+def shade_sh_triton_backward(
+    wanted: list[bool],
+    grad_colors: Tensor,  # [F, V, 3]
+    reflectance: Tensor,  # [R, V, 3]
+    normals: Tensor,  # [F, V, 3]
+    sh: Tensor,  # [F, 9, 3]
+) -> list[Tensor]:  # as reflectance, as normals, as sh
+    """Differentiates by reflectance, normals and light."""
+    gradients = _shade_bwd(grad_colors, reflectance, normals, sh, None, None, wanted)
+    return [gradient for gradient in gradients if gradient is not None]
 
 
-def shade_vertices_triton(
-    vertices: Tensor, triangles: Tensor, reflectance: Tensor, sh: Tensor, tiny: float
-) -> tuple[Tensor, Tensor]:
-    """`shade_vertices` by Triton kernels; arguments are checked already."""
+def _forward(
+    vertices: Tensor,  # [F, V, 3]
+    triangles: Tensor,  # [T, 3]
+    reflectance: Tensor,  # [R, V, 3]
+    sh: Tensor,  # [F, 9, 3]
+    resolution: float,
+) -> tuple[Tensor, Tensor, Tensor]:  # [F, V, 3] twice, [F, V]
+    """Shades a mesh; returns colours, normals and one over the lengths of the area vectors."""
+    check_corners(triangles, vertices.shape[1])
     mesh = topology(triangles, vertices.shape[1])
-    return _ShadeVertices.apply(reflectance, vertices, sh.contiguous(), mesh, tiny)
+    frames, count, _ = vertices.shape
+    colors, normals, inverse = _fake(vertices, triangles, reflectance, sh, resolution)
+    block = lanes(LANES)
+    with on_device(vertices):
+        shade_vertices_fwd_kernel[(triton.cdiv(count, block) * frames,)](
+            vertices,
+            mesh.ring_start,
+            mesh.ring,
+            reflectance,
+            sh,
+            colors,
+            normals,
+            inverse,
+            count,
+            frames // max(len(reflectance), 1),
+            RESOLUTION=resolution,
+            BLOCK=block,
+            num_warps=4,
+        )
+    return colors, normals, inverse
+
+
+def _backward(
+    wanted: list[bool],
+    grad_colors: Tensor | None,  # [F, V, 3]
+    grad_normals: Tensor | None,  # [F, V, 3]
+    vertices: Tensor,  # [F, V, 3]
+    triangles: Tensor,  # [T, 3]
+    reflectance: Tensor,  # [R, V, 3]
+    sh: Tensor,  # [F, 9, 3]
+    normals: Tensor,  # [F, V, 3]
+    inverse: Tensor,  # [F, V]
+) -> list[Tensor]:  # as vertices, as reflectance, as sh
+    """Differentiates by vertices, reflectance and light."""
+    needed = [wanted[1], wanted[0], wanted[2]]
+    to_reflectance, to_areas, to_sh = _shade_bwd(grad_colors, reflectance, normals, sh, grad_normals, inverse, needed)
+    mesh = topology(triangles, vertices.shape[1])
+    to_vertices = None if to_areas is None else gather_area_gradient(vertices, mesh, to_areas)
+    return [gradient for gradient in (to_vertices, to_reflectance, to_sh) if gradient is not None]
+
+
+def _fake(
+    vertices: Tensor, triangles: Tensor, reflectance: Tensor, sh: Tensor, resolution: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(vertices), torch.empty_like(vertices), vertices.new_empty(vertices.shape[:2])
+
+
+shade_vertices_triton = register(
+    "shade_vertices",
+    _forward,
+    _backward,
+    _fake,
+    outputs=("colors", "normals", "inverse"),
+    gradients_to=("vertices", "reflectance", "sh"),
+)

@@ -3,15 +3,13 @@
 The weighted l_p prior of the paper's section 5; torch reference and public operations.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
 from .common.cache import TensorCache
 from .common.checks import check_indices, check_tensor
+from .common.custom_op import register
 from .common.gather import sum_rows
 from .common.topology import grouped
 
@@ -42,7 +40,7 @@ def chromaticity(
     check_tensor("weights", weights, tuple(colors.shape[:3]), (colors.dtype,), ("colors", colors))
     colors, weights = colors.detach(), weights.detach()
     if choose_backend(backend, colors) == "triton":
-        from .sparsity_triton import chromaticity_triton
+        from .sparsity_triton import chromaticity_triton  # not before: Triton is not on every platform
 
         return chromaticity_triton(colors, weights)
     seen = weights > 0
@@ -85,41 +83,66 @@ def sparsity(
     check_tensor("edges", edges, ("N", 2), (torch.int64,), like)
     if len(edges) == 0:
         raise ValueError("edges must hold at least one pair")
-    check_indices("edges", edges, vertices, "vertices")
-    if choose_backend(backend, reflectance) == "triton":
+    backend = choose_backend(backend, reflectance)
+    return _sparsity(reflectance, chroma.detach(), known, edges, eta, p, backend)[0]
+
+
+def _forward(
+    reflectance: Tensor,  # [B, V, 3]
+    chroma: Tensor,  # [B, V, 2]
+    known: Tensor,  # [B, V]
+    edges: Tensor,  # [N, 2]
+    eta: float,
+    p: float,
+    backend: str,
+) -> tuple[Tensor, Tensor]:  # [B], [B, V, 3]
+    """Computes each subject's prior and its gradient, as both need the same gathers."""
+    check_indices("edges", edges, reflectance.shape[1], "vertices")
+    if backend == "triton":
         from .sparsity_triton import sparsity_triton
 
         return sparsity_triton(reflectance, chroma, known, edges, eta, p, TINY)
-    return _Sparsity.apply(reflectance, chroma.detach(), known, edges, eta, p)
+    return _sparsity_torch(reflectance, chroma, known, edges, eta, p)
 
 
-class _Sparsity(torch.autograd.Function):
-    """`sparsity` with subjects last, in [V, C, B] and [N, C, B]: long rows make gathers fast."""
+def _backward(
+    wanted: list[bool],
+    grad_cost: Tensor,  # [B]
+    gradient: Tensor,  # [B, V, 3]
+) -> list[Tensor]:  # as reflectance
+    return [gradient * grad_cost[:, None, None]]
 
-    @staticmethod
-    def forward(
-        ctx: Any, reflectance: Tensor, chroma: Tensor, known: Tensor, edges: Tensor, eta: float, p: float
-    ) -> Tensor:
-        ends = edges.T.contiguous()
-        difference, step = (_along_edges(values, ends) for values in (reflectance, chroma))
-        h = torch.sqrt(step[:, 0] ** 2 + step[:, 1] ** 2)
-        i, j = (known.T.contiguous().index_select(0, end) for end in ends)
-        weight = torch.where(i & j, h, 0.0).mul_(-eta).exp_()
-        square = (difference[:, 0] ** 2 + difference[:, 1] ** 2 + difference[:, 2] ** 2).add_(TINY)
-        cost = square.pow(p / 2).mul_(weight)
-        ctx.p = p
-        ctx.save_for_backward(edges, known, difference, square, cost)
-        return cost.mean(0)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        edges, known, difference, square, cost = ctx.saved_tensors
-        slope = (cost / square).mul_(gradient * (ctx.p / len(edges)))
-        to_first = difference * slope[:, None]
-        start, ends = _ends.get(edges, known.shape[1], lambda: _ends_at(edges, known.shape[1]))
-        total = sum_rows(torch.cat([to_first, -to_first]).flatten(1), ends, start)
-        return total.unflatten(1, (3, -1)).permute(2, 0, 1).contiguous(), *(None,) * 5
+def _fake(
+    reflectance: Tensor, chroma: Tensor, known: Tensor, edges: Tensor, eta: float, p: float, backend: str
+) -> tuple[Tensor, Tensor]:
+    return reflectance.new_empty(len(reflectance)), torch.empty_like(reflectance)
+
+
+def _fake_backward(wanted: list[bool], grad_cost: Tensor, gradient: Tensor) -> list[Tensor]:
+    return [torch.empty_like(gradient)]
+
+
+def _sparsity_torch(
+    reflectance: Tensor,  # [B, V, 3]
+    chroma: Tensor,  # [B, V, 2]
+    known: Tensor,  # [B, V]
+    edges: Tensor,  # [N, 2]
+    eta: float,
+    p: float,
+) -> tuple[Tensor, Tensor]:  # [B], [B, V, 3]
+    """As `_forward`, with subjects last, in [V, C, B] and [N, C, B]: long rows make gathers fast."""
+    ends = edges.T.contiguous()
+    difference, step = (_along_edges(values, ends) for values in (reflectance, chroma))
+    h = torch.sqrt(step[:, 0] ** 2 + step[:, 1] ** 2)
+    i, j = (known.T.contiguous().index_select(0, end) for end in ends)
+    weight = torch.where(i & j, h, 0.0).mul_(-eta).exp_()
+    square = (difference[:, 0] ** 2 + difference[:, 1] ** 2 + difference[:, 2] ** 2).add_(TINY)
+    cost = square.pow(p / 2).mul_(weight)
+    to_first = difference.mul_((cost / square).mul_(p / len(edges))[:, None])
+    start, ends = _ends.get(edges, known.shape[1], lambda: _ends_at(edges, known.shape[1]))
+    gradient = sum_rows(torch.cat([to_first, -to_first]).flatten(1), ends, start)
+    return cost.mean(0), gradient.unflatten(1, (3, -1)).permute(2, 0, 1).contiguous()
 
 
 _ends = TensorCache()
@@ -138,3 +161,14 @@ def _along_edges(
     """values[i] - values[j]."""
     rows = values.permute(1, 2, 0).contiguous()
     return rows.index_select(0, ends[0]).sub_(rows.index_select(0, ends[1]))
+
+
+_sparsity = register(
+    "sparsity",
+    _forward,
+    _backward,
+    _fake,
+    outputs=("cost", "gradient"),
+    gradients_to=("reflectance",),
+    fake_backward=_fake_backward,
+)

@@ -7,16 +7,14 @@ Floor for 8 subjects of 4 frames and 55,525 vertices: `chromaticity` reads 28.4 
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false
 # (launch options are no parameters of the kernels, and what a kernel calls returns values)
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
 from .common.cache import TensorCache
+from .common.custom_op import register_constant
 from .common.lanes_triton import lanes_of_frame
 from .common.topology import grouped
 
@@ -65,6 +63,7 @@ def sparsity_fwd_kernel(
     vertices,
     eta,
     half_p,
+    share,  # of an edge in the mean
     TINY: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -101,12 +100,12 @@ def sparsity_fwd_kernel(
         g1 += slope * d1
         g2 += slope * d2
     tl.store(cost_ptr + tl.program_id(0), tl.sum(cost) * 0.5)
-    tl.store(gradient_ptr + 3 * at, 2.0 * half_p * g0, mask=inside)
-    tl.store(gradient_ptr + 3 * at + 1, 2.0 * half_p * g1, mask=inside)
-    tl.store(gradient_ptr + 3 * at + 2, 2.0 * half_p * g2, mask=inside)
+    tl.store(gradient_ptr + 3 * at, 2.0 * half_p * share * g0, mask=inside)
+    tl.store(gradient_ptr + 3 * at + 1, 2.0 * half_p * share * g1, mask=inside)
+    tl.store(gradient_ptr + 3 * at + 2, 2.0 * half_p * share * g2, mask=inside)
 
 
-def chromaticity_triton(
+def _chromaticity(
     colors: Tensor,  # [B, M, V, 3]
     weights: Tensor,  # [B, M, V]
 ) -> tuple[Tensor, Tensor]:  # [B, V, 2], [B, V] bool
@@ -121,6 +120,14 @@ def chromaticity_triton(
     return chroma, known
 
 
+def _fake(colors: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    subjects, _, vertices, _ = colors.shape
+    return colors.new_empty(subjects, vertices, 2), colors.new_empty(subjects, vertices, dtype=torch.bool)
+
+
+chromaticity_triton = register_constant("chromaticity", _chromaticity, _fake)
+
+
 def sparsity_triton(
     reflectance: Tensor,  # [B, V, 3]
     chroma: Tensor,  # [B, V, 2]
@@ -129,38 +136,21 @@ def sparsity_triton(
     eta: float,
     p: float,
     tiny: float,
-) -> Tensor:  # [B]
-    return _Sparsity.apply(reflectance, chroma.detach(), known, edges, eta, p, tiny)
-
-
-class _Sparsity(torch.autograd.Function):
-    """The gradient is found together with the value: both need the same gathers."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, reflectance: Tensor, chroma: Tensor, known: Tensor, edges: Tensor, eta: float, p: float, tiny: float
-    ) -> Tensor:
-        subjects, vertices, _ = reflectance.shape
-        start, neighbor = _lists.get(edges, vertices, lambda: _neighbors(edges.detach(), vertices))
-        block = lanes(128)
-        blocks = -(-vertices // block)
-        cost = reflectance.new_empty(subjects, blocks)
-        gradient = torch.empty_like(reflectance)
-        if subjects:
-            with on_device(reflectance):
-                sparsity_fwd_kernel[(blocks * subjects,)](
-                    reflectance, chroma, known, start, neighbor, cost, gradient, vertices, eta, p / 2,
-                    TINY=tiny, BLOCK=block, num_warps=4,
-                )  # fmt: skip
-        ctx.save_for_backward(gradient)
-        ctx.edges = len(edges)
-        return cost.sum(1) / len(edges)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * (upstream / ctx.edges)[:, None, None], *(None,) * 6
+) -> tuple[Tensor, Tensor]:  # [B], [B, V, 3]
+    """Computes each subject's prior and its gradient."""
+    subjects, vertices, _ = reflectance.shape
+    start, neighbor = _lists.get(edges, vertices, lambda: _neighbors(edges.detach(), vertices))
+    block = lanes(128)
+    blocks = -(-vertices // block)
+    cost = reflectance.new_empty(subjects, blocks)
+    gradient = torch.empty_like(reflectance)
+    if subjects:
+        with on_device(reflectance):
+            sparsity_fwd_kernel[(blocks * subjects,)](
+                reflectance, chroma, known, start, neighbor, cost, gradient, vertices, eta, p / 2, 1 / len(edges),
+                TINY=tiny, BLOCK=block, num_warps=4,
+            )  # fmt: skip
+    return cost.sum(1) / len(edges), gradient
 
 
 def _neighbors(edges: Tensor, vertices: int) -> tuple[Tensor, Tensor]:  # [V + 1] int32, [2N] int32

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from .common.backend import Backend, choose_backend
 from .common.checks import check_tensor
+from .common.custom_op import register
 
 FilterMode = Literal["auto", "nearest", "linear", "linear-mipmap-nearest", "linear-mipmap-linear"]
 BoundaryMode = Literal["wrap", "clamp", "zero", "mirror", "cube"]
@@ -86,13 +88,57 @@ def texture(
     if "mipmap" not in filter_mode or not mips:  # where there is one level, none is chosen
         filter_mode = "nearest" if filter_mode == "nearest" else "linear"
         uv_da, mip_level_bias, mips = None, None, ()
-    if chosen == "triton":
-        from .texture_triton import texture_triton  # not before: Triton is not on every platform
+    # What a result steps with has no gradient: the place of the nearest texel, the nearest level.
+    if filter_mode == "nearest":
+        uv = uv.detach()
+    if filter_mode == "linear-mipmap-nearest":
+        uv_da, mip_level_bias = (None if x is None else x.detach() for x in (uv_da, mip_level_bias))
+    packed = torch.cat([mip.flatten(1, -2) for mip in mips], 1) if mips else None
+    return _texture(texels, packed, uv, uv_da, mip_level_bias, filter_mode, boundary_mode, len(mips), chosen)
 
-        return texture_triton(texels, mips, uv, uv_da, mip_level_bias, filter_mode, boundary_mode)
-    from .texture_torch import texture_torch
 
-    return texture_torch(texels, mips, uv, uv_da, mip_level_bias, filter_mode, boundary_mode)
+def _forward(
+    texels: Tensor,  # [F or 1, H, W, C], of a cube map [F or 1, 6, S, S, C]
+    mips: Tensor | None,  # [F or 1, M, C], all levels above 0
+    uv: Tensor,  # [F, h, w, 2], of a cube map [F, h, w, 3]
+    uv_da: Tensor | None,  # [F, h, w, 4], of a cube map [F, h, w, 6]
+    mip_level_bias: Tensor | None,  # [F, h, w]
+    filter_mode: str,
+    boundary_mode: str,
+    highest: int,
+    backend: str,
+) -> Tensor:  # [F, h, w, C]
+    """Looks up a texture."""
+    if backend == "triton":
+        from .texture_triton import texture_triton as look_up  # not before: Triton is not on every platform
+    else:
+        from .texture_torch import texture_torch as look_up
+    return look_up(texels, mips, uv, uv_da, mip_level_bias, filter_mode, boundary_mode, highest)
+
+
+def _backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, h, w, C]
+    texels: Tensor,  # [F or 1, H, W, C], of a cube map [F or 1, 6, S, S, C]
+    mips: Tensor | None,  # [F or 1, M, C], all levels above 0
+    uv: Tensor,  # [F, h, w, 2], of a cube map [F, h, w, 3]
+    uv_da: Tensor | None,  # [F, h, w, 4], of a cube map [F, h, w, 6]
+    mip_level_bias: Tensor | None,  # [F, h, w]
+    filter_mode: str,
+    boundary_mode: str,
+    highest: int,
+    backend: str,
+) -> list[Tensor]:  # as the five tensors
+    """Differentiates by texels, mips and what chooses them."""
+    if backend == "triton":
+        from .texture_triton import texture_triton_backward as differentiate
+    else:
+        from .texture_torch import texture_torch_backward as differentiate
+    return differentiate(wanted, grad_out, texels, mips, uv, uv_da, mip_level_bias, filter_mode, boundary_mode, highest)
+
+
+def _fake(texels: Tensor, mips: Tensor | None, uv: Tensor, *_: object) -> Tensor:
+    return uv.new_empty(*uv.shape[:3], texels.shape[-1])
 
 
 def texture_mips(
@@ -169,3 +215,13 @@ def _checked_mips(mips: Sequence[Tensor], texels: Tensor) -> tuple[Tensor, ...]:
         shape = (*front, max(1, height >> level), max(1, width >> level), channels)
         check_tensor(f"mips[{level - 1}]", mip, shape, (texels.dtype,), ("texels", texels))
     return tuple(mips)
+
+
+_texture = register(
+    "texture",
+    _forward,
+    _backward,
+    _fake,
+    outputs=("out",),
+    gradients_to=("texels", "mips", "uv", "uv_da", "mip_level_bias"),
+)

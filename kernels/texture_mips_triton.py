@@ -13,9 +13,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
+from .common.custom_op import register
 
 
 def texture_mips_triton(
@@ -23,32 +23,57 @@ def texture_mips_triton(
     levels: int,
 ) -> list[Tensor]:
     """Halves a texture by kernels; see `texture_mips`."""
-    return list(_Mips.apply(texels, levels)) if levels else []
+    return _mips(texels, *texels.shape[-3:-1], levels) if levels else []
 
 
-class _Mips(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, texels: Tensor, levels: int) -> tuple[Tensor, ...]:
-        out, fine = [], texels
-        for _ in range(levels):
-            *front, height, width, channels = fine.shape
-            coarse = fine.new_empty(*front, max(1, height // 2), max(1, width // 2), channels)
-            _launch(texture_mips_fwd_kernel, fine, coarse)
-            out.append(coarse)
-            fine = coarse
-        ctx.shape = texels.shape
-        return tuple(out)
+def _forward(
+    texels: Tensor,  # [F, H, W, C], of a cube map [F, 6, S, S, C]
+    height: int,
+    width: int,
+    levels: int,
+) -> list[Tensor]:
+    """Halves a texture."""
+    out = [texels]
+    for coarse in _fake(texels, height, width, levels):
+        _launch(texture_mips_fwd_kernel, out[-1], coarse)
+        out.append(coarse)
+    return out[1:]
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        coarse = gradients[-1].contiguous()
-        for gradient in (*gradients[-2::-1], None):  # from coarse to fine: a level's own and a share of those above
-            own = None if gradient is None else gradient.contiguous()
-            fine = coarse.new_empty(ctx.shape if own is None else own.shape)
-            _launch(texture_mips_bwd_kernel, fine, coarse, own)
-            coarse = fine
-        return coarse, None
+
+def _backward(wanted: list[bool], grad_mips: list[Tensor], height: int, width: int) -> list[Tensor]:
+    """Differentiates by the texels: of each level come its own gradient and a share of those above."""
+    coarse = grad_mips[-1].contiguous()
+    for gradient in reversed(grad_mips[:-1]):
+        fine = torch.empty_like(gradient, memory_format=torch.contiguous_format)
+        _launch(texture_mips_bwd_kernel, fine, coarse, gradient.contiguous())
+        coarse = fine
+    (fine,) = _fake_backward(wanted, grad_mips, height, width)
+    _launch(texture_mips_bwd_kernel, fine, coarse, None)
+    return [fine]
+
+
+def _fake(texels: Tensor, height: int, width: int, levels: int) -> list[Tensor]:
+    *front, _, _, channels = texels.shape
+    return [
+        texels.new_empty(*front, max(1, height >> level), max(1, width >> level), channels)
+        for level in range(1, levels + 1)
+    ]
+
+
+def _fake_backward(wanted: list[bool], grad_mips: list[Tensor], height: int, width: int) -> list[Tensor]:
+    *front, _, _, channels = grad_mips[0].shape
+    return [grad_mips[0].new_empty(*front, height, width, channels)]
+
+
+_mips = register(
+    "texture_mips",
+    _forward,
+    _backward,
+    _fake,
+    outputs=("mips",),
+    gradients_to=("texels",),
+    fake_backward=_fake_backward,
+)
 
 
 def _launch(kernel: Any, fine: Tensor, coarse: Tensor, *more: Tensor | None) -> None:

@@ -1,12 +1,11 @@
 """Texture lookups in plain torch: which texels a pixel needs, with which weights, and their sums."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .common.custom_op import gradients_of
 from .common.gather import add_rows, gather_rows, sum_rows
 from .texture_cube_torch import across_edges, cube_derivatives, cube_face
 
@@ -16,32 +15,87 @@ LEAST, LARGEST = 1e-30, 1e30
 
 def texture_torch(
     texels: Tensor,  # [F or 1, H, W, C], of a cube map [F or 1, 6, S, S, C]
-    mips: Sequence[Tensor],  # level k: [F or 1, H >> k, W >> k, C], of a cube map [F or 1, 6, ...]
+    mips: Tensor | None,  # [F or 1, M, C], all levels above 0
     uv: Tensor,  # [F, h, w, 2], of a cube map [F, h, w, 3]
     uv_da: Tensor | None,  # [F, h, w, 4], of a cube map [F, h, w, 6]
     mip_level_bias: Tensor | None,  # [F, h, w]
     filter_mode: str,  # not "auto"
     boundary_mode: str,
+    highest: int,
 ) -> Tensor:  # [F, h, w, C]
     """Looks up a texture in plain torch; see `texture`."""
-    frames = len(uv)
+    table = _table(texels, mips)
+    rows, weights = _find(uv, uv_da, mip_level_bias, texels, table, filter_mode, boundary_mode, highest)
+    return sum_rows(table.flatten(0, 1), rows, weights=weights).view(*uv.shape[:3], texels.shape[-1])
+
+
+def texture_torch_backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, h, w, C]
+    texels: Tensor,  # [F or 1, H, W, C], of a cube map [F or 1, 6, S, S, C]
+    mips: Tensor | None,  # [F or 1, M, C], all levels above 0
+    uv: Tensor,  # [F, h, w, 2], of a cube map [F, h, w, 3]
+    uv_da: Tensor | None,  # [F, h, w, 4], of a cube map [F, h, w, 6]
+    mip_level_bias: Tensor | None,  # [F, h, w]
+    filter_mode: str,  # not "auto"
+    boundary_mode: str,
+    highest: int,
+) -> list[Tensor]:  # as the five tensors
+    """Differentiates by texels, mips and what chooses them."""
+    table = _table(texels, mips)
+    how = texels, table, filter_mode, boundary_mode, highest
+
+    def weigh(uv: Tensor, uv_da: Tensor | None, mip_level_bias: Tensor | None) -> Tensor:
+        return _find(uv, uv_da, mip_level_bias, *how)[1]
+
+    rows, weights = _find(uv, uv_da, mip_level_bias, *how)
+    gradient, out = grad_out.reshape(-1, texels.shape[-1]), []
+    if wanted[0] or wanted[1]:
+        shares = torch.bmm(weights.nan_to_num()[:, :, None], gradient[:, None]).flatten(0, 1)
+        to_table = add_rows(torch.zeros_like(table).flatten(0, 1), rows.flatten(), shares).view(table.shape)
+        count = texels.shape[1:-1].numel()
+        if wanted[0]:
+            out.append(to_table[:, :count].reshape(texels.shape).clone())
+        if wanted[1]:
+            out.append(to_table[:, count:].clone(memory_format=torch.contiguous_format))
+    if any(wanted[2:]):
+        to_weights = torch.bmm(gather_rows(table.flatten(0, 1), rows), gradient[:, :, None])[:, :, 0]
+        out += gradients_of(weigh, [uv, uv_da, mip_level_bias], wanted[2:], to_weights)
+    return out
+
+
+def _table(texels: Tensor, mips: Tensor | None) -> Tensor:  # [F or 1, H * W + M, C]
+    """Puts all levels into one table."""
+    level = texels.flatten(1, -2)
+    return level if mips is None else torch.cat([level, mips], 1)
+
+
+def _find(
+    uv: Tensor,
+    uv_da: Tensor | None,
+    mip_level_bias: Tensor | None,
+    texels: Tensor,
+    table: Tensor,  # [F or 1, H * W + M, C]
+    filter_mode: str,
+    boundary_mode: str,
+    highest: int,
+) -> tuple[Tensor, Tensor]:  # [P, K] int64, [P, K]
+    """Finds the texels around each pixel, by their rows in the table of all frames, and their weights."""
     places = uv.flatten(0, 2).unbind(1)
     sides = None if uv_da is None else uv_da.flatten(0, 2).unbind(1)
-    face = None
+    face, faces = None, 1
     if boundary_mode == "cube":
         found, places, scale = cube_face(*places)
         sides = None if sides is None else cube_derivatives(found, places, scale, sides)
-        face = found.face
+        face, faces = found.face, 6
     height, width = texels.shape[-3:-1]
-    levels = [x.flatten(1, -2) for x in (texels, *mips)]
-    table = torch.cat(levels, 1) if mips else levels[0]
-    if not mips:
+    if not highest:
         rows, weights = _taps(face, places, height, width, boundary_mode, filter_mode != "nearest")
     else:
-        counts = torch.tensor([0, *(x.shape[1] for x in levels[:-1])], device=uv.device)
-        start, rows, weights = counts.cumsum(0), [], []
+        counts = [faces * max(1, height >> level) * max(1, width >> level) for level in range(highest)]
+        start, rows, weights = torch.tensor([0, *counts], device=uv.device).cumsum(0), [], []
         linear = filter_mode == "linear-mipmap-linear"
-        for level, share in _levels(_mip_level(sides, mip_level_bias, height, width, len(mips)), len(mips), linear):
+        for level, share in _levels(_mip_level(sides, mip_level_bias, height, width, highest), highest, linear):
             down, across = ((torch.full_like(level, side) >> level).clamp(min=1) for side in (height, width))
             row, weight = _taps(face, places, down, across, boundary_mode, True)
             before = start.index_select(0, level)
@@ -49,8 +103,9 @@ def texture_torch(
             weights += [w * share for w in weight]
     row = torch.stack(rows, 1)
     if len(texels) > 1:
+        frames = len(uv)
         row = (row.view(frames, -1) + torch.arange(frames, device=uv.device)[:, None] * table.shape[1]).view(row.shape)
-    return _Sum.apply(table.flatten(0, 1), row, torch.stack(weights, 1)).view(*uv.shape[:3], texels.shape[-1])
+    return row, torch.stack(weights, 1)
 
 
 def texture_mips_torch(
@@ -150,30 +205,3 @@ def _along(
             index = index.clamp(min=0).minimum(last.long())
         found.append((index, weight))
     return found
-
-
-class _Sum(torch.autograd.Function):
-    """Weighted sums of rows of a table."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        table: Tensor,  # [N, C]
-        rows: Tensor,  # [P, K]
-        weights: Tensor,  # [P, K]
-    ) -> Tensor:  # [P, C]
-        ctx.save_for_backward(table, rows, weights)
-        return sum_rows(table, rows, weights=weights)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, None, Tensor | None]:  # [P, C]
-        table, rows, weights = ctx.saved_tensors
-        to_table, to_weights = None, None
-        with torch.autocast(table.device.type, enabled=False):  # which would round the products
-            if ctx.needs_input_grad[0]:
-                shares = torch.bmm(weights.nan_to_num()[:, :, None], gradient[:, None]).flatten(0, 1)
-                to_table = add_rows(torch.zeros_like(table), rows.flatten(), shares)
-            if ctx.needs_input_grad[2]:
-                to_weights = torch.bmm(gather_rows(table, rows), gradient[:, :, None])[:, :, 0]
-        return to_table, None, to_weights

@@ -11,14 +11,12 @@ A tile holds pixels x channels, so that the channels of a texel are fetched, and
 # Launch options and constexprs are unknown to it.
 # pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false, reportAssignmentType=false
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
 from .common.fixed_point import fixed_point_scale, from_fixed_point
@@ -47,70 +45,59 @@ same bits: no fusion."""
 
 def texture_triton(
     texels: Tensor,  # [F or 1, H, W, C] float32, of a cube map [F or 1, 6, S, S, C]
-    mips: Sequence[Tensor],  # level k: [F or 1, H >> k, W >> k, C], of a cube map [F or 1, 6, ...]
+    mips: Tensor | None,  # [F or 1, M, C], all levels above 0
     uv: Tensor,  # [F, h, w, 2], of a cube map [F, h, w, 3]
     uv_da: Tensor | None,  # [F, h, w, 4], of a cube map [F, h, w, 6]
     mip_level_bias: Tensor | None,  # [F, h, w]
     filter_mode: str,  # not "auto"
     boundary_mode: str,
+    highest: int,
 ) -> Tensor:  # [F, h, w, C]
     """Looks up a texture by kernels; see `texture`."""
-    packed = torch.cat([mip.flatten(1, -2) for mip in mips], 1) if mips else None
-    return _Texture.apply(texels, packed, uv, uv_da, mip_level_bias, filter_mode, boundary_mode, len(mips))  # type: ignore[no-any-return]
+    grid, sizes, options = _launch(texels, mips, uv, filter_mode, boundary_mode, highest)
+    out = torch.empty(*uv.shape[:3], texels.shape[-1], dtype=torch.float32, device=uv.device)
+    if out.numel():
+        with on_device(out):
+            texture_fwd_kernel[grid](texels, mips, uv, uv_da, mip_level_bias, out, *sizes, **options, **FORWARD)
+    return out
 
 
-class _Texture(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        texels: Tensor,
-        mips: Tensor | None,  # [F or 1, M, C]
-        uv: Tensor,
-        uv_da: Tensor | None,
-        bias: Tensor | None,
-        filter_mode: str,
-        boundary_mode: str,
-        highest: int,
-    ) -> Tensor:
-        ctx.save_for_backward(texels, mips, uv, uv_da, bias)
-        ctx.grid, ctx.sizes, ctx.options = _launch(texels, mips, uv, filter_mode, boundary_mode, highest)
-        out = torch.empty(*uv.shape[:3], texels.shape[-1], dtype=torch.float32, device=uv.device)
-        if out.numel():
-            with on_device(out):
-                texture_fwd_kernel[ctx.grid](texels, mips, uv, uv_da, bias, out, *ctx.sizes, **ctx.options, **FORWARD)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        texels, mips, uv, uv_da, bias = ctx.saved_tensors
-        grad_out = grad_out.contiguous()
-        to_texels = ctx.needs_input_grad[0] or ctx.needs_input_grad[1]
-        slopes = (ctx.options["LINEAR"], ctx.options["MIPS"] == 2, ctx.options["MIPS"] == 2)
-        # What a result steps with has no gradient: the place of the nearest texel, the nearest level.
-        to_places = [
-            torch.zeros_like(x) if wanted and has_slope else None
-            for x, wanted, has_slope in zip((uv, uv_da, bias), ctx.needs_input_grad[2:5], slopes, strict=True)
-        ]
-        total, scale = None, None
-        if to_texels:
-            count = texels.shape[1:-1].numel()
-            rows = count + (0 if mips is None else mips.shape[1])
-            total = torch.zeros(len(texels), rows, texels.shape[-1], dtype=torch.int64, device=uv.device)
-            scale = _scale(grad_out, len(texels))
-        if grad_out.numel() and (to_texels or any(x is not None for x in to_places)):
-            with on_device(grad_out):
-                texture_bwd_kernel[ctx.grid](
-                    texels, mips, uv, uv_da, bias, grad_out, scale, total, *to_places, *ctx.sizes, **ctx.options,
-                    **BACKWARD[ctx.options["MIPS"]],
-                )  # fmt: skip
-        to_levels: list[Tensor | None] = [None, None]
-        if total is not None and scale is not None:
-            if ctx.needs_input_grad[0]:
-                to_levels[0] = from_fixed_point(total[:, :count], scale).view_as(texels)
-            if ctx.needs_input_grad[1]:
-                to_levels[1] = from_fixed_point(total[:, count:], scale)
-        return *to_levels, *to_places, None, None, None
+def texture_triton_backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, h, w, C]
+    texels: Tensor,  # [F or 1, H, W, C] float32, of a cube map [F or 1, 6, S, S, C]
+    mips: Tensor | None,  # [F or 1, M, C], all levels above 0
+    uv: Tensor,  # [F, h, w, 2], of a cube map [F, h, w, 3]
+    uv_da: Tensor | None,  # [F, h, w, 4], of a cube map [F, h, w, 6]
+    mip_level_bias: Tensor | None,  # [F, h, w]
+    filter_mode: str,  # not "auto"
+    boundary_mode: str,
+    highest: int,
+) -> list[Tensor]:  # as the five tensors
+    """Differentiates by texels, mips and what chooses them."""
+    grid, sizes, options = _launch(texels, mips, uv, filter_mode, boundary_mode, highest)
+    grad_out = grad_out.contiguous()
+    places = uv, uv_da, mip_level_bias
+    to_places = [torch.zeros_like(x) if x is not None and w else None for x, w in zip(places, wanted[2:], strict=True)]
+    total, scale, out = None, None, []
+    count = texels.shape[1:-1].numel()
+    if wanted[0] or wanted[1]:
+        rows = count + (0 if mips is None else mips.shape[1])
+        total = torch.zeros(len(texels), rows, texels.shape[-1], dtype=torch.int64, device=uv.device)
+        scale = _scale(grad_out, len(texels))
+    if grad_out.numel() and (total is not None or any(wanted[2:])):
+        with on_device(grad_out):
+            texture_bwd_kernel[grid](
+                *(texels, mips, uv, uv_da, mip_level_bias, grad_out, scale, total, *to_places, *sizes),
+                **options,
+                **BACKWARD[options["MIPS"]],
+            )
+    if total is not None and scale is not None:
+        if wanted[0]:
+            out.append(from_fixed_point(total[:, :count], scale).view_as(texels))
+        if wanted[1]:
+            out.append(from_fixed_point(total[:, count:], scale))
+    return out + [x for x in to_places if x is not None]
 
 
 def _scale(

@@ -2,13 +2,15 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
 
 from fmlfast.common.child_processes import THREADS
 
 os.environ.update(dict.fromkeys(THREADS, "1"))  # before NumPy
-os.environ["OMP_WAIT_POLICY"] = "passive"  # before torch: two threads that spin wait long beside a busy process
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ torch.set_num_threads(1)
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before any kernel is imported: with `-m gpu` they run on the GPU, otherwise in Triton's interpreter."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which shells have background jobs ignore
     if config.option.markexpr != "gpu":  # and what picks a GPU where there is one must not do so under the interpreter
         os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
 

@@ -199,7 +199,8 @@ def test_the_example_of_the_guide_runs(tmp_path: Path, monkeypatch: pytest.Monke
     ("name", "change"),
     [
         ("vertices", {"vertices": torch.zeros(4, 3)}),
-        ("vertices", {"vertices": torch.zeros(1, 4, 3).double()}),
+        ("vertices", {"vertices": torch.zeros(1, 4, 3).half()}),
+        ("viewmats", {"vertices": torch.zeros(1, 4, 3).double()}),
         ("vertices", {"vertices": torch.zeros(2, 4, 3)}),
         ("vertices", {"vertices": torch.zeros(1, 3, 4).transpose(1, 2)}),
         ("triangles", {"triangles": torch.zeros(0, 3, dtype=torch.int32)}),

@@ -127,3 +127,21 @@ def test_training_goes_on_after_evaluation_in_inference_mode(backend: Backend, d
     (out.mask.sum() + again[..., 0].sum()).backward()
     assert vertices.grad is not None and float(vertices.grad.abs().sum()) > 0
     assert torch.equal(shown.image, out.image) and torch.equal(normals, again)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("exponent", [-60, -20, 20])
+def test_the_unit_of_length_changes_no_bit(backend: Backend, exponent: int, device: str):
+    """Scaled by a power of two, which floats hold exactly, with `near` in the same unit."""
+    vertices, triangles = (a.to(device) for a in blob())
+    viewmats, Ks = (a.to(device) for a in front(15, 15, 40.0))
+    results = []
+    for scale in (1.0, 2.0**exponent):
+        points, poses = (vertices * scale).requires_grad_(), viewmats.clone()
+        poses[:, :3, 3] *= scale
+        colors = torch.linspace(0.2, 1, 5, device=device)[None, :, None].contiguous()
+        out = render(points, triangles, colors, poses, Ks, 15, 15, near=scale, backend=backend)
+        (gradient,) = torch.autograd.grad(out.mask.sum() + out.image.sum(), points)
+        results.append((out.image, out.mask, gradient * scale))
+    assert float(results[0][2].abs().sum()) > 0 and bool(((results[0][1] > 0) & (results[0][1] < 1)).any())
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))

@@ -10,6 +10,8 @@ Needs fmlfast with the extra `template` (scipy). The result is the same, bit for
 import argparse
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import numpy as np
 import torch
 from atlas import atlas

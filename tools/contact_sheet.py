@@ -4,11 +4,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.progress import ProgressBar
 from fmlfast.data.synthetic.generate import SyntheticConfig, render_person
 
 _STEP = 4  # the lowest two bits are mostly sensor noise, which a PNG cannot compress
@@ -44,7 +46,7 @@ def contact_sheet(config: SheetConfig) -> np.ndarray:
         supersample=config.supersample,
         seed=config.seed,
     )
-    people = tqdm(range(config.rows * config.columns), desc="people")
+    people = ProgressBar(range(config.rows * config.columns), desc="people")
     faces = np.stack([render_person(settings, "val", person).clip.images[0] for person in people])
     grid = faces.reshape(config.rows, config.columns, config.size, config.size, 3)
     return grid.transpose(0, 2, 1, 3, 4).reshape(config.rows * config.size, config.columns * config.size, 3)

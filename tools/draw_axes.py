@@ -7,6 +7,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import matplotlib
 import torch
 from PIL import Image

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import matplotlib
 
 from fmlfast.common.atomic import atomic_path

@@ -12,6 +12,8 @@ holds the true focal length in pixels, which the photos do not tell. The set doe
 from dataclasses import dataclass
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import numpy as np
 import torch
 import tyro
@@ -19,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fmlfast.color import linear_to_srgb
-from fmlfast.common.atomic import atomic_path
+from fmlfast.common.atomic import atomic_folder
 from fmlfast.data.synthetic.motion import rotation_from_angles
 from fmlfast.mesh_io import write_mesh
 from fmlfast.renderer import rasterize, render, shade_sh, vertex_normals
@@ -133,7 +135,7 @@ def main(settings: Settings) -> None:
     scanned = scanned[np.isin(scanned, kept).all(1)]
     number = np.zeros(len(mean), np.int64)
     number[kept] = np.arange(len(kept))
-    with atomic_path(settings.out) as folder:
+    with atomic_folder(settings.out) as folder:
         for person in range(settings.people):
             rng = np.random.default_rng([settings.seed, person])
             amounts = np.clip(rng.standard_normal(len(modes)), -MOST, MOST)

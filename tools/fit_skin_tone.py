@@ -7,11 +7,13 @@ is told on the validation splits.
 import sys
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.tensor_file import write_tensors
 from fmlfast.data.frames import Frames
 from fmlfast.data.shards import list_clips, read_clip, read_truth
 from fmlfast.model.fml import FML
@@ -95,7 +97,7 @@ def main(folders: list[Path]) -> None:
     known = {"center": center, "scale": scale, "weights": solution.contiguous()}
     known |= {"range": torch.stack([y.amin(0), y.amax(0)]), "variance": torch.stack([errors[0] - alone, alone])}
     with atomic_path(ASSETS) as path:
-        save_file(known, path)
+        write_tensors(path, known)
         path.chmod(0o644)
 
 

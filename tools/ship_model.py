@@ -7,10 +7,13 @@ import json
 import sys
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.tensor_file import write_tensors
 from fmlfast.model.fml import FML
 from fmlfast.model.pretrained import FOLDER
 
@@ -28,7 +31,7 @@ def main(run: Path, command: str) -> None:
     config["made_by"] = {"command": command, "data": people}
     FOLDER.mkdir(parents=True, exist_ok=True)
     with atomic_path(FOLDER / "model.safetensors") as path:
-        save_file(small, path)
+        write_tensors(path, small)
         path.chmod(0o644)
     with atomic_path(FOLDER / "config.json") as path:
         path.write_text(json.dumps(config, indent=2) + "\n")

@@ -7,15 +7,17 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import numpy as np
 import torch
 import tyro
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.progress import ProgressBar
 from fmlfast.data.synthetic.generate import SyntheticConfig, render_person
 from fmlfast.model.lighting import ambient_factor
 from fmlfast.reconstruction.pipeline import reconstruct
@@ -93,7 +95,7 @@ def main(config: SheetConfig) -> None:
         population=config.population,
     )
     rows, person = [], 0
-    with tqdm(total=config.people, desc="people") as progress:
+    with ProgressBar(total=config.people, desc="people") as progress:
         while len(rows) < config.people:
             photo = render_person(settings, "test", person).clip.images[0]
             person += 1

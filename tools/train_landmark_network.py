@@ -10,16 +10,18 @@ errs, and what the detector's scores tell of expressions. `make train` and the t
 from dataclasses import fields
 from pathlib import Path
 
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
+
 import torch
 import torch.nn.functional as F
 import tyro
 from landmark_training import MARGIN, Crops, train
-from safetensors.torch import save_file
 from score_calibration import measure_scores
 from torch import Tensor
 
 from fmlfast.camera import project
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.tensor_file import write_tensors
 from fmlfast.data.landmark_assets import landmark_assets
 from fmlfast.data.landmark_network import CROP, LandmarkNetwork, align_points
 from fmlfast.data.mediapipe478 import NUM_POINTS, TO_IBUG68
@@ -73,7 +75,7 @@ def write_assets(network: LandmarkNetwork, scores: dict[str, Tensor]) -> None:
     weights = {f"network.{name}": tensor for name, tensor in network.state_dict().items()}
     small = {name: x.half() if x.is_floating_point() and x.ndim > 1 else x for name, x in (weights | scores).items()}
     with atomic_path(OUT) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in small.items()}, temporary)
+        write_tensors(temporary, small)
         temporary.chmod(0o644)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from benchmarks.harness.case import Bench, Inputs, Outputs
 from benchmarks.harness.providers import Provider, distance, providers
 from benchmarks.harness.rows import OUT_OF_TIME, Row
-from benchmarks.harness.timing import Call, Deadline, Timing, cache_bytes, count_launches, peak_mb, time_gpu
+from benchmarks.harness.timing import Call, Deadline, Timing, cache_bytes, count_launches, peak_mb, time_in_turns
 
 DIRECTIONS = ("forward", "backward")
 COMPILE_SHARE = 0.6  # of a run's time, after which nothing more is compiled, so that the sweeps get their turn
@@ -187,7 +187,10 @@ def inspect(job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Dead
     compiles = job.provider.name == "compile"
     if deadline.passed(COMPILE_SHARE if compiles else 1.0):
         return job.row(OUT_OF_TIME)
-    inspector = inspector_of(job.bench)
+    try:
+        inspector = inspector_of(job.bench)
+    except Exception as failure:  # such as too little memory
+        return job.row(failed(failure))
     try:
         if job.provider.name in inspector.late:
             return job.row(inspector.late[job.provider.name])
@@ -228,16 +231,27 @@ def timed(row: Row, timing: Timing, job: Job, bandwidth: float) -> Row:
 
 
 def measure_gpu(
-    job: Job, inspector_of: Callable[[Bench], Inspector], deadline: Deadline, bandwidth: float, budget: float
-) -> Row:
-    """Checks a job and times it on a GPU for about `budget` seconds."""
-    row, calls = prepare(job, inspector_of, deadline)
-    if row.note:
-        return row
+    rivals: Sequence[Job],
+    inspector_of: Callable[[Bench], Inspector],
+    deadline: Deadline,
+    bandwidth: float,
+    budget: float,
+) -> list[Row]:
+    """Checks jobs of one operation, size and direction, and times them on a GPU in turns, `budget` seconds each."""
+    rows, ready = {}, {}
+    for job in rivals:
+        row, calls = prepare(job, inspector_of, deadline)
+        if not row.note:
+            try:
+                launches, waits = count_launches(calls[0])
+                row = replace(row, launches=float(launches), host_syncs=float(waits), peak_mb=peak_mb(calls[0]))
+                ready[job.provider.name] = calls
+            except Exception as failure:  # such as too little memory
+                row = replace(row, note=failed(failure))
+        rows[job.provider.name] = row
     try:
-        timing = time_gpu(calls, budget)
-        launches, waits = count_launches(calls[0])
-        counted = replace(row, launches=float(launches), host_syncs=float(waits), peak_mb=peak_mb(calls[0]))
-    except Exception as failure:  # such as too little memory
-        return replace(row, note=failed(failure))
-    return timed(counted, timing, job, bandwidth)
+        timings = dict(zip(ready, time_in_turns(list(ready.values()), budget), strict=True))
+    except Exception as failure:
+        return [replace(row, note=failed(failure)) if name in ready else row for name, row in rows.items()]
+    jobs_of = {job.provider.name: job for job in rivals}
+    return [timed(row, timings[n], jobs_of[n], bandwidth) if n in timings else row for n, row in rows.items()]

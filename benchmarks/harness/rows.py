@@ -4,7 +4,7 @@ import csv
 import os
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -128,9 +128,10 @@ def read_rows(path: Path) -> list[Row]:
         return [_row(line) for line in reader]
 
 
-def merge(old: Iterable[Row], new: Iterable[Row], only: str | None) -> list[Row]:
-    """Merges a run's rows with the stored ones of other operations, where it ran `only` one."""
-    kept = [] if only is None else [row for row in old if row.op != only]
+def merge(old: Iterable[Row], new: Sequence[Row], only: str | None) -> list[Row]:
+    """Merges a run's rows with the stored ones, but for those measured anew and all of `only`, its one operation."""
+    keys = {row.key for row in new}
+    kept = [row for row in old if row.op != only and row.key not in keys]
 
     def place(row: Row) -> tuple[Any, ...]:
         return row.op, row.sweep, row.x, row.shape, row.direction == "backward", row.provider

@@ -64,12 +64,37 @@ def time_cpu(call: Call, rounds: int) -> Timing:
 
 
 def time_gpu(calls: Sequence[Call], budget: float, ahead: bool = True) -> Timing:
-    """Times calls between two events each, in turn, for about `budget` seconds.
+    """Times calls that do the same as `time_in_turns` does, on their own."""
+    return time_in_turns([calls], budget, ahead)[0]
 
-    The calls do the same on inputs that together do not fit the cache. With `ahead` the GPU idles before each of them
-    for as long as the host needs to start it, so that the time is the GPU's and not the host's, as in a CUDA graph; a
-    call that waits for the GPU, or starts more than fits into its queue, pays for that.
+
+def time_in_turns(rivals: Sequence[Sequence[Call]], budget: float, ahead: bool = True) -> list[Timing]:
+    """Times calls between two events each, for about `budget` seconds a rival.
+
+    The calls of a rival do the same on inputs that together do not fit the cache, and are used in turn. Those of all
+    rivals are spread evenly over the time, so that a clock that changes does so for everyone. With `ahead` the GPU
+    idles before each call for as long as the host needs to start it, so that the time is the GPU's and not the host's,
+    as in a CUDA graph; a call that waits for the GPU, or starts more than fits into its queue, pays for that.
     """
+    spins = [_warm_up(calls, budget, ahead) for calls in rivals]
+    turns = sorted(((k + 0.5) / rounds, rival) for rival, (_, rounds) in enumerate(spins) for k in range(rounds))
+    cycles = [itertools.cycle(calls) for calls in rivals]
+    events: list[list[tuple[torch.cuda.Event, torch.cuda.Event]]] = [[] for _ in rivals]
+    for _, rival in turns:
+        before, after = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        call = next(cycles[rival])
+        if spins[rival][0]:
+            torch.cuda._sleep(spins[rival][0])
+        before.record()
+        call()
+        after.record()
+        events[rival].append((before, after))
+    torch.cuda.synchronize()
+    return [summarize([before.elapsed_time(after) / 1e3 for before, after in pairs]) for pairs in events]
+
+
+def _warm_up(calls: Sequence[Call], budget: float, ahead: bool) -> tuple[int, int]:
+    """Runs every call once; returns for how many cycles the GPU is to idle before one, and how many are timed."""
     for call in calls:  # compiles, tunes, and remembers what is derived from a mesh
         call()
     torch.cuda.synchronize()
@@ -79,16 +104,7 @@ def time_gpu(calls: Sequence[Call], budget: float, ahead: bool = True) -> Timing
     torch.cuda.synchronize()
     each = time.perf_counter() - start
     spin = int(min(1.2 * host + 20e-6, 0.01) * SPIN_CYCLES_PER_SECOND) if ahead else 0
-    rounds = max(5, min(200, math.ceil(budget / (each + spin / SPIN_CYCLES_PER_SECOND))))
-    events = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(rounds)]
-    for call, (before, after) in zip(itertools.cycle(calls), events, strict=False):
-        if spin:
-            torch.cuda._sleep(spin)
-        before.record()
-        call()
-        after.record()
-    torch.cuda.synchronize()
-    return summarize([before.elapsed_time(after) / 1e3 for before, after in events])
+    return spin, max(5, min(200, math.ceil(budget / (each + spin / SPIN_CYCLES_PER_SECOND))))
 
 
 def count_launches(call: Call) -> tuple[int, int]:

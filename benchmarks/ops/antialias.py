@@ -68,7 +68,7 @@ def compile_cases() -> list[Case]:
     """Launches at full size, of pictures of 3 colours and a mask."""
     from fmlfast.kernels.antialias_find_triton import OPTIONS, PIXELS, antialias_find_kernel
     from fmlfast.kernels.antialias_grad_triton import antialias_bwd_kernel
-    from fmlfast.kernels.antialias_triton import BLEND_OPTIONS, antialias_blend_kernel
+    from fmlfast.kernels.antialias_triton import antialias_blend_kernel
 
     mesh = "*fp32 *i32 *fp32 *i32"  # vertices, triangles, Ks, codes
     counts = "i32 i32 i32 i32"
@@ -89,7 +89,7 @@ def compile_cases() -> list[Case]:
                 8 * channels + 8,
                 "pixel",
                 f"{'backward' if transposed else 'forward'}, {channels} channels",
-                BLEND_OPTIONS,
+                OPTIONS,
             )
             for transposed in (False, True)
             for channels in (1, 4)

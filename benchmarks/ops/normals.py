@@ -5,7 +5,7 @@ from benchmarks.harness.case import Bench, Cost, Inputs
 from benchmarks.harness.compile_case import Case, InStep
 from benchmarks.harness.scenes import Random, Scene
 from benchmarks.harness.sizes import FLOAT, INT, PICTURES, VERTICES, measured, runs
-from fmlfast.kernels.normals import TINY_AREA, vertex_normals
+from fmlfast.kernels.normals import RESOLUTION, vertex_normals
 
 
 def forward_cost(frames: int, vertices: int, triangles: int) -> Cost:
@@ -57,7 +57,13 @@ def compile_cases() -> list[Case]:
     block, per = {"BLOCK": LANES}, "vertex of a frame"
     step = InStep("shading, backward", sizes.VERTICES_OF_FRAMES, LANES, (sizes.RING,))
     return [
-        Case(vertex_normals_fwd_kernel, "*fp32 *i32 *i32 *fp32 *fp32 i32", {"TINY": TINY_AREA} | block, 12 + 16, per),
+        Case(
+            vertex_normals_fwd_kernel,
+            "*fp32 *i32 *i32 *fp32 *fp32 i32",
+            {"RESOLUTION": RESOLUTION} | block,
+            12 + 16,
+            per,
+        ),
         Case(normalization_bwd_kernel, "*fp32 *fp32 *fp32 *fp32 i32", block, 28 + 12, per),
         Case(area_vectors_bwd_kernel, "*fp32 *i32 *i32 *fp32 *fp32 i32", block, 24 + 12, per, step=step),
     ]

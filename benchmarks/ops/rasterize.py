@@ -22,7 +22,7 @@ NO_MESH = Mesh("sphere", 0)  # a soup makes its own
 LAYERS = 8
 """Triangles over each pixel of a soup at most."""
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
-"""Of the kernels that draw."""
+"""Of the kernels."""
 
 
 def forward_cost(frames: int, vertices: int, triangles: int, pixels: float, covered: float) -> Cost:
@@ -209,7 +209,7 @@ def pixel_cases(index: str, derivatives: bool = False, clip: bool = False) -> li
             bytes=36 if derivatives else 20,
             element="pixel",
             variant=f"{variant}{', clip space' if clip else ''}, {'largest' if max_only else 'sum'}",
-            options={"num_warps": 4},
+            options=OPTIONS,
         )
         for max_only in (True, False)
     ]

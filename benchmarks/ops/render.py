@@ -40,7 +40,7 @@ def run(inputs: Inputs, backend: Backend | None) -> Outputs:  # [F, H, W, 3], [F
 
 
 def reference(inputs: Inputs) -> Outputs:
-    """The operations one by one, as `render` takes float32 only; what pixels see is decided in float32."""
+    """The operations one by one: what pixels see is decided in float32."""
     points = to_camera(inputs["vertices"], inputs["viewmats"])
     single = to_camera(inputs["vertices"].detach().float(), inputs["viewmats"].float())
     views = {name: inputs[name] for name in ("triangles", "Ks", "height", "width")}

@@ -9,7 +9,7 @@ from benchmarks.harness.scenes import Random, Scene
 from benchmarks.harness.sizes import FLOAT, FRAME, SUBJECTS, TINY, TRAINING, VERTICES, measured, runs
 from benchmarks.ops import normals
 from fmlfast.kernels.common.backend import Backend
-from fmlfast.kernels.normals import TINY_AREA, vertex_normals
+from fmlfast.kernels.normals import RESOLUTION, vertex_normals
 from fmlfast.kernels.shading import shade_sh, shade_vertices
 
 TERMS = 9
@@ -128,7 +128,7 @@ def compile_cases() -> list[Case]:
         Case(
             shade_vertices_fwd_kernel,
             "*fp32 *i32 *i32 *fp32 *fp32 *fp32 *fp32 *fp32 i32 i32",
-            {"TINY": TINY_AREA} | block,
+            {"RESOLUTION": RESOLUTION} | block,
             15 + 28,
             per,
             step=InStep("shading", sizes.VERTICES_OF_FRAMES, LANES, (sizes.RING,)),

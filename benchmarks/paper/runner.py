@@ -5,9 +5,8 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +14,7 @@ from benchmarks.harness.rows import provenance
 from benchmarks.paper.rows import FOLDER, Row, add_row, read_rows
 from benchmarks.paper.study import LONG_CLIP, Case, Study, base_config, changed
 from fmlfast.common.atomic import atomic_path
-from fmlfast.common.child_processes import single_threaded_children
+from fmlfast.common.child_processes import WorkerPool, single_threaded_children
 from fmlfast.data.shards import read_meta
 from fmlfast.data.synthetic.generate import SyntheticConfig, generate
 from fmlfast.model.fml import FML
@@ -177,5 +176,5 @@ def plan_for(budget: str, steps: int | None, people: int | None, **rest: Any) ->
 
 def _alone(work: Callable[..., T], *arguments: Any) -> T:
     """Does some work in a fresh process, so that a crash takes nothing else along."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with WorkerPool(1) as pool:
         return pool.submit(work, *arguments).result()

@@ -18,11 +18,11 @@ import torch
 import tyro
 from torch import Tensor
 from torch.nn.functional import normalize
-from tqdm import tqdm
 from tyro.conf import Positional
 
 from fmlfast.color import linear_to_srgb, srgb_to_linear
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.progress import ProgressBar
 from fmlfast.data.crop import K_to_crop, crop_image, face_crop
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.kernels.shading import sh_basis
@@ -112,7 +112,7 @@ def main(videos: Annotated[list[Path], Positional], /, out: Path, run: Path | No
     checkpoint = run or default_checkpoint()
     model = FML.load(checkpoint)
     rows, pictures = {}, []
-    for video in tqdm(videos, unit="video"):
+    for video in ProgressBar(videos, unit="video"):
         with FaceDetector() as detector:
             images = [photo.image for photo in read_photos([video], detector, 0, FRAMES)]
         if len(images) < 2:
@@ -121,7 +121,7 @@ def main(videos: Annotated[list[Path], Positional], /, out: Path, run: Path | No
         errors, shown = compare(model, checkpoint, images)
         rows[video.stem] = {name: round(float(np.mean(values)), 2) for name, values in errors.items()}
         pictures.append(shown)
-        tqdm.write(f"{video.stem}: {rows[video.stem]}")
+        ProgressBar.write(f"{video.stem}: {rows[video.stem]}")
     if not rows:
         raise SystemExit("no video shows one face in two good frames; give longer or sharper videos")
     means = {name: round(float(np.mean([row[name] for row in rows.values()])), 2) for name in ("vertices", "texture")}

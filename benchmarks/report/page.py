@@ -18,14 +18,14 @@ NOT_MEASURED = "not measured"
 INTRODUCTION = """# Benchmarks
 
 Made by `python -m benchmarks.report` from [cpu.csv](../benchmarks/results/cpu.csv), and from cuda.csv where a GPU was
-measured; do not edit. `make bench` measures the CPU, `python -m benchmarks.run --device cuda` a GPU.
+measured; do not edit. `make bench` measures the CPU, `make gpu` a GPU, into `runs/gpu/cuda.csv`.
 
 Every result and every gradient is compared with float64 on the inputs of that run before it is timed; a wrong one is
 not timed. Times are medians. CPU times come from pytest-benchmark, by the wall clock; GPU times lie between two
 events, the GPU being kept busy while the host prepares a call, so that a short operation shows its own time, as it has
-in a CUDA graph. Calls take turns on copies of the inputs that do not fit the last cache together. The forward pass
-keeps what the backward pass needs. **Floor** is what the operation must read and write, once, at the speed of a copy
-measured in the same run."""
+in a CUDA graph. Calls take turns on copies of the inputs that do not fit the last cache together, and on a GPU with
+those of all others who compute the same. The forward pass keeps what the backward pass needs. **Floor** is what the
+operation must read and write, once, at the speed of a copy measured in the same run."""
 
 
 def write_report(results: Path = RESULTS, docs: Path = DOCS) -> Path:

@@ -27,6 +27,8 @@ PEOPLE = 8
 STEP_SECONDS = 150.0  # for checking a step, most of it torch.compile's
 ERROR = 1e-3  # of the losses after a first step, relative to the largest
 BFLOAT16_ERROR = 3e-2  # the same through a network with eight bits
+EAGER = "triton, no graph"
+"""Provider of a step by the kernels that is launched anew each time."""
 FULL = Phase(rate=1.0, photometric=1.0, detach_geometry=False)  # the step that computes all terms
 
 
@@ -57,14 +59,16 @@ class StepCase:
 
 
 def step_cases(device: str) -> list[StepCase]:
-    """Lists the CPU's preset by torch; on a GPU also the paper's by kernels, torch, and, last, torch.compile.
+    """Lists the CPU's preset by torch; on a GPU also the others by kernels, with and without graph, and by torch.
 
-    On two cores compiling a step takes longer than `make bench` may.
+    There torch.compile comes last; on two cores it takes longer than `make bench` may.
     """
     if device == "cpu":
         return [StepCase("cpu", "torch", network) for network in (True, False)]
-    paper = [StepCase("paper", provider, network) for network in (True, False) for provider in ("triton", "torch")]
-    return [*paper, *(StepCase("cpu", who, True) for who in ("triton", "torch")), StepCase("paper", "compile", True)]
+    kernels = [StepCase(preset, who, True) for preset in ("base", "paper") for who in ("triton", EAGER)]
+    torch_beside = [StepCase("paper", "torch", True), *(StepCase("paper", who, False) for who in ("triton", "torch"))]
+    small = [StepCase("cpu", who, True) for who in ("triton", "torch")]
+    return [*kernels, *torch_beside, *small, StepCase("paper", "compile", True)]
 
 
 def make_clips(folder: Path) -> None:
@@ -77,7 +81,7 @@ def training_step(case: StepCase, folder: Path, device: str) -> Step:
     config = PRESETS[case.preset]
     torch.manual_seed(0)
     model = FML(config.model).to(device).train()
-    model.backend = "triton" if case.provider == "triton" else "torch"
+    model.backend = "triton" if case.provider in ("triton", EAGER) else "torch"
     model.encoder.bf16 = device != "cpu"
     clips = ClipDataset(folder, "train", config.model.image_size, 0)
     batch = _batch(clips, config.batch, config.frames).to(device)

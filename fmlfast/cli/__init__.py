@@ -7,9 +7,10 @@ import textwrap
 from difflib import get_close_matches
 from typing import NamedTuple
 
-from fmlfast.common.version import __version__
+import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
 
-ERROR, INTERRUPTED = 2, 130  # exit codes
+from fmlfast.common.termination import ends_in_one_line
+from fmlfast.common.version import __version__
 
 
 class Command(NamedTuple):
@@ -64,21 +65,15 @@ def help_page() -> str:
 
 
 def main(args: list[str] | None = None) -> None:
-    """Runs the command line; errors of input are printed as one line on stderr, with exit code 2."""
+    """Runs the command line; mistakes and interruptions end in one line on stderr: see `ends_in_one_line`."""
     name, *rest = (sys.argv[1:] if args is None else args) or ["--help"]
     if name in ("-h", "--help"):
         print(help_page(), end="")
     elif name == "--version":
         print(f"fmlfast {__version__}")
     else:
-        try:
+        with ends_in_one_line():
             _run(name, rest)
-        except (ValueError, OSError, ImportError) as error:
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            sys.exit(ERROR)
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            sys.exit(INTERRUPTED)
 
 
 def _run(name: str, args: list[str]) -> None:

@@ -24,13 +24,15 @@ def export(
         unlit: Show colours as they are, without the light of the program that shows them.
         out: Folder for head.glb, head.obj, ...; RESULT/export when not given. Files of these names are replaced.
     """
+    from fmlfast.common.locks import check_writable
     from fmlfast.reconstruction.head_files import write_head
     from fmlfast.reconstruction.result import Reconstruction
 
     if not format:
         raise ValueError("no format given; name one or several after --format: glb obj ply usdz")
-    head = Reconstruction.load(result).head()
     folder = out or result / "export"
+    check_writable(folder / "head")  # before the work
+    head = Reconstruction.load(result).head()
     for suffix in format:
         path = folder / f"head.{suffix}"
         write_head(path, head, unlit=unlit)

@@ -1,6 +1,5 @@
 """Defines `fmlfast info`."""
 
-import json
 import os
 import platform
 import re
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from fmlfast.cli.tables import aligned
+from fmlfast.common.text_files import read_json
 from fmlfast.common.version import __version__
 
 EXTRA = re.compile(r"([\w.-]+).*extra == ['\"]([\w-]+)['\"]")
@@ -117,7 +117,10 @@ def describe(path: Path) -> Facts:
         return _tracked(path)
     for name, kind in (("parameters.json", _result), ("meta.json", _clips), ("config.json", _run)):
         if (path / name).is_file():
-            return kind(path)
+            try:
+                return kind(path)
+            except (LookupError, TypeError, AttributeError) as error:
+                raise ValueError(f"{path}: damaged: {error!r}") from error
     if path.is_file() and is_video(path):
         return _video(path)
     raise ValueError(f"{path} is no run, reconstruction, tracked video, folder of clips or video")
@@ -169,18 +172,22 @@ def _clips(path: Path) -> Facts:
 
 
 def _run(path: Path) -> Facts:
+    from fmlfast.evaluation.report import read_history  # here: it imports torch
+
     facts = [("run", str(path)), ("model", _model(path))]
     log = path / "metrics.jsonl"
-    if log.is_file() and (lines := log.read_text().splitlines()):
-        facts.append(("trained", f"{_read(log, lines[-1]).get('step')} steps"))
+    if log.is_file() and (history := read_history(log)):
+        facts.append(("trained", f"{history[-1]['step']:g} steps"))
     if (path / "state.safetensors").is_file():
         facts.append(("state", "there: --resume with the same settings continues it"))
-    table = _read(path / "evaluation.json") if (path / "evaluation.json").is_file() else {}
+    table = read_json(path / "evaluation.json") if (path / "evaluation.json").is_file() else {}
     if table:
         facts.append(("evaluated on", f"{table.get('data')}, split {table.get('split')}, {table.get('people')} people"))
     for name, row in table.items():
         if name == "mean_face" or name.startswith("frames_"):
-            shown = ", ".join(f"{metric} {value:.2f}" for metric, value in row.items() if value is not None)
+            shown = ", ".join(
+                f"{metric} {value:.2f}" for metric, value in row.items() if isinstance(value, int | float)
+            )
             facts.append((f"  {name}", shown))
     return facts
 
@@ -189,7 +196,7 @@ def _model(folder: Path) -> str:
     """Names the settings, size and digest of a run's model."""
     import hashlib
 
-    stored = _read(folder / "config.json")
+    stored = read_json(folder / "config.json")
     settings, template = stored.get("model", {}), stored.get("template", {})
     weights = folder / "model.safetensors"
     if not weights.is_file():
@@ -203,10 +210,11 @@ def _model(folder: Path) -> str:
 
 def _video(path: Path) -> Facts:
     from fmlfast.common.extras import require
+    from fmlfast.data.video.decode import file_address
 
     av: Any = require("av", "video")
     try:
-        container = av.open(str(path), metadata_errors="ignore")
+        container = av.open(file_address(path), metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
         raise ValueError(f"{path}: cannot be opened as a video: {error}") from error
     with container:
@@ -222,14 +230,3 @@ def _video(path: Path) -> Facts:
             ("frames", f"{stream.frames or 'unknown number'}, {f'{rate:.3g} a second' if rate else 'unknown rate'}"),
             ("sound", container.streams.audio[0].codec_context.name if container.streams.audio else "none"),
         ]
-
-
-def _read(path: Path, text: str | None = None) -> dict[str, Any]:
-    """Reads a JSON object from a file, or from one line of it."""
-    try:
-        value = json.loads(path.read_text() if text is None else text)
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged ({error})") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: damaged (no JSON object)")
-    return value

@@ -38,7 +38,7 @@ def reconstruct(
         mesh: Write head.glb, head.obj and a mesh of each photo.
         topology: own: the template's own vertices; fine: subdivided. By default own for a head of yours.
     """
-    from fmlfast.common.atomic import check_new
+    from fmlfast.common.locks import lock_new_folder
     from fmlfast.reconstruction.pipeline import reconstruct as run
     from fmlfast.reconstruction.pipeline import reconstruct_everyone
 
@@ -46,18 +46,18 @@ def reconstruct(
         raise ValueError("no images given; name at least one photo or video of the person")
     if out is None:
         out = Path("out") / images[0].resolve().stem
-    check_new(out)  # before the work, not after it
-    if face != "all":
-        result = run(images, checkpoint, face=face, refine=refine, frames=frames, texture=texture, topology=topology)
-        result.save(out, meshes=mesh)
-        _report(out, result, refine > 0)
-        return
-    if len(images) != 1:
+    if face == "all" and len(images) != 1:
         raise ValueError(f"--face all takes one photo, not {len(images)}; choose a face of each with --face N")
-    everyone = reconstruct_everyone(images[0], checkpoint, refine=refine, texture=texture, topology=topology)
-    for number, result in enumerate(everyone):
-        result.save(out / f"face-{number}", meshes=mesh)
-        _report(out / f"face-{number}", result, refine > 0)
+    with lock_new_folder(out):  # before the work, not after it
+        if face == "all":
+            everyone = reconstruct_everyone(images[0], checkpoint, refine=refine, texture=texture, topology=topology)
+            found = ((out / f"face-{number}", result) for number, result in enumerate(everyone))
+        else:
+            options = {"face": face, "refine": refine, "frames": frames, "texture": texture, "topology": topology}
+            found = [(out, run(images, checkpoint, **options))]
+        for folder, result in found:
+            result.save(folder, meshes=mesh)
+            _report(folder, result, refine > 0)
 
 
 def _report(out: Path, result: "Reconstruction", refined: bool) -> None:

@@ -4,6 +4,7 @@ All coordinates are in pixels with pixel centres at +0.5, so crop and source dif
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -60,6 +61,28 @@ def crop_image(image: np.ndarray, crop: Crop, size: int) -> np.ndarray:
     return np.asarray(patch.resize((size, size), Image.Resampling.BICUBIC, box=box))
 
 
+def search_windows(width: int, height: int, min_face: float, smallest: int) -> Iterator[Crop]:
+    """Yields the whole image, then overlapping square tiles of 1/2 and 1/4 of its longer side, for smaller faces.
+
+    The detector sees 128 x 128 pixels, whatever the image, and misses faces below about a quarter of that. There are no
+    tiles that faces of `min_face` pixels do not need, nor any of fewer than `smallest` pixels.
+    """
+    longer = max(width, height)
+    yield Crop(0, 0, longer)
+    for side in (longer // 2, longer // 4):
+        if 4 * min_face > 2 * side or side < smallest:
+            return
+        for y0 in _starts(height, side):
+            for x0 in _starts(width, side):
+                yield Crop(x0, y0, side)
+
+
+def _starts(length: int, side: int) -> list[int]:
+    """Returns the starts of tiles of `side` pixels, so that neighbours overlap by half at least."""
+    count = 1 if length <= side else 1 + -(-2 * (length - side) // side)
+    return np.linspace(0, max(0, length - side), count).astype(int).tolist()
+
+
 def _mirrored(index: np.ndarray, length: int) -> np.ndarray:
     """Maps indices beyond 0..length-1 back inside by mirror padding, so that skin continues as skin."""
     index = index % (2 * length)
@@ -88,3 +111,13 @@ def assumed_K(width: int, height: int) -> np.ndarray:
     """Guesses the intrinsics [3, 3] of an unknown camera: focal length 1.2 x the longer side, px, centred."""
     focal = ASSUMED_FOCAL * max(width, height)
     return np.array([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]])
+
+
+def shrunk_image(image: np.ndarray, most: int) -> np.ndarray:
+    """Reduces an image [H, W, 3] uint8 to at most `most` pixels a side; a smaller one is returned as it is."""
+    height, width = image.shape[:2]
+    share = most / max(height, width)
+    if share >= 1:
+        return image
+    size = max(1, round(width * share)), max(1, round(height * share))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))

@@ -76,6 +76,12 @@ class Detection:
         places = {name: (getattr(self, name) * scale + shift).astype(np.float32) for name in ("points", "surface")}
         return replace(self, **places, spread=self.spread * np.float32(scale))
 
+    def turned_over(self, width: float, height: float) -> "Detection":
+        """Turns the picture, of this size in px, by 180 degrees."""
+        corner = np.array([width, height], np.float32) * self.found[:, None, None]
+        places = {name: (corner - getattr(self, name)).astype(np.float32) for name in ("points", "surface")}
+        return replace(self, **places, rotation=np.diag(np.array([-1, -1, 1], np.float32)) @ self.rotation)
+
 
 def to_bytes(detection: Detection | None, labels: dict[str, np.ndarray]) -> bytes:
     """Encodes a detection, where there is one, and a clip's labels by their names in `LABELS`, as safetensors."""
@@ -85,12 +91,20 @@ def to_bytes(detection: Detection | None, labels: dict[str, np.ndarray]) -> byte
 
 def from_bytes(payload: bytes) -> tuple[Detection | None, dict[str, np.ndarray]]:
     """Inverts `to_bytes`; ValueError for anything else."""
+    arrays = load_arrays(payload)
+    labels = {name: arrays.pop(name) for name in LABELS if name in arrays}
     try:
-        arrays = safetensors.numpy.load(payload)
-        labels = {name: arrays.pop(name) for name in LABELS if name in arrays}
         return (Detection(**arrays) if arrays else None), labels
-    except (SafetensorError, TypeError) as error:
+    except TypeError as error:
         raise ValueError(f"damaged detection: {error}") from error
+
+
+def load_arrays(payload: bytes) -> dict[str, np.ndarray]:
+    """Decodes the arrays of a safetensors file; ValueError for anything else."""
+    try:
+        return safetensors.numpy.load(payload)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:  # a KeyError: NumPy has no such type
+        raise ValueError(f"damaged safetensors: {error}") from error
 
 
 def detection_to_crop(detection: Detection, crop: Crop, size: int) -> Detection:

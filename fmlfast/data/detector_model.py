@@ -57,6 +57,15 @@ def is_published(payload: bytes) -> bool:
     return hashlib.sha256(payload).hexdigest() == SHA256
 
 
+def check_published(path: Path) -> None:
+    """Raises ValueError where a file is not the one that MediaPipe published: damaged ones crash the process."""
+    if not is_published(path.read_bytes()):
+        raise ValueError(
+            f"{path} is no face landmark model of MediaPipe, or damaged: its SHA-256 is not {SHA256[:12]}...; name the "
+            f"right file with --face-landmarker (prepare) or in {VARIABLE}, or leave these out to have it downloaded"
+        )
+
+
 def _download() -> bytes:
     with urllib.request.urlopen(URL, timeout=20) as response:  # seconds without an answer
         return response.read()

@@ -9,7 +9,7 @@ the formula.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from fmlfast.common.extras import require
-from fmlfast.data.crop import Crop, crop_image, crop_to_source, face_crop
+from fmlfast.data.crop import Crop, crop_image, crop_to_source, face_crop, search_windows, shrunk_image
 from fmlfast.data.detection import Detection
-from fmlfast.data.detector_model import VARIABLE, face_landmarker_file
+from fmlfast.data.detector_model import check_published, face_landmarker_file
 from fmlfast.data.mediapipe478 import NUM_POINTS, TO_IBUG68
 from fmlfast.ibug68 import INNER, JAW, MIRROR
 
@@ -30,6 +30,7 @@ _JAW_CONFIDENCE = 0.5  # the outline is the detector's weakest part (6% off wher
 _LOOK_SCALE = 1.5  # side of the landmarker's crop around a face, relative to its face_crop
 _LOOK_PIXELS = (192, 384)  # smallest and largest size of that crop
 _SEEN_PIXELS = 256  # smallest size that crops are enlarged to
+_MOST_PIXELS = 2048  # largest side of an image that is given a margin: MediaPipe crashes on gigabytes
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,13 @@ class Face:
     def rotation(self) -> np.ndarray:
         """Rotation [3, 3] of the face to the camera (OpenCV axes); diag(1, -1, -1) for a frontal face."""
         return self.detection.rotation[0]
+
+    def turned_over(self, width: int, height: int) -> "Face":
+        """Turns the picture, of this size in px, by 180 degrees."""
+        x0, y0, x1, y1 = self.box
+        landmarks = np.array([width, height], np.float32) - self.landmarks
+        box, detection = (width - x1, height - y1, width - x0, height - y0), self.detection.turned_over(width, height)
+        return replace(self, landmarks=landmarks, box=box, detection=detection)
 
 
 class _Look(NamedTuple):
@@ -79,6 +87,7 @@ class FaceDetector:
         vision = require("mediapipe.tasks.python.vision", "video")
         base = require("mediapipe.tasks.python.core.base_options", "video")
         file = face_landmarker_file(model)
+        check_published(file)
         options = vision.FaceLandmarkerOptions(
             base_options=base.BaseOptions(model_asset_path=str(file)),
             num_faces=16,
@@ -89,13 +98,7 @@ class FaceDetector:
 
         self._network = LandmarkNetwork.load()
         with _quiet():
-            try:
-                self._landmarker = vision.FaceLandmarker.create_from_options(options)
-            except (RuntimeError, ValueError, OSError) as error:
-                raise ValueError(
-                    f"{file} is no face landmark model of MediaPipe, or damaged ({error}); name the right file with "
-                    f"--face-landmarker (prepare) or in {VARIABLE}, or leave these out to have it downloaded"
-                ) from error
+            self._landmarker = vision.FaceLandmarker.create_from_options(options)
             self._look(np.zeros((128, 128, 3), np.uint8))  # the first call prints, too
 
     def __enter__(self) -> Self:
@@ -113,19 +116,28 @@ class FaceDetector:
         """Detects all faces of an image, largest first.
 
         image: [H, W, 3] uint8 sRGB. min_face: faces smaller than this many pixels may be missed; the image is searched
-        in overlapping tiles as far as that needs, at most down to a quarter of its size. Raises ValueError for another
-        kind of array.
+        in overlapping tiles as far as that needs, at most down to a quarter of its size. Where no face is found, large
+        ones that are upside down are looked for. Raises ValueError for another kind of array.
         """
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
             raise ValueError(f"image must be uint8 [H, W, 3], got {image.dtype} {list(image.shape)}")
+        found = self._find(image, min_face)
+        if found:
+            return found
+        turned = np.ascontiguousarray(image[::-1, ::-1])
+        return [face.turned_over(image.shape[1], image.shape[0]) for face in self._find(turned, np.inf)]
+
+    def _find(self, image: np.ndarray, min_face: float) -> list[Face]:
+        """Detects faces that are not upside down, largest first."""
         candidates: list[np.ndarray] = []
-        for crop in _views(image.shape[1], image.shape[0], min_face):
+        for crop in search_windows(image.shape[1], image.shape[0], min_face, _LOOK_PIXELS[0]):
             candidates += _new([self._reduced(look, crop) for look in self._look(_cut(image, crop))], candidates)
         if not candidates:  # a face that fills the image is found once it has a margin
-            margin = max(image.shape[:2]) // 2
-            padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)))
+            small = shrunk_image(image, _MOST_PIXELS)
+            margin, scale = max(small.shape[:2]) // 2, np.divide(image.shape[1::-1], small.shape[1::-1])
+            padded = np.pad(small, ((margin, margin), (margin, margin), (0, 0)))
             shift = Crop(-margin, -margin, 0)
-            candidates = _new([self._reduced(look, shift) for look in self._look(padded)], [])
+            candidates = _new([self._reduced(look, shift) * scale for look in self._look(padded)], [])
         faces = [face for points in candidates if (face := self._examine(image, points)) is not None]
         found: list[Face] = []
         for face in sorted(faces, key=lambda face: face.detector_disagreement):  # of duplicates, the most certain
@@ -270,27 +282,6 @@ def _surroundings(landmarks: np.ndarray) -> tuple[Crop, int]:
     side = _LOOK_SCALE * around.side
     margin = (side - around.side) / 2
     return Crop(around.x0 - margin, around.y0 - margin, side), int(np.clip(side, *_LOOK_PIXELS))
-
-
-def _views(width: int, height: int, min_face: float) -> Iterator[Crop]:
-    """Yields the whole image, then overlapping square tiles of 1/2 and 1/4 of its longer side.
-
-    The detector sees 128 x 128 pixels, whatever the image, and misses faces below about a quarter of that.
-    """
-    longer = max(width, height)
-    yield Crop(0, 0, longer)
-    for side in (longer // 2, longer // 4):
-        if 4 * min_face > 2 * side or side < _LOOK_PIXELS[0]:
-            return
-        for y0 in _starts(height, side):
-            for x0 in _starts(width, side):
-                yield Crop(x0, y0, side)
-
-
-def _starts(length: int, side: int) -> list[int]:
-    """Returns the starts of tiles of `side` pixels, so that neighbours overlap by half at least."""
-    count = 1 if length <= side else 1 + -(-2 * (length - side) // side)
-    return np.linspace(0, max(0, length - side), count).astype(int).tolist()
 
 
 def _cut(image: np.ndarray, crop: Crop) -> np.ndarray:

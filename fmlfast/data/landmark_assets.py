@@ -17,7 +17,9 @@ def landmark_assets() -> dict[str, "Tensor"]:
     """Loads the shipped file: the network's weights (`network.`) and what the detector's scores tell (`scores.`)."""
     from safetensors.torch import load_file
 
-    return load_file(ASSETS)
+    from fmlfast.common.tensors import independent
+
+    return independent(load_file)(ASSETS)
 
 
 @cache

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fmlfast.common.tensors import exact, independent
 from fmlfast.data.landmark_assets import FEATURES, landmark_assets
 from fmlfast.data.mediapipe478 import MIRROR_POINTS, NUM_POINTS
 from fmlfast.ibug68 import MIRROR, NUM_LANDMARKS
@@ -124,6 +125,7 @@ class LandmarkNetwork(nn.Module):
         features = self.around(torch.cat([F.pixel_unshuffle(fine, 2), middle, coarse], 1))
         return (first, spread), _estimate(first, self.descent(features, first.detach(), joined)), joined
 
+    @exact
     @torch.no_grad()
     def correct(
         self,
@@ -136,7 +138,7 @@ class LandmarkNetwork(nn.Module):
         """
         matrix, offset = align_points(self.canonical, points)
         size = matrix.new_tensor([images.shape[3], images.shape[2]])
-        theta = torch.cat([matrix, offset[..., None]], 2) * (2 / size)[:, None] - F.pad(torch.ones(2, 1), (2, 0))
+        theta = torch.cat([matrix, offset[..., None]], 2) * (2 / size)[:, None] - F.pad(matrix.new_ones(2, 1), (2, 0))
         grid = F.affine_grid(theta, [len(images), 3, CROP, CROP], align_corners=False)
         finer = float(matrix[:, 0].norm(dim=1).max()) * 2 / CROP
         if finer > _ALIASING:
@@ -154,6 +156,7 @@ class LandmarkNetwork(nn.Module):
         return found @ matrix.mT + offset[:, None], spread.exp() * scale[..., 0], features
 
     @classmethod
+    @independent
     def load(cls) -> "LandmarkNetwork":
         """Loads the network that ships with the package, in evaluation mode."""
         network = cls()
@@ -171,6 +174,7 @@ def align_points(
 
 
 @cache
+@independent
 def mirror_tables() -> tuple[Tensor, Tensor]:
     """Returns the permutations of the 478 points and of all 546 in a mirrored image."""
     points = torch.tensor(MIRROR_POINTS)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.text_files import read_json
 from fmlfast.data.landmark_assets import landmarks_version
 from fmlfast.data.tar_files import check
 
@@ -19,11 +20,9 @@ def read_meta(folder: str | Path) -> dict[str, Any]:
     """Reads the folder's `meta.json`; ValueError when it is missing or not a JSON object."""
     path = Path(folder) / "meta.json"
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return read_json(path)
+    except OSError as error:
         raise ValueError(f"{path}: not readable ({error}); is this a folder of prepared clips?") from error
-    check(isinstance(meta, dict), f"{path}: not a JSON object")
-    return meta
 
 
 def check_landmarks(folder: str | Path) -> None:

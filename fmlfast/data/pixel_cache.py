@@ -20,11 +20,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
-from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.progress import ProgressBar
+from fmlfast.common.tensor_file import write_tensors
 from fmlfast.data.frames import ClipTensors, resize_clip
 from fmlfast.data.landmark_assets import FEATURES
 from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES
@@ -81,7 +82,7 @@ def cache_shards(shards: Sequence[tuple[Path, list[ClipRef]]], size: int) -> Non
     workers = max(1, min(os.cpu_count() or 1, at_once))
     pool = ThreadPoolExecutor(workers)  # threads do: the JPEG decoder leaves Python's lock to the others
     try:
-        with tqdm(total=total, desc=f"decoding clips to {size} px, once", unit="clip", mininterval=0.5) as progress:
+        with ProgressBar(total=total, desc=f"decoding clips to {size} px, once", unit="clip") as progress:
             for _ in pool.map(lambda shard: _make(shard[0], shard[1], size, progress.update), shards):
                 pass
     except OSError as error:
@@ -111,10 +112,7 @@ def _make(shard: Path, refs: list[ClipRef], size: int, advance: Callable[[int], 
                 tensors[name][begin : begin + len(part)] = part
             advance(1)
         with atomic_path(path) as temporary:
-            try:
-                save_file({**tensors, "starts": starts}, temporary, header)
-            except SafetensorError as error:  # also for a full disk
-                raise OSError(f"{path}: {error}") from error
+            write_tensors(temporary, {**tensors, "starts": starts}, header)
             temporary.chmod(shard.stat().st_mode & 0o666)  # who reads the shard may read this
 
 

@@ -18,17 +18,18 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 from PIL import Image
-from safetensors import SafetensorError
 
-from fmlfast.data.detection import LABELS, Detection, from_bytes, to_bytes
+from fmlfast.common.text_files import parse_json
+from fmlfast.data.detection import LABELS, Detection, from_bytes, load_arrays, to_bytes
 from fmlfast.data.meta import read_meta as read_meta
 from fmlfast.data.meta import write_meta as write_meta
-from fmlfast.data.tar_files import KEY, SHARD, TarWriter, check, read_members, shard_paths
+from fmlfast.data.tar_files import KEY, SHARD, Span, TarWriter, check, read_members, shard_paths
 from fmlfast.ibug68 import NUM_LANDMARKS
 
 FORMAT = 1  # of the sample's JSON; raised whenever an old reader would misunderstand it
 SCHEME = "ibug68"
 _MIN_SIZE = 16  # pixels; nothing can be learned from less
+MOST_PIXELS = 2**28  # of a clip: 800 MB, which is in memory as a whole
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Clip:
             f"images must be [M, S, S, 3] with 1 <= M <= 999 and S >= {_MIN_SIZE}, got {list(shape)}",
         )
         frames, size = shape[:2]
+        check(frames * size**2 <= MOST_PIXELS, f"{frames} images of {size} px are too many for one clip")
         for name, tail in _ARRAYS.items():
             array = getattr(self, name)
             check(array.dtype == np.float32, f"{name} must be float32, got {array.dtype}")
@@ -123,13 +125,13 @@ _ARRAYS: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class ClipRef:
-    """Location of a clip in its shard: byte offsets and sizes of its JPEG files, its JSON and its dense points."""
+    """Location of a clip in its shard: where its JPEG files, its JSON and its dense points are."""
 
     shard: Path
     key: str
-    images: tuple[tuple[int, int], ...]
-    json: tuple[int, int]
-    dense: tuple[int, int] | None = None
+    images: tuple[Span, ...]
+    json: Span
+    dense: Span | None = None
 
 
 # ------------------------------------------------------------------------------------------------------------ writing
@@ -208,8 +210,8 @@ def list_clips(folder: str | Path, split: str) -> list[ClipRef]:
     refs: list[ClipRef] = []
     seen: set[str] = set()
     for path in shard_paths(folder, split, ""):
-        images: list[tuple[int, int]] = []
-        dense: tuple[int, int] | None = None
+        images: list[Span] = []
+        dense: Span | None = None
         current: str | None = None
         for key, suffix, span in read_members(path):
             check(current in (None, key), f"{path}: sample {current}: its JSON is missing")
@@ -234,18 +236,19 @@ def list_clips(folder: str | Path, split: str) -> list[ClipRef]:
 def read_clip(ref: ClipRef) -> Clip:
     """Reads, decodes and validates one clip; ValueError naming shard and sample when it is malformed or damaged."""
     try:
-        start = ref.images[0][0]
+        start = ref.images[0].offset
         with ref.shard.open("rb") as file:  # a sample is contiguous: one read
             file.seek(start)
-            block = file.read(ref.json[0] + ref.json[1] - start)
+            block = file.read(ref.json.offset + ref.json.size - start)
 
-        def part(span: tuple[int, int]) -> bytes:
-            return block[span[0] - start : span[0] - start + span[1]]
+        def part(span: Span, name: str) -> bytes:
+            return span.check(block[span.offset - start : span.offset - start + span.size], name)
 
-        clip = _decode_clip(ref.key, [part(span) for span in ref.images], part(ref.json))
+        jpegs = [part(span, f"image {index:03d}") for index, span in enumerate(ref.images)]
+        clip = _decode_clip(ref.key, jpegs, part(ref.json, "its JSON"))
         if ref.dense is None:
             return clip
-        detection, labels = from_bytes(part(ref.dense))
+        detection, labels = from_bytes(part(ref.dense, "its detection"))
         return replace(clip, detection=detection, **labels)
     except (ValueError, TypeError, KeyError, OverflowError, OSError, Image.DecompressionBombError) as error:
         reason = f"{error} is missing from the JSON" if isinstance(error, KeyError) else str(error)
@@ -255,18 +258,26 @@ def read_clip(ref: ClipRef) -> Clip:
 class Truth(Mapping[str, dict[str, np.ndarray]]):
     """Mapping from clip key to ground truth arrays, read from disk on access."""
 
-    def __init__(self, spans: dict[str, tuple[Path, int, int]]) -> None:
+    def __init__(self, spans: dict[str, tuple[Path, Span]]) -> None:
         self._spans = spans
 
     def __getitem__(self, key: str) -> dict[str, np.ndarray]:
-        path, offset, size = self._spans[key]
+        path, span = self._spans[key]
         with path.open("rb") as file:
-            file.seek(offset)
-            payload = file.read(size)
+            file.seek(span.offset)
+            payload = file.read(span.size)
         try:
-            return safetensors.numpy.load(payload)
-        except (SafetensorError, ValueError) as error:
-            raise ValueError(f"{path}: sample {key}: damaged safetensors: {error}") from error
+            return load_arrays(span.check(payload, "its truth"))
+        except ValueError as error:
+            raise ValueError(f"{path}: sample {key}: {error}") from error
+
+    def array(self, key: str, name: str, tail: tuple[int, ...], least: int) -> np.ndarray:
+        """Reads an array [N, *tail], N at least `least`; ValueError naming shard and clip for another or none."""
+        check(key in self, f"clip {key} has no ground truth, but others of its split have")
+        found = self[key].get(name, np.zeros(0))
+        fits = found.ndim > 0 and found.shape[1:] == tail and len(found) >= least and found.dtype.kind == "f"
+        check(fits, f"{self._spans[key][0]}: sample {key}: {name} must be floats [{least}, {str(tail)[1:]}")
+        return found
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._spans)
@@ -283,12 +294,12 @@ def read_truth(folder: str | Path, split: str) -> Truth:
     folder = Path(folder)
     paths = shard_paths(folder, split, "-truth") if folder.is_dir() else []
     check(len(paths) > 0, f"{folder}: no ground truth {split}-truth-*.tar; only synthetic clips have it")
-    spans: dict[str, tuple[Path, int, int]] = {}
+    spans: dict[str, tuple[Path, Span]] = {}
     for path in paths:
-        for key, suffix, (offset, size) in read_members(path):
+        for key, suffix, span in read_members(path):
             check(suffix == "safetensors", f"{path}: sample {key}: unexpected file {key}.{suffix}")
             check(key not in spans, f"{path}: sample {key}: a sample of this name came before")
-            spans[key] = (path, offset, size)
+            spans[key] = (path, span)
     return Truth(spans)
 
 
@@ -299,13 +310,14 @@ def _encode(image: np.ndarray, quality: int) -> bytes:
 
 
 def _decode_clip(key: str, jpegs: list[bytes], payload: bytes) -> Clip:
-    record = json.loads(payload)
+    record = parse_json(payload, "its JSON")
     check(isinstance(record, dict), "its JSON is not an object")
     check(record["format"] == FORMAT, f"format {record['format']!r}, this version reads {FORMAT}")
     check(record["key"] == key, f"its JSON belongs to {record['key']!r}")
     size, checksums = record["size"], record["crc32"]
-    check(isinstance(size, int) and size >= _MIN_SIZE, f"size {size!r} is not allowed")
+    check(type(size) is int and size >= _MIN_SIZE, f"size {size!r} is not allowed")
     check(isinstance(checksums, list) and len(checksums) == len(jpegs), f"{len(jpegs)} images, but the JSON differs")
+    check(len(jpegs) * size**2 <= MOST_PIXELS, f"size {size} is too large for {len(jpegs)} images")
     images = np.empty((len(jpegs), size, size, 3), np.uint8)
     for index, (jpeg, checksum) in enumerate(zip(jpegs, checksums, strict=True)):
         check(zlib.crc32(jpeg) == checksum, f"image {index:03d} is damaged (checksum)")

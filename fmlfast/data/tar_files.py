@@ -3,11 +3,13 @@
 import io
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from fmlfast.common.atomic import atomic_path
 
@@ -15,6 +17,7 @@ KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_#=-]{0,79}")  # no dot, no slash: keys 
 SHARD = re.compile(r"([a-z][a-z0-9_]*)(-truth)?-(\d{6})\.tar")
 _SPLIT = re.compile(r"[a-z][a-z0-9_]*")
 _MEMBER = re.compile(rf"({KEY.pattern})\.(\d{{3}}\.jpg|json|safetensors)")
+_CHECKSUM = re.compile(r"crc32-([0-9a-f]{8})")  # the owning group's name in a header, which means nothing in a shard
 
 
 def check(condition: bool, message: str) -> None:
@@ -29,26 +32,54 @@ def shard_paths(folder: Path, split: str, kind: str) -> list[Path]:
     return sorted(path for path, match in matches if match and match[1] == split and (match[2] or "") == kind)
 
 
-def read_members(path: Path) -> Iterator[tuple[str, str, tuple[int, int]]]:
-    """Yields (key, suffix, (offset, size)) of every file in a shard, in order; ValueError when it is damaged."""
+class Span(NamedTuple):
+    """Place of a file in a shard: byte offset, size, and CRC-32 where the shard tells it."""
+
+    offset: int
+    size: int
+    crc32: int | None
+
+    def check(self, payload: bytes, name: str) -> bytes:
+        """Returns the bytes of the file `name` if they are those that were written, else raises ValueError."""
+        check(len(payload) == self.size, f"{name} is cut short")
+        check(self.crc32 in (None, zlib.crc32(payload)), f"{name} is damaged (checksum)")
+        return payload
+
+
+def read_members(path: Path) -> Iterator[tuple[str, str, Span]]:
+    """Yields (key, suffix, place) of every file in a shard, in order; ValueError when it is damaged.
+
+    Only headers of plain files are understood, as `TarWriter` makes them: those that continue elsewhere (long names,
+    sparse files) tell sizes that exhaust memory or never end.
+    """
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(max(0, size - 1024))
         check(size % 512 == 0 and file.read() == bytes(1024), f"{path}: truncated: the end of the tar file is missing")
-        file.seek(0)
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                infos = tar.getmembers()
-        except (tarfile.TarError, ValueError, OverflowError) as error:
-            raise ValueError(f"{path}: not a readable tar file: {error}") from error
-        end = infos[-1].offset_data + infos[-1].size if infos else 0
-        file.seek(end)
-        check(not any(file.read()), f"{path}: damaged: data follow the last readable sample")
-    for info in infos:
-        match = _MEMBER.fullmatch(info.name)
-        if match is None or not info.isreg():
-            raise ValueError(f"{path}: unexpected entry {info.name!r}")
-        yield match[1], match[2], (info.offset_data, info.size)
+        offset = 0
+        while True:
+            file.seek(offset)
+            block = file.read(512)
+            if not any(block):
+                rest = any(chunk.strip(b"\0") for chunk in iter(partial(file.read, 1 << 20), b""))
+                check(not rest, f"{path}: damaged: data follow the last sample")
+                return
+            try:
+                info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+            except (tarfile.TarError, ValueError, OverflowError) as error:
+                raise ValueError(f"{path}: not a readable tar file: {error}") from error
+            match, span = _MEMBER.fullmatch(info.name), Span(offset + 512, info.size, _stated(info))
+            if match is None or info.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                raise ValueError(f"{path}: unexpected entry {info.name!r}")
+            check(0 <= span.size <= size - span.offset, f"{path}: damaged: {info.name} has {span.size} bytes")
+            yield match[1], match[2], span
+            offset = span.offset + -(-span.size // 512) * 512
+
+
+def _stated(info: tarfile.TarInfo) -> int | None:
+    """Returns the CRC-32 in a header; None in shards of before, and in those that other programs wrote."""
+    match = _CHECKSUM.fullmatch(info.gname)
+    return None if match is None else int(match[1], 16)
 
 
 class TarWriter:
@@ -94,7 +125,7 @@ class TarWriter:
                 self._tar = self._stack.enter_context(tar)
             for name, payload in members:
                 info = tarfile.TarInfo(name)  # no owner, no time: equal clips give equal bytes
-                info.size = len(payload)
+                info.size, info.gname = len(payload), f"crc32-{zlib.crc32(payload):08x}"
                 self._tar.addfile(info, io.BytesIO(payload))
         except BaseException as error:
             self._stack.__exit__(type(error), error, error.__traceback__)  # a torn sample must not become visible

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from fmlfast import metrics
 from fmlfast.camera import project
 from fmlfast.color import LUMINANCE, linear_to_srgb
+from fmlfast.common.progress import ProgressBar
 from fmlfast.data.frames import Frames
 from fmlfast.data.meta import check_landmarks
 from fmlfast.data.shards import Clip, Truth, list_clips, read_clip, read_meta, read_truth
@@ -151,7 +151,7 @@ def measure(
     asked = all(clip.detection is not None for clip in map(read_clip, refs))
     training = model.training
     model.eval()
-    progress = tqdm(desc=f"evaluate {split}", total=len(refs), unit="clip", disable=None)  # on a terminal only
+    progress = ProgressBar(desc=f"evaluate {split}", total=len(refs), unit="clip")
     try:
         for start in range(0, len(refs), batch):
             part = [read_clip(ref).part(0, longest) for ref in refs[start : start + batch]]
@@ -215,21 +215,22 @@ def _target(frames: Frames, clips: list[Clip], truth: Truth | None, template: Fa
     if truth is None:
         return _Target(image, frames.Ks[mask], frames.landmarks[mask], frames.confidence[mask].clamp(min=1e-3), None)
     scale = torch.cat([torch.full((clip.frames,), image.shape[1] / clip.images.shape[1]) for clip in clips])
-    landmarks = _of_frames(truth, clips, "landmarks") * scale[:, None, None]
+    landmarks = _of_frames(truth, clips, "landmarks", 68, 2) * scale[:, None, None]
     return _Target(image, frames.Ks[mask], landmarks, None, true_faces(truth, clips, template))
 
 
 def true_faces(truth: Truth, clips: list[Clip], template: FaceTemplate) -> TrueFaces:
     """Computes the true geometry and pose of clips, frame after frame, on any level of the template."""
-    base = torch.stack([torch.from_numpy(truth[clip.key]["vertices"]).float() for clip in clips])
+    coarse = template.subdivision[0].shape[1] if template.subdivision else len(template.vertices)
+    base = torch.stack([_true(truth, clip, "vertices", (3,), coarse) for clip in clips])
     owner = torch.arange(len(clips)).repeat_interleave(torch.tensor([clip.frames for clip in clips]))
     neutral = template.subdivide(base)
-    expression = _of_frames(truth, clips, "expression")
+    expression = _of_frames(truth, clips, "expression", len(template.expressions))
     moved = (expression @ template.expressions.flatten(1)).view(len(owner), -1, 3)
     posed = neutral[owner] + moved
     normals = vertex_normals(posed, template.triangles)
-    pose = _of_frames(truth, clips, "rotation"), _of_frames(truth, clips, "translation")
-    skin = torch.stack([torch.from_numpy(truth[clip.key]["reflectance"]).float() for clip in clips])
+    pose = _of_frames(truth, clips, "rotation", 3, 3), _of_frames(truth, clips, "translation", 3)
+    skin = torch.stack([_true(truth, clip, "reflectance", (3,), coarse) for clip in clips])
     return TrueFaces(neutral, owner, expression, posed, normals, *pose, skin)
 
 
@@ -240,9 +241,13 @@ def _skin_luminance(truth: TrueFaces, template: FaceTemplate) -> Tensor:
     return (mean @ mean.new_tensor(LUMINANCE))[truth.clip]
 
 
-def _of_frames(truth: Truth, clips: list[Clip], name: str) -> Tensor:
-    """Concatenates one ground truth array per frame, clip after clip."""
-    return torch.cat([torch.from_numpy(truth[clip.key][name][: clip.frames]).float() for clip in clips])
+def _of_frames(truth: Truth, clips: list[Clip], name: str, *tail: int) -> Tensor:
+    """Concatenates one ground truth array [*tail] per frame, clip after clip."""
+    return torch.cat([_true(truth, clip, name, tail, clip.frames)[: clip.frames] for clip in clips])
+
+
+def _true(truth: Truth, clip: Clip, name: str, tail: tuple[int, ...], least: int) -> Tensor:
+    return torch.from_numpy(truth.array(clip.key, name, tail, least)).float()
 
 
 # ------------------------------------------------------------------------------------------------------ the errors

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import json
 import os
 import platform
 import subprocess
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.text_files import parse_json, read_json, read_text
 from fmlfast.evaluation.table import MEAN_FACE, METRICS, row_name
 from fmlfast.visualization.curves import training_curves
 
@@ -28,6 +28,7 @@ LABELS = {
     "tone_log": ("skin tone", "logarithm"),
     "pattern": ("reflectance pattern", "of 1"),
 }
+MOST_QUANTITIES = 100  # of a training log
 _STYLE = Path(__file__).with_name("report.css")
 
 
@@ -43,14 +44,21 @@ def write_report(run: str | Path) -> Path:
         raise ValueError(f"{run} is not a run folder: config.json is missing; train with train.py first")
     history = read_history(run / "metrics.jsonl")
     evaluation = _read_json(run / "evaluation.json")
-    body = [_header(run.resolve().name, history, evaluation)]
-    if evaluation is not None:
-        body += [
-            _results(evaluation),
-            _expressions(evaluation),
-            _figure(run / "error_map.png", "Mean distance to the true geometry with expression, per vertex."),
-        ]
-    body += [_previews(run / "previews"), _curves(history), _settings(config), _machine()]
+    try:
+        body = [_header(run.resolve().name, history, evaluation)]
+        if evaluation is not None:
+            body += [
+                _results(evaluation),
+                _expressions(evaluation),
+                _figure(run / "error_map.png", "Mean distance to the true geometry with expression, per vertex."),
+            ]
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{run / 'evaluation.json'}: damaged: {error!r}; evaluate the run anew") from error
+    try:
+        settings = _settings(config)
+    except RecursionError as error:
+        raise ValueError(f"{run / 'config.json'}: damaged: its settings are nested too deep") from error
+    body += [_previews(run / "previews"), _curves(history), settings, _machine()]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -58,7 +66,7 @@ def write_report(run: str | Path) -> Path:
         f"<body><main>{''.join(body)}</main></body></html>\n"
     )
     with atomic_path(run / "report.html") as path:
-        path.write_text(page, encoding="utf-8")
+        path.write_text(page, encoding="utf-8", errors="backslashreplace")  # names that are no Unicode
     return run / "report.html"
 
 
@@ -69,15 +77,18 @@ def read_history(path: str | Path) -> list[dict[str, float]]:
     skipped. Raises ValueError for any other line that is not a JSON object with a step.
     """
     path = Path(path)
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = read_text(path).splitlines() if path.is_file() else []
     history: dict[float, dict[str, float]] = {}
     for number, line in enumerate(lines):
         try:
-            record = json.loads(line)
-            history[record["step"]] = {k: float(v) for k, v in record.items() if _is_number(v)}
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            record = parse_json(line, path)
+            numbers = {k: float(v) for k, v in record.items() if _is_number(v)}
+            history[numbers["step"]] = numbers
+        except (ValueError, KeyError, AttributeError, OverflowError) as error:
             if number + 1 < len(lines):
                 raise ValueError(f"{path}: line {number + 1} is damaged: {error!r}") from error
+    if len({name for numbers in history.values() for name in numbers}) > MOST_QUANTITIES:
+        raise ValueError(f"{path}: damaged: over {MOST_QUANTITIES} quantities, each a panel of the report")
     return [history[step] for step in sorted(history)]
 
 
@@ -97,7 +108,7 @@ def _header(name: str, history: list[dict[str, float]], evaluation: dict[str, An
     rates = sorted(record["frames_per_second"] for record in history if "frames_per_second" in record)
     if rates:
         facts.append((f"{rates[len(rates) // 2]:.0f}", "frames per second, median"))
-    cards = "".join(f"<div><b>{value}</b><span>{html.escape(label)}</span></div>" for value, label in facts)
+    cards = "".join(f"<div><b>{_text(value)}</b><span>{_text(label)}</span></div>" for value, label in facts)
     when = datetime.now().astimezone().strftime("%d %B %Y, %H:%M %Z")
     return f'<h1>{html.escape(name)}</h1><p>fmlfast training run, reported {when}</p><div class="facts">{cards}</div>'
 
@@ -117,24 +128,25 @@ def _results(evaluation: dict[str, Any]) -> str:
             text += "" if spread is None else f" <small style='display:inline'>± {spread:.2g}</small>"
             text += "<small>&nbsp;</small>" if ratio is None else f"<small>× {ratio:.3f}</small>"
             cells.append(f'<td class="{"first" if name == columns[0] else ""}">{text}</td>')
-        lines.append(f"<tr><th>{row_name(row)}</th>{''.join(cells)}</tr>")
+        lines.append(f"<tr><th>{_text(row_name(row))}</th>{''.join(cells)}</tr>")
     notes = (
         "Means over people, ± one standard error; × is the ratio to the mean face. Geometry is compared after "
         "similarity alignment over the face region. Landmarks: 66 points, the jaw line included. Colour: mean absolute "
         "sRGB difference over the rendered face."
     )
     if "landmarks" in evaluation:
-        notes += f" The methods' landmarks: {html.escape(evaluation['landmarks'])}."
+        notes += f" The methods' landmarks: {_text(evaluation['landmarks'])}."
     floor = evaluation.get("floor")
     if floor is not None:
         notes += (
             f" Floor of the neutral geometry: {floor['graph']:.2f} mm for the deformation graph, "
-            f"{floor['complement']:.2f} mm for a basis held by the complement of rank {floor['complement_rank']}."
+            f"{floor['complement']:.2f} mm for a basis held by the complement of rank "
+            f"{_text(floor['complement_rank'])}."
         )
-    counts = ", ".join(f"{evaluation[key]} {key}" for key in ("people", "clips", "frames") if key in evaluation)
+    counts = ", ".join(f"{_text(evaluation[key])} {key}" for key in ("people", "clips", "frames") if key in evaluation)
     notes += f" {counts}." if counts else ""
     return (
-        f"<h2>Results on the {html.escape(str(evaluation.get('split', '')))} split</h2>"
+        f"<h2>Results on the {_text(evaluation.get('split', ''))} split</h2>"
         f'<table class="results"><thead><tr><th></th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
         f"<p>{notes}</p>"
     )
@@ -146,12 +158,13 @@ def _expressions(evaluation: dict[str, Any]) -> str:
     if named is None:
         return ""
     rows = list(named["mean_error"])
-    head = "".join(f"<th>{row_name(row)}</th>" for row in rows)
+    head = "".join(f"<th>{_text(row_name(row))}</th>" for row in rows)
     lines = []
     for name in named["commonest"]:
         known = named["by_name"][name]
         cells = (f"<td>{_number(known[row]['error'], 3)}<small>{_hints(known[row])}</small></td>" for row in rows)
-        lines.append(f"<tr><th>{name}<small>&nbsp;{known['active']:.0%} of frames</small></th>{''.join(cells)}</tr>")
+        frames = f"<small>&nbsp;{known['active']:.0%} of frames</small>"
+        lines.append(f"<tr><th>{_text(name)}{frames}</th>{''.join(cells)}</tr>")
     means = (
         f"<td>{_number(named['mean_error'][row], 3)}<small>{_number(named['mean_active_error'][row], 2)}</small></td>"
         for row in rows
@@ -236,8 +249,13 @@ def _embedded(png: bytes, caption: str) -> str:
 
 
 def _facts_table(facts: Iterable[tuple[str, Any]]) -> str:
-    rows = (f"<tr><td>{html.escape(str(k))}</td><td>{html.escape(_plain(v))}</td></tr>" for k, v in facts)
+    rows = (f"<tr><td>{_text(k)}</td><td>{_text(_plain(v))}</td></tr>" for k, v in facts)
     return f"<table>{''.join(rows)}</table>"
+
+
+def _text(value: Any) -> str:
+    """Writes what a file holds as text of the page, whose tags do nothing."""
+    return html.escape(str(value))
 
 
 def _plain(value: Any) -> str:
@@ -249,15 +267,7 @@ def _plain(value: Any) -> str:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged: {error}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{path}: damaged: not a JSON object")
-    return value
+    return read_json(path) if path.is_file() else None
 
 
 def _is_number(value: Any) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from fmlfast.mesh_io.glb import write_glb
 from fmlfast.mesh_io.mesh import Array, Mesh, check_texture
 from fmlfast.mesh_io.obj import Obj as Obj
+from fmlfast.mesh_io.obj import obj_lines as obj_lines
 from fmlfast.mesh_io.obj import read_obj as read_obj
 from fmlfast.mesh_io.obj import write_obj
 from fmlfast.mesh_io.ply import write_ply
@@ -28,7 +29,7 @@ def write_mesh(
     triangles: Array,  # [T, 3]
     colors: Array | None = None,  # [V, 3]
     uv: Array | None = None,  # [V, 2]
-    texture: np.ndarray | None = None,  # [H, W, 3]
+    texture: Array | None = None,  # [H, W, 3]
 ) -> None:
     """Writes a mesh as OBJ, PLY or GLB, by the suffix of `path`, whole or not at all.
 
@@ -52,15 +53,14 @@ def write_mesh(
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: unknown mesh format; end the name in one of {', '.join(SUFFIXES)}")
     mesh = Mesh.of(vertices, triangles, colors, uv)
-    if texture is not None:
-        texture = check_texture(texture)
-        if uv is None:
-            raise ValueError("texture needs uv, the place of each vertex in it")
+    pixels = None if texture is None else check_texture(texture)
+    if pixels is not None and uv is None:
+        raise ValueError("texture needs uv, the place of each vertex in it")
     if suffix == ".obj":
-        write_obj(path, mesh, texture)
+        write_obj(path, mesh, pixels)
     elif suffix == ".ply":
         write_ply(path, mesh)
     else:
         metres = mesh.points * np.float32(0.001)
-        shown = replace(mesh, points=metres, colors=mesh.colors if texture is None else None)
-        write_glb(path, Scene(path.stem, (Node("mesh", shown),), texture=texture))
+        shown = replace(mesh, points=metres, colors=mesh.colors if pixels is None else None)
+        write_glb(path, Scene(path.stem, (Node("mesh", shown),), texture=pixels))

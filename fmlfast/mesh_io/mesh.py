@@ -37,7 +37,7 @@ class Mesh:
         """
         points = _floats(vertices, "vertices", None, 3)
         faces = _indices(triangles, len(points))
-        if colors is not None and not torch.is_floating_point(torch.as_tensor(colors)):
+        if colors is not None and _numpy(colors).dtype.kind != "f":
             raise ValueError("colors must be linear floats in [0, 1], not integers")
         linear = None if colors is None else _floats(colors, "colors", len(points), 3).clip(0.0, 1.0)
         coordinates = None if uv is None else _floats(uv, "uv", len(points), 2)
@@ -49,8 +49,9 @@ class Mesh:
         return linear_to_srgb(torch.from_numpy(self.colors)).numpy()
 
 
-def check_texture(texture: np.ndarray) -> NDArray[np.uint8]:
-    """Returns a texture as it is; raises ValueError unless it is uint8 [H, W, 3]."""
+def check_texture(texture: Array) -> NDArray[np.uint8]:
+    """Returns a texture as an array; raises ValueError unless it is uint8 [H, W, 3]."""
+    texture = _numpy(texture)
     if texture.dtype != np.uint8 or texture.ndim != 3 or texture.shape[2] != 3 or 0 in texture.shape:
         raise ValueError(f"texture must be uint8 [H, W, 3] sRGB, got {texture.dtype} {list(texture.shape)}")
     return texture
@@ -67,7 +68,13 @@ def unit_normals(
 
 
 def _numpy(values: Array) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    values = values if values.layout == torch.strided else values.to_dense()
+    if values.is_floating_point() and values.itemsize < 4:  # NumPy has no bfloat16
+        values = values.float()
+    return values.resolve_conj().resolve_neg().numpy()
 
 
 def _floats(values: Array, name: str, rows: int | None, columns: int) -> NDArray[np.float32]:
@@ -75,9 +82,13 @@ def _floats(values: Array, name: str, rows: int | None, columns: int) -> NDArray
     if array.ndim != 2 or array.shape[1] != columns or (rows is not None and len(array) != rows):
         wanted = f"[{'V' if rows is None else rows}, {columns}]"
         raise ValueError(f"{name} must have shape {wanted}, got {list(array.shape)}")
-    if not np.isfinite(array).all():
+    if array.dtype.kind not in "fiu":
+        raise ValueError(f"{name} must be real numbers, not {array.dtype}")
+    with np.errstate(over="ignore"):  # what float32 cannot hold is not finite
+        single = np.ascontiguousarray(array, dtype=np.float32)
+    if not np.isfinite(single).all():
         raise ValueError(f"{name} must be finite")
-    return np.ascontiguousarray(array, dtype=np.float32)
+    return single
 
 
 def _indices(values: Array, vertices: int) -> NDArray[np.int32]:

@@ -1,5 +1,6 @@
 """Reads OBJ meshes, and writes them with vertex colours, or with a material and its texture beside them."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,23 @@ class Obj:
     uv: NDArray[np.float64]  # [V, 2], zeros where the file has none
 
 
+def obj_lines(path: Path) -> Iterator[tuple[int, str, list[str]]]:
+    """Yields number, keyword and values of an OBJ file's statements, comments left out and continued lines joined."""
+    joined = ""
+    for number, line in enumerate([*path.read_text("utf-8-sig", "replace").splitlines(), ""], 1):
+        joined += line.split("#")[0].rstrip()
+        if joined.endswith("\\"):
+            joined = joined[:-1] + " "
+            continue
+        kind, *values = joined.split() or [""]
+        yield number, kind, values
+        joined = ""
+
+
 def read_obj(path: Path) -> Obj:
     """Reads an OBJ mesh; polygons become triangle fans, in order.
 
-    A vertex takes its first texture coordinate.
+    A vertex takes its first texture coordinate; the alpha of its colour is dropped.
 
     Raises:
         ValueError: naming the file and the line, if it is malformed or an index is out of range.
@@ -35,15 +49,14 @@ def read_obj(path: Path) -> Obj:
     texture: list[list[float]] = []
     triangles: list[tuple[int, int, int]] = []
     uv_of: dict[int, int] = {}
-    for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
-        kind, *fields = line.split("#")[0].split() or [""]
+    for number, kind, fields in obj_lines(path):
         try:
             if kind == "v":
                 vertices.append([float(x) for x in fields])
             elif kind == "vt":
-                if len(fields) < 2:
-                    raise ValueError("a texture coordinate needs two numbers")
-                texture.append([float(x) for x in fields[:2]])
+                if not fields:
+                    raise ValueError("a texture coordinate needs numbers")
+                texture.append([float(x) for x in [*fields, "0"][:2]])
             elif kind == "f":
                 corners = [corner.split("/") for corner in fields]
                 ids = [_absolute(corner[0], len(vertices)) for corner in corners]
@@ -56,7 +69,7 @@ def read_obj(path: Path) -> Obj:
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from error
     widths = {len(vertex) for vertex in vertices}
-    if not vertices or not triangles or len(widths) > 1 or min(widths) not in (3, 4, 6):
+    if not vertices or not triangles or len(widths) > 1 or min(widths) not in (3, 4, 6, 7):
         raise ValueError(f"{path}: needs faces, and vertices that all read `v x y z` or `v x y z r g b`")
     table = np.array(vertices)
     if not np.isfinite(table).all():
@@ -69,7 +82,7 @@ def read_obj(path: Path) -> Obj:
         if max(uv_of.values()) >= len(texture):
             raise ValueError(f"{path}: a face uses texture coordinate {max(uv_of.values()) + 1} of {len(texture)}")
         uv[list(uv_of)] = np.array(texture)[list(uv_of.values())]
-    return Obj(table[:, :3], corners_used, table[:, 3:] if table.shape[1] == 6 else None, uv)
+    return Obj(table[:, :3], corners_used, table[:, 3:6] if table.shape[1] > 4 else None, uv)
 
 
 def _absolute(text: str, count: int) -> int:
@@ -105,7 +118,7 @@ def write_obj(path: Path, mesh: Mesh, texture: NDArray[np.uint8] | None = None, 
     lines.append((line * len(mesh.triangles)) % tuple(repeated.ravel().tolist()))
     if texture is None:
         with atomic_path(path) as temporary:
-            temporary.write_text("".join(lines))
+            temporary.write_text("".join(lines), "utf-8")
         return
     illumination = 0 if unlit else 1
     material = f"newmtl {MATERIAL}\nKa 1 1 1\nKd 1 1 1\nKs 0 0 0\nillum {illumination}\nmap_Kd {path.stem}.png\n"
@@ -114,8 +127,8 @@ def write_obj(path: Path, mesh: Mesh, texture: NDArray[np.uint8] | None = None, 
         atomic_path(path.with_suffix(".mtl")) as material_file,
         atomic_path(path.with_suffix(".png")) as image_file,
     ):
-        mesh_file.write_text("".join(lines))
-        material_file.write_text(material)
+        mesh_file.write_text("".join(lines), "utf-8")
+        material_file.write_text(material, "utf-8")
         Image.fromarray(texture).save(image_file)
 
 

@@ -1,6 +1,5 @@
 """Writes scenes as USDZ, by the usd-core package of the extra `usd`."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +25,8 @@ def write_usdz(path: Path, scene: Scene) -> None:
     Raises ImportError, naming the extra, without usd-core.
     """
     utils = require("pxr.UsdUtils", "usd")
-    with tempfile.TemporaryDirectory() as folder, atomic_path(path) as temporary:
-        layer = Path(folder) / f"{path.stem}.usdc"
+    with atomic_path(path) as temporary:
+        layer = temporary.with_suffix(".usdc")
         if scene.texture is not None:
             Image.fromarray(scene.texture).save(layer.with_name(TEXTURE))
         _Stage(layer, scene).write()

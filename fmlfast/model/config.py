@@ -3,7 +3,12 @@
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from fmlfast.common.typed import of_values
 from fmlfast.template.face_template import FaceTemplate
+
+LIMITS = {"level": (0, 2), "image_size": (16, 4096), "input_size": (1, 4096)} | dict.fromkeys(
+    ("width", "identity_dim", "reflectance_dim"), (1, 2**24)
+)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,11 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if self.inputs not in ("aligned", "paper"):
             raise ValueError(f"inputs must be aligned or paper, not {self.inputs!r}")
+        for name, (least, most) in LIMITS.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must lie in {least}..{most}, got {getattr(self, name)}")
+        if not self.channels or min(self.channels) < 1:
+            raise ValueError(f"channels must be one or more numbers above 0, got {list(self.channels)}")
 
     @property
     def described(self) -> bool:
@@ -62,8 +72,10 @@ class ModelConfig:
     def from_json(cls, stored: dict[str, Any]) -> "ModelConfig":
         """Reads the settings stored in a checkpoint, including old ones with three switches instead of `inputs`.
 
-        Raises ValueError for settings that this version does not know.
+        Raises ValueError for settings that this version does not know, or of another type.
         """
+        if not isinstance(stored, dict):
+            raise ValueError(f"the settings of the model must be an object, not {type(stored).__name__}")
         known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
         switches = {name: known.pop(name) for name in ("aligned_crop", "landmark_input", "pose_init") if name in known}
         if len({*switches.values()}) == 1:
@@ -76,7 +88,7 @@ class ModelConfig:
         if unknown := (known | switches).keys() - {field.name for field in fields(cls)}:
             named = ", ".join(sorted(unknown))
             raise ValueError(f"this version has no setting {named}; train anew, or use the version that trained it")
-        return cls(**known)
+        return of_values(cls, known)
 
 
 def load_template(config: ModelConfig) -> FaceTemplate:

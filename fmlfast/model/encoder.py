@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SQUEEZE = 48  # channels of the convolution features that the dense layers get
+
 
 def masked_mean(
     features: Tensor,  # [B, M, C]
@@ -26,18 +28,22 @@ def mlp(inputs: int, width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
 
 
+def dense_inputs(input_size: int, stages: int) -> int:
+    """Counts the inputs of the dense layers, for images of `input_size` px after so many stride-2 stages."""
+    return SQUEEZE * (-(-input_size // 2**stages)) ** 2
+
+
 class Head(nn.Module):
     """Reduces convolution features by a 1x1 convolution and dense layers, and joins auxiliary features if any.
 
     The features are flattened, not pooled, to keep their positions.
     """
 
-    def __init__(self, channels: int, spatial: int, aux: int, width: int, extra_stage: bool) -> None:
+    def __init__(self, channels: int, inputs: int, aux: int, width: int, extra_stage: bool) -> None:
         super().__init__()
-        squeeze = 48
         stages = [conv_stage(channels, channels, 1)] if extra_stage else []
-        self.convolution = nn.Sequential(*stages, nn.Conv2d(channels, squeeze, 1), nn.ReLU())
-        self.dense = nn.Sequential(nn.Linear(squeeze * spatial**2, width), nn.ReLU())
+        self.convolution = nn.Sequential(*stages, nn.Conv2d(channels, SQUEEZE, 1), nn.ReLU())
+        self.dense = nn.Sequential(nn.Linear(inputs, width), nn.ReLU())
         self.side = mlp(aux, width) if aux else None
         self.join = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU()) if aux else None
 
@@ -65,9 +71,9 @@ class Encoder(nn.Module):
         super().__init__()
         stages = [conv_stage(a, b, 2) for a, b in zip((3, *channels), channels, strict=False)]
         self.tower = nn.Sequential(*stages)
-        spatial = -(-input_size // 2 ** len(channels))
-        self.identity_head = Head(channels[-1], spatial, aux, width, extra_stage=True)
-        self.frame_head = Head(channels[-1], spatial, aux, width, extra_stage=False)
+        inputs = dense_inputs(input_size, len(channels))
+        self.identity_head = Head(channels[-1], inputs, aux, width, extra_stage=True)
+        self.frame_head = Head(channels[-1], inputs, aux, width, extra_stage=False)
         self.side_norm = nn.BatchNorm1d(aux, affine=False, momentum=0.05) if aux else None
         self.identity_out = nn.Linear(width, identity_codes, bias=False)  # code_norm would remove a bias
         # Unit-variance codes: the learned basis carries the scale, so codes cannot drift to a biased mean.

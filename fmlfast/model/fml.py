@@ -8,12 +8,11 @@ from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fmlfast.common.atomic import atomic_path
-from fmlfast.common.tensors import constant, exact
+from fmlfast.common.tensor_file import write_tensors
+from fmlfast.common.tensors import constant, exact, independent
 from fmlfast.data.frames import Frames
 from fmlfast.data.landmark_assets import landmarks_version
 from fmlfast.ibug68 import LANDMARKS_66
@@ -31,6 +30,7 @@ from fmlfast.model.lighting import light_from_image, light_weights
 from fmlfast.model.observation import DESCRIPTION, Observation, aligned_crop, aux_features, describe, resized_crop
 from fmlfast.model.shape_prior import learn_shape_prior
 from fmlfast.model.skin_tone import estimate_skin_tone, observe_skin
+from fmlfast.model.stored_model import CONFIG, WEIGHTS, read_model
 from fmlfast.model.vertex_weights import shown_region, vertex_weights
 from fmlfast.rotation import FRONTAL, rotation_about_view, rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
@@ -265,16 +265,15 @@ class FML(nn.Module):
             delta = expression_from(began, delta)
         if start is not None and start.smooth is not None:
             alpha = torch.cat([alpha, start.smooth], 1)
-        shape = raw.shape[:2]
         return Codes(
             identity=alpha,
             reflectance=beta,
             tone=beta.new_zeros(len(beta), 3),
             detail=beta.new_zeros(len(beta), 0, 3),
-            rotation=rotation.unflatten(0, shape),
-            translation=translation.unflatten(0, shape),
-            sh=sh.unflatten(0, shape),
-            expression=delta.unflatten(0, shape),
+            rotation=rotation.unflatten(0, raw.shape[:2]),
+            translation=translation.unflatten(0, raw.shape[:2]),
+            sh=sh.unflatten(0, raw.shape[:2]),
+            expression=delta.unflatten(0, raw.shape[:2]),
         )
 
     def save(self, folder: str | Path, **extra: Any) -> None:
@@ -286,45 +285,27 @@ class FML(nn.Module):
             "landmarks": landmarks_version(),
             **extra,
         }
-        with atomic_path(folder / "config.json") as path:
+        with atomic_path(folder / CONFIG) as path:
             path.write_text(json.dumps(config, indent=2, default=str) + "\n")
-        tensors = {name: tensor.contiguous().cpu() for name, tensor in self.state_dict().items()}
-        with atomic_path(folder / "model.safetensors") as path:
-            save_file(tensors, path)
+        with atomic_path(folder / WEIGHTS) as path:
+            write_tensors(path, self.state_dict())
 
     @classmethod
+    @independent
     def load(cls, folder: str | Path, device: torch.device | str = "cpu") -> "FML":
         """Loads the model of a run folder, in evaluation mode.
 
-        Raises ValueError where the folder is no run, is damaged, or was trained on another template.
+        Raises ValueError, naming the file, where the folder is no run, is damaged, or was trained on another template.
         """
         folder = Path(folder)
-        for name in ("config.json", "model.safetensors"):
-            if not (folder / name).is_file():
-                raise ValueError(f"{folder} is not a finished run: {name} is missing; train with train.py first")
+        stored = read_model(folder)
         try:
-            stored = json.loads((folder / "config.json").read_text())
-            config, fingerprint = ModelConfig.from_json(stored["model"]), stored["template"]["fingerprint"]
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{folder / 'config.json'} cannot be read ({error}); copy it anew") from error
+            model = cls(stored.config, stored.template)
         except ValueError as error:
-            raise ValueError(f"{folder / 'config.json'}: {error}") from error
-        template = load_template(config)
-        if template.fingerprint != fingerprint:
-            raise ValueError(
-                f"{folder} was trained on template {stored['template']['name']} ({fingerprint}), but "
-                f"{template.name} ({template.fingerprint}) is here; bring that folder or release back"
-            )
-        if config.described and stored.get("landmarks") != landmarks_version():
-            raise ValueError(
-                f"{folder} was trained with landmark network {stored.get('landmarks')}, but {landmarks_version()} is "
-                "installed; use the release that trained it"
-            )
-        model = cls(config, template)
+            raise ValueError(f"{folder / CONFIG}: {error}") from error
+        known = {"face.population_mean": model.face.population_mean} | stored.weights  # 0 in checkpoints of before
         try:
-            known = load_file(folder / "model.safetensors")
-            known.setdefault("face.population_mean", model.face.population_mean)  # 0 in checkpoints of before
             model.load_state_dict(known)
-        except (SafetensorError, RuntimeError) as error:
-            raise ValueError(f"{folder / 'model.safetensors'} does not hold this model: {error}") from error
+        except RuntimeError as error:
+            raise ValueError(f"{folder / WEIGHTS} does not hold this model: {error}") from error
         return model.eval().to(device)

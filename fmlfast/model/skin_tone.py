@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fmlfast.camera import project
 from fmlfast.color import LUMINANCE
+from fmlfast.common.tensors import independent
 from fmlfast.data.frames import Frames
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.photometric import sample_bilinear
@@ -29,6 +30,7 @@ _FARTHEST = 3.0  # standard deviations; pictures unlike the synthetic ones must 
 
 
 @cache
+@independent
 def _assets(device: torch.device) -> dict[str, Tensor]:
     return {name: value.to(device) for name, value in load_file(ASSETS).items()}
 

@@ -21,7 +21,8 @@ def fragments_of(
     """Rebuilds fragments, with the graph of u and v."""
     u, v, depth, number = rast.unbind(-1)
     ids = (number.detach().int() - 1).contiguous()
-    if not ids.is_cuda and ids.numel() and int(ids.max()) >= len(tri):
+    looks = not ids.is_cuda and not torch.compiler.is_compiling()
+    if looks and ids.numel() and int(ids.max()) >= len(tri):
         raise ValueError(f"rast holds triangle {int(ids.max())}, but tri only {len(tri)}: pass as many as rasterized")
     return Fragments(
         ids, torch.stack([u, v, 1 - u - v], -1), torch.where(ids < 0, math.inf, depth.detach()), derivatives

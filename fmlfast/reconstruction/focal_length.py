@@ -42,6 +42,10 @@ class Cameras:
             K[[0, 1], [0, 1]] = photo.focal or K[0, 0]
         return cls(Ks, tuple("exif" if photo.focal else "assumed" for photo in photos))
 
+    def part(self, photos: Sequence[int]) -> "Cameras":
+        """Returns the cameras of some photos."""
+        return Cameras(self.Ks[list(photos)], tuple(self.sources[photo] for photo in photos))
+
     def estimated(self, model: FML, frames: Frames, photos: Sequence[Photo]) -> tuple["Cameras", Frames]:
         """Corrects guessed focal lengths by `focal_factor`; returns new cameras, and the frames with their Ks.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from fmlfast.common.tensors import exact
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.visualization.appearance import Albedo, TextureAlbedo, VertexAlbedo
 
@@ -28,6 +29,7 @@ class Head:
             return VertexAlbedo(self.reflectance)
         return TextureAlbedo.of(self.template.uv, self.texture)
 
+    @exact
     def posed(
         self,
         expression: Tensor,  # [..., E]

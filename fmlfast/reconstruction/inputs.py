@@ -2,8 +2,10 @@
 
 import io
 import math
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -11,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
+from fmlfast.common.arguments import check_whole
+from fmlfast.common.folders import files_in
 from fmlfast.data.face_detector import Face
 from fmlfast.data.video.clips import Detector
 from fmlfast.data.video.decode import VIDEO_SUFFIXES, Video
@@ -18,6 +22,7 @@ from fmlfast.data.video.tracking import rejection_reason
 
 MIN_SIDE = 64  # pixels; a face in less has too little to fit and the detector no longer finds it
 FILM_DIAGONAL = math.hypot(36.0, 24.0)  # mm
+PROGRAM = "EPS"  # Pillow's name of PostScript, which it would have Ghostscript run
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow before 11.3 opens a 16-bit grey PNG as "I"
 
 
@@ -29,7 +34,8 @@ def read_image(path: str | Path) -> np.ndarray:
     arbitrary. Of an animation the first frame is read.
 
     Raises FileNotFoundError when there is no such file, and ValueError naming the file when it cannot be decoded in
-    full, has a pixel format without a known range, or is smaller than 64 pixels on a side.
+    full, has a pixel format without a known range, is smaller than 64 pixels on a side, or larger than Pillow allows:
+    179 megapixels, or twice PIL.Image.MAX_IMAGE_PIXELS where that was set.
     """
     path = Path(path)
     if not path.exists():
@@ -37,9 +43,14 @@ def read_image(path: str | Path) -> np.ndarray:
     if path.is_dir():
         raise ValueError(f"{path} is a folder; name the image files in it")
     try:
-        with Image.open(path) as opened:
+        with _opened(path) as opened:
+            if opened.format == PROGRAM:
+                raise ValueError("PostScript is a program, which is not run")
+            _shorten_transparency(opened)
             opened.load()
             image = ImageOps.exif_transpose(opened)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path} is too large to read ({error}); save a smaller copy of it") from error
     except Exception as error:  # decoders raise whatever they like on broken bytes
         raise ValueError(
             f"{path}: cannot be read as an image ({error}); is it truncated? save it as JPEG or PNG"
@@ -54,7 +65,7 @@ def read_focal(path: str | Path) -> float | None:
     cropped photos.
     """
     try:
-        with Image.open(path) as opened:
+        with _opened(path) as opened:
             told = opened.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)
             diagonal = math.hypot(*opened.size)
     except Exception:  # decoders raise whatever they like on broken bytes, which tell nothing
@@ -62,8 +73,24 @@ def read_focal(path: str | Path) -> float | None:
     return told * diagonal / FILM_DIAGONAL if isinstance(told, int) and told > 0 else None  # 0 stands for unknown
 
 
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
+    """Opens an image without Pillow's warning of large ones, which phones take."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with Image.open(path) as opened:
+            yield opened
+
+
+def _shorten_transparency(opened: Image.Image) -> None:
+    """Cuts the transparent colour of a 16-bit RGB PNG to 8 bits, as Pillow cuts the pixels when it loads them."""
+    color = opened.info.get("transparency")
+    if isinstance(color, tuple) and any("RGB;16" in str(tile) for tile in getattr(opened, "tile", ())):
+        opened.info["transparency"] = tuple(value >> 8 for value in color)
+
+
 def check_image(image: np.ndarray, name: str) -> np.ndarray:
-    """Returns `image` if it is uint8 [H, W, 3] of at least 64 pixels a side, else raises ValueError."""
+    """Returns `image`, contiguous, if it is uint8 [H, W, 3] of at least 64 pixels a side, else raises ValueError."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise ValueError(
             f"{name}: an image array must be uint8 [H, W, 3] in sRGB, got {image.dtype} {list(image.shape)}"
@@ -73,24 +100,32 @@ def check_image(image: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(
             f"{name}: {width}x{height} pixels is too small; give an image of at least {MIN_SIDE}x{MIN_SIDE}"
         )
-    return image
+    return np.ascontiguousarray(image)
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
-    if image.mode in SIXTEEN_BIT:
-        values = np.asarray(image).astype(np.int64)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"{path}: 32-bit pixels have no known range; save it as 8-bit or 16-bit PNG")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError(f"{path}: floating-point pixels have no known range; save it as 8-bit or 16-bit PNG")
     profile = image.info.get("icc_profile")
+    if image.mode in SIXTEEN_BIT:
+        image = _eight_bits(image, path)
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     elif image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("RGB")
     return _to_srgb(image, profile) if profile else image.convert("RGB")
+
+
+def _eight_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Scales 16-bit grey to 8 bits; a transparent value becomes an alpha channel."""
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError(f"{path}: 32-bit pixels have no known range; save it as 8-bit or 16-bit PNG")
+    grey, clear = Image.fromarray(((values + 128) // 257).astype(np.uint8)), image.info.get("transparency")
+    if clear is not None:
+        grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
@@ -139,8 +174,7 @@ def expand_folders(images: Iterable[Picture]) -> list[Picture]:
         if not isinstance(image, str | Path) or not Path(image).is_dir():
             expanded.append(image)
             continue
-        files = [path for path in sorted(Path(image).iterdir()) if path.is_file() and not path.name.startswith(".")]
-        found = [path for path in files if path.suffix.lower() in _photo_suffixes()]
+        found = files_in(Path(image), _photo_suffixes())
         if not found:
             raise ValueError(f"{image}: no photos in this folder; name one with photos of the person, or the files")
         expanded += found
@@ -150,7 +184,8 @@ def expand_folders(images: Iterable[Picture]) -> list[Picture]:
 @cache
 def _photo_suffixes() -> set[str]:
     """Lists the suffixes of the photos that Pillow reads."""
-    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    known = Image.registered_extensions().items()
+    readable = {suffix for suffix, kind in known if kind in Image.OPEN and kind != PROGRAM}
     return readable - (VIDEO_SUFFIXES - {".gif"})
 
 
@@ -211,8 +246,7 @@ def read_video(path: Path, detector: Detector, face: int | None, frames: int) ->
     among several faces, counted from the left; frames that show just one are then used only where the whole video never
     shows more. Raises ValueError for a file that is no video and where no frame is good enough.
     """
-    if frames < 1:
-        raise ValueError(f"frames must be at least 1, got {frames}")
+    check_whole("frames", frames, 1)
     best: dict[tuple[bool, int], Photo] = {}  # by whether it was chosen among several, and stretch
     passed: Counter[str] = Counter()
     try:

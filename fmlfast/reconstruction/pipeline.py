@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 from fmlfast.camera import project
+from fmlfast.common.arguments import check_whole
+from fmlfast.common.tensors import independent
 from fmlfast.data.crop import K_to_crop, crop_image, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.detection import Detection, detection_to_crop
 from fmlfast.data.face_detector import FaceDetector
@@ -23,6 +25,7 @@ from fmlfast.model.codes import Codes
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
 from fmlfast.model.pretrained import default_checkpoint
+from fmlfast.reconstruction.copies import originals, with_copies
 from fmlfast.reconstruction.focal_length import Cameras
 from fmlfast.reconstruction.inputs import Photo, Picture, expand_folders, read_everyone, read_photos
 from fmlfast.reconstruction.personal_reflectance import fit_detail
@@ -39,6 +42,7 @@ Topology = Literal["own", "fine"]
 """Vertices of a result: the template's own, in their order, or subdivided ones."""
 
 
+@independent
 @torch.no_grad()
 def reconstruct(
     images: Picture | Iterable[Picture],
@@ -54,7 +58,9 @@ def reconstruct(
 
     A focal length that is not in a photo's EXIF data is estimated from the perspective of the face before refinement.
     Photos of one size, in portrait or landscape format, are assumed to be from one camera and share one correction of
-    the guess, since several faces determine it better than one; without refinement the guess stays.
+    the guess, since several faces determine it better than one; without refinement the guess stays. Copies of one photo
+    count once. Modes of torch that the caller has set, such as autocast and inference mode, change nothing, and torch's
+    random state stays as it is.
 
     Args:
         images: one or several paths of photos in any format that Pillow reads, of folders of such photos and of videos
@@ -74,9 +80,13 @@ def reconstruct(
 
     Raises:
         FileNotFoundError: an image or the checkpoint does not exist.
-        ValueError: an image cannot be read, shows no face, or several and `face` selects none of them; a video has no
-            good frame; the checkpoint is invalid or belongs to another template; the texture is too small or large.
+        ValueError: an argument is of another type or out of range; an image cannot be read, shows no face, or several
+            and `face` selects none of them; a video has no good frame; the checkpoint is invalid or belongs to another
+            template; the texture is too small or large.
     """
+    check_whole("frames", frames, 1)
+    if face is not None:
+        check_whole("face", face, 0)
     images = expand_folders([images] if isinstance(images, Picture) else images)
     if not images:
         raise ValueError("no images given; name at least one photo or video of the person")
@@ -119,8 +129,11 @@ class Reconstructor:
     topology: Topology | None
 
     @classmethod
+    @independent
     def of(cls, checkpoint: str | Path | None, refine: int, texture: int, topology: Topology | None) -> Self:
         """Checks the settings and loads the model, before the work and not after it."""
+        check_whole("refine", refine, 0)
+        check_whole("texture", texture, 0)
         if texture:
             check_size(texture)
         if topology not in (None, *get_args(Topology)):
@@ -131,11 +144,20 @@ class Reconstructor:
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
         return cls(model, digest, device, refine, texture, topology)
 
+    @independent
     @torch.no_grad()
     def __call__(self, photos: Sequence[Photo], cameras: Cameras | None = None) -> Reconstruction:
         """Reconstructs the person in `photos`; focal lengths of `cameras` that are not assumed are kept."""
+        places = originals(photos)
+        distinct = sorted({*places})
+        some = [photos[index] for index in distinct]
+        found = self._of_distinct(some, (cameras or Cameras.of(photos)).part(distinct))
+        return with_copies(found, photos, [distinct.index(place) for place in places])
+
+    def _of_distinct(self, photos: Sequence[Photo], cameras: Cameras) -> Reconstruction:
+        """Reconstructs a person from photos none of which is a copy of another."""
         model, device = self.model.to(self.device), self.device
-        cameras, size = cameras or Cameras.of(photos), model.config.image_size
+        size = model.config.image_size
         seen = Frames.from_clips([_clip(photos, cameras.Ks, size)], size).to(device)
         if self.refine > 0:
             cameras, seen = cameras.estimated(model, seen, photos)

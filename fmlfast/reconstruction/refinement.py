@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fmlfast.common.cuda_graphs import CudaGraphs
-from fmlfast.common.tensors import TensorBatch, exact
+from fmlfast.common.tensors import TensorBatch, independent
 from fmlfast.data.frames import Frames
 from fmlfast.kernels.common.backend import choose_backend
 from fmlfast.losses import LossWeights, objective
@@ -27,7 +27,7 @@ _BETAS = (0.9, 0.99)
 _LAST_RATE = 0.1  # of the first, which steps fall to linearly
 
 
-@exact
+@independent
 @torch.no_grad()
 def refine(
     model: FML,
@@ -72,7 +72,8 @@ def refine(
         )
     if steps == 0:
         return codes
-    frames, unknowns = frames.unlabelled(), _Unknowns(model, codes, frames.mask, person)
+    frames, codes = frames.unlabelled().differentiable(), codes.differentiable()
+    unknowns = _Unknowns(model, codes, frames.mask, person)
 
     def step(state: _State) -> dict[str, Tensor]:
         with torch.enable_grad():

@@ -5,16 +5,16 @@ import json
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fmlfast.common.atomic import atomic_path, check_new
+from fmlfast.common.atomic import atomic_folder
+from fmlfast.common.stored_arrays import check_tensors, read_tensors
+from fmlfast.common.tensor_file import write_tensors
+from fmlfast.common.tensors import exact
 from fmlfast.common.version import __version__
 from fmlfast.mesh_io import write_mesh
 from fmlfast.model.codes import Codes
@@ -22,6 +22,15 @@ from fmlfast.model.lighting import ambient_factor
 from fmlfast.model.skin_tone import skin_tone_deviation
 from fmlfast.reconstruction.head import Head
 from fmlfast.reconstruction.head_files import write_head
+from fmlfast.reconstruction.stored_result import (
+    DAMAGE,
+    FORMAT,
+    check_photos,
+    load_named_template,
+    photo_file,
+    read_parameters,
+    read_picture,
+)
 from fmlfast.renderer import shade_vertices
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.visualization.appearance import Albedo
@@ -33,10 +42,8 @@ CONVENTIONS = (
     "unit normal in the camera frame"
 )
 PARAMETERS, CODES, TEXTURE = "parameters.json", "codes.safetensors", "texture.png"
-FORMAT = 1  # version of the result folder's layout
 SHOWN, SHOWN_WIDTH = 3, 1200
 """Photos that a notebook shows of a reconstruction, and the picture's width, px."""
-DAMAGE = (KeyError, TypeError, ValueError, AttributeError, IndexError, SyntaxError, OSError, SafetensorError)
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,8 @@ class Reconstruction:
     """Length unit of that folder's files."""
 
     def __repr__(self) -> str:
-        size = f"{len(self.neutral)} vertices" + (
-            f", texture {len(self.texture)} px" if self.texture is not None else ""
-        )
-        return f"Reconstruction({', '.join(self.names)}; {size})"
+        texture = "" if self.texture is None else f", texture {len(self.texture)} px"
+        return f"Reconstruction({', '.join(self.names)}; {len(self.neutral)} vertices{texture})"
 
     def head(self) -> Head:
         """Returns the neutral head with its colours and expressions, to animate, write and view."""
@@ -99,6 +104,7 @@ class Reconstruction:
         return self.head().posed(self.codes.expression[0])
 
     @cached_property
+    @exact
     def camera_vertices(self) -> Tensor:
         """Vertices with expression, camera frame, [N, V, 3] mm."""
         return self.vertices @ self.codes.rotation[0].mT + self.codes.translation[0, :, None]
@@ -116,8 +122,8 @@ class Reconstruction:
     @property
     def skin(self) -> Tensor:  # [3]
         """Mean reflectance of the face, linear RGB."""
-        face = self.template.regions["face"]
-        return face @ self.reflectance / face.sum()
+        face = self.template.regions["face"][:, None]
+        return (face * self.reflectance).sum(0) / face.sum()  # no matrix product, which autocast would round
 
     def overlay(self, index: int) -> np.ndarray:
         """Renders the face over photo `index`, [H, W, 3] uint8 sRGB."""
@@ -145,9 +151,8 @@ class Reconstruction:
         rows = []
         for index in range(min(SHOWN, len(self.names))):
             row = Image.fromarray(self.panel(index))
-            rows.append(
-                row.resize((SHOWN_WIDTH, round(row.height * SHOWN_WIDTH / row.width)), Image.Resampling.LANCZOS)
-            )
+            size = SHOWN_WIDTH, round(row.height * SHOWN_WIDTH / row.width)
+            rows.append(row.resize(size, Image.Resampling.LANCZOS))
         sheet, png = np.concatenate([np.asarray(row) for row in rows]), io.BytesIO()
         Image.fromarray(sheet).save(png, "PNG")
         return png.getvalue()
@@ -159,6 +164,7 @@ class Reconstruction:
         the face, linear RGB, and the standard deviation of its logarithm: images leave skin tone and light uncertain.
         """
         codes, template = self.codes, self.template
+        distinct = len(codes.rotation[0].flatten(1).unique(dim=0))  # copies of one photo share its pose
         photos = [
             {
                 "name": name,
@@ -193,7 +199,7 @@ class Reconstruction:
             "reflectance": codes.reflectance[0].tolist(),
             "skin": {
                 "albedo": self.skin.tolist(),
-                "log_deviation": float(skin_tone_deviation(torch.ones(1, len(self.names), dtype=torch.bool))),
+                "log_deviation": float(skin_tone_deviation(codes.sh.new_ones(1, distinct).bool())),
             },
             "photos": photos,
         }
@@ -208,19 +214,18 @@ class Reconstruction:
 
         Raises FileExistsError when `folder` exists.
         """
-        with atomic_path(check_new(folder)) as temporary:
-            temporary.mkdir()
+        with atomic_folder(folder) as temporary:
             for i, name in enumerate(self.names):
-                Image.fromarray(self.photos[i]).save(temporary / _photo_file(name))
+                Image.fromarray(self.photos[i]).save(temporary / photo_file(name))
                 if pictures:
                     Image.fromarray(self.overlay(i)).save(temporary / f"overlay-{name}.png")
                     Image.fromarray(self.panel(i)).save(temporary / f"panel-{name}.png")
-            tensors = {field.name: getattr(self.codes, field.name).contiguous() for field in fields(Codes)}
+            tensors = {field.name: getattr(self.codes, field.name) for field in fields(Codes)}
             tensors |= {"neutral": self.neutral, "vertex_reflectance": self.reflectance}
             if self.texture is not None and self.texture_confidence is not None:
                 Image.fromarray(self.texture).save(temporary / TEXTURE)
                 tensors["texture_confidence"] = torch.from_numpy(self.texture_confidence)
-            save_file(tensors, temporary / CODES)
+            write_tensors(temporary / CODES, tensors)
             (temporary / PARAMETERS).write_text(json.dumps(self.parameters(), indent=1) + "\n")
             if meshes:
                 self._write_meshes(temporary)
@@ -238,93 +243,53 @@ class Reconstruction:
         Raises ValueError, naming the folder or file, where it is no such folder, is damaged, was written by another
         version, or its template is missing or another one.
         """
-        folder, stored = Path(folder), _read_parameters(Path(folder) / PARAMETERS)
-        template = _load_template(folder / PARAMETERS, stored["template"])
+        folder, stored = Path(folder), read_parameters(Path(folder) / PARAMETERS)
+        template = load_named_template(folder / PARAMETERS, stored["template"])
         try:
-            tensors = load_file(folder / CODES)
+            tensors = read_tensors(folder / CODES)
             photos, texture = stored["photos"], tensors.get("texture_confidence")
+            check_photos(photos)
+            check_tensors(CODES, tensors, _stored_tensors(template, len(photos), texture is not None))
             result = cls(
-                names=tuple(str(photo["name"]) for photo in photos),
-                photos=tuple(_read_picture(folder / _photo_file(photo["name"])) for photo in photos),
+                names=tuple(photo["name"] for photo in photos),
+                photos=tuple(read_picture(folder / photo_file(photo["name"])) for photo in photos),
                 landmarks=np.array([photo["landmarks"] for photo in photos], np.float32),
                 times=tuple(photo["time"] for photo in photos),
-                landmark_errors=np.array([photo["landmark_error"] for photo in photos]),
-                network_landmark_errors=np.array([photo["landmark_error_before_refinement"] for photo in photos]),
+                landmark_errors=np.array([photo["landmark_error"] for photo in photos], np.float64),
+                network_landmark_errors=np.array(
+                    [photo["landmark_error_before_refinement"] for photo in photos], np.float64
+                ),
                 Ks=np.array([photo["K"] for photo in photos], np.float32),
                 focal_sources=tuple(photo["focal_source"] for photo in photos),
-                model=stored["model"],
+                model=str(stored["model"]),
                 codes=Codes(**{field.name: tensors[field.name] for field in fields(Codes)}),
                 template=template,
                 neutral=tensors["neutral"],
                 reflectance=tensors["vertex_reflectance"],
-                texture=None if texture is None else _read_picture(folder / TEXTURE),
+                texture=None if texture is None else read_picture(folder / TEXTURE),
                 texture_confidence=None if texture is None else texture.numpy(),
                 template_folder=Path(given) if (given := stored["template"]["folder"]) else None,
                 template_unit=stored["template"]["unit"],
             )
-            result._check()
+            if texture is not None and result.texture is not None and result.texture.shape[:2] != texture.shape:
+                raise ValueError(f"{TEXTURE} is not {list(texture.shape)} texels")
         except DAMAGE as error:
             raise ValueError(f"{folder} is damaged ({error}); reconstruct it anew") from error
         return result
 
-    def _check(self) -> None:
-        """Raises ValueError where parts of a stored result do not go together."""
-        mesh, codes = self.template.vertices.shape, self.codes
-        shapes = {"neutral": (self.neutral, mesh), "vertex_reflectance": (self.reflectance, mesh)}
-        per_photo = {"rotation": (3, 3), "translation": (3,), "sh": (9, 3)}
-        per_photo["expression"] = (len(self.template.expressions),)
-        shapes |= {name: (getattr(codes, name), (1, len(self.names), *end)) for name, end in per_photo.items()}
-        for name, (tensor, wanted) in shapes.items():
-            if tuple(tensor.shape) != tuple(wanted):
-                raise ValueError(f"{CODES}: {name} has shape {list(tensor.shape)}, not {list(wanted)}")
 
-
-def _photo_file(name: str) -> str:
-    return f"photo-{name}.png"
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    with Image.open(path) as opened:
-        return np.array(opened.convert("RGB"))
-
-
-def _read_parameters(path: Path) -> dict[str, Any]:
-    """Reads the parameters.json of a result folder, and checks that this version understands it."""
-    if path.with_suffix(".npz").is_file():
-        raise ValueError(f"{path.parent} is a person of a tracked video; name {path.parent / 'face'}")
-    if not path.is_file():
-        raise ValueError(f"{path.parent} is no result of `fmlfast reconstruct`: {path.name} is missing")
-    try:
-        stored = json.loads(path.read_text())
-        version, form, _ = stored["fmlfast"], stored.get("format", 0), stored["template"]["fingerprint"]
-    except DAMAGE as error:
-        raise ValueError(f"{path} is damaged ({error}); reconstruct it anew") from error
-    if form != FORMAT:
-        raise ValueError(
-            f"{path.parent} was written by fmlfast {version} in format {form}, but this version ({__version__}) reads "
-            f"format {FORMAT}; reconstruct it anew"
-        )
-    return stored
-
-
-def _load_template(path: Path, told: dict[str, Any]) -> FaceTemplate:
-    """Loads the template that a parameters.json names, and checks that it is the same one."""
-    source, name, level = told.get("folder"), told.get("name"), told.get("level", 0)
-    if source and not Path(source).is_dir():
-        raise ValueError(
-            f"{path.parent} belongs to template {name}, whose folder {source} is missing; put it back there, or write "
-            f'its new place as "folder" into {path}'
-        )
-    try:
-        if source:
-            template = FaceTemplate.from_folder(source, told.get("unit", "mm"), level)
-        else:
-            template = FaceTemplate.default(level)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path}: its template cannot be loaded: {error}") from error
-    if template.fingerprint != told["fingerprint"]:
-        raise ValueError(
-            f"{path.parent} belongs to template {name} ({told['fingerprint']}), but {source or 'this version'} holds "
-            f"{template.name} ({template.fingerprint}); reconstruct it anew, or bring that template back"
-        )
-    return template
+def _stored_tensors(template: FaceTemplate, photos: int, textured: bool) -> dict[str, tuple]:
+    """Lists types and shapes of what codes.safetensors holds."""
+    shapes: dict[str, tuple] = {
+        "identity": (1, "K"),
+        "reflectance": (1, "Kr"),
+        "tone": (1, 3),
+        "detail": (1, "U", 3),
+        "rotation": (1, photos, 3, 3),
+        "translation": (1, photos, 3),
+        "sh": (1, photos, 9, 3),
+        "expression": (1, photos, len(template.expressions)),
+    }
+    shapes |= dict.fromkeys(("neutral", "vertex_reflectance"), tuple(template.vertices.shape))
+    shapes |= {"texture_confidence": ("S", "S")} if textured else {}
+    return {name: (torch.float32, *shape) for name, shape in shapes.items()}

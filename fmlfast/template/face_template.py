@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fmlfast.camera import project
+from fmlfast.common.tensors import independent
 from fmlfast.ibug68 import NUM_JAW
 from fmlfast.kernels.common.gather import add_rows
 from fmlfast.template.assets import load_assets
@@ -22,6 +23,7 @@ from fmlfast.template.regions import scalp_mask
 from fmlfast.template.subdivision import loop_step, subdivide_points
 
 SINGULAR_FLOOR = 1e-6  # relative; directions of the expressions below it are numerical noise
+MOST_LEVELS = 4  # of subdivision, each with four times the triangles
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class FaceTemplate:
         return _default(level)
 
     @staticmethod
+    @independent
     def from_folder(path: str | Path, unit: str = "mm", level: int = 0, num_nodes: int = 521) -> "FaceTemplate":
         """Reads a template from a folder of your own head, and subdivides it `level` times (Loop).
 
@@ -82,8 +85,8 @@ class FaceTemplate:
         """
         from fmlfast.template.folder import NEUTRAL, read_folder
 
-        if level < 0:
-            raise ValueError(f"level must not be negative, got {level} for {path}")
+        if not 0 <= level <= MOST_LEVELS:
+            raise ValueError(f"level must lie in 0..{MOST_LEVELS}, got {level} for {path}")
         template = FaceTemplate.from_arrays(Path(path).resolve().name, read_folder(path, unit, num_nodes))
         try:
             for _ in range(level):
@@ -93,6 +96,7 @@ class FaceTemplate:
         return template
 
     @staticmethod
+    @independent
     def from_arrays(name: str, arrays: Mapping[str, NDArray]) -> "FaceTemplate":
         """Builds a level-0 template from arrays named as in the shipped npz file (see tools/build_template.py)."""
 
@@ -296,6 +300,7 @@ class FaceTemplate:
 
 
 @cache
+@independent
 def _default(level: int) -> FaceTemplate:
     return FaceTemplate.from_arrays("makehuman-face", load_assets()) if level == 0 else _default(level - 1).subdivided()
 

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from fmlfast.color import srgb_to_linear
+from fmlfast.common.folders import files_in, find_file
+from fmlfast.common.text_files import read_text
 from fmlfast.ibug68 import EYES_APART
 from fmlfast.mesh_io import MILLIMETRES, Obj, read_obj
 from fmlfast.template.ambient_occlusion import sky_share
@@ -57,16 +59,14 @@ def read_folder(
     folder = Path(path)
     if unit not in MILLIMETRES:
         raise ValueError(f"unknown unit {unit!r} for {folder}; use {', '.join(MILLIMETRES)}")
-    for name in (NEUTRAL, LANDMARKS):
-        if not (folder / name).is_file():
-            raise ValueError(f"{folder / name} is missing; a template folder needs {NEUTRAL} and {LANDMARKS}")
-    neutral = read_obj(folder / NEUTRAL)
+    neutral_file, landmarks_file = (_needed(folder, name) for name in (NEUTRAL, LANDMARKS))
+    neutral = read_obj(neutral_file)
     scale = MILLIMETRES[unit]
     names, deltas = _read_expressions(folder, neutral, scale)
-    landmark_triangles, barycentrics = _read_points(folder / LANDMARKS, neutral, 68)
+    landmark_triangles, barycentrics = _read_points(landmarks_file, neutral, 68)
     surface = np.zeros(0, np.int64), np.zeros((0, 3))
-    if with_surface and (folder / SURFACE).is_file():
-        surface = _read_points(folder / SURFACE, neutral, DETECTOR_POINTS)
+    if with_surface and (surface_file := find_file(folder, SURFACE)):
+        surface = _read_points(surface_file, neutral, DETECTOR_POINTS)
 
     vertices = neutral.vertices * scale
     corners = neutral.triangles[landmark_triangles]  # [68, 3]
@@ -114,6 +114,13 @@ def read_folder(
     }
 
 
+def _needed(folder: Path, name: str) -> Path:
+    found = find_file(folder, name)
+    if found is None:
+        raise ValueError(f"{folder / name} is missing; a template folder needs {NEUTRAL} and {LANDMARKS}")
+    return found
+
+
 def _sky(points: NDArray[np.float64], triangles: NDArray[np.integer]) -> NDArray[np.float32]:
     mesh = torch.from_numpy(points).float(), torch.from_numpy(triangles).int()
     return sky_share(*mesh, len(points)).numpy()
@@ -137,9 +144,12 @@ def _check_head(marks: NDArray[np.float64], folder: Path, unit: str) -> None:
 
 
 def _read_expressions(folder: Path, neutral: Obj, scale: float) -> tuple[list[str], NDArray[np.float64]]:
-    files = sorted(file for file in folder.glob("*.obj") if file.name != NEUTRAL)
+    files = [file for file in files_in(folder, (".obj",)) if file.name.lower() != NEUTRAL]
     if not files:
         raise ValueError(f"{folder} holds no expression; add at least one OBJ beside {NEUTRAL}")
+    names = [file.stem for file in files]
+    if len({*names}) < len(names):
+        raise ValueError(f"{folder} holds two files of one expression: {', '.join(file.name for file in files)}")
     deltas = []
     for file in files:
         moved = read_obj(file)
@@ -148,12 +158,12 @@ def _read_expressions(folder: Path, neutral: Obj, scale: float) -> tuple[list[st
         if not np.array_equal(moved.triangles, neutral.triangles):
             raise ValueError(f"{file} has other faces than {NEUTRAL}; export both with the same vertex order")
         deltas.append((moved.vertices - neutral.vertices) * scale)
-    return [file.stem for file in files], np.stack(deltas)
+    return names, np.stack(deltas)
 
 
 def _read_points(path: Path, neutral: Obj, count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Reads triangles [N] and barycentrics [N, 3] of `count` surface points."""
-    lines = [line.split("#")[0].split() for line in path.read_text().splitlines()]
+    lines = [line.split("#")[0].split() for line in read_text(path).splitlines()]
     rows = [row for row in lines if row]
     if len(rows) != count:
         raise ValueError(f"{path} must hold {count} landmarks, not {len(rows)}")

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.extras import require
+from fmlfast.common.progress import ProgressBar
+from fmlfast.common.tensor_file import write_tensors
+from fmlfast.common.text_files import parse_json
 from fmlfast.data.augment import Batch
 
 
@@ -22,14 +23,14 @@ class Log:
     def __init__(self, folder: Path, start: int, steps: int, tensorboard: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
-        kept = self.path.read_text().splitlines() if start and self.path.exists() else []
-        kept = [line for line in kept if json.loads(line)["step"] <= start]
+        lines = self.path.read_text("utf-8", "replace").splitlines() if start and self.path.exists() else []
+        kept = [line for line in lines if (step := _step(line)) is not None and step <= start]
         with atomic_path(self.path) as path:
             path.write_text("".join(f"{line}\n" for line in kept))
         self.board: Any = None
         if tensorboard:
             self.board = require("torch.utils.tensorboard", "train").SummaryWriter(str(folder), purge_step=start)
-        self.bar = tqdm(initial=start, total=steps, unit="step", mininterval=0.5)
+        self.bar = ProgressBar(initial=start, total=steps, unit="step", mininterval=0.5)
         self.frames, self.since = 0, time.perf_counter()
 
     def count(self, frames: int) -> None:
@@ -56,6 +57,15 @@ class Log:
         self.bar.close()
         if self.board is not None:
             self.board.close()
+
+
+def _step(line: str) -> int | None:
+    """Reads the step of a row; None where a crash or a full disk cut it short."""
+    try:
+        step = parse_json(line, "metrics.jsonl")["step"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
 
 
 class FiniteWatch:
@@ -89,5 +99,5 @@ class FiniteWatch:
         path = self.folder / f"nonfinite-{step:06d}.safetensors"
         parts = vars(batch.frames) | {f"draws.{name}": value for name, value in vars(batch.draws).items()}
         with atomic_path(path) as temporary:
-            save_file({name: value.contiguous().cpu() for name, value in parts.items()}, temporary)
+            write_tensors(temporary, parts)
         raise FloatingPointError(f"loss {loss.item()} at step {step}; its batch is in {path}; lower the rates")

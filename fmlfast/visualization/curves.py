@@ -30,7 +30,8 @@ def training_curves(history: list[dict[str, float]]) -> Any:
         axes.plot(steps, moving_mean(values, len(values) // 40), color="#2c6e8e", linewidth=1.7)
         if values.min() > 0 and values.max() > 10 * values.min():
             axes.set_yscale("log")
-        axes.set_title(name.replace("_", " "), fontsize=9)
+        title = name.replace("_", " ")[:40].encode("utf-8", "replace").decode()  # half a character stops the drawing
+        axes.set_title(title, fontsize=9, parse_math=False)
         axes.tick_params(which="both", labelsize=7)
         axes.grid(alpha=0.3)
     return figure

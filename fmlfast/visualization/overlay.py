@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fmlfast.camera import project
 from fmlfast.color import linear_to_srgb, srgb_to_linear
+from fmlfast.common.tensors import independent
 from fmlfast.renderer import vertex_normals
 from fmlfast.template.face_template import FaceTemplate
 from fmlfast.template.regions import smoothstep
@@ -21,6 +22,7 @@ MARGIN = 1.15  # of a panel's view around the face
 EDGE = 8.0  # mm over which a face fades
 
 
+@independent
 def face_opacity(template: FaceTemplate) -> Tensor:  # [V]
     """Computes the overlay's opacity, 0..1: the face with eyes and mouth, fading towards hair, ears and neck."""
     base = template.subdivision[0].shape[1] if template.subdivision else len(template.vertices)
@@ -32,6 +34,7 @@ def face_opacity(template: FaceTemplate) -> Tensor:  # [V]
     return template.subdivide(opacity[:, None])[:, 0]
 
 
+@independent
 def overlay(
     photo: np.ndarray,  # [H, W, 3]
     vertices: Tensor,  # [V, 3]
@@ -58,6 +61,7 @@ def overlay(
     return result
 
 
+@independent
 def panel(
     photo: np.ndarray,  # [H, W, 3]
     vertices: Tensor,  # [V, 3]

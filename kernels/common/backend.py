@@ -10,6 +10,7 @@ from torch import Tensor
 
 Backend = Literal["torch", "triton"]
 
+HAS_TRITON = importlib.util.find_spec("triton") is not None
 INTERPRETER_LANES = 1 << 15
 """Lanes of a program in Triton's interpreter, whose cost goes with the operations and not with the lanes."""
 
@@ -30,7 +31,7 @@ def choose_backend(backend: Backend | None, tensor: Tensor) -> Backend:
         return backend
     if backend != "triton":
         raise ValueError(f"backend must be 'torch', 'triton' or None, not {backend!r}")
-    if importlib.util.find_spec("triton") is None:
+    if not HAS_TRITON:
         raise ValueError("backend 'triton' needs Triton, which is not installed here: pip install triton, or 'torch'")
     if not tensor.is_cuda and not interpreting():
         raise ValueError(

@@ -1,7 +1,7 @@
 """A cache of what was derived from a constant tensor, kept as long as that tensor lives."""
 
 from collections.abc import Callable, Hashable
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,22 +10,49 @@ from torch.utils.weak import WeakTensorKeyDictionary
 Value = TypeVar("Value")
 
 
+class _State(NamedTuple):
+    """A tensor as it was looked at."""
+
+    version: int
+    address: int
+    values: Tensor | None  # a copy, on the CPU
+
+
+_states = WeakTensorKeyDictionary()  # tensor -> _State
+
+
+def _state(tensor: Tensor) -> _State:
+    """The state of a tensor: the same object until it is changed, on the CPU also through `.data` or NumPy.
+
+    Those changes count no version. Comparing values on a GPU would mean waiting for it.
+    """
+    known: _State | None = _states.get(tensor)
+    version, address = tensor._version, tensor.data_ptr()
+    if known is not None and (known.version, known.address) == (version, address):
+        if known.values is None or torch.equal(known.values, tensor):
+            return known
+    values = tensor.detach().clone() if tensor.device.type == "cpu" else None
+    state = _states[tensor] = _State(version, address, values)
+    return state
+
+
 class TensorCache:
-    """Values made from a tensor, once for every `key`, and anew after the tensor was changed in place.
+    """Values made from a tensor, once for every `key`, and anew after the tensor was changed: see `_state`.
 
     Looking at indices means waiting for a GPU, and sorting them takes longer than a frame: both are done once a mesh.
     """
 
     def __init__(self) -> None:
-        self._known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # tensor -> (version, {key: value})
+        self._known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # tensor -> (state, {key: value})
 
     def get(self, tensor: Tensor, key: Hashable, make: Callable[[], Value]) -> Value:
         """The value for `tensor` and `key`, from `make()` where it is not known yet; it must not hold the tensor."""
         if tensor.is_inference():  # counts no versions
             return make()
-        known: tuple[int, dict[Hashable, Any]] | None = self._known.get(tensor)
-        if known is None or known[0] != tensor._version:
-            known = self._known[tensor] = (tensor._version, {})
+        state = _state(tensor)
+        known: tuple[_State, dict[Hashable, Any]] | None = self._known.get(tensor)
+        if known is None or known[0] is not state:
+            known = self._known[tensor] = (state, {})
         values = known[1]
         if key not in values:
             with torch.inference_mode(False):  # what evaluation made first must also do for training

@@ -1,4 +1,8 @@
-"""Validation shared by the operations."""
+"""Validation shared by the operations.
+
+Public functions check shapes and dtypes. What would be read out of bounds, indices, is looked at inside of registered
+operations, as compiled and exported programs call nothing else. Other values are not looked at while torch compiles.
+"""
 
 import torch
 from torch import Tensor
@@ -45,11 +49,15 @@ def check_tensor(
         raise ValueError(f"{name} must be contiguous: pass {name}.contiguous()")
 
 
-def check_triangles(triangles: Tensor, vertices: int, like: tuple[str, Tensor]) -> None:
-    """Raises ValueError unless `triangles` is [T, 3] int32 or int64, T >= 1, with indices in [0, vertices)."""
+def check_triangles(triangles: Tensor, like: tuple[str, Tensor]) -> None:
+    """Raises ValueError unless `triangles` is [T, 3] int32 or int64, T >= 1; the operation looks at the indices."""
     check_tensor("triangles", triangles, ("T", 3), (torch.int32, torch.int64), like)
     if len(triangles) == 0:
         raise ValueError("triangles must hold at least one triangle")
+
+
+def check_corners(triangles: Tensor, vertices: int) -> None:
+    """Raises ValueError unless the indices of `triangles` [T, 3] are in [0, vertices)."""
     check_indices("triangles", triangles, vertices, "vertices")
 
 
@@ -58,6 +66,8 @@ def check_indices(name: str, indices: Tensor, count: int, what: str) -> None:
 
     Those of one tensor are looked at once, and again after it was changed in place: on a GPU that means waiting.
     """
+    if torch.compiler.is_compiling():
+        return
     low, high = _ranges.get(indices, None, lambda: torch.stack(indices.aminmax()).tolist())
     if low < 0 or high >= count:
         raise ValueError(f"{name} hold the index {low if low < 0 else high}, but there are {count} {what}")
@@ -75,7 +85,7 @@ def check_intrinsics(Ks: Tensor, frames: int, dtypes: tuple[torch.dtype, ...], l
     On a GPU the values are not looked at, as that means waiting for it.
     """
     check_tensor("Ks", Ks, (frames, 3, 3), dtypes, like, contiguous=False)
-    if Ks.is_cuda:
+    if Ks.is_cuda or torch.compiler.is_compiling():
         return
     values = Ks.detach()
     if not bool(values.isfinite().all()):

@@ -8,7 +8,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .backend import lanes, on_device
 from .fixed_point import fixed_point_scale, from_fixed_point
@@ -23,65 +22,64 @@ class Kernels(NamedTuple):
     values: int
 
 
-class WeightCorners(torch.autograd.Function):
-    """Launches an operation's kernels, with gradients to attributes, by fixed-point sums, and to weights."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        attributes: Tensor,  # [F or 1, V, C] float32
-        triangles: Tensor,  # [T, 3]
-        triangle_id: Tensor,  # [F, H, W]
-        weights: Tensor,  # [F, H, W, K] float32
-        kernels: Kernels,
-    ) -> Tensor:  # [F, H, W, values * C]
-        ctx.save_for_backward(attributes, triangles, triangle_id, weights)
-        ctx.kernels, channels = kernels, attributes.shape[2]
-        size = *triangle_id.shape, kernels.values * channels
-        out = torch.empty(size, dtype=torch.float32, device=attributes.device)
-        if out.numel():
-            grid, sizes, options = launch_options(attributes, triangles, triangle_id)
-            with on_device(out):
-                kernels.forward[grid](
-                    attributes, triangles, triangle_id, weights, out, *sizes, CHANNELS=channels, **options
-                )
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:  # [F, H, W, values * C]
-        attributes, triangles, triangle_id, weights = ctx.saved_tensors
-        to_attributes, _, _, to_weights, _ = ctx.needs_input_grad
-        if grad_out.numel() == 0:
-            nothing = (
-                torch.zeros_like(x) if to else None for x, to in ((attributes, to_attributes), (weights, to_weights))
-            )
-            return next(nothing), None, None, next(nothing), None
-        grad_out = grad_out.contiguous()
+def weight_corners(
+    kernels: Kernels,
+    attributes: Tensor,  # [F or 1, V, C] float32
+    triangles: Tensor,  # [T, 3]
+    triangle_id: Tensor,  # [F, H, W]
+    weights: Tensor,  # [F, H, W, K] float32
+) -> Tensor:  # [F, H, W, values * C]
+    """Launches the forward kernel of an operation."""
+    channels = attributes.shape[2]
+    size = *triangle_id.shape, kernels.values * channels
+    out = torch.empty(size, dtype=torch.float32, device=attributes.device)
+    if out.numel():
         grid, sizes, options = launch_options(attributes, triangles, triangle_id)
-        options["enable_fp_fusion"] = False  # lanes that share a sum must agree, and no term may exceed the largest
-        channels = attributes.shape[2]
-        total, scale, grad_weights = None, None, None
-        with on_device(grad_out):
-            if to_attributes:
-                peaks = torch.zeros(len(triangle_id), dtype=torch.int32, device=grad_out.device)
-                ctx.kernels.peak[grid](triangle_id, weights, grad_out, peaks, *sizes[1:], CHANNELS=channels, **options)
-                if len(attributes) == 1:
-                    peaks = peaks.amax(0, keepdim=True)
-                terms = 3 * triangle_id.numel() // len(attributes)
-                scale = fixed_point_scale(peaks.view(torch.float32), terms)
-                total = torch.zeros(attributes.shape, dtype=torch.int64, device=grad_out.device)
-            if to_weights:
-                grad_weights = torch.empty_like(weights)
-            ctx.kernels.backward[grid](
-                *(attributes, triangles, triangle_id, weights, grad_out, scale, total, grad_weights, *sizes),
-                CHANNELS=channels,
-                TO_ATTRIBUTES=to_attributes,
-                TO_WEIGHTS=to_weights,
-                **options,
+        with on_device(out):
+            kernels.forward[grid](
+                attributes, triangles, triangle_id, weights, out, *sizes, CHANNELS=channels, **options
             )
-        grad_attributes = None if total is None or scale is None else from_fixed_point(total, scale)
-        return grad_attributes, None, None, grad_weights, None
+    return out
+
+
+def weight_corners_backward(
+    kernels: Kernels,
+    wanted: list[bool],
+    grad_out: Tensor,  # [F, H, W, values * C]
+    attributes: Tensor,  # [F or 1, V, C]
+    triangles: Tensor,  # [T, 3]
+    triangle_id: Tensor,  # [F, H, W]
+    weights: Tensor,  # [F, H, W, K]
+) -> list[Tensor]:  # as attributes, as weights
+    """Differentiates an operation by attributes, in fixed-point sums, and by weights."""
+    to_attributes, to_weights = wanted
+    if grad_out.numel() == 0:
+        return [torch.zeros_like(x) for x, needed in zip((attributes, weights), wanted, strict=True) if needed]
+    grad_out = grad_out.contiguous()
+    grid, sizes, options = launch_options(attributes, triangles, triangle_id)
+    options["enable_fp_fusion"] = False  # lanes that share a sum must agree, and no term may exceed the largest
+    channels = attributes.shape[2]
+    total, scale, grad_weights = None, None, None
+    with on_device(grad_out):
+        if to_attributes:
+            peaks = torch.zeros(len(triangle_id), dtype=torch.int32, device=grad_out.device)
+            kernels.peak[grid](triangle_id, weights, grad_out, peaks, *sizes[1:], CHANNELS=channels, **options)
+            if len(attributes) == 1:
+                peaks = peaks.amax(0, keepdim=True)
+            terms = 3 * triangle_id.numel() // len(attributes)
+            scale = fixed_point_scale(peaks.view(torch.float32), terms)
+            total = torch.zeros(attributes.shape, dtype=torch.int64, device=grad_out.device)
+        if to_weights:
+            grad_weights = torch.empty_like(weights)
+        kernels.backward[grid](
+            *(attributes, triangles, triangle_id, weights, grad_out, scale, total, grad_weights, *sizes),
+            CHANNELS=channels,
+            TO_ATTRIBUTES=to_attributes,
+            TO_WEIGHTS=to_weights,
+            **options,
+        )
+    grad_attributes = None if total is None or scale is None else from_fixed_point(total, scale)
+    return [gradient for gradient in (grad_attributes, grad_weights) if gradient is not None]
 
 
 def launch_options(

@@ -15,8 +15,8 @@ from .topology import topology
 MAX_STEPS = 64
 """Triangles that a walk may visit: half a pixel at the outline of a sphere 80 pixels large spans 16 of 0.8 pixels each,
 and 32 of 0.2. Fewer steps miss silhouettes far from p's centre first, which shrinks the mask."""
-NEAR = 1e-3
-"""mm; a vertex that is not further away counts as behind the camera."""
+NEAR = torch.finfo(torch.float32).tiny
+"""A vertex that is not further away, in any unit, counts as behind the camera; 1 / NEAR is finite."""
 FAR = float(1 << 20)
 """Pixels; a vertex further from the origin of the image is too far for float32 to resolve its pixel."""
 TIE = 1e-4

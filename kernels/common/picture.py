@@ -4,7 +4,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from .fragments import Fragments
+
+class Layer(NamedTuple):
+    """What of a picture counts for those behind it."""
+
+    triangle_id: Tensor  # [F, H, W] int32
+    depth: Tensor  # [F, H, W]
 
 
 class Picture(NamedTuple):
@@ -15,5 +20,5 @@ class Picture(NamedTuple):
     cull_backfaces: bool = False
     near: float = 0.0  # mm, in camera space
     ranges: Tensor | None = None  # [F, 2] int32, CPU: first triangle and number of a frame; the frames share vertices
-    behind: Fragments | None = None  # [F, H, W]: only what lies behind is drawn
+    behind: Layer | None = None  # only what lies behind is drawn
     derivatives: bool = False

@@ -51,7 +51,7 @@ def topology(triangles: Tensor, vertices: int) -> "Topology":
     """Returns the adjacency of a mesh, made once for a tensor of triangles and anew after it was changed in place.
 
     Args:
-        triangles: [T, 3] int32 or int64, checked by `check_triangles`.
+        triangles: [T, 3] int32 or int64, checked by `check_corners`.
         vertices: number of vertices, more than the highest index.
     """
     return _topologies.get(triangles, vertices, lambda: Topology(triangles.detach().clone(), vertices))

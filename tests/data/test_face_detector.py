@@ -244,3 +244,25 @@ def test_nothing_is_printed(photo: np.ndarray, capfd: pytest.CaptureFixture[str]
     captured = capfd.readouterr()
     assert captured.err == "still open\n"
     assert captured.out == ""
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_face_is_found_whichever_way_the_photo_is_turned(photo: np.ndarray, turns: int) -> None:
+    (upright,) = detect_faces(photo, landmarker())
+    (turned,) = detect_faces(np.ascontiguousarray(np.rot90(photo, turns)), landmarker())
+    corner = np.array([photo.shape[1], photo.shape[0]]) / 2
+    middle = corner if turns == 2 else corner[::-1]
+    angle = -turns * np.pi / 2  # of x towards y
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    for name in ("landmarks", "points", "surface"):
+        before = upright.landmarks if name == "landmarks" else getattr(upright.detection, name)[0]
+        after = turned.landmarks if name == "landmarks" else getattr(turned.detection, name)[0]
+        apart = np.linalg.norm((before - corner) @ turn.T + middle - after, axis=1)
+        assert apart.mean() < 0.03 * upright.size, name
+    around = np.eye(3)
+    around[:2, :2] = turn
+    cosine = (np.trace((around @ upright.rotation).T @ turned.rotation) - 1) / 2  # of the angle between both
+    assert cosine > np.cos(np.radians(12))
+    assert turned.size == pytest.approx(upright.size, rel=0.1)
+    box = np.array(turned.box)
+    assert (box[:2] < turned.landmarks.mean(0)).all() and (turned.landmarks.mean(0) < box[2:]).all()

@@ -113,7 +113,7 @@ def test_a_disk_that_is_full(folder: Path, monkeypatch: pytest.MonkeyPatch, caps
     def refuse(*_: object) -> None:
         raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr("fmlfast.data.pixel_cache.save_file", refuse)
+    monkeypatch.setattr("fmlfast.common.tensor_file.save_file", refuse)
     clips = ClipDataset(folder, "train", 33, 10**9)
     error = capsys.readouterr().err
     assert "warning: not all decoded clips can be kept" in error and "No space left on device" in error

@@ -128,7 +128,16 @@ def test_autocast_does_not_round_gradients():
 
 @pytest.mark.parametrize("indices", [torch.int32, torch.int64])
 @pytest.mark.parametrize(
-    ("size", "channels"), [((1, 1, 1), 1), ((2, 7, 9), 2), ((3, 20, 25), 3), ((2, 31, 33), 17), ((1, 9, 11), 65)]
+    ("size", "channels"),
+    [
+        ((1, 1, 1), 1),
+        ((2, 7, 9), 2),
+        ((3, 20, 25), 3),
+        ((1, 9, 30), 5),
+        ((2, 31, 33), 17),
+        ((1, 9, 30), 33),
+        ((1, 9, 11), 65),
+    ],
 )
 @pytest.mark.parametrize("shared", [False, True])
 def test_kernels_match_the_reference(

@@ -7,7 +7,15 @@ from torch import Tensor
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.low_rank_adam import low_rank_adam_
 
-SIZES = [(1, 1, 1, 1), (3, 5, 63, 64), (8, 18, 500, 512), (17, 3, 501, 501), (40, 3, 130, 144)]  # N, K, D, S
+SIZES = [  # N, K, D, S
+    (1, 1, 1, 1),
+    (2, 1, 300, 304),
+    (5, 2, 63, 64),
+    (3, 5, 63, 64),
+    (8, 18, 500, 512),
+    (17, 3, 501, 501),
+    (40, 3, 130, 144),
+]
 BETAS = (0.8, 0.95)
 EPS = 1e-3  # so that elements with hardly a gradient do not amplify its rounding
 EPSILON = 2.0**-24

@@ -187,6 +187,50 @@ def test_kernels_give_undefined_normals_no_gradient(device: str):
     assert vertices.grad is not None and torch.equal(vertices.grad, gradient)
 
 
+def lines(count: int) -> tuple[Tensor, Tensor]:
+    """Triangles whose corners lie on a line but for rounding, or two of which are one: vertices [1, 3 N, 3], [N, 3]."""
+    g = torch.Generator().manual_seed(count)
+    start = torch.rand(count, 1, 3, generator=g, dtype=torch.float64) * 100 + torch.tensor([-50.0, -50, 550])
+    along = torch.randn(count, 1, 3, generator=g, dtype=torch.float64)
+    vertices = (start + along * torch.rand(count, 3, 1, generator=g, dtype=torch.float64)).float()
+    vertices[::3, 1] = vertices[::3, 2]
+    return vertices.view(1, -1, 3), torch.arange(3 * count).view(-1, 3)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-6, 1e-3, 1e3, 1e9])
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_triangles_without_area_have_no_normal_in_any_unit(device: str, backend: Backend, unit: float):
+    flat, triangles = lines(60)
+    points, faces = sphere(6, 7)
+    mesh = torch.cat([flat, 60 * points[None].float() + 600], 1).to(device) * unit
+    triangles = torch.cat([triangles, faces + flat.shape[1]]).to(device)
+    weights = torch.randn(mesh.shape, generator=torch.Generator().manual_seed(0)).to(device)
+    normals, gradient = normals_and_gradient(mesh, triangles, weights, backend)
+    count = flat.shape[1]
+    assert not normals[:, :count].any() and not gradient[:, :count].any()
+    right, exact = normals_and_gradient(
+        mesh[:, count:].double(), faces.to(device), weights[:, count:].double(), "torch"
+    )
+    torch.testing.assert_close(normals[:, count:].double(), right, rtol=0, atol=1e-4)
+    assert float((gradient[:, count:] - exact).abs().max()) <= 1e-3 * float(exact.abs().max())
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_slivers_and_large_fans_keep_their_normals(device: str, backend: Backend):
+    """A fan, and a strip a thousandth of a millimetre high, at a distance of 600 mm."""
+    count = 5000 if backend == "torch" else 200  # one after the other, which takes time in the interpreter
+    angle = torch.arange(count) * (2 * math.pi / count)
+    rim = torch.stack([angle.cos(), angle.sin(), torch.zeros(count)], 1) * 80
+    fan = torch.cat([torch.zeros(1, 3), rim])
+    ends = torch.arange(1, count + 1)
+    triangles = torch.stack([torch.zeros(count).long(), ends, ends % count + 1], 1)
+    strip = torch.tensor([[0.0, 0, 0], [50, 0, 0], [0, 1e-3, 0]])
+    mesh = torch.cat([fan, strip])[None].to(device) + torch.tensor([0.0, 0, 600], device=device)
+    triangles = torch.cat([triangles, torch.tensor([[0, 1, 2]]) + count + 1]).to(device)
+    up = torch.tensor([0.0, 0, 1], device=device).expand_as(mesh)
+    torch.testing.assert_close(vertex_normals(mesh, triangles, backend), up, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_broken_vertices_without_triangles_stay_alone(device: str, backend: Backend):
     vertices, triangles = sphere(6, 7)

@@ -33,6 +33,18 @@ def test_geman_is_squared_near_and_constant_far(backend: Backend, device: str):
     torch.testing.assert_close(pull[5:], 2e-3 / differences[5:].double() ** 3, rtol=1e-4, atol=0)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_of_large_and_small_differences_keep_their_digits(backend: Backend, kind: str, device: str):
+    rendered = torch.logspace(-4, 3, 50).view(1, 5, 5, 2).to(device if backend == "triton" else "cpu")
+    found = []
+    for dtype, by in ((torch.float32, backend), (torch.float64, "torch")):
+        leaf = rendered.to(dtype).requires_grad_()
+        loss = photometric_pixels(leaf, torch.zeros_like(leaf), kind=kind, backend=by)  # type: ignore[arg-type]
+        found.append(torch.autograd.grad(loss.sum(), leaf)[0])
+    torch.testing.assert_close(found[0].double(), found[1], rtol=1e-5, atol=0)
+
+
 def pixels(backend: Backend, kind: str, arrays: list[Tensor], device: str, expanded: bool = False) -> list[Tensor]:
     """Loss and gradient; the reference computes in float64. `expanded`: the upstream gradient is one number."""
     dtype = torch.float64 if backend == "torch" else torch.float32

@@ -258,7 +258,7 @@ def test_no_frames(draw: Draw):
     ("name", "change"),
     [
         ("vertices", {"vertices": torch.zeros(4, 3)}),
-        ("vertices", {"vertices": torch.zeros(1, 4, 3, dtype=torch.float64)}),
+        ("vertices", {"vertices": torch.zeros(1, 4, 3, dtype=torch.float16)}),
         ("triangles", {"triangles": torch.zeros(2, 4, dtype=torch.int32)}),
         ("triangles", {"triangles": torch.zeros(2, 3)}),
         ("triangles", {"triangles": torch.tensor([[0, 1, 4]])}),

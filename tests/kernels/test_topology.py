@@ -2,11 +2,12 @@
 
 import gc
 
+import numpy as np
 import pytest
 import torch
 
 from fmlfast.kernels.common.cache import TensorCache
-from fmlfast.kernels.common.checks import check_tensor, check_triangles
+from fmlfast.kernels.common.checks import check_corners, check_tensor
 from fmlfast.kernels.common.fixed_point import fixed_point_scale, from_fixed_point
 from fmlfast.kernels.common.topology import mesh_edges, topology, unique_edges
 
@@ -65,13 +66,12 @@ def test_a_tensor_is_looked_at_once_until_it_changes():
 
 def test_changed_triangles_are_checked_again():
     triangles = torch.tensor([[0, 1, 2]])
-    vertices = torch.zeros(1, 3, 3)
-    check_triangles(triangles, 3, ("vertices", vertices))
+    check_corners(triangles, 3)
     first = topology(triangles, 3)
     assert topology(triangles, 3) is first
     triangles[0, 2] = 3
     with pytest.raises(ValueError, match="^triangles hold the index 3, but there are 3 vertices"):
-        check_triangles(triangles, 3, ("vertices", vertices))
+        check_corners(triangles, 3)
     assert topology(triangles, 4) is not first
 
 
@@ -114,3 +114,19 @@ def test_fixed_point_of_broken_numbers_is_nan_and_of_nothing_is_zero():
     scale = fixed_point_scale(torch.tensor([torch.inf, torch.nan, 0.0]), 5)
     total = from_fixed_point(torch.tensor([[3, 0], [1, 0], [0, 0]]), scale)
     assert total[:2].isnan().all() and (total[2] == 0).all()
+
+
+def test_a_change_that_counts_no_version_is_noticed_on_a_cpu():
+    array = np.array([[0, 1, 2]])
+    triangles = torch.from_numpy(array)
+    first = topology(triangles, 3)
+    check_corners(triangles, 3)
+    array[0, 2] = 7
+    assert topology(triangles, 8) is not first and topology(triangles, 8).triangles.tolist() == [[0, 1, 7]]
+    with pytest.raises(ValueError, match="^triangles hold the index 7"):
+        check_corners(triangles, 3)
+    triangles.data[0, 2] = 1
+    assert topology(triangles, 8).triangles.tolist() == [[0, 1, 1]]
+    triangles.data = torch.tensor([[2, 1, 0], [0, 1, 2]])
+    assert topology(triangles, 8).triangles.tolist() == [[2, 1, 0], [0, 1, 2]]
+    assert topology(triangles, 8) is topology(triangles, 8)

@@ -161,6 +161,9 @@ def test_bad_input_is_refused_and_leaves_nothing(tmp_path):
         "end the name in one of .obj, .ply, .glb": ("face.stl", (vertices, triangles)),
         "vertices must have shape": ("face.obj", (vertices[:, :2], triangles)),
         "vertices must be finite": ("face.obj", (broken, triangles)),
+        "vertices must be finite$": ("face.obj", (vertices * np.float64(1e300), triangles)),
+        "vertices must be real numbers, not complex64": ("face.obj", (vertices * 1j, triangles)),
+        "uv must be real numbers, not bool": ("face.obj", (vertices, triangles, None, uv > 0)),
         "triangles must index": ("face.ply", (vertices, triangles + 1)),
         "triangles must be integers": ("face.ply", (vertices, triangles.astype(np.float32))),
         "colors must have shape": ("face.glb", (vertices, triangles, colors[:-1])),
@@ -173,3 +176,45 @@ def test_bad_input_is_refused_and_leaves_nothing(tmp_path):
         with pytest.raises(ValueError, match=reason):
             write_mesh(tmp_path / name, *arguments)
     assert list(tmp_path.iterdir()) == []
+
+
+def as_given(kind: str, array: np.ndarray) -> np.ndarray | torch.Tensor:
+    """The same numbers in another dtype or layout."""
+    tensor = torch.from_numpy(array)
+    return {
+        "bfloat16": tensor.bfloat16(),
+        "half": tensor.half(),
+        "double": tensor.double(),
+        "with gradients": tensor.clone().requires_grad_(),
+        "transposed": tensor.T.contiguous().T,
+        "sparse": tensor.to_sparse(),
+        "negated lazily": torch.complex(tensor, -tensor).conj().imag,
+        "big endian": array.astype(">f4"),
+        "reversed": array[::-1].copy()[::-1],
+        "list": array.tolist(),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["bfloat16", "half", "double", "with gradients", "transposed", "sparse", "negated lazily", "big endian", "reversed"]
+    + ["list"],
+)
+@pytest.mark.parametrize("suffix", ["obj", "ply", "glb"])
+def test_tensors_of_any_dtype_and_layout_are_written_alike(tmp_path, kind, suffix):
+    vertices = np.array([[0, 0, 0], [8, 0, 0], [0, 4, 0], [0, 0, 2]], np.float32)  # exact in 8 bits
+    triangles = np.array([[0, 2, 1], [0, 1, 3], [1, 2, 3], [0, 3, 2]], np.int32)
+    colors, uv = vertices / 8, vertices[:, :2] / 8
+    write_mesh(tmp_path / f"a.{suffix}", vertices, triangles, colors, uv)
+    other = torch.from_numpy(triangles).short() if kind == "bfloat16" else triangles.astype(">i8")
+    write_mesh(
+        tmp_path / "b" / f"a.{suffix}", as_given(kind, vertices), other, as_given(kind, colors), as_given(kind, uv)
+    )
+    assert (tmp_path / "b" / f"a.{suffix}").read_bytes() == (tmp_path / f"a.{suffix}").read_bytes()
+
+
+def test_a_texture_may_be_a_tensor(tmp_path):
+    vertices, triangles, _, uv = head(8)
+    write_mesh(tmp_path / "a.glb", vertices, triangles, uv=uv, texture=gradient())
+    write_mesh(tmp_path / "b" / "a.glb", vertices, triangles, uv=uv, texture=torch.from_numpy(gradient()))
+    assert (tmp_path / "b" / "a.glb").read_bytes() == (tmp_path / "a.glb").read_bytes()

@@ -1,10 +1,13 @@
 import io
+import struct
+import warnings
+import zlib
 
 import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageCms
 
-from fmlfast.reconstruction.inputs import read_focal, read_image
+from fmlfast.reconstruction.inputs import check_image, read_focal, read_image
 
 
 def picture(seed: int, height: int = 70, width: int = 93) -> np.ndarray:
@@ -139,3 +142,50 @@ def test_broken_exif_data_tells_nothing(tmp_path):
     assert read_focal(tmp_path / "a.jpg") is None
     (tmp_path / "b.jpg").write_bytes(b"no picture")
     assert read_focal(tmp_path / "b.jpg") is None
+
+
+def sixteen_bit_png(path, values: np.ndarray, transparent: tuple[int, ...]) -> None:
+    """Writes 16-bit grey [H, W] or RGB [H, W, 3] with a transparent value, which Pillow cannot."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2 if values.ndim == 3 else 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"tRNS", struct.pack(f">{len(transparent)}H", *transparent))]
+    chunks += [(b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in chunks))
+
+
+def test_the_transparent_value_of_16_bits_is_composited_on_white(tmp_path):
+    grey = np.random.default_rng(8).integers(0, 65536, (70, 66))
+    grey[:10], grey[10] = 12345, 12346
+    sixteen_bit_png(tmp_path / "a.png", grey, (12345,))
+    expected = np.where(grey == 12345, 255, np.rint(grey / 257.0))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), np.repeat(expected[..., None], 3, 2))
+    color = np.random.default_rng(9).integers(0, 32768, (70, 66, 3))
+    color[:10] = 40000, 300, 12345
+    sixteen_bit_png(tmp_path / "b.png", color, (40000, 300, 12345))
+    image = read_image(tmp_path / "b.png")
+    assert (image[:10] == 255).all() and np.abs(image[10:] - color[10:] / 257.0).max() <= 1
+
+
+def test_large_photos_are_read_and_larger_ones_said_to_be_large(tmp_path, monkeypatch):
+    image = picture(10)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", image.shape[0] * image.shape[1] - 1)  # Pillow warns
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
+        assert read_focal(tmp_path / "a.png") is None
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", image.shape[0] * image.shape[1] // 2 - 1)  # Pillow refuses
+    with pytest.raises(ValueError, match=r"a\.png is too large to read .* save a smaller copy"):
+        read_image(tmp_path / "a.png")
+
+
+def test_views_of_arrays_become_contiguous():
+    image = picture(11)
+    for view in (image[:, ::-1], image[::-1], image.transpose(1, 0, 2), image[..., ::-1]):
+        checked = check_image(view, "a")
+        assert checked.flags.c_contiguous and np.array_equal(checked, view)

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -258,6 +259,12 @@ def test_save_leaves_nothing_when_the_disk_is_full(photos, run, tmp_path, monkey
     with pytest.raises(OSError, match="No space left"):
         result.save(tmp_path / "out")
     assert written and sorted(tmp_path.iterdir()) == before
+
+
+def test_all_files_follow_the_umask(saved: tuple[Reconstruction, Path]) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in saved[1].iterdir()} == {0o666 & ~umask}
 
 
 def test_save_refuses_what_exists(photos, run, tmp_path):

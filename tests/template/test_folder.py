@@ -300,3 +300,21 @@ def test_obj_colors_and_weights(tmp_path: Path) -> None:
     mesh = read_obj(path)
     assert mesh.triangles.tolist() == [[0, 1, 2], [0, 2, 3], [0, 3, 4]]
     assert mesh.colors is None and mesh.vertices.shape == (5, 3) and not mesh.uv.any()
+
+
+def test_files_are_found_as_peoples_disks_have_them(folder: Path) -> None:
+    """Letter case of names, companions of macOS, and the mark that Windows' editor puts before a text."""
+    plain = FaceTemplate.from_folder(folder, unit="cm", num_nodes=NODES)
+    (folder / "neutral.obj").rename(folder / "Neutral.OBJ")
+    (folder / f"{EXPRESSIONS[1]}.obj").rename(folder / f"{EXPRESSIONS[1]}.OBJ")
+    text = (folder / "landmarks.txt").read_text()
+    (folder / "landmarks.txt").unlink()
+    (folder / "Landmarks.txt").write_text(text.replace("# iBUG 68\n", ""), encoding="utf-8-sig")
+    for name in ("jawOpen", "neutral"):
+        (folder / f"._{name}.obj").write_bytes(b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(50))
+    found = FaceTemplate.from_folder(folder, unit="cm", num_nodes=NODES)
+    assert found.expression_names == plain.expression_names and found.fingerprint == plain.fingerprint
+    (folder / "jawOpen.OBJ").write_bytes((folder / "jawOpen.obj").read_bytes())
+    if len(list(folder.glob("jawOpen.*"))) == 2:  # not where the disk takes both for one
+        with pytest.raises(ValueError, match="two files of one expression"):
+            FaceTemplate.from_folder(folder, unit="cm", num_nodes=NODES)

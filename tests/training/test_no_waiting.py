@@ -1,6 +1,7 @@
-"""A training step on a GPU never waits for it: no value is read back, and nothing is made from numbers of the host.
+"""Neither training steps nor rendering wait for a GPU: no value is read back, nothing is made from numbers of the host.
 
-It runs here on the CPU as it would there: tensors claim to be on a GPU, and kernels do nothing.
+So both can be recorded as CUDA graphs. They run here on the CPU as they would there: tensors claim to be on a GPU, and
+kernels do nothing.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from fmlfast.common.tensors import constant
 from fmlfast.data.augment import AugmentConfig, Batch
 from fmlfast.data.loader import ClipDataset, training_batches
+from fmlfast.kernels import deviation_triton
+from fmlfast.kernels.antialias import antialias
 from fmlfast.kernels.common.cache import TensorCache
+from fmlfast.kernels.deviation import deviation
+from fmlfast.kernels.interpolate import interpolate
+from fmlfast.kernels.interpolate_derivatives import interpolate_derivatives
+from fmlfast.kernels.rasterize import rasterize
+from fmlfast.kernels.texture import texture
 from fmlfast.losses import LossWeights
 from fmlfast.model.config import ModelConfig
 from fmlfast.model.fml import FML
@@ -26,8 +34,17 @@ from fmlfast.training.distributed import World
 from fmlfast.training.step import Phase, Rates, TrainingStep
 from tests.helpers.small_model import SMALL
 
-READS = {"_local_scalar_dense", "is_nonzero", "equal", "_linalg_check_errors"}
-COUNTS = {"nonzero", "masked_select", "bincount", "_unique2", "unique_dim", "unique_consecutive"}
+READS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "_linalg_check_errors"}
+COUNTS = {
+    "nonzero",
+    "nonzero_numpy",
+    "argwhere",
+    "masked_select",
+    "bincount",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+}
 COUNTED = {"repeat_interleave.Tensor", "repeat_interleave.self_Tensor"}
 MASKED = {"index", "index_put", "index_put_", "_index_put_impl_"}
 UPLOADS = [(torch, "tensor"), (torch, "as_tensor"), (torch, "from_numpy"), (Tensor, "new_tensor")]
@@ -43,6 +60,9 @@ class NoWaiting(TorchDispatchMode):
         assert name not in READS | COUNTS and overload not in COUNTED, f"{overload} waits for a GPU"
         if name in MASKED:
             assert not any(i is not None and i.dtype == torch.bool for i in args[1]), "a mask waits to be counted"
+        if func.namespace == "fmlfast":  # look inside
+            with self:
+                return func._op_dk(torch._C.DispatchKey.CompositeExplicitAutograd, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
@@ -105,6 +125,27 @@ def test_a_step_waits_for_nothing(
     assert constant.cache_info().misses == uploads and not made
 
 
+@pytest.mark.usefixtures("on_a_gpu")
+def test_rendering_waits_for_nothing(no_copies: Callable[[], None]) -> None:
+    g = torch.Generator().manual_seed(0)
+    leaves = [torch.rand(*shape, generator=g).requires_grad_() for shape in ((2, 9, 3), (1, 9, 2), (1, 8, 8, 3))]
+    points, uv, texels = leaves
+    triangles = torch.randint(0, 9, (7, 3), generator=g)
+    Ks = torch.tensor([[4.0, 0, 4], [0, 4, 3], [0, 0, 1]]).repeat(2, 1, 1)
+
+    def draw() -> None:
+        drawn = rasterize(points, triangles, Ks, 6, 8, derivatives=True)
+        places = interpolate(uv, triangles, drawn)
+        image = texture(texels, places, interpolate_derivatives(uv, triangles, drawn))
+        image = antialias(image, points, triangles, Ks, drawn)
+        torch.autograd.grad(image, leaves, torch.ones_like(image))
+
+    draw()  # makes what is made once
+    no_copies()
+    with NoWaiting():
+        draw()
+
+
 WAITING: dict[str, Callable[[Tensor], object]] = {
     "item": lambda x: x.sum().item(),
     "if": lambda x: bool(x.sum() > 0),
@@ -126,3 +167,12 @@ def test_what_waits_is_noticed(wait: Callable[[Tensor], object], no_copies: Call
     no_copies()
     with NoWaiting(), pytest.raises(AssertionError, match=r"wait"):
         wait(x)
+
+
+@pytest.mark.usefixtures("on_a_gpu")
+def test_what_waits_inside_of_an_operation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, mean = torch.rand(2, 4, 3), torch.rand(4, 3)
+    deviation(values, mean)
+    monkeypatch.setattr(deviation_triton, "lanes", lambda default: int(values.sum()))
+    with NoWaiting(), pytest.raises(AssertionError, match="waits for a GPU"):
+        deviation(values, mean)

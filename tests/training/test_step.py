@@ -68,8 +68,7 @@ def test_a_step_is_adams_step(batches: list[Batch], phase: Phase, clip: float) -
         terms, expected = step(batch, phase), plain_step(model, adam, batch, phase, clip)
         assert terms.keys() == expected.keys()
         for name, value in terms.items():
-            # The second step starts from weights of which Adam moved some by rounding errors of tiny gradients.
-            torch.testing.assert_close(value, expected[name], rtol=1e-3 if index else 1e-5, atol=1e-7)
+            torch.testing.assert_close(value, expected[name], rtol=1e-4 if index else 1e-5, atol=1e-7)
         if index:
             continue
         for name, value in model.named_parameters():
@@ -80,6 +79,8 @@ def test_a_step_is_adams_step(batches: list[Batch], phase: Phase, clip: float) -
             # Adam's first step is as large for a gradient of rounding errors as for any other: leave those out.
             sure = value.grad.abs() > 1e-3 * value.grad.abs().max()
             torch.testing.assert_close(ours[sure], value[sure], rtol=0, atol=1e-5, msg=name)
+            with torch.no_grad():
+                value[~sure] = ours[~sure]  # or the second step would start from what rounding errors moved
     moved = [not torch.equal(value, before) for value, before in zip(model.parameters(), start, strict=True)]
     assert all(moved) == (phase.photometric > 0)
 

@@ -181,8 +181,7 @@ def test_a_full_disk_costs_no_earlier_checkpoint(config: training.Config, monkey
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fmlfast.training.checkpoint.save_file", full)
-    monkeypatch.setattr("fmlfast.model.fml.save_file", full)
+    monkeypatch.setattr("fmlfast.common.tensor_file.save_file", full)
     model = FML(SMALL)
     with pytest.raises(OSError, match="No space"):
         save_state(config.run / "state.safetensors", model, {"adam": torch.optim.Adam(model.parameters())}, 9)

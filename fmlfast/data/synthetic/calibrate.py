@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fmlfast.color import linear_to_srgb
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.locks import check_writable
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.mediapipe478 import NUM_POINTS
 from fmlfast.data.synthetic.background import random_backdrop
@@ -59,6 +60,7 @@ def calibrate(folder: Path, unit: str, views: int = 200, seed: int = 0, overwrit
         raise ValueError(f"{path} exists; add --overwrite to make it anew")
     if views < 1 or seed < 0:
         raise ValueError(f"views must be positive and seed not negative, got {views} and {seed}")
+    check_writable(path)  # before the work
     template = FaceTemplate.from_arrays(folder.resolve().name, read_folder(folder, unit, with_surface=False))
     with FaceDetector() as detector:
         tie, seen = tie_template(template, detector, views, seed)

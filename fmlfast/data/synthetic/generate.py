@@ -7,19 +7,18 @@ number of workers, and a larger one begins with the smaller one.
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from fmlfast.common.atomic import atomic_path
-from fmlfast.common.child_processes import single_threaded_children
+from fmlfast.common.atomic import atomic_folder
+from fmlfast.common.child_processes import WorkerPool, single_threaded_children
+from fmlfast.common.progress import ProgressBar
+from fmlfast.common.termination import ends_in_one_line
 from fmlfast.common.version import __version__
 from fmlfast.data.detection import Detection
 from fmlfast.data.face_detector import FaceDetector
@@ -127,7 +126,7 @@ def _one_thread() -> None:
     torch.set_num_threads(1)  # parallelism is over people, and sums keep their order
 
 
-def _render_all(config: SyntheticConfig, split: str, count: int, pool: ProcessPoolExecutor) -> Iterator[LabelledClip]:
+def _render_all(config: SyntheticConfig, split: str, count: int, pool: WorkerPool) -> Iterator[LabelledClip]:
     """Renders the clips of a split on all workers; yields them in order."""
     return pool.map(_render_job, ((config, split, person) for person in range(count)), chunksize=4)
 
@@ -145,8 +144,7 @@ def generate(config: SyntheticConfig) -> None:
     if config.population is not None:
         _population(config.population)  # before the work, not in it
     counts = dict(zip(SPLITS, (config.people, config.val_people, config.test_people), strict=True))
-    with atomic_path(out) as folder, ExitStack() as stack:
-        folder.mkdir()
+    with atomic_folder(out) as folder, ExitStack() as stack:
         settings = {name: value for name, value in asdict(config).items() if name not in ("out", "workers")}
         settings["population"] = config.population and config.population.name  # never a machine's path
         fingerprint = FaceTemplate.default(config.level).fingerprint
@@ -155,9 +153,8 @@ def generate(config: SyntheticConfig) -> None:
         write_meta(folder, meta | points | {"seed": config.seed})
         stack.enter_context(single_threaded_children())
         # Also for one worker: BLAS with other numbers of threads would give other last bits.
-        pool = ProcessPoolExecutor(config.workers, get_context("spawn"), _one_thread)
-        stack.callback(pool.shutdown, cancel_futures=True)
-        progress = stack.enter_context(tqdm(total=sum(counts.values()), desc="synthetic clips", unit="clip"))
+        pool = stack.enter_context(WorkerPool(config.workers, _one_thread))
+        progress = stack.enter_context(ProgressBar(total=sum(counts.values()), desc="synthetic clips", unit="clip"))
         for split, count in counts.items():
             if count == 0:
                 continue
@@ -172,7 +169,5 @@ def main(args: list[str] | None = None, prog: str | None = None) -> None:
     """Runs the command line."""
     import tyro
 
-    try:
+    with ends_in_one_line():
         generate(tyro.cli(SyntheticConfig, prog=prog, args=args, description=__doc__))
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")

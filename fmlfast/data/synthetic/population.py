@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
+from fmlfast.common.stored_arrays import read_arrays
 from fmlfast.data.synthetic.people import PeopleSampler, Person
 from fmlfast.template.face_template import FaceTemplate
 
+MOST_POPULATION = 2**32  # bytes
 _MOST = 2.5  # standard deviations of a mode
 
 
@@ -19,11 +20,13 @@ class Population:
         """Loads the registered model. Raises ValueError naming the file if it is none or of another template."""
         self.name = Path(path).stem
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                fingerprint = str(stored["fingerprint"])
-                self.mean = stored["mean"].astype(np.float32)  # [V0, 3] mm
-                self.modes = stored["modes"].astype(np.float32)  # [K, V0, 3] mm
-        except (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile) as error:
+            stored = read_arrays(path, MOST_POPULATION)
+            fingerprint = str(stored["fingerprint"])
+            self.mean = stored["mean"].astype(np.float32)  # [V0, 3] mm
+            self.modes = stored["modes"].astype(np.float32)  # [K, V0, 3] mm
+            if self.modes.shape[1:] != self.mean.shape or not np.isfinite(self.mean).all():
+                raise ValueError("mean and modes do not go together")
+        except (KeyError, ValueError, TypeError) as error:
             raise ValueError(f"{path}: no population; make one with tools/register_population.py ({error})") from error
         if fingerprint != FaceTemplate.default(0).fingerprint:
             raise ValueError(

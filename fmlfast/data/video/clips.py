@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from fmlfast.common.typed import of_values
 from fmlfast.data.crop import K_to_crop, assumed_K, crop_image, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.detection import Detection, detection_to_crop
 from fmlfast.data.face_detector import Face
@@ -103,8 +104,8 @@ class SourceRecord:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
-        """Inverts `to_json`; TypeError or KeyError for anything else."""
-        return cls(**{**record, "clips": [ClipRecord(**clip) for clip in record["clips"]]})
+        """Inverts `to_json`; TypeError, KeyError or ValueError for anything else."""
+        return of_values(cls, {**record, "clips": [of_values(ClipRecord, clip) for clip in record["clips"]]})
 
 
 @dataclass(frozen=True)

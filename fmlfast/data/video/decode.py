@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fmlfast.common.extras import require
+from fmlfast.data.video.color import to_srgb
 
 VIDEO_SUFFIXES = frozenset(
     ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .gif .m1v .m2ts .m2v .m4v .mkv .mov .mp4 .mpe .mpeg .mpg .mts .mxf .ogm "
@@ -25,6 +26,8 @@ _THUMBNAIL = (48, 27)  # pixels, enough to detect a cut
 _CUT_FLOOR = 12.0  # of 255: people who move stay below 8, averaged over the thumbnail
 _CUT_FACTOR = 5.0  # times the recent median, so that a shaking camera is no cut
 _CUT_MEMORY = 24  # frames
+MOST_PIXELS = 2**26  # of a frame, twice those of 8K: decoders allocate what a damaged header tells
+_MOST_ASPECT = 10.0  # of a pixel's sides
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Frame:
 
     def image(self) -> np.ndarray:
         """Converts the frame to [H, W, 3] uint8 sRGB, upright and with square pixels."""
-        return self._to_array(self._width, self._raw.height, "BICUBIC")
+        codes = self._to_array(self._width, self._raw.height, "BICUBIC")
+        return to_srgb(codes, int(self._raw.color_trc), int(self._raw.color_primaries))
 
     def thumbnail(self) -> np.ndarray:
         """Converts the frame to a small uint8 image for CutDetector."""
@@ -45,7 +49,7 @@ class Frame:
 
     def _to_array(self, width: int, height: int, interpolation: str) -> np.ndarray:
         picture = self._raw.reformat(width=width, height=height, format="rgb24", interpolation=interpolation)
-        return np.ascontiguousarray(np.rot90(picture.to_ndarray(), round(self._raw.rotation / 90)))
+        return np.ascontiguousarray(_upright(picture.to_ndarray(), self._raw.side_data.get("DISPLAYMATRIX")))
 
 
 class Video:
@@ -144,13 +148,15 @@ class Video:
     def _open(self, av: Any) -> Iterator[tuple[Any, Any]]:
         """Opens the file, and gives the container and its first video stream."""
         try:
-            container = av.open(str(self.path), metadata_errors="ignore")
+            container = av.open(file_address(self.path), metadata_errors="ignore")
         except (av.FFmpegError, OSError) as error:
             raise ValueError(f"cannot be opened as a video: {_reason(error)}") from error
         with container:
             if not container.streams.video:
                 raise ValueError("has no video stream")
-            yield container, container.streams.video[0]
+            stream = container.streams.video[0]
+            stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+            yield container, stream
 
     def _decode(self, av: Any, container: Any, stream: Any) -> Iterator[Any]:
         damaged = 0
@@ -217,8 +223,29 @@ def _stamped(container: Any) -> bool:
     return "avi" not in container.format.name.split(",")
 
 
+def file_address(path: Path) -> str:
+    """Returns what PyAV opens as this file: a name such as 10:30.mp4 alone would be the address of protocol 10."""
+    return f"file:{path}"
+
+
+def _upright(image: np.ndarray, matrix: Any) -> np.ndarray:
+    """Turns and mirrors an image as its display matrix says, None for none, to the nearest quarter turn.
+
+    The matrix begins (a, b, u, c, d) in 16.16: column a x + c y and row b x + d y show the pixel of column x and row y
+    (ISO/IEC 14496-12, 8.3.2).
+    """
+    if matrix is None:
+        return image
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5].astype(float)
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image, a, d = image.swapaxes(0, 1), c, b
+    return image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
 def _square_width(raw: Any, stream: Any) -> int:
-    return max(1, round(raw.width * float(stream.sample_aspect_ratio or 1)))
+    """Returns the width of a frame with square pixels; those of impossible shape are taken for square."""
+    aspect = float(stream.sample_aspect_ratio or 1)
+    return max(1, round(raw.width * aspect)) if 1 / _MOST_ASPECT < aspect < _MOST_ASPECT else raw.width
 
 
 def _reason(error: BaseException) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.extras import require
-from fmlfast.data.video.decode import Video
+from fmlfast.data.video.decode import Video, file_address
 
 TIME_BASE = Fraction(1, 90_000)  # seconds
 _CODECS = (("libx264", {"preset": "superfast", "crf": "20", "bf": "0"}), ("mpeg4", {"qscale": "3", "bf": "0"}))
@@ -54,7 +54,7 @@ class VideoPiece:
         height, width = image.shape[:2]
         if self._container is None:
             self._start = time
-            self._container = av.open(str(self._temporary), "w")
+            self._container = av.open(file_address(self._temporary), "w")
             self._stream = add_video_stream(av, self._container, width, height, self._rate)
         if width % 2 or height % 2:  # 4:2:0 has one colour for two by two pixels
             image = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -79,8 +79,8 @@ def join_pieces(pieces: Sequence[tuple[Path, float]], out: Path, source: Path | 
     pictures.
     """
     av = require("av", "video")
-    with atomic_path(out) as temporary, av.open(str(temporary), "w", options=_EXACT) as container:
-        with av.open(str(pieces[0][0])) as first:
+    with atomic_path(out) as temporary, av.open(file_address(temporary), "w", options=_EXACT) as container:
+        with av.open(file_address(pieces[0][0])) as first:
             video = container.add_stream_from_template(first.streams.video[0])
         sound = None if source is None else _Sound(av, source, container, _end(av, pieces))
         streams = [_pictures(av, pieces, video)]
@@ -92,7 +92,7 @@ def join_pieces(pieces: Sequence[tuple[Path, float]], out: Path, source: Path | 
 
 def _pictures(av: Any, pieces: Sequence[tuple[Path, float]], stream: Any) -> Iterator[tuple[float, int, Any]]:
     for path, start in pieces:
-        with av.open(str(path)) as piece:
+        with av.open(file_address(path)) as piece:
             for packet in piece.demux(piece.streams.video[0]):
                 if packet.dts is None:  # the last one is empty
                     continue
@@ -105,7 +105,7 @@ def _pictures(av: Any, pieces: Sequence[tuple[Path, float]], stream: Any) -> Ite
 def _end(av: Any, pieces: Sequence[tuple[Path, float]]) -> float:
     """Returns the time at which the last picture ends, seconds."""
     path, start = pieces[-1]
-    with av.open(str(path)) as piece:
+    with av.open(file_address(path)) as piece:
         stream = piece.streams.video[0]
         last = max(float(packet.pts * packet.time_base) for packet in piece.demux(stream) if packet.pts is not None)
         return start + last + float(1 / (stream.average_rate or 25))
@@ -115,8 +115,8 @@ class _Sound:
     """Copies or encodes the first audio stream of a file, from its first picture to an end."""
 
     def __init__(self, av: Any, source: Path, container: Any, end: float) -> None:
-        self._av, self._source, self._end, self._start = av, source, end, Video(source).origin
-        with av.open(str(source), metadata_errors="ignore") as opened:
+        self._av, self._source, self._end, self._start = av, file_address(source), end, Video(source).origin
+        with av.open(self._source, metadata_errors="ignore") as opened:
             self.found = bool(opened.streams.audio)
             if not self.found:
                 return
@@ -130,7 +130,7 @@ class _Sound:
 
     def packets(self) -> Iterator[tuple[float, int, Any]]:
         """Yields time, order and packet."""
-        with self._av.open(str(self._source), metadata_errors="ignore") as opened:
+        with self._av.open(self._source, metadata_errors="ignore") as opened:
             packets = opened.demux(opened.streams.audio[0])
             yield from self._copies(packets) if self._copied else self._encoded(packets)
 

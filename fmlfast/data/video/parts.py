@@ -3,8 +3,10 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
+from fmlfast.common.locks import lock_folder
 from fmlfast.data.shards import ClipRef, list_clips, list_splits, read_clip, read_meta, write_meta
 from fmlfast.data.tar_files import TarWriter, check
 from fmlfast.data.video.prepared_folder import (
@@ -32,11 +34,19 @@ def merge_parts(config: PrepareConfig, videos: Mapping[str, str]) -> PrepareRepo
     again, so that an interrupted merge goes on; the parts stay.
 
     Raises ValueError when a part or a video is missing or comes twice, parts were made with other settings, or a shard
-    is damaged or does not hold the clips that its report names.
+    is damaged or does not hold the clips that its report names; BlockingIOError while another process writes one of
+    the folders.
     """
+    folders = _find_parts(config.out / PARTS)
+    with ExitStack() as stack:
+        for folder in (config.out, *folders):
+            stack.enter_context(lock_folder(folder))
+        return _merge(config, videos, folders)
+
+
+def _merge(config: PrepareConfig, videos: Mapping[str, str], folders: list[Path]) -> PrepareReport:
     clips: dict[str, dict[str, ClipRef]] = {}
     origin: dict[str, Path] = {}
-    folders = _find_parts(config.out / PARTS)
     report = open_folder(config.out, config)
     before = set(report.sources)
     present = {ref.key for split in list_splits(config.out) for ref in list_clips(config.out, split)}
@@ -99,7 +109,7 @@ def _members(ref: ClipRef) -> list[tuple[str, bytes]]:
     spans.append((f"{ref.key}.json", ref.json))
     members = []
     with ref.shard.open("rb") as file:
-        for name, (offset, size) in spans:
-            file.seek(offset)
-            members.append((name, file.read(size)))
+        for name, span in spans:
+            file.seek(span.offset)
+            members.append((name, span.check(file.read(span.size), f"{ref.shard}: {name}")))
     return members

@@ -6,18 +6,18 @@ different poses become a clip. Several videos are prepared at once, each in its 
 """
 
 import hashlib
-import multiprocessing
 import os
 import re
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from tqdm import tqdm
-
+from fmlfast.common.child_processes import WorkerPool
 from fmlfast.common.extras import require
+from fmlfast.common.locks import lock_folder
+from fmlfast.common.progress import ProgressBar
 from fmlfast.data.detector_model import face_landmarker_file
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.shards import Clip, ShardWriter, list_clips, list_splits, write_meta
@@ -28,6 +28,7 @@ from fmlfast.data.video.prepared_folder import (
     CLIPS_A_SHARD,
     PrepareConfig,
     PrepareReport,
+    check_folder,
     folder_meta,
     open_folder,
     write_report,
@@ -46,13 +47,21 @@ def prepare(config: PrepareConfig) -> PrepareReport:
     that part's videos are prepared, into a folder of their own; with `config.merge` the parts become one folder.
 
     Raises ValueError when an input is missing, no video is found, the folder holds clips made otherwise, or the face
-    landmark model cannot be had; ImportError without the `video` extra.
+    landmark model cannot be had; BlockingIOError, naming the process, while another one writes the folder; ImportError
+    without the `video` extra.
     """
     require("av", "video")
     paths = find_videos(config.inputs)
     if config.merge:
         keys = [source.key for source in _name_sources(paths, {})]
         return merge_parts(config, {key: name for key, (_, name) in zip(keys, paths, strict=True)})
+    check_folder(config.folder)
+    with lock_folder(config.folder):
+        return _add(config, paths)
+
+
+def _add(config: PrepareConfig, paths: list[tuple[Path, str]]) -> PrepareReport:
+    """Prepares the videos that are missing in a folder that nobody else writes."""
     report = open_folder(config.folder, config)
     stored = report.sources
     if config.share is not None:
@@ -68,7 +77,7 @@ def prepare(config: PrepareConfig) -> PrepareReport:
         model = face_landmarker_file(config.face_landmarker)
         with _Output(config, report) as output:
             results = _run(sources, config, model)
-            for source, (record, clips) in tqdm(results, total=len(sources), unit="video", desc="prepare"):
+            for source, (record, clips) in ProgressBar(results, total=len(sources), unit="video", desc="prepare"):
                 output.add(source, record, clips)
     return report
 
@@ -173,7 +182,7 @@ def _run(sources: list[Source], config: PrepareConfig, model: Path) -> Iterator[
     pending = deque(sources)
     while pending:
         suspects: list[Source] = []
-        with _pool(workers) as pool:
+        with WorkerPool(workers) as pool:
             running: dict[Future[_Result], Source] = {}
             try:
                 while pending or running:
@@ -186,20 +195,12 @@ def _run(sources: list[Source], config: PrepareConfig, model: Path) -> Iterator[
                         yield running.pop(future), result
             except BrokenProcessPool:
                 suspects = list(running.values())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
         for source in suspects:
-            with _pool(1) as pool:
+            with WorkerPool(1) as pool:
                 try:
                     yield source, pool.submit(_work, source, config.rules, model).result()
                 except BrokenProcessPool:
                     yield source, (SourceRecord(source.name, trouble=_CRASHED), [])
-
-
-def _pool(workers: int) -> ProcessPoolExecutor:
-    # spawn: MediaPipe's threads do not survive a fork.
-    return ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
 
 
 def _work(source: Source, rules: Rules, model: Path) -> _Result:

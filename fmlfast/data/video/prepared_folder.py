@@ -9,15 +9,18 @@ from typing import Annotated, Any
 from tyro.conf import Positional, arg
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.locks import SUFFIX
+from fmlfast.common.text_files import read_json
 from fmlfast.common.version import __version__
 from fmlfast.data.landmark_assets import landmarks_version
 from fmlfast.data.meta import check_landmarks
-from fmlfast.data.shards import read_meta
+from fmlfast.data.shards import MOST_PIXELS, read_meta
 from fmlfast.data.video.clips import Rules, SourceRecord, count
 
 GENERATOR = "prepare"
 PARTS = "parts"  # subfolder that holds the parts until they are merged
 CLIPS_A_SHARD = 1024
+MOST_REPORT = 2**30  # bytes of report.json, which grows with the videos
 _PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 
 
@@ -75,6 +78,8 @@ class PrepareConfig:
             )
         if not 16 <= self.size <= 4096:
             raise ValueError(f"size must lie in 16..4096, got {self.size}")
+        if self.frames_per_clip * self.size**2 > MOST_PIXELS:
+            raise ValueError(f"{self.frames_per_clip} frames of {self.size} px are too many for one clip")
 
     @property
     def share(self) -> tuple[int, int] | None:
@@ -122,16 +127,22 @@ def folder_meta(config: PrepareConfig) -> dict[str, Any]:
     return made | {"settings": asdict(config.rules)}
 
 
-def open_folder(out: Path, config: PrepareConfig) -> PrepareReport:
-    """Reads the report of earlier runs in `out`; ValueError when the folder cannot be added to."""
-    report = PrepareReport()
+def check_folder(out: Path) -> None:
+    """Raises ValueError for what can hold no clips: a file, or a folder of other things."""
     if not out.exists():
-        return report
+        return
     if not out.is_dir():
         raise ValueError(f"{out} is a file; choose another output")
+    strange = any(path.name != PARTS and path.suffix != SUFFIX for path in out.iterdir())
+    if strange and not (out / "meta.json").exists():
+        raise ValueError(f"{out} is not empty and holds no prepared clips; choose another output")
+
+
+def open_folder(out: Path, config: PrepareConfig) -> PrepareReport:
+    """Reads the report of earlier runs in `out`; ValueError when the folder cannot be added to."""
+    check_folder(out)
+    report = PrepareReport()
     if not (out / "meta.json").exists():
-        if any(path.name != PARTS for path in out.iterdir()):
-            raise ValueError(f"{out} is not empty and holds no prepared clips; choose another output")
         return report
     meta = read_meta(out)
     check_landmarks(out)
@@ -143,7 +154,7 @@ def open_folder(out: Path, config: PrepareConfig) -> PrepareReport:
     path = out / "report.json"
     if path.exists():
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))["sources"]
+            stored = read_json(path, MOST_REPORT)["sources"]
             report.sources = {key: SourceRecord.from_json(record) for key, record in stored.items()}
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path}: damaged ({error}); delete it to have all videos looked at again") from error

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fmlfast.common.extras import require
+from fmlfast.kernels.normals import RESOLUTION
 
 Points = NDArray[np.float64]  # [P, 3]
 _POINTS = 256  # queried at once: few enough for memory where all triangles are equally far
@@ -57,11 +58,14 @@ class ClosestPoint:
 
     @property
     def normals(self) -> Points:
-        """Returns unit normals [T, 3] of the triangles, zero where a triangle has no area."""
+        """Returns unit normals [T, 3] of the triangles, zero where one has no area but for rounding to float32."""
         a, b, c = self.corners.swapaxes(0, 1)
-        normals = np.cross(b - a, c - a)
+        b, c = b - a, c - a
+        normals = np.cross(b, c)
         length = np.linalg.norm(normals, axis=1, keepdims=True)
-        return np.divide(normals, length, out=np.zeros_like(normals), where=length > 0)
+        reach, first, second = (np.abs(x).sum(1, keepdims=True) for x in (a, b, c))
+        error = RESOLUTION * 2 * (reach * (first + second) + first * second)  # as of `vertex_normals`
+        return np.divide(normals, length, out=np.zeros_like(normals), where=length > error)
 
     def __call__(self, points: Points) -> Closest:
         """Finds the closest points to points [P, 3], in the mesh's unit."""

@@ -27,6 +27,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fmlfast.common.folders import files_in, find_file
+from fmlfast.common.text_files import read_text
 from fmlfast.evaluation.scans.readers import read_landmarks, read_points
 from fmlfast.ibug68 import EYES_APART
 from fmlfast.mesh_io import MILLIMETRES
@@ -135,7 +137,7 @@ def _recognise(folder: Path) -> str:
     if (folder / "scans").is_dir() and (folder / "scans_lmks_onlypp").is_dir():
         return "now"
     names = [child.name for child in folder.iterdir() if child.is_dir()]
-    if any(re.fullmatch(r"[FM]\d{4}", name) and any((folder / name).glob("*_F3D.wrl")) for name in names):
+    if any(re.fullmatch(r"[FM]\d{4}", name) and any(_bu3dfe_scans(folder / name)) for name in names):
         return "bu3dfe"
     return "facewarehouse" if any(re.fullmatch(r"Tester_\d+", name) for name in names) else "folder"
 
@@ -168,11 +170,11 @@ def _now(root: Path) -> Layout:
     if pictures is None:
         raise ValueError(f"{root}: no folder iphone_pictures with the photos of NoW")
     listed = root / "imagepathsvalidation.txt"
-    chosen = set(listed.read_text().split()) if listed.is_file() else None
+    chosen = set(read_text(listed).split()) if listed.is_file() else None
 
     def read(home: Path) -> Person:
-        scan = next(iter(sorted(home.glob("*.obj"))), None)
-        marks = next(iter(sorted((root / "scans_lmks_onlypp" / home.name).glob("*.pp"))), None)
+        scan = next(iter(files_in(home, (".obj",))), None)
+        marks = next(iter(files_in(root / "scans_lmks_onlypp" / home.name, (".pp",))), None)
         if scan is None or marks is None:
             missing = f"scans/{home.name}/*.obj" if scan is None else f"scans_lmks_onlypp/{home.name}/*.pp"
             raise ValueError(f"{root}: {missing} is missing")
@@ -188,10 +190,10 @@ def _bu3dfe(root: Path) -> Layout:
 
     def read(home: Path) -> Person:
         photos, neutral = [], None
-        for scan in sorted(home.glob("*_F3D.wrl")):
-            marks = scan.with_suffix(".bnd")
-            if not marks.is_file():
-                raise ValueError(f"{marks} is missing: the landmarks of {scan.name}")
+        for scan in _bu3dfe_scans(home):
+            marks = _one(home, scan.stem, (".bnd",))
+            if marks is None:
+                raise ValueError(f"{scan.with_suffix('.bnd')} is missing: the landmarks of {scan.name}")
             file = ScanFile(scan, marks, unit)
             picture = _one(home, scan.stem.replace("_F3D", "_F2D"), PICTURES)
             if picture is not None:
@@ -214,7 +216,9 @@ def _facewarehouse(root: Path) -> Layout:
 
     def read(home: Path) -> Person:
         photos = []
-        for scan in sorted(home.glob("TrainingPose/pose_*.obj"), key=lambda path: int(path.stem[5:])):
+        meshes = files_in(home / "TrainingPose", (".obj",))
+        poses = [path for path in meshes if re.fullmatch(r"pose_\d+", path.stem)]
+        for scan in sorted(poses, key=lambda path: int(path.stem[5:])):
             picture = _one(scan.parent, scan.stem, PICTURES)
             if picture is not None:
                 photos.append(Photo(picture, ScanFile(scan, marks, unit)))
@@ -236,7 +240,7 @@ LAYOUTS: dict[str, Callable[[Path], Layout]] = {
 
 def _unit(root: Path, usual: str) -> float:
     stated = root / "unit.txt"
-    name = stated.read_text().strip() if stated.is_file() else usual
+    name = read_text(stated).strip() if stated.is_file() else usual
     if name not in MILLIMETRES:
         raise ValueError(f"{stated}: unknown unit {name!r}; write one of {', '.join(MILLIMETRES)}")
     return MILLIMETRES[name]
@@ -249,15 +253,19 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
+    return files_in(folder, PICTURES)
+
+
+def _bu3dfe_scans(folder: Path) -> list[Path]:
+    return [path for path in files_in(folder, (".wrl",)) if path.stem.endswith("_F3D")]
 
 
 def _one(folder: Path, stem: str, suffixes: tuple[str, ...]) -> Path | None:
-    return next((folder / f"{stem}{suffix}" for suffix in suffixes if (folder / f"{stem}{suffix}").is_file()), None)
+    return next((path for suffix in suffixes if (path := find_file(folder, f"{stem}{suffix}"))), None)
 
 
 def _need_landmarks(base: Path, scan: Path) -> Path:
-    for suffix in (".txt", ".pp"):
-        if (path := base.with_name(base.name + suffix)).is_file():
-            return path
+    found = _one(base.parent, base.name, (".txt", ".pp"))
+    if found is not None:
+        return found
     raise ValueError(f"{base}.txt (or .pp) is missing: the 7 or 68 landmarks of {scan.name}, one `x y z` a line")

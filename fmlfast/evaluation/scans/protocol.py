@@ -1,6 +1,5 @@
 """Measures scan-to-mesh errors by the protocol of the NoW challenge: align landmarks, register, measure distances."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from fmlfast.common.atomic import atomic_path
+from fmlfast.common.locks import check_writable
 from fmlfast.evaluation.scans.alignment import MeshToScan, align_landmarks, register_robust
 from fmlfast.evaluation.scans.closest_point import ClosestPoint
 from fmlfast.evaluation.scans.correspondence import Correspondence
 from fmlfast.evaluation.scans.datasets import Person, Scan, ScanFile, read_scans
 from fmlfast.evaluation.scans.face_regions import face_parts
 from fmlfast.evaluation.scans.table import CORRESPONDING, ScanErrors, ScanErrorTable, draw_curves
+from fmlfast.evaluation.stored_table import store_table
 from fmlfast.evaluation.table import MEAN_FACE, rounded
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.pipeline import reconstruct
@@ -94,6 +94,7 @@ def evaluate_scans(run: str | Path, folder: str | Path, *, refine: int, layout: 
     Raises ValueError for folders that are no scan set, or a run that is none, and when no person could be measured.
     """
     run = Path(run)
+    check_writable(run / "scans.json")  # before the work
     template = FML.load(run).template
     people, failed = read_scans(folder, layout)
     failed |= _check_people(people, template)  # before the slow part
@@ -114,10 +115,9 @@ def evaluate_scans(run: str | Path, folder: str | Path, *, refine: int, layout: 
         raise ValueError(f"{folder}: nobody could be measured; the first reason: {next(iter(failed.values()))}")
     table = errors.table()
     table |= {"people": len(errors.people), "photos": photos}
-    table |= {"layout": people[0].layout, "refine_steps": refine, "failed": failed}
-    table = rounded(table)
-    with atomic_path(run / "scans.json") as path:
-        path.write_text(json.dumps(table, indent=2) + "\n")
+    table |= {"scans": Path(folder).resolve().name, "layout": people[0].layout}
+    table = rounded(table | {"refine_steps": refine, "failed": failed})
+    store_table(run / "scans.json", table, ("scans",))
     draw_curves(run / "scans.png", table)
     return table
 

@@ -1,5 +1,6 @@
 """Reads points of meshes and point clouds in several formats, and 3D landmarks."""
 
+import io
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -8,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmlfast.common.extras import require
+from fmlfast.common.text_files import read_text
+from fmlfast.mesh_io import obj_lines
 
 Points = NDArray[np.float64]  # [P, 3]
 # The nodes Coordinate (VRML 2) and Coordinate3 (VRML 1), not TextureCoordinate.
-_VRML_POINTS = re.compile(r"(?<!Texture)Coordinate3?\s*\{\s*point\s*\[([^\]]*)\]")
+_VRML_POINTS = re.compile(r"(?<!Texture)Coordinate3?\s*\{\s*point\s*\[([^\[\]]*)\]")
 
 
 def read_points(path: Path) -> Points:
@@ -50,10 +53,12 @@ def read_landmarks(path: Path, points: Points) -> Points:
     try:
         if suffix == ".pp":
             picked = ElementTree.parse(path).getroot().iter("point")
-            table = np.array([[float(point.attrib[axis]) for axis in "xyz"] for point in picked])
+            placed = [point.attrib for point in picked if point.get("active", "1") != "0"]  # others lie at the origin
+            table = np.array([[float(point[axis]) for axis in "xyz"] for point in placed])
         else:
-            table = np.loadtxt(path, ndmin=2, delimiter="," if "," in path.read_text() else None)
-    except (ElementTree.ParseError, KeyError, ValueError) as error:
+            text = read_text(path)
+            table = np.loadtxt(io.StringIO(text), ndmin=2, delimiter="," if "," in text else None)
+    except (ElementTree.ParseError, LookupError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is no list of landmarks: {error}") from error
     if suffix == ".bnd":
         if table.shape != (83, 4):
@@ -99,7 +104,7 @@ def _vertices(path: Path, numbers: NDArray[np.float64], points: Points) -> Point
 
 def _obj(path: Path) -> Points:
     """Reads the vertices of an OBJ mesh or point cloud; values after the coordinates are ignored."""
-    rows = [line.split()[1:4] for line in path.read_text(errors="replace").splitlines() if line.startswith("v ")]
+    rows = [values[:3] for _, kind, values in obj_lines(path) if kind == "v"]
     try:
         return np.array(rows, np.float64)
     except ValueError as error:
@@ -126,7 +131,7 @@ def _blendshapes(path: Path) -> Points:
     Layout: int32 numbers of shapes, vertices and faces, then float32 xyz of each shape, neutral first.
     """
     data = path.read_bytes()
-    header = np.frombuffer(data[:12], "<i4")
-    if len(header) != 3 or min(header) <= 0 or len(data) < 12 + 12 * int(header[1]) * (int(header[0]) + 1):
+    header = np.frombuffer(data[:12].ljust(12, b"\0"), "<i4")
+    if min(header) <= 0 or len(data) < 12 + 12 * int(header[1]) * (int(header[0]) + 1):
         raise ValueError(f"{path} is no FaceWarehouse blendshape file, or is cut short")
     return np.frombuffer(data, "<f4", 3 * int(header[1]), 12).reshape(-1, 3).astype(np.float64)

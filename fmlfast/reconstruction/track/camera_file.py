@@ -1,16 +1,17 @@
 """Reads calibrated cameras from JSON."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fmlfast.common.text_files import parse_json, read_text
 from fmlfast.reconstruction.track.source import VideoFacts
 from fmlfast.reconstruction.track.views import Camera
 
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
+LARGEST = 10**6  # pixels a side
 SAME_SHAPE = 0.01  # largest difference of the sides' ratio of calibration and video
 
 
@@ -40,7 +41,7 @@ def read_rig(path: Path, videos: Sequence[Path]) -> list[Camera]:
     for number, (stored, video) in enumerate(zip(listed, videos, strict=True)):
         try:
             R, t = np.array(stored["R"], np.float64), np.array(stored["t"], np.float64)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path}: camera {number} needs R (3 x 3) and t (3, mm): {error}") from error
         turned = R.shape == (3, 3) and np.allclose(R @ R.T, np.eye(3), atol=1e-3) and np.linalg.det(R) > 0
         if not turned or t.shape != (3,) or not np.isfinite(t).all():
@@ -53,8 +54,8 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such camera file")
     try:
-        stored = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        stored = parse_json(read_text(path), path)
+    except ValueError as error:
         raise ValueError(f"{path}: is not JSON: {error}") from error
     if not isinstance(stored, dict):
         raise ValueError(f"{path}: needs an object with K (3 x 3), or fl_x, fl_y, cx, cy, in pixels")
@@ -66,7 +67,7 @@ def _scaled(path: Path, stored: dict[str, Any], video: Path) -> np.ndarray:
     try:
         K = _intrinsics(stored)
         width, height = (stored.get(long, stored.get(short)) for long, short in (("width", "w"), ("height", "h")))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path}: needs K (3 x 3) or fl_x, fl_y, cx, cy in pixels: {error}") from error
     if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0 or K[2].tolist() != [0, 0, 1]:
         raise ValueError(f"{path}: K must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]] with positive focal lengths")
@@ -78,8 +79,9 @@ def _scaled(path: Path, stored: dict[str, Any], video: Path) -> np.ndarray:
         )
     seen = VideoFacts.of(video).size
     sides = [told or side for told, side in zip((width, height), seen, strict=True)]
-    if not all(isinstance(side, int | float) and side > 0 for side in sides):
-        raise ValueError(f"{path}: width and height must be positive numbers, got {width!r} and {height!r}")
+    if not all(isinstance(side, int | float) and 0 < side < LARGEST for side in sides):
+        got = f"got {width!r} and {height!r}"
+        raise ValueError(f"{path}: width and height must be positive numbers below {LARGEST}, {got}")
     scale = np.array(seen) / np.array(sides, np.float64)
     if abs(scale[0] / scale[1] - 1) > SAME_SHAPE:
         raise ValueError(f"{path}: calibrated for {width} x {height} pixels, but {video} has {seen[0]} x {seen[1]}")

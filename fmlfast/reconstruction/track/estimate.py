@@ -4,13 +4,15 @@ Each window of frames is fitted frame by frame, smoothed along time, refined on 
 frames of a window are estimated anew in the next one, which knows what follows them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from os import PathLike
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fmlfast.common.stored_arrays import check_tensors
 from fmlfast.common.tensors import TensorBatch
 from fmlfast.data.frames import Frames
 from fmlfast.data.mediapipe478 import NUM_POINTS
@@ -26,6 +28,17 @@ from fmlfast.rotation import axis_angle_from_rotation, rotation_from_axis_angle
 WINDOW, LAG = 256, 24  # frames of a window; that are estimated anew
 BATCH = 32  # frames that are fitted, lit and refined at once
 LIGHT_SECONDS = 0.1  # standard deviation of the Gaussian that smooths the light
+STORED = {
+    "frame": (torch.int64, "T"),
+    "time": (torch.float64, "T"),
+    "seen": (torch.bool, "T"),
+    "rotation": (torch.float32, "T", 3, 3),
+    "translation": (torch.float32, "T", 3),
+    "expression": (torch.float32, "T", "E"),
+    "sh": (torch.float32, "T", 9, 3),
+    "landmarks": (torch.float32, "T", 68, 2),
+}
+"""Types and shapes of a stored track."""
 
 
 @dataclass
@@ -40,6 +53,12 @@ class Track(TensorBatch):
     expression: Tensor  # [T, E]
     sh: Tensor  # [T, 9, 3]
     landmarks: Tensor  # [T, 68, 2] px of the video, detected
+
+    @classmethod
+    def of_stored(cls, path: str | PathLike[str], stored: Mapping[str, Tensor]) -> "Track":
+        """Builds a track of what the file `path` holds; raises ValueError, naming it, where that is none."""
+        check_tensors(path, stored, STORED)
+        return cls(**stored)
 
     @classmethod
     def join(cls, parts: "Sequence[Track]") -> "Track":

@@ -1,6 +1,7 @@
 """Draws a tracked video: the heads over it, beside their geometry and under a standard light, and turning."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain, islice
@@ -9,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from tqdm import tqdm
 
+from fmlfast.common.progress import ProgressBar
 from fmlfast.data.video.decode import Video
 from fmlfast.data.video.encode import VideoPiece, join_pieces
 from fmlfast.reconstruction.head import Head
@@ -78,9 +79,15 @@ def draw_videos(
     missing = [s for s in segments if not project.piece(COMPARISON, s.number).is_file()]
     total = segments[-1].end
     first = missing[0].first if missing else total
-    with tqdm(total=total, initial=first, disable=not progress, desc="video", unit="frame") as bar, single_threads():
-        batch = max(1, min(BATCH, round(BATCH_PIXELS / (width * height))))
-        drawn = chain.from_iterable(mapped(draw, _batches(ahead(_frames(video, first, total)), batch)))
+    bar = ProgressBar(total=total, initial=first, disable=not progress, desc="video", unit="frame")
+    batch = max(1, min(BATCH, round(BATCH_PIXELS / (width * height))))
+    with (
+        bar,
+        single_threads(),
+        closing(ahead(_frames(video, first, total))) as frames,
+        closing(mapped(draw, _batches(frames, batch))) as batches,
+    ):
+        drawn = chain.from_iterable(batches)
         for segment in missing:
             with (
                 VideoPiece(project.piece(COMPARISON, segment.number), rate) as comparison,  # ends last
@@ -114,9 +121,13 @@ def draw_turntable(head: Head, path: Path) -> None:
         layers = drawer.draw(poses, K, TURN_SIZE, TURN_SIZE, ("relit",))
         return [composite(paper(TURN_SIZE, TURN_SIZE), [layer] if layer else [], "relit") for layer in layers]
 
-    with VideoPiece(path, Fraction(TURN_RATE)) as piece, single_threads():
-        batches = (range(first, min(first + BATCH, count)) for first in range(0, count, BATCH))
-        for step, image in enumerate(chain.from_iterable(mapped(draw, batches))):
+    steps = (range(first, min(first + BATCH, count)) for first in range(0, count, BATCH))
+    with (
+        VideoPiece(path, Fraction(TURN_RATE)) as piece,
+        single_threads(),
+        closing(mapped(draw, steps)) as batches,
+    ):
+        for step, image in enumerate(chain.from_iterable(batches)):
             piece.add(image, step / TURN_RATE)
 
 

@@ -8,6 +8,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from typing import Any
 import numpy as np
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.text_files import read_json
+from fmlfast.common.typed import of_values
 from fmlfast.data.crop import K_to_crop, crop_image, crop_to_source, face_crop, points_to_crop
 from fmlfast.data.detection import Detection, detection_to_crop
 from fmlfast.data.face_detector import FaceDetector, Glimpse
@@ -66,10 +69,13 @@ def observed_segments(folder: Path) -> list[Segment]:
     """Reads the segments that were finished, in order."""
     found: list[Segment] = []
     while (path := _json_path(folder, len(found))).is_file():
-        stored = json.loads(path.read_text())
-        tracks = {int(n): tuple(_sight(told) for told in sights) for n, sights in stored["tracks"].items()}
-        times, cuts = tuple(stored["times"]), tuple(stored["cuts"])
-        found.append(Segment(len(found), stored["first"], times, tracks, cuts, stored["state"]))
+        stored = read_json(path)
+        try:
+            tracks = {int(n): tuple(_sight(told) for told in sights) for n, sights in stored.pop("tracks").items()}
+            listed = {name: tuple(stored.pop(name)) for name in ("times", "cuts")}
+            found.append(of_values(Segment, {**stored, **listed, "number": len(found), "tracks": tracks}))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path}: damaged ({error}); remove {folder} to observe the video anew") from error
     return found
 
 
@@ -102,8 +108,8 @@ def observe_video(
         measured = {int(number): time for number, time in state["measured"].items()}
     pending = _Pending(len(before), start, measured)
     cuts, waiting = CutDetector(), deque[Future[_Look]]()
-    with ThreadPoolExecutor(1) as pool:
-        for number, time, image, thumbnail in ahead(_frames(video, start, last)):
+    with ThreadPoolExecutor(1) as pool, closing(ahead(_frames(video, start, last))) as frames:
+        for number, time, image, thumbnail in frames:
             cut = cuts.step(thumbnail)
             if image is None:
                 continue
@@ -222,7 +228,7 @@ def _look(
 
 
 def _sight(stored: dict[str, Any]) -> Sight:
-    return Sight(**{**stored, "rotation": tuple(stored["rotation"])})
+    return of_values(Sight, {**stored, "rotation": tuple(stored["rotation"])})
 
 
 def _clip(track: int, source: str, looks: list[_Look]) -> Clip:

@@ -7,9 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import load_file, save_file
 
-from fmlfast.common.atomic import atomic_path, check_new
+from fmlfast.common.arguments import check_whole
+from fmlfast.common.atomic import atomic_path
+from fmlfast.common.locks import check_new
+from fmlfast.common.stored_arrays import read_tensors
+from fmlfast.common.tensor_file import write_tensors
+from fmlfast.common.text_files import read_json
 from fmlfast.reconstruction.track.estimate import Track
 
 FORMAT = 1
@@ -44,10 +48,9 @@ class TrackSettings:
         """Collects the settings; raises FileNotFoundError for a missing video, ValueError for other values."""
         if not video.is_file():
             raise FileNotFoundError(f"{video}: no such video")
-        if refine < 0:
-            raise ValueError(f"--refine must be 0 or more, got {refine}")
-        if seconds is not None and not seconds > 0:
-            raise ValueError(f"--seconds must be more than 0, got {seconds}")
+        check_whole("refine", refine, 0)
+        if seconds is not None and not (isinstance(seconds, int | float) and seconds > 0):
+            raise ValueError(f"seconds must be a number above 0, got {seconds!r}")
         stat, told = video.stat(), None if cameras is None else [np.asarray(camera).tolist() for camera in cameras]
         return cls(str(video.resolve()), stat.st_size, stat.st_mtime, model, refine, texture, seconds, told)
 
@@ -68,7 +71,7 @@ class Project:
         """Opens or begins work in a folder; raises ValueError where it was begun with other settings."""
         path, wanted = folder / SETTINGS, json.loads(json.dumps(asdict(settings)))
         if path.is_file():
-            stored = json.loads(path.read_text())
+            stored = read_json(path)
             other = [name for name in wanted if stored.get(name) != wanted[name]]
             if other:
                 raise ValueError(
@@ -97,13 +100,13 @@ class Project:
         """Reads the windows of a track that were estimated."""
         found = []
         while (path := self._window(person, track, len(found))).is_file():
-            found.append(Track(**load_file(path)))
+            found.append(Track.of_stored(path, read_tensors(path)))
         return found
 
     def add_window(self, person: int, track: int, number: int, window: Track) -> None:
         """Stores a window of a track."""
         with atomic_path(self._window(person, track, number)) as temporary:
-            save_file({name: values.contiguous() for name, values in vars(window).items()}, temporary)
+            write_tensors(temporary, vars(window))
 
     def finish(self, out: Path) -> None:
         """Renames the folder to `out`, and removes what was needed on the way."""

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from fmlfast.common.atomic import check_new
+from fmlfast.common.arguments import check_whole
+from fmlfast.common.locks import lock_new_folder
+from fmlfast.common.progress import ProgressBar
+from fmlfast.common.tensors import independent
 from fmlfast.model.config import load_template
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction.focal_length import Cameras
@@ -33,6 +35,7 @@ LARGE = 360.0  # px of a face's crop, from which its outline would show the edge
 TURNTABLE = "turntable.mp4"
 
 
+@independent
 @torch.no_grad()
 def track(
     video: str | Path,
@@ -66,34 +69,36 @@ def track(
 
     Raises:
         FileExistsError: `out` exists.
+        BlockingIOError: another process tracks into `out`.
         ValueError: the video cannot be read or shows no face; the checkpoint or texture is invalid; unfinished work
             has other settings.
     """
-    path, out = Path(video), check_new(out)
-    if people is not None and people < 1:
-        raise ValueError(f"--people must be at least 1, got {people}")
-    reconstruct = Reconstructor.of(checkpoint, REFINE_PERSON, texture, None)
-    cameras = None if camera is None else [camera]
-    settings = TrackSettings.of(path, reconstruct.digest, refine, texture, seconds, cameras)
-    facts = VideoFacts.of(path)
-    project = Project.open(unfinished(out), settings)
-    size = reconstruct.model.config.image_size
-    source = Source.observe(facts, project.observed, camera, size, seconds, progress)
-    groups = group_tracks(source.tracks, reconstruct.model)[:people]
-    if not groups:
-        raise ValueError(f"{path}: no face that could be followed for half a second")
-    found: list[TrackedPerson] = []
-    total = sum(len(source.tracks.sights(t)) for group in groups for t in group)
-    with tqdm(total=total, disable=not progress, desc="motion", unit="frame") as bar:
-        for number, group in enumerate(groups):
-            first = found[0].face if found else None  # everybody was filmed by one camera
-            photos = partial(_photos, source, group, camera, first)
-            face = person_face(project.person(number), reconstruct, photos)
-            motion = _estimate(project, number, reconstruct, source, group, face, refine, bar)
-            found.append(TrackedPerson(face, motion, face.Ks[0], source.size, path.resolve()))
-    write_results(project, source, reconstruct.model, found, progress)
-    project.finish(out)
-    return found
+    if people is not None:
+        check_whole("people", people, 1)
+    path = Path(video)
+    with lock_new_folder(out) as out:
+        reconstruct = Reconstructor.of(checkpoint, REFINE_PERSON, texture, None)
+        cameras = None if camera is None else [camera]
+        settings = TrackSettings.of(path, reconstruct.digest, refine, texture, seconds, cameras)
+        facts = VideoFacts.of(path)
+        project = Project.open(unfinished(out), settings)
+        size = reconstruct.model.config.image_size
+        source = Source.observe(facts, project.observed, camera, size, seconds, progress)
+        groups = group_tracks(source.tracks, reconstruct.model)[:people]
+        if not groups:
+            raise ValueError(f"{path}: no face that could be followed for half a second")
+        found: list[TrackedPerson] = []
+        total = sum(len(source.tracks.sights(t)) for group in groups for t in group)
+        with ProgressBar(total=total, disable=not progress, desc="motion", unit="frame") as bar:
+            for number, group in enumerate(groups):
+                first = found[0].face if found else None  # everybody was filmed by one camera
+                photos = partial(_photos, source, group, camera, first)
+                face = person_face(project.person(number), reconstruct, photos)
+                motion = _estimate(project, number, reconstruct, source, group, face, refine, bar)
+                found.append(TrackedPerson(face, motion, face.Ks[0], source.size, path.resolve()))
+        write_results(project, source, reconstruct.model, found, progress)
+        project.finish(out)
+        return found
 
 
 def person_face(
@@ -137,7 +142,7 @@ def _estimate(
     group: Sequence[int],
     face: Reconstruction,
     refine: int,
-    bar: tqdm,
+    bar: ProgressBar,
 ) -> Track:
     """Estimates all frames of a person."""
     model = reconstruct.model.to(reconstruct.device)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from fmlfast.common.progress import ProgressBar
 from fmlfast.data.crop import assumed_K
 from fmlfast.data.face_detector import FaceDetector
 from fmlfast.data.frames import Frames
@@ -75,7 +75,7 @@ class Source:
         if not (folder / DONE).is_file():
             start = segments[-1].end if segments else 0
             with (
-                tqdm(total=count, initial=start, disable=not progress, desc="faces", unit="frame") as bar,
+                ProgressBar(total=count, initial=start, disable=not progress, desc="faces", unit="frame") as bar,
                 FaceDetector() as detector,
                 single_threads(),
             ):

@@ -1,10 +1,14 @@
-"""Runs stages of a stream beside one another: work that leaves Python's lock gains from threads."""
+"""Runs stages of a stream beside one another: work that leaves Python's lock gains from threads.
+
+Close the iterators, also after errors (`contextlib.closing`): one that is collected as garbage waits for its threads in
+whichever thread happens to collect it.
+"""
 
 import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -18,7 +22,7 @@ _MOST_WORKERS = 8
 _DEPTH = 8  # items that a stage is ahead at most: bounds the memory
 
 
-def ahead(items: Iterable[Item], depth: int = _DEPTH) -> Iterator[Item]:
+def ahead(items: Iterable[Item], depth: int = _DEPTH) -> Generator[Item, None, None]:
     """Iterates over `items` in a thread of its own, at most `depth` ahead; its errors are raised here."""
     ready: queue.Queue[tuple[bool, Item | BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()
@@ -56,7 +60,7 @@ def ahead(items: Iterable[Item], depth: int = _DEPTH) -> Iterator[Item]:
         thread.join()
 
 
-def mapped(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def mapped(function: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result, None, None]:
     """Applies `function` to `items` by threads; results come in order, at most a few ahead."""
     workers = max(1, min(_MOST_WORKERS, os.cpu_count() or 1))
     with ThreadPoolExecutor(workers) as pool:

@@ -1,7 +1,7 @@
 """Holds a person tracked through a video, and writes it to and reads it from a folder."""
 
 import json
-import zipfile
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.stored_arrays import read_arrays
+from fmlfast.common.text_files import read_json
 from fmlfast.common.version import __version__
 from fmlfast.reconstruction.blendshape_csv import write_blendshape_csv
 from fmlfast.reconstruction.gaze import eye_rotations
@@ -114,21 +116,34 @@ class TrackedPerson:
         if not (folder / ARRAYS).is_file() or not (folder / PARAMETERS).is_file():
             raise ValueError(f"{folder} is no person of `fmlfast track`: {ARRAYS} or {PARAMETERS} is missing")
         try:
-            stored = json.loads((folder / PARAMETERS).read_text())
+            stored = read_json(folder / PARAMETERS)
             if stored["format"] != FORMAT:
                 raise ValueError(f"format {stored['format']} was written by fmlfast {stored['fmlfast']}")
-            with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
-                track = Track(**{name: torch.from_numpy(arrays[name]) for name in arrays.files})
+            arrays = {name: torch.from_numpy(array) for name, array in read_arrays(folder / ARRAYS).items()}
+            track = Track.of_stored(ARRAYS, arrays)
             size = int(stored["width"]), int(stored["height"])
             K, video, scale = np.array(stored["K"], np.float32), Path(stored["video"]), stored["scale"]
-        except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
+            if (
+                not len(track.frame)
+                or K.shape != (3, 3)
+                or not np.isfinite(K).all()
+                or not 0 < min(size) <= max(size) < 2**16
+            ):
+                raise ValueError("it has no frames, or K, width or height are not those of a camera")
+            if scale is not None and not 0 < scale < math.inf:
+                raise ValueError(f"scale must be a positive number, not {scale!r}")
+        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
             raise ValueError(f"{folder} cannot be read ({error}); track the video anew") from error
-        return cls(Reconstruction.load(folder / FACE), track, K, size, video, scale)
+        face = Reconstruction.load(folder / FACE)
+        if track.expression.shape[1] != len(face.template.expressions):
+            raise ValueError(f"{folder} cannot be read: {ARRAYS} and {FACE} have different expressions")
+        return cls(face, track, K, size, video, scale)
 
 
 def load_people(folder: str | Path) -> Sequence[TrackedPerson]:
     """Reads all people of a folder that `fmlfast track` wrote, the one seen most first."""
-    folders = sorted(Path(folder).glob("person-*"), key=lambda path: int(path.name.split("-")[1]))
+    found = [path for path in Path(folder).glob("person-*") if path.name[7:].isdecimal()]
+    folders = sorted(found, key=lambda path: int(path.name[7:]))
     if not folders:
         raise ValueError(f"{folder} is no result of `fmlfast track`: there is no person-0 in it")
     return [TrackedPerson.load(path) for path in folders]

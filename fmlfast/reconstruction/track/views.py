@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from fmlfast.common.atomic import check_new
+from fmlfast.common.locks import lock_new_folder
+from fmlfast.common.progress import ProgressBar
+from fmlfast.common.tensors import independent
 from fmlfast.data.shards import Clip
 from fmlfast.reconstruction.focal_length import Cameras
 from fmlfast.reconstruction.inputs import Photo
@@ -37,6 +38,7 @@ class Camera:
     t: np.ndarray  # [3] mm
 
 
+@independent
 @torch.no_grad()
 def track_views(
     videos: Sequence[str | Path],
@@ -64,61 +66,62 @@ def track_views(
 
     Raises what `track` raises, and ValueError where a video shows nobody.
     """
-    paths, out = [Path(video) for video in videos], check_new(out)
-    if len(paths) != len(cameras) or len(paths) < 2:
-        raise ValueError(f"{len(paths)} videos need as many cameras, two or more; the camera file has {len(cameras)}")
-    reconstruct = Reconstructor.of(checkpoint, REFINE_PERSON, texture, None)
-    told = [np.concatenate([camera.K, camera.R, camera.t[:, None]], 1) for camera in cameras]
-    work, size = unfinished(out), reconstruct.model.config.image_size
-    projects, sources, groups = [], [], []
-    for number, (path, camera) in enumerate(zip(paths, cameras, strict=True)):
-        settings = TrackSettings.of(path, reconstruct.digest, 0, texture, seconds, told)
-        facts = VideoFacts.of(path)
-        projects.append(Project.open(work / f"view-{number}", settings))
-        sources.append(Source.observe(facts, projects[-1].observed, camera.K, size, seconds, progress))
-        found = group_tracks(sources[-1].tracks, reconstruct.model)
-        if not found:
-            raise ValueError(f"{path}: no face that could be followed for half a second")
-        groups.append(found[0])
+    paths = [Path(video) for video in videos]
+    with lock_new_folder(out) as out:
+        if len(paths) != len(cameras) or len(paths) < 2:
+            raise ValueError(f"{len(paths)} videos need as many cameras, two or more; the file has {len(cameras)}")
+        reconstruct = Reconstructor.of(checkpoint, REFINE_PERSON, texture, None)
+        told = [np.concatenate([camera.K, camera.R, camera.t[:, None]], 1) for camera in cameras]
+        work, size = unfinished(out), reconstruct.model.config.image_size
+        projects, sources, groups = [], [], []
+        for number, (path, camera) in enumerate(zip(paths, cameras, strict=True)):
+            settings = TrackSettings.of(path, reconstruct.digest, 0, texture, seconds, told)
+            facts = VideoFacts.of(path)
+            projects.append(Project.open(work / f"view-{number}", settings))
+            sources.append(Source.observe(facts, projects[-1].observed, camera.K, size, seconds, progress))
+            found = group_tracks(sources[-1].tracks, reconstruct.model)
+            if not found:
+                raise ValueError(f"{path}: no face that could be followed for half a second")
+            groups.append(found[0])
 
-    def photos() -> tuple[list[Photo], Cameras]:
-        each, chosen, Ks = -(-FRAMES // len(sources)), [], []
-        for number, (source, group) in enumerate(zip(sources, groups, strict=True)):
-            own = person_photos(source.tracks, group, source.video, each)
-            chosen += [replace(photo, name=f"view-{number}-{photo.name}") for photo in own]
-            Ks += [source.K] * len(own)
-        return chosen, Cameras.given(Ks)
+        def photos() -> tuple[list[Photo], Cameras]:
+            each, chosen, Ks = -(-FRAMES // len(sources)), [], []
+            for number, (source, group) in enumerate(zip(sources, groups, strict=True)):
+                own = person_photos(source.tracks, group, source.video, each)
+                chosen += [replace(photo, name=f"view-{number}-{photo.name}") for photo in own]
+                Ks += [source.K] * len(own)
+            return chosen, Cameras.given(Ks)
 
-    face = person_face(projects[0].person(0), reconstruct, photos)
-    model = reconstruct.model.to(reconstruct.device)
-    codes, ones = face.codes.to(reconstruct.device), [1.0] * len(sources)
-    timeline, shape = Timeline.of(sources, groups), sources[0].start_shape(model, groups[0], 1.0)
-    places = timeline.together(SCALED_BY)
-    alone = [PersonEstimator(model, codes, shape, 0, [1.0]).fit([shot]) for shot in timeline.shots(places)]
-    scale = rig_scale(alone, cameras)
-    turns = [camera.R @ cameras[0].R.T for camera in cameras]  # motion is told in the first camera's frame
-    shifts = [camera.t - turn @ cameras[0].t for turn, camera in zip(turns, cameras, strict=True)]
-    views = [View(_tensor(turn), scale * _tensor(shift)) for turn, shift in zip(turns, shifts, strict=True)]
-    estimator = PersonEstimator(model, codes, shape, 0, ones, views)
-    tracks: list[list[Track]] = [[] for _ in sources]
-    with tqdm(total=len(timeline.times), disable=not progress, desc="motion", unit="frame") as bar:
-        for run in timeline.runs():
-            pieces = (timeline.shots(run[first : first + SEGMENT]) for first in range(0, len(run), SEGMENT))
-            for window in estimator.track(pieces):
-                bar.update(len(window[0].frame))
-                for own, part in zip(tracks, window, strict=True):
-                    own.append(part)
-    people = []
-    for number, (source, project, parts) in enumerate(zip(sources, projects, tracks, strict=True)):
-        K, path = cameras[number].K.astype(np.float32), paths[number].resolve()
-        people.append(TrackedPerson(face, Track.join(parts), K, source.size, path, 1 / scale))
-        if number and not (project.person(0) / FACE).is_dir():
-            face.save(project.person(0) / FACE, meshes=False, pictures=False)
-        write_results(project, source, reconstruct.model, people[-1:], progress)
-    work.rename(out)
-    for number in range(len(projects)):
-        Project(out / f"view-{number}").clear()
-    return people
+        face = person_face(projects[0].person(0), reconstruct, photos)
+        model = reconstruct.model.to(reconstruct.device)
+        codes, ones = face.codes.to(reconstruct.device), [1.0] * len(sources)
+        timeline, shape = Timeline.of(sources, groups), sources[0].start_shape(model, groups[0], 1.0)
+        places = timeline.together(SCALED_BY)
+        alone = [PersonEstimator(model, codes, shape, 0, [1.0]).fit([shot]) for shot in timeline.shots(places)]
+        scale = rig_scale(alone, cameras)
+        turns = [camera.R @ cameras[0].R.T for camera in cameras]  # motion is told in the first camera's frame
+        shifts = [camera.t - turn @ cameras[0].t for turn, camera in zip(turns, cameras, strict=True)]
+        views = [View(_tensor(turn), scale * _tensor(shift)) for turn, shift in zip(turns, shifts, strict=True)]
+        estimator = PersonEstimator(model, codes, shape, 0, ones, views)
+        tracks: list[list[Track]] = [[] for _ in sources]
+        with ProgressBar(total=len(timeline.times), disable=not progress, desc="motion", unit="frame") as bar:
+            for run in timeline.runs():
+                pieces = (timeline.shots(run[first : first + SEGMENT]) for first in range(0, len(run), SEGMENT))
+                for window in estimator.track(pieces):
+                    bar.update(len(window[0].frame))
+                    for own, part in zip(tracks, window, strict=True):
+                        own.append(part)
+        people = []
+        for number, (source, project, parts) in enumerate(zip(sources, projects, tracks, strict=True)):
+            K, path = cameras[number].K.astype(np.float32), paths[number].resolve()
+            people.append(TrackedPerson(face, Track.join(parts), K, source.size, path, 1 / scale))
+            if number and not (project.person(0) / FACE).is_dir():
+                face.save(project.person(0) / FACE, meshes=False, pictures=False)
+            write_results(project, source, reconstruct.model, people[-1:], progress)
+        work.rename(out)
+        for number in range(len(projects)):
+            Project(out / f"view-{number}").clear()
+        return people
 
 
 def rig_scale(alone: Sequence[FrameFit], cameras: Sequence[Camera]) -> float:

@@ -1,5 +1,6 @@
 """Shows two reconstructions side by side, and how far their neutral shapes are apart."""
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -51,6 +52,11 @@ def difference(first: Head, second: Head, scaled: bool) -> Difference:
     return Difference(distance, 1 / float(found.scale[0]), float(inner.mean()), float(inner.max()))
 
 
+def as_text(name: str) -> str:
+    """Writes a name for viser's Markdown as it reads: that of a folder could hold markup, which runs scripts there."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", " ".join(name.split()))
+
+
 class CompareView:
     """Two persons, or two reconstructions of one, on a stage."""
 
@@ -59,7 +65,8 @@ class CompareView:
         stage.server.initial_camera.position = (0.0, 0.0, FAR)
         gui = stage.server.gui
         same = heads[0].template.fingerprint == heads[1].template.fingerprint
-        gui.add_markdown(f"**Left:** {names[0]}  \n**Right:** {names[1]}")
+        left, right = (as_text(name) for name in names)
+        gui.add_markdown(f"**Left:** {left}  \n**Right:** {right}")
         self.look = Look(gui, stage, [*STYLES, *([DISTANCES] if same else [])])
         self.heat: list[Figure] = []
         if same:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.harness import measure
 from benchmarks.harness.case import Bench, Cost, Inputs, Outputs
 from benchmarks.harness.measure import (
     COMPILE_SECONDS,
@@ -20,7 +21,7 @@ from benchmarks.harness.measure import (
 )
 from benchmarks.harness.providers import Difference, Provider, providers
 from benchmarks.harness.rows import OUT_OF_TIME, Row
-from benchmarks.harness.timing import Deadline, Timing, cache_bytes, count_launches, summarize
+from benchmarks.harness.timing import Call, Deadline, Timing, cache_bytes, count_launches, summarize
 from benchmarks.peers import all_peers
 from fmlfast.kernels.blendshape import linear_decode
 from fmlfast.kernels.common.backend import Backend
@@ -93,6 +94,14 @@ def test_a_provider_that_raises_is_a_row():
         raise RuntimeError("no such\nkernel /tmp/a.cpp Command: g++ -O3")
 
     assert row_of(Provider("broken", broken)).note == "failed: RuntimeError: no such kernel"
+
+
+def test_inputs_that_do_not_fit_into_memory_are_a_row():
+    def large(device: str, seed: int) -> Inputs:
+        raise torch.OutOfMemoryError("tried to allocate 90 GiB")
+
+    row = row_of(TORCH, bench=replace(BENCH, make=large))
+    assert row.note == "failed: OutOfMemoryError: tried to allocate 90 GiB"
 
 
 def test_a_missing_library_is_a_row_and_is_not_run():
@@ -213,12 +222,36 @@ def test_percentiles():
     assert cache_bytes("cpu") >= 1 << 18
 
 
+def test_rivals_on_a_gpu_are_timed_in_turns_and_one_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    together: list[int] = []
+
+    def time_in_turns(rivals: list[list[Call]], budget: float) -> list[Timing]:
+        together.append(len(rivals))
+        return [Timing(float(i + 1), 0.0, 9.0) for i in range(len(rivals))]
+
+    def peak(call: Call) -> float:
+        if call() == "too much":
+            raise RuntimeError("out of memory")
+        return 1.0
+
+    monkeypatch.setattr(measure, "time_in_turns", time_in_turns)
+    monkeypatch.setattr(measure, "count_launches", lambda call: (3, 0))
+    monkeypatch.setattr(measure, "peak_mb", peak)
+    monkeypatch.setattr(Inspector, "calls", lambda self, job: [lambda: "too much" if job.provider.name == "b" else ""])
+    rivals = [Job(BENCH, replace(TORCH, name=name), "forward") for name in "abc"]
+    rivals.append(Job(BENCH, Provider("d", TORCH.run, missing="not installed"), "forward"))
+    rows = measure_gpu(rivals, LastInspector("cpu"), NEVER, 1e12, 0.01)
+    assert [row.median_ms for row in rows] == [1.0, None, 2.0, None] and together == [2]
+    notes = ["", "failed: RuntimeError: out of memory", "", "not installed"]
+    assert [row.note for row in rows] == notes and rows[2].launches == 3
+
+
 @pytest.mark.gpu
 def test_a_row_of_a_gpu():
     provider = Provider("triton", lambda inputs: run(inputs, "triton"))
     inspector_of = LastInspector("cuda")
     for direction in ("forward", "backward"):
-        row = measure_gpu(Job(BENCH, provider, direction), inspector_of, NEVER, 1e12, 0.01)
+        (row,) = measure_gpu([Job(BENCH, provider, direction)], inspector_of, NEVER, 1e12, 0.01)
         assert row.note == "" and row.repeatable and row.host_syncs == 0
         assert row.median_ms is not None and row.launches is not None and row.launches >= 1
 

@@ -26,4 +26,10 @@ def test_one_operation_replaces_its_own_rows():
     found = merge(ROWS, new, "raster")
     assert [row.median_ms for row in found if row.op == "raster"] == [7.0]
     assert len(found) == len(ROWS) - 2 + 1
-    assert merge(ROWS, new, None) == new
+    assert merge([], new, None) == new
+
+
+def test_what_is_measured_anew_replaces_what_was_stored():
+    changed = replace(ROWS[1], median_ms=7.0)
+    found = merge(ROWS, [changed], None)
+    assert len(found) == len(ROWS) and changed in found and ROWS[1] not in found

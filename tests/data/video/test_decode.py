@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from fmlfast.data.video.decode import CutDetector, Video
-from tests.helpers.videos import smooth, write_video
+from fmlfast.data.video.encode import VideoPiece, join_pieces
+from tests.helpers.videos import set_display_matrix, smooth, write_video
 
 av = pytest.importorskip("av")
 
@@ -109,3 +110,38 @@ def test_a_fade_of_the_light_is_no_cut() -> None:
     detector = CutDetector()
     assert not any(detector.step((picture * level).astype(np.uint8)) for level in np.linspace(1, 0.1, 30))
     assert detector.step(np.full((27, 48, 3), 200, np.uint8))
+
+
+MIRRORS = {
+    "left and right": ((-1, 0, 0, 1), lambda image: image[:, ::-1]),
+    "top and bottom": ((1, 0, 0, -1), lambda image: image[::-1]),
+    "diagonal": ((0, 1, 1, 0), lambda image: image.swapaxes(0, 1)),
+    "other diagonal": ((0, -1, -1, 0), lambda image: image[::-1, ::-1].swapaxes(0, 1)),
+    "quarter turn": ((0, 1, -1, 0), lambda image: np.rot90(image, -1)),
+}
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_mirrors_of_the_display_matrix_are_applied(tmp_path: Path, name: str) -> None:
+    matrix, expected = MIRRORS[name]
+    frame = smooth(np.random.default_rng(7), 48, 64)
+    path = write_video(tmp_path / "v.mp4", [frame] * 2, codec="mpeg4")
+    set_display_matrix(path, *matrix)
+    got, _, _ = read(path)
+    assert got[0].shape == expected(frame).shape
+    assert np.abs(got[0].astype(int) - expected(frame)).mean() < 8
+    (again,) = Video(path).frames_at([0.0])
+    np.testing.assert_array_equal(again.image(), got[0])
+
+
+@pytest.mark.parametrize("name", ["10:30.mkv", "http:x.mkv", "concat:a|b.mkv", "-y.mkv", "a%03d?b#c.mkv"])
+def test_a_name_that_looks_like_an_address_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video(tmp_path / "v.mkv", [smooth(np.random.default_rng(8), 48, 64)]).rename(tmp_path / name)
+    assert len(list(Video(name).frames())) == 1
+    with VideoPiece(Path("out") / name.replace(".mkv", ".mp4"), Fraction(25)) as piece:
+        piece.add(next(Video(name).frames()).image(), 0.0)
+    join_pieces([(Path("out") / name.replace(".mkv", ".mp4"), 0.0)], Path(name).with_suffix(".mp4"), Path(name))
+    assert len(list(Video(Path(name).with_suffix(".mp4")).frames())) == 1

@@ -1,11 +1,15 @@
 """Clips in a folder that holds some already, and what an end in the middle leaves there."""
 
 import os
+import signal
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fmlfast.common.termination import Terminated
 from fmlfast.data.shards import Clip
 from fmlfast.data.video import prepare as module
 from fmlfast.data.video.clips import Rules, Source, SourceRecord
@@ -13,6 +17,7 @@ from fmlfast.data.video.prepare import prepare
 from tests.helpers.drawn_faces import BLUE, SquareDetector, moving
 from tests.helpers.preparing import clips_of, configure
 from tests.helpers.videos import write_video
+from tools.torture.children import forked
 
 pytest.importorskip("av")
 
@@ -60,8 +65,14 @@ def test_a_lost_report_makes_no_copies(tmp_path: Path, detector: SquareDetector,
     assert len(clips_of(tmp_path / "out")) == 1
 
 
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated)])
 def test_an_interruption_keeps_what_is_finished(
-    tmp_path: Path, detector: SquareDetector, grey: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals,
+    raised: type[BaseException],
+    tmp_path: Path,
+    detector: SquareDetector,
+    grey: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder, out = tmp_path / "v", tmp_path / "out"
     for name in ("a", "b", "c"):
@@ -70,17 +81,36 @@ def test_an_interruption_keeps_what_is_finished(
 
     def interrupted(source: Source, rules: Rules, model: Path):
         if source.path.name == "c.mkv":
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), number)
+            time.sleep(60)
         return work(source, rules, model)
 
     monkeypatch.setattr(module, "_work", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(raised):
         prepare(configure(out, folder))
     assert len(clips_of(out)) == 2
     monkeypatch.setattr(module, "_work", work)
     report = prepare(configure(out, folder))
     assert report.new == 1
     assert sorted(clip.source for clip in clips_of(out)) == ["v/a.mkv", "v/b.mkv", "v/c.mkv"]
+
+
+def test_killed_before_the_folder_says_what_it_is_the_same_command_goes_on(
+    tmp_path: Path, detector: SquareDetector, grey: np.ndarray
+) -> None:
+    path, out = write_video(tmp_path / "v.mkv", moving(grey, 12)), tmp_path / "out"
+
+    def killed() -> None:
+        def look(event: str, arguments: tuple) -> None:
+            if event == "os.rename" and str(arguments[1]).endswith("meta.json"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        sys.addaudithook(look)
+        prepare(configure(out, path))
+
+    assert forked(killed) == -signal.SIGKILL and list(out.iterdir())
+    assert prepare(configure(out, path)).new == 1
+    assert sorted(file.name for file in out.iterdir()) == ["meta.json", "report.json", "train-000000.tar"]
 
 
 def test_a_full_disk_leaves_no_half_and_no_false_record(

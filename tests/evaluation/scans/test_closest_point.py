@@ -33,6 +33,16 @@ def test_distance_to_a_triangle_agrees_with_another_solver():
     np.testing.assert_allclose(mesh(points).distance, brute_force(points, corners), atol=1e-6)
 
 
+def test_normals_are_zero_where_only_rounding_makes_an_area():
+    rng = np.random.default_rng(1)
+    along = rng.uniform(size=(50, 3, 1)) * rng.normal(size=(50, 1, 3)) + rng.normal(size=(50, 1, 3)) * 600
+    lines = along.astype(np.float32)
+    plane = np.array([[0, 0, 600.0], [1, 0, 600], [0, 0.01, 600]])[None]
+    mesh = closest_point.ClosestPoint(np.concatenate([lines, plane]).reshape(-1, 3), np.arange(153).reshape(-1, 3))
+    assert not mesh.normals[:50].any()
+    np.testing.assert_allclose(mesh.normals[50], [0, 0, 1])
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_closest_points_are_exact_among_triangles_of_all_sizes(seed):
     rng = np.random.default_rng(seed)

@@ -304,3 +304,18 @@ def test_bu3dfes_sides_follow_from_the_shape():
     turn = torch.linalg.matrix_exp(torch.tensor([[0.0, -2, 1], [2, 0, 0.5], [-1, -0.5, 0]]).double()).numpy()
     for order in (np.arange(83), np.r_[8:16, 0:8, 16:83], np.r_[7:-1:-1, 15:7:-1, 16:36, 47:35:-1, 59:47:-1, 60:83]):
         np.testing.assert_allclose(bu3dfe_to_seven(marks[order] @ turn.T), seven(vertices) @ turn.T, atol=1e-3)
+
+
+def test_letter_case_and_hidden_companions_change_nothing(scan_set):
+    layout, root = scan_set
+    expected = [len(person.photos) for person in read_scans(root)[0]]
+    for path in [path for path in root.rglob("*") if path.is_file() and path.suffix not in ("", ".bs")]:
+        if path.parent != root:
+            path.with_name(f"._{path.name}").write_bytes(b"Mac OS X")
+            path.rename(path.with_suffix(path.suffix.upper()))
+    if layout == "now":
+        (root / "imagepathsvalidation.txt").unlink()
+        expected = [4, 4]
+    people, incomplete = read_scans(root)
+    assert incomplete == {} and [len(person.photos) for person in people] == expected
+    assert people[0].neutral is not None and people[0].neutral.read().numbers == NOW_POINTS

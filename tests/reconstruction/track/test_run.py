@@ -2,6 +2,7 @@
 
 import csv
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -174,8 +175,10 @@ def test_a_run_interrupted_again_and_again_ends_with_the_same_parameters(
     for owner, name, at in places:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(owner, name, failing(getattr(owner, name), at))
-            with pytest.raises(Interrupted):
+            before = {*threading.enumerate()}
+            with pytest.raises(Interrupted) as stopped:
                 start(out)
+            assert not [thread for thread in {*threading.enumerate()} - before if "ThreadPool" in thread.name], stopped
         assert not out.exists()
     with pytest.raises(ValueError, match=r"out\.partial .*\(refine, texture\)"):
         start(out, refine=0, texture=0)

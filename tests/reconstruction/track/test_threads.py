@@ -46,14 +46,14 @@ def test_a_stage_waits_for_those_that_use_it() -> None:
     for _ in range(3):
         next(items)
     threads = threading.active_count()
-    items.close()  # type: ignore[attr-defined]
+    items.close()
     assert len(taken) <= 3 + 4 + 2
     assert threading.active_count() == threads - 1
     taken.clear()
     results = mapped(lambda item: item, count())
     next(results)
     assert len(taken) <= 14
-    results.close()  # type: ignore[attr-defined]
+    results.close()
 
 
 def test_torch_has_one_thread_for_a_while() -> None:

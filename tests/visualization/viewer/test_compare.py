@@ -8,7 +8,7 @@ import torch
 from fmlfast.reconstruction.head import Head
 from fmlfast.rotation import rotation_from_axis_angle
 from fmlfast.template.face_template import FaceTemplate
-from fmlfast.visualization.viewer.compare_view import difference
+from fmlfast.visualization.viewer.compare_view import as_text, difference
 from fmlfast.visualization.viewer.figure import plain_head
 
 
@@ -50,3 +50,8 @@ def test_heads_of_different_templates_are_refused() -> None:
     other = replace(head, template=replace(head.template, name="mine", fingerprint="0" * 16))
     with pytest.raises(ValueError, match="different templates, makehuman-face and mine"):
         difference(head, other, False)
+
+
+def test_names_of_folders_are_no_markup() -> None:
+    assert as_text("out 7\nof-me") == r"out 7 of\-me"
+    assert as_text("{alert(1)}<b>`*é_") == r"\{alert\(1\)\}\<b\>\`\*é\_"

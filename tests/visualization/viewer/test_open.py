@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from fmlfast import cli
+from fmlfast.common.termination import ERROR
 
 pytest.importorskip("viser")
 
@@ -20,7 +21,7 @@ pytest.importorskip("viser")
 def test_errors_say_what_to_name(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         cli.main(["view", *arguments])
-    assert stopped.value.code == cli.ERROR
+    assert stopped.value.code == ERROR
     assert message in capsys.readouterr().err
 
 

@@ -3,13 +3,8 @@
 import torch
 from torch import Tensor
 
+from .antialias_blend_torch import crossing
 from .common.outlines import TIE
-
-
-def crossing(low: Tensor, high: Tensor) -> Tensor:  # [2, N], [2, N] -> [N]
-    """Where an edge crosses the segment from p to q, its ends being (along, across) from p's centre."""
-    along, across = high - low
-    return low[0] - low[1] / across * along
 
 
 def walk(
