@@ -169,7 +169,7 @@ def find_silhouettes(
     turns_up = _cross(points[1] - points[0], points[2] - points[0]) > 0
     above = points[:, 1] > start[1]
     tail, head = above.roll(-1, 0), above.roll(-2, 0)  # row k: the edge opposite corner k
-    leaves = (tail != head) & (head == turns_up) & points[:, 0].isfinite().all(0)
+    leaves = (tail != head) & (head == turns_up) & (points[0, 0] + points[1, 0] + points[2, 0]).isfinite()
     keep = leaves.any(0)
     k = torch.where(leaves[0], 0, torch.where(leaves[1], 1, 2))
     low, high = torch.where(turns_up, k + 1, k + 2) % 3, torch.where(turns_up, k + 2, k + 1) % 3

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .common.picture import Layer, Picture
+from .common.topology import topology
 from .rasterize_locate_torch import gradient as gradient
 from .rasterize_windows_torch import (
     CHUNK,
@@ -29,7 +30,7 @@ def draw(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:  # [F, H, W] int32, [F, H, W, 3], [F, H, W], [F, H, W, 4]
     """Draws what `Fragments` holds."""
     height, width = picture.height, picture.width
-    corners = triangles.long().T.contiguous()
+    corners = topology(triangles, vertices.shape[-2]).by_corner
     if Ks is None:
         screen = clip_screen(vertices, height, width)
     else:
@@ -125,7 +126,7 @@ def _resolve(
         triangle = triangle_id.index_select(0, covered).long()
         line = covered // width
         frame = line // height
-        ids = [c.index_select(0, triangle).add_(frame * stride) for c in corners]
+        ids = [c.index_select(0, triangle) + frame * stride for c in corners]
         e, x, y = edges(screen, ids, covered - line * width, line - frame * height, screen.clipped)
         scale = [screen.scale.index_select(0, c) for c in ids]
         weights = torch.stack([a * b for a, b in zip(e, scale, strict=True)], 1)

@@ -98,4 +98,4 @@ def _edges_of(triangles: Tensor, vertices: int) -> _Edges:
     start, end, other = (corners[c - c % 3 + (c + k) % 3] for c, k in ((corner, 1), (corner, 2), (behind, 1)))
     sense = torch.where(alone, 0, torch.where(other == end, 1, -1)).to(torch.int8)
     sides = torch.stack([corner, torch.where(alone, corner, behind)]) // 3
-    return _Edges(mesh.triangles.T.contiguous(), torch.stack([start, end]), sides.int(), sense)
+    return _Edges(mesh.by_corner, torch.stack([start, end]), sides.int(), sense)

@@ -65,6 +65,11 @@ class Topology:
         self.vertices = vertices
 
     @cached_property
+    def by_corner(self) -> Tensor:
+        """[3, T] int32: the vertices of all first corners, then of all second, then of all third."""
+        return self.triangles.T.contiguous()
+
+    @cached_property
     def _corners(self) -> tuple[Tensor, Tensor]:
         return grouped(self.triangles.T.flatten(), self.vertices)
 
