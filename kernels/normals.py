@@ -45,73 +45,65 @@ def vertex_normals(
 
 
 class _Normals(torch.autograd.Function):
-    """Sums of (b - a) x (c - a) around each vertex, made unit vectors, in the layout [V, 3, F]: long rows make gathers
-    fast."""
+    """Sums of (b - a) x (c - a) around each vertex, made unit vectors, in planes of one component each: [3, V, F]."""
 
     @staticmethod
     def forward(ctx: Any, vertices: Tensor, mesh: Topology) -> Tensor:
-        points = _frames_last(vertices)
-        a, b, c = (points.index_select(0, corner) for corner in mesh.triangles.T)
-        count, _, frames = a.shape
-        faces = points.new_empty(count, 4, frames)
-        reach = _length(a)
+        points = _planes(vertices)
+        a, b, c = (points.index_select(1, corner) for corner in mesh.triangles.T)
         b -= a
         c -= a
-        first, second = _length(b), _length(c)
-        _cross(b, c, out=faces[:, :3])
-        faces[:, 3] = reach.mul_(first + second).add_(first.mul_(second)).mul_(2)
-        area, error = _sum(faces, mesh.corners % count, mesh.ring_start).split((3, 1), 1)  # alike at all three corners
-        error = torch.threshold(error, 0, 1)  # no edges, no area
+        _, count, frames = a.shape
+        faces = points.new_empty(count, 4, frames)
+        columns = faces.transpose(0, 1)
+        _cross(b, c, out=columns[:3])
+        torch.add(_dot(b, b), _dot(c, c), out=columns[3])
+        area, square = _sum(faces, mesh.ring_triangles, mesh.ring_start).split((3, 1))  # alike at all three corners
+        reach = points[:1].abs().add_(points[1:2].abs()).add_(points[2:].abs())
+        # Bounds, but for the factor RESOLUTION, how far rounding of the positions moves an area vector.
+        error = (mesh.ring_start.diff().mul_(8)[:, None] * square).sqrt_().mul_(reach).add_(square)
+        error = error.masked_fill_(square == 0, 1)  # no edges, no area
         area = area / error  # in units that neither overflow nor vanish
         inverse = torch.threshold(_dot(area, area), RESOLUTION**2, torch.inf).rsqrt_()  # 0 up to it
         normals = area.mul_(inverse)
-        inverse /= error
+        inverse = inverse / error[0]
         ctx.mesh = mesh
         ctx.save_for_backward(b, c, normals, inverse)
-        return _frames_first(normals)
+        return normals.permute(2, 1, 0).contiguous()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         b, c, normals, inverse = ctx.saved_tensors
-        upstream = _frames_last(gradient)
+        upstream = _planes(gradient)
         to_area = torch.addcmul(upstream, normals, _dot(normals, upstream), value=-1).mul_(inverse)
-        to_face = _sum(to_area, ctx.mesh.triangles)
-        to_a, to_b, to_c = to_corners = to_face.new_empty(3, *to_face.shape)
-        _cross(c, to_face, out=to_b)
-        _cross(to_face, b, out=to_c)
+        to_face = _sum(to_area.transpose(0, 1).contiguous(), ctx.mesh.triangles)
+        _, count, frames = to_face.shape
+        rows = to_face.new_empty(3, count, 3, frames)
+        to_a, to_b, to_c = rows
+        _cross(c, to_face, out=to_b.transpose(0, 1))
+        _cross(to_face, b, out=to_c.transpose(0, 1))
         torch.add(to_b, to_c, out=to_a).neg_()
-        return _frames_first(_sum(to_corners.flatten(0, 1), ctx.mesh.corners, ctx.mesh.ring_start)), None
+        to_points = _sum(rows.flatten(0, 1), ctx.mesh.corners, ctx.mesh.ring_start)
+        return to_points.permute(2, 1, 0).contiguous(), None
 
 
-def _frames_last(values: Tensor) -> Tensor:
-    """[F, V, 3] -> [V, 3, F]."""
-    return values.permute(1, 2, 0).contiguous()
+def _planes(values: Tensor) -> Tensor:
+    """[F, V, 3] -> [3, V, F]."""
+    return values.permute(2, 1, 0).contiguous()
 
 
-def _frames_first(values: Tensor) -> Tensor:
-    """[V, 3, F] -> [F, V, 3]."""
-    return values.permute(2, 0, 1).contiguous()
-
-
-def _sum(values: Tensor, index: Tensor, start: Tensor | None = None) -> Tensor:
-    """`sum_rows` of [N, 3, F]."""
-    return sum_rows(values.flatten(1), index, start).unflatten(1, values.shape[1:])
-
-
-def _length(a: Tensor) -> Tensor:
-    """[N, 3, F] -> [N, F], sums of magnitudes; torch.linalg.vector_norm is ten times slower."""
-    return a[:, 0].abs().add_(a[:, 1].abs()).add_(a[:, 2].abs())
+def _sum(rows: Tensor, index: Tensor, start: Tensor | None = None) -> Tensor:
+    """`sum_rows` of [N, C, F], long rows making it fast, in planes [C, K, F]."""
+    return sum_rows(rows.flatten(1), index, start).unflatten(1, rows.shape[1:]).transpose(0, 1).contiguous()
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """[N, 3, F] twice -> [N, 1, F]."""
-    return (a[:, :1] * b[:, :1]).addcmul_(a[:, 1:2], b[:, 1:2]).addcmul_(a[:, 2:], b[:, 2:])
+    """[3, N, F] twice -> [N, F]."""
+    return (a[0] * b[0]).addcmul_(a[1], b[1]).addcmul_(a[2], b[2])
 
 
-def _cross(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
-    """Cross products of [N, 3, F]; torch.linalg.cross is several times slower."""
-    out = torch.empty_like(a) if out is None else out
+def _cross(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """Writes cross products of [3, N, F]; torch.linalg.cross is several times slower."""
     for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
-        torch.mul(a[:, i], b[:, j], out=out[:, k]).addcmul_(a[:, j], b[:, i], value=-1)
-    return out
+        torch.mul(a[i], b[j], out=out[k]).addcmul_(a[j], b[i], value=-1)

@@ -37,12 +37,6 @@ def _ring_of(ring_start_ptr, vertex, mask):
 
 
 @triton.jit
-def _length(x, y, z):
-    """Sums magnitudes."""
-    return tl.abs(x) + tl.abs(y) + tl.abs(z)
-
-
-@triton.jit
 def unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION: tl.constexpr):
     """Computes normals of vertices of the frame at points_ptr [V, 3], and the inverse lengths of their area vectors.
 
@@ -50,8 +44,7 @@ def unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION:
     """
     ax, ay, az = load3(points_ptr + 3 * vertex, mask)
     start, count = _ring_of(ring_start_ptr, vertex, mask)
-    reach = _length(ax, ay, az)
-    x, y, z, error = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
+    x, y, z, square = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
     for i in range(tl.max(count)):
         some = i < count
         b = tl.load(ring_ptr + 2 * (start + i), some, 0).to(tl.int64)
@@ -60,16 +53,16 @@ def unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION:
         cx, cy, cz = load3(points_ptr + 3 * c, some)
         bx, by, bz, cx, cy, cz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
         tx, ty, tz = _cross(bx, by, bz, cx, cy, cz)
-        first, second = _length(bx, by, bz), _length(cx, cy, cz)
-        error += tl.where(some, 2 * (reach * (first + second) + first * second), 0.0)
+        square += tl.where(some, bx * bx + by * by + bz * bz + cx * cx + cy * cy + cz * cz, 0.0)
         x += tl.where(some, tx, 0.0)
         y += tl.where(some, ty, 0.0)
         z += tl.where(some, tz, 0.0)
-    error = tl.where(error == 0, 1.0, error)  # no edges, no area
+    reach = tl.abs(ax) + tl.abs(ay) + tl.abs(az)
+    error = tl.where(square == 0, 1.0, tl.sqrt(8 * count * square) * reach + square)  # no edges, no area
     x, y, z = x / error, y / error, z / error  # in units that neither overflow nor vanish
-    square = x * x + y * y + z * z
+    size = x * x + y * y + z * z
     tiny = RESOLUTION * RESOLUTION
-    inverse = tl.where(square > tiny, tl.rsqrt(tl.maximum(square, tiny)), 0.0)
+    inverse = tl.where(size > tiny, tl.rsqrt(tl.maximum(size, tiny)), 0.0)
     return x * inverse, y * inverse, z * inverse, inverse / error
 
 

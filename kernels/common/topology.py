@@ -84,6 +84,11 @@ class Topology:
         return self._corners[1].int()
 
     @cached_property
+    def ring_triangles(self) -> Tensor:
+        """[3T] int32: the triangle of each of `corners`."""
+        return self.corners % len(self.triangles)
+
+    @cached_property
     def ring(self) -> Tensor:
         """[3T, 2] int32: the other two corners of each triangle at a vertex, in the triangle's order after it.
 

@@ -63,8 +63,8 @@ class ClosestPoint:
         b, c = b - a, c - a
         normals = np.cross(b, c)
         length = np.linalg.norm(normals, axis=1, keepdims=True)
-        reach, first, second = (np.abs(x).sum(1, keepdims=True) for x in (a, b, c))
-        error = RESOLUTION * 2 * (reach * (first + second) + first * second)  # as of `vertex_normals`
+        reach, square = np.abs(a).sum(1, keepdims=True), (b * b + c * c).sum(1, keepdims=True)
+        error = RESOLUTION * (np.sqrt(8 * square) * reach + square)  # as of `vertex_normals`
         return np.divide(normals, length, out=np.zeros_like(normals), where=length > error)
 
     def __call__(self, points: Points) -> Closest:
