@@ -39,7 +39,7 @@ _HOME = {
     "texture_mips": "fmlfast.renderer",
     "render": "fmlfast.renderer",
     "photometric": "fmlfast.kernels.photometric",
-    "photometric_pixels": "fmlfast.kernels.photometric",
+    "photometric_pixels": "fmlfast.kernels.photometric_pixels",
 }
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from fmlfast.color import srgb_to_linear as srgb_to_linear
     from fmlfast.data.frames import Frames as Frames
     from fmlfast.kernels.photometric import photometric as photometric
-    from fmlfast.kernels.photometric import photometric_pixels as photometric_pixels
+    from fmlfast.kernels.photometric_pixels import photometric_pixels as photometric_pixels
     from fmlfast.mesh_io import write_mesh as write_mesh
     from fmlfast.model.codes import Codes as Codes
     from fmlfast.model.fml import FML as FML

@@ -1,15 +1,14 @@
-"""Photometric losses: a model's colours against images, at its projected vertices or pixel by pixel."""
+"""Photometric loss at vertices: a model's colours against images where its vertices are projected."""
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
 from .common.checks import FLOATS, check_intrinsics, check_tensor
+from .common.custom_op import register
 from .common.projection import image_offset
 
 KINDS: dict[str, tuple[int, float]] = {
@@ -91,98 +90,100 @@ def photometric(
     check_tensor("colors", colors, (frames, count, 3), dtype, like)
     if weights is not None:
         check_tensor("weights", weights, (frames, count), dtype, like)
-    _check_kind(kind)
-    if choose_backend(backend, vertices) == "triton":
+    check_kind(kind)
+    backend = choose_backend(backend, vertices)
+    needed = (torch.is_grad_enabled() and x.requires_grad for x in (vertices, colors))
+    return _photometric(images, vertices, Ks, colors, weights, kind, *needed, backend)[:2]
+
+
+def _forward(
+    images: Tensor,  # [F, 3, H, W]
+    vertices: Tensor,  # [F, V, 3]
+    Ks: Tensor,  # [F, 3, 3]
+    colors: Tensor,  # [F, V, 3]
+    weights: Tensor | None,  # [F, V]
+    kind: str,
+    vertices_needed: bool,
+    colors_needed: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # [F], [F, V, 3], [F, V, 3] or [0] twice, [F] or [0]
+    """Computes loss and sampled colours; also returns the derivatives of the costs that are needed, and their divisor.
+
+    In plain torch one pass over the vertices that count, N in all, in planes [3, N]; it divides at once.
+    """
+    if backend == "triton":
         from .photometric_triton import photometric_triton  # not before: Triton is not on every platform
 
-        return photometric_triton(images, vertices, Ks, colors, weights, *KINDS[kind])
-    Ks, images = Ks.detach(), images.detach()
-    return _Photometric.apply(vertices, colors, images, Ks, weights, kind)
+        needed = vertices_needed, colors_needed
+        return photometric_triton(images, vertices, Ks, colors, weights, *KINDS[kind], *needed)
+    frames, count, _ = vertices.shape
+    weights = vertices.new_ones(frames, count) if weights is None else weights
+    at = weights.view(-1).nonzero().view(-1)
+    frame = at // max(count, 1)
+    places = 3 * at + torch.arange(3, device=at.device)[:, None]  # of the numbers of a vertex
+    x, y, z = _pick(vertices, places)
+    fx, skew, cx, _, fy, cy = camera = Ks[:, :2].flatten(1).T.index_select(1, frame).unbind()
+    inverse = 1 / z
+    u, v = image_offset(camera, x, y)
+    u, v = u * inverse + cx, v * inverse + cy
+    sampled, along_u, along_v = _sample_with_slopes(images, frame, u, v)
+    difference = sampled - _pick(colors, places)
+    cost, slope = cost_and_slope(difference.square().sum(0), kind)
+    share = (weights / weights.sum(1, keepdim=True).clamp(min=1.0)).view(-1).index_select(0, at)
+    loss = _put(cost * share, at, weights.shape).sum(1)
+    to_sample, to_vertices, to_colors = 2 * slope * share * difference, loss.new_empty(0), loss.new_empty(0)
+    if vertices_needed:
+        to_u, to_v = (to_sample * along_u).sum(0), (to_sample * along_v).sum(0)
+        to_x, to_y = to_u * fx * inverse, (to_u * skew + to_v * fy) * inverse
+        to_vertices = _put(torch.stack([to_x, to_y, -(to_x * x + to_y * y) * inverse]), places, vertices.shape)
+    if colors_needed:
+        to_colors = _put(-to_sample, places, colors.shape)
+    return loss, _put(sampled, places, colors.shape), to_vertices, to_colors, loss.new_empty(0)
 
 
-def photometric_pixels(
-    rendered: Tensor,  # [F, H, W, C]
-    images: Tensor,  # [F, H, W, C]
-    weights: Tensor | None = None,  # [F, H, W], 0 where the pixel does not count
-    kind: str = "squared",
-    backend: Backend | None = None,
-) -> Tensor:  # [F]
-    """Computes the weighted mean over pixels of rho(rendered - images), with the rho and the weights of `photometric`.
+def _backward(
+    wanted: list[bool],
+    grad_loss: Tensor,  # [F]
+    to_vertices: Tensor,  # [F, V, 3] or [0]
+    to_colors: Tensor,  # [F, V, 3] or [0]
+    total: Tensor,  # [F] or [0]
+    backend: str,
+) -> list[Tensor]:  # as vertices, as colors
+    """Scales the derivatives that the forward pass left; where they are 0, also a gradient of NaN gives 0."""
+    parts = [part for part, needed in zip((to_vertices, to_colors), wanted, strict=True) if needed]
+    if backend == "triton":
+        from .photometric_triton import scale_local
 
-    The gradient goes to the rendered pictures; images and weights are constants. A pixel of weight 0 adds exactly
-    nothing, whatever the pictures hold there, NaN included.
-
-    Args:
-        rendered: float32 or float64 (backend "torch"), like every other tensor here, with any number of channels.
-        images: compared with them.
-        weights: at least 0, such as a mask; None counts every pixel once.
-        kind: "squared", "l1", "charbonnier" or "geman".
-        backend: "torch" or "triton"; by the device where None.
-
-    Returns:
-        Loss of each frame.
-
-    Raises:
-        ValueError: wrong shape, dtype, device or memory layout, naming the argument; an unknown kind or backend.
-    """
-    check_tensor("rendered", rendered, ("F", "H", "W", "C"), FLOATS)
-    dtype, like = (rendered.dtype,), ("rendered", rendered)
-    check_tensor("images", images, tuple(rendered.shape), dtype, like)
-    if weights is not None:
-        check_tensor("weights", weights, tuple(rendered.shape[:3]), dtype, like)
-    _check_kind(kind)
-    if choose_backend(backend, rendered) == "triton":
-        from .photometric_pixels_triton import photometric_pixels_triton
-
-        return photometric_pixels_triton(rendered, images, weights, *KINDS[kind])
-    difference = rendered - images.detach()
-    if weights is not None:
-        difference = difference.masked_fill((weights == 0)[..., None], 0.0)
-        weights = weights.flatten(1)
-    return _weighted_mean(_Cost.apply((difference * difference).sum(-1), kind).flatten(1), weights)
+        return [scale_local(part, total, grad_loss) for part in parts]
+    return [torch.where(part == 0, part, part * grad_loss[:, None, None]) for part in parts]
 
 
-class _Photometric(torch.autograd.Function):
-    """`photometric` and its gradients in one pass over the vertices that count, N in all, in planes [3, N]."""
+def _fake(
+    images: Tensor,
+    vertices: Tensor,
+    Ks: Tensor,
+    colors: Tensor,
+    weights: Tensor | None,
+    kind: str,
+    vertices_needed: bool,
+    colors_needed: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    frames = len(vertices)
+    return (
+        vertices.new_empty(frames),
+        torch.empty_like(vertices),
+        torch.empty_like(vertices) if vertices_needed else vertices.new_empty(0),
+        torch.empty_like(colors) if colors_needed else colors.new_empty(0),
+        vertices.new_empty(frames if backend == "triton" else 0),
+    )
 
-    @staticmethod
-    def forward(
-        ctx: Any, vertices: Tensor, colors: Tensor, images: Tensor, Ks: Tensor, weights: Tensor | None, kind: str
-    ) -> tuple[Tensor, Tensor]:
-        frames, count, _ = vertices.shape
-        weights = vertices.new_ones(frames, count) if weights is None else weights.detach()
-        at = weights.view(-1).nonzero().view(-1)
-        frame = at // max(count, 1)
-        places = 3 * at + torch.arange(3, device=at.device)[:, None]  # of the numbers of a vertex
-        x, y, z = _pick(vertices, places)
-        fx, skew, cx, _, fy, cy = camera = Ks[:, :2].flatten(1).T.index_select(1, frame).unbind()
-        inverse = 1 / z
-        u, v = image_offset(camera, x, y)
-        u, v = u * inverse + cx, v * inverse + cy
-        sampled, along_u, along_v = _sample_with_slopes(images, frame, u, v)
-        difference = sampled - _pick(colors, places)
-        cost, slope = _cost_and_slope(difference.square().sum(0), kind)
-        share = (weights / weights.sum(1, keepdim=True).clamp(min=1.0)).view(-1).index_select(0, at)
-        loss = _put(cost * share, at, weights.shape).sum(1)
-        if any(ctx.needs_input_grad):
-            to_sample, to_vertex = 2 * slope * share * difference, None
-            if ctx.needs_input_grad[0]:
-                to_u, to_v = (to_sample * along_u).sum(0), (to_sample * along_v).sum(0)
-                to_x, to_y = to_u * fx * inverse, (to_u * skew + to_v * fy) * inverse
-                to_vertex = torch.stack([to_x, to_y, -(to_x * x + to_y * y) * inverse])
-            ctx.shape = vertices.shape
-            ctx.save_for_backward(frame, places, to_vertex, -to_sample)
-        sampled = _put(sampled, places, colors.shape)
-        ctx.mark_non_differentiable(sampled)
-        return loss, sampled
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        frame, places, to_vertex, to_color = ctx.saved_tensors
-        upstream = gradient.index_select(0, frame)
-        wanted = zip(ctx.needs_input_grad[:2], (to_vertex, to_color), strict=True)
-        return *(_put(part * upstream, places, ctx.shape) if need else None for need, part in wanted), *(None,) * 4
+def _fake_backward(
+    wanted: list[bool], grad_loss: Tensor, to_vertices: Tensor, to_colors: Tensor, total: Tensor, backend: str
+) -> list[Tensor]:
+    parts = zip((to_vertices, to_colors), wanted, strict=True)
+    return [torch.empty_like(part) for part, needed in parts if needed]
 
 
 def _pick(values: Tensor, places: Tensor) -> Tensor:
@@ -222,7 +223,8 @@ def _taps(position: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return first, (first + 1).clamp_(max=size - 1), kept - first, (position > 0) & (position < size - 1)
 
 
-def _check_kind(kind: str) -> None:
+def check_kind(kind: str) -> None:
+    """Raises ValueError unless `kind` is one of KINDS."""
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {tuple(KINDS)}, not {kind!r}")
 
@@ -244,22 +246,7 @@ def _unknown(
     return u | v
 
 
-class _Cost(torch.autograd.Function):
-    """The cost of `_cost_and_slope`, and by its slope the gradient, which loses digits where autograd finds it."""
-
-    @staticmethod
-    def forward(ctx: Any, squared: Tensor, kind: str) -> Tensor:
-        cost, slope = _cost_and_slope(squared, kind)
-        ctx.save_for_backward(torch.as_tensor(slope))
-        return cost
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return gradient * ctx.saved_tensors[0], None
-
-
-def _cost_and_slope(squared: Tensor, kind: str) -> tuple[Tensor, Tensor | float]:
+def cost_and_slope(squared: Tensor, kind: str) -> tuple[Tensor, Tensor | float]:
     """Computes the robust cost, and its derivative by the squared difference."""
     alpha, scale = KINDS[kind]
     if alpha == 2:
@@ -271,11 +258,12 @@ def _cost_and_slope(squared: Tensor, kind: str) -> tuple[Tensor, Tensor | float]
     return squared * near / scale, near * near / scale
 
 
-def _weighted_mean(
-    cost: Tensor,  # [F, N]
-    weights: Tensor | None,  # [F, N]
-) -> Tensor:  # [F]
-    if weights is None:
-        return cost.sum(1) / max(cost.shape[1], 1)
-    weights = weights.detach()
-    return (cost * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+_photometric = register(
+    "photometric",
+    _forward,
+    _backward,
+    _fake,
+    outputs=("loss", "sampled", "to_vertices", "to_colors", "total"),
+    gradients_to=("vertices", "colors"),
+    fake_backward=_fake_backward,
+)

@@ -3,16 +3,13 @@
 # pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
 # (launch options such as num_warps are no parameters of a kernel, and what a kernel calls returns values)
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
-from .photometric_triton import rho, scale_local, weighted_mean
+from .photometric_triton import rho, weighted_mean
 
 
 @triton.jit
@@ -53,58 +50,38 @@ def photometric_pixels_fwd_kernel(
     tl.store(partial_ptr + program * 2 + 1, tl.sum(weight, 0))
 
 
-class _PhotometricPixels(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        rendered: Tensor,  # [F, H, W, C]
-        images: Tensor,  # [F, H, W, C]
-        weights: Tensor | None,  # [F, H, W]
-        alpha: int,
-        scale: float,
-        wanted: bool,
-    ) -> Tensor:
-        frames, height, width, channels = rendered.shape
-        local = rendered.new_empty(int(wanted), *rendered.shape)
-        tile = 1 << max(channels - 1, 0).bit_length()  # a power of two
-        block = max(1, lanes(1024) // tile)
-        blocks = max(1, triton.cdiv(height * width, block))
-        partial = rendered.new_empty(frames, blocks, 2)
-        with on_device(rendered):
-            photometric_pixels_fwd_kernel[(frames * blocks,)](
-                rendered,
-                images,
-                weights,
-                local if wanted else None,
-                partial,
-                height * width,
-                channels,
-                blocks,
-                WEIGHTED=weights is not None,
-                GRADIENT=wanted,
-                ALPHA=alpha,
-                SCALE=scale,
-                BLOCK=block,
-                CHANNELS=tile,
-                num_warps=4,
-            )
-            loss, total = weighted_mean(partial)
-        ctx.save_for_backward(local, total)
-        return loss
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_loss: Tensor) -> tuple[Tensor | None, ...]:
-        return scale_local(*ctx.saved_tensors, d_loss)[0], *(None,) * 5
-
-
 def photometric_pixels_triton(
     rendered: Tensor,  # [F, H, W, C]
     images: Tensor,  # [F, H, W, C]
     weights: Tensor | None,  # [F, H, W]
     alpha: int,
     scale: float,
-) -> Tensor:  # [F]
-    """`photometric_pixels` on checked arguments."""
-    wanted = torch.is_grad_enabled() and rendered.requires_grad
-    return _PhotometricPixels.apply(rendered, images, weights, alpha, scale, wanted)
+    needed: bool,
+) -> tuple[Tensor, Tensor, Tensor]:  # [F], [F, H, W, C] or [0], [F]
+    """Computes loss, derivatives of the weighted costs if they are needed, and sums of the weights."""
+    frames, height, width, channels = rendered.shape
+    local = torch.empty_like(rendered) if needed else rendered.new_empty(0)
+    tile = 1 << max(channels - 1, 0).bit_length()  # a power of two
+    block = max(1, lanes(1024) // tile)
+    blocks = max(1, triton.cdiv(height * width, block))
+    partial = rendered.new_empty(frames, blocks, 2)
+    with on_device(rendered):
+        photometric_pixels_fwd_kernel[(frames * blocks,)](
+            rendered,
+            images,
+            weights,
+            local if needed else None,
+            partial,
+            height * width,
+            channels,
+            blocks,
+            WEIGHTED=weights is not None,
+            GRADIENT=needed,
+            ALPHA=alpha,
+            SCALE=scale,
+            BLOCK=block,
+            CHANNELS=tile,
+            num_warps=4,
+        )
+        loss, total = weighted_mean(partial)
+    return loss, local, total

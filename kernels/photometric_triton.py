@@ -3,13 +3,10 @@
 # pyright: reportCallIssue=false, reportArgumentType=false, reportGeneralTypeIssues=false
 # (launch options such as num_warps are no parameters of a kernel, and what a kernel calls returns values)
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
 from .common.projection_triton import image_offset, load_camera
@@ -153,22 +150,20 @@ def photometric_mean_kernel(
 
 @triton.jit
 def photometric_bwd_kernel(
-    local_ptr,  # [P, F, N]
+    local_ptr,  # [F, N]
     d_loss_ptr,  # [F]
     total_ptr,  # [F]
-    out_ptr,  # [P, F, N] out: local * d_loss / total
-    F,
+    out_ptr,  # [F, N] out: local * d_loss / total
     N,
     blocks,
     BLOCK: tl.constexpr,
 ):
     """Scales local derivatives to gradients; 8 bytes a number."""
     program = tl.program_id(0).to(tl.int64)
-    row = program // blocks
-    frame = row % F
+    frame = program // blocks
     column = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
     scale = tl.load(d_loss_ptr + frame) / tl.load(total_ptr + frame)
-    at = row * N + column
+    at = frame * N + column
     local = tl.load(local_ptr + at, mask=column < N, other=0.0)
     tl.store(out_ptr + at, tl.where(local == 0, 0.0, local * scale), mask=column < N)  # 0 even if the scale is NaN
 
@@ -184,77 +179,20 @@ def weighted_mean(
 
 
 def scale_local(
-    local: Tensor,  # [P, F, ...]
+    local: Tensor,  # [F, ...]
     total: Tensor,  # [F]
     d_loss: Tensor,  # [F]
-) -> Tensor:  # [P, F, ...]
-    """Scales the derivatives of P quantities that the forward pass left to gradients."""
+) -> Tensor:  # [F, ...]
+    """Scales the derivatives that the forward pass left to the gradient."""
     out = torch.empty_like(local)
-    parts, frames = local.shape[:2]
-    count = local[0, 0].numel() if parts * frames else 0
+    count = local[0].numel() if len(local) else 0
     block = lanes(1024)
     blocks = triton.cdiv(count, block)
     with on_device(local):
-        photometric_bwd_kernel[(parts * frames * blocks,)](
-            local, d_loss.contiguous(), total, out, frames, count, blocks, BLOCK=block, num_warps=4
+        photometric_bwd_kernel[(len(local) * blocks,)](
+            local, d_loss.contiguous(), total, out, count, blocks, BLOCK=block, num_warps=4
         )
     return out
-
-
-class _Photometric(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        images: Tensor,  # [F, 3, H, W]
-        vertices: Tensor,  # [F, V, 3]
-        Ks: Tensor,  # [F, 3, 3]
-        colors: Tensor,  # [F, V, 3]
-        weights: Tensor | None,  # [F, V]
-        alpha: int,
-        scale: float,
-        wanted: tuple[bool, bool],
-    ) -> tuple[Tensor, Tensor]:
-        frames, count, _ = vertices.shape
-        height, width = images.shape[2:]
-        sampled = torch.empty_like(vertices)
-        local = vertices.new_empty(sum(wanted), *vertices.shape)
-        block = lanes(128)
-        blocks = max(1, triton.cdiv(count, block))
-        partial = vertices.new_empty(frames, blocks, 2)
-        with on_device(vertices):
-            photometric_fwd_kernel[(frames * blocks,)](
-                images,
-                vertices,
-                Ks.contiguous(),
-                colors,
-                weights,
-                sampled,
-                local[0] if wanted[0] else None,
-                local[-1] if wanted[1] else None,
-                partial,
-                count,
-                height,
-                width,
-                blocks,
-                WEIGHTED=weights is not None,
-                VERTICES=wanted[0],
-                COLORS=wanted[1],
-                ALPHA=alpha,
-                SCALE=scale,
-                BLOCK=block,
-                num_warps=4,
-            )
-            loss, total = weighted_mean(partial)
-        ctx.mark_non_differentiable(sampled)
-        ctx.save_for_backward(local, total)
-        ctx.wanted = wanted
-        return loss, sampled
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        out = scale_local(*ctx.saved_tensors, d_loss)
-        return None, out[0] if ctx.wanted[0] else None, None, out[-1] if ctx.wanted[1] else None, *(None,) * 4
 
 
 def photometric_triton(
@@ -265,8 +203,40 @@ def photometric_triton(
     weights: Tensor | None,  # [F, V]
     alpha: int,
     scale: float,
-) -> tuple[Tensor, Tensor]:  # [F], [F, V, 3]
-    """`photometric` on checked arguments."""
-    graph = torch.is_grad_enabled()
-    wanted = (graph and vertices.requires_grad, graph and colors.requires_grad)
-    return _Photometric.apply(images, vertices, Ks, colors, weights, alpha, scale, wanted)
+    vertices_needed: bool,
+    colors_needed: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # [F], [F, V, 3], [F, V, 3] or [0] twice, [F]
+    """Computes loss, sampled colours, derivatives of the weighted costs by what needs them, and sums of the weights."""
+    frames, count, _ = vertices.shape
+    height, width = images.shape[2:]
+    sampled = torch.empty_like(vertices)
+    to_vertices = torch.empty_like(vertices) if vertices_needed else vertices.new_empty(0)
+    to_colors = torch.empty_like(colors) if colors_needed else colors.new_empty(0)
+    block = lanes(128)
+    blocks = max(1, triton.cdiv(count, block))
+    partial = vertices.new_empty(frames, blocks, 2)
+    with on_device(vertices):
+        photometric_fwd_kernel[(frames * blocks,)](
+            images,
+            vertices,
+            Ks.contiguous(),
+            colors,
+            weights,
+            sampled,
+            to_vertices if vertices_needed else None,
+            to_colors if colors_needed else None,
+            partial,
+            count,
+            height,
+            width,
+            blocks,
+            WEIGHTED=weights is not None,
+            VERTICES=vertices_needed,
+            COLORS=colors_needed,
+            ALPHA=alpha,
+            SCALE=scale,
+            BLOCK=block,
+            num_warps=4,
+        )
+        loss, total = weighted_mean(partial)
+    return loss, sampled, to_vertices, to_colors, total

@@ -5,7 +5,8 @@ from benchmarks.harness.case import Bench, Cost, Inputs
 from benchmarks.harness.compile_case import Case, InStep
 from benchmarks.harness.scenes import Random, Scene
 from benchmarks.harness.sizes import FLOAT, SUBJECTS, TRAINING, error_of_most, measured
-from fmlfast.kernels.photometric import KINDS, photometric, photometric_pixels
+from fmlfast.kernels.photometric import KINDS, photometric
+from fmlfast.kernels.photometric_pixels import photometric_pixels
 
 KIND = "geman"
 """As in training."""
@@ -141,7 +142,7 @@ def compile_cases() -> list[Case]:
         ),
         Case(
             photometric_bwd_kernel,
-            "*fp32 *fp32 *fp32 *fp32 i32 i32 i32",
+            "*fp32 *fp32 *fp32 *fp32 i32 i32",
             {"BLOCK": 1024},
             8,
             "number",

@@ -11,7 +11,8 @@ from fmlfast import camera, renderer
 from fmlfast.kernels.blendshape import linear_decode, pad_columns
 from fmlfast.kernels.deform import deform, skin_displacements
 from fmlfast.kernels.deviation import deviation
-from fmlfast.kernels.photometric import photometric, photometric_pixels, sample_bilinear
+from fmlfast.kernels.photometric import photometric, sample_bilinear
+from fmlfast.kernels.photometric_pixels import photometric_pixels
 from fmlfast.kernels.sparsity import chromaticity, sparsity
 from fmlfast.renderer import rasterize
 

@@ -14,6 +14,8 @@ from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.deviation import deviation
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.interpolate_derivatives import interpolate_derivatives
+from fmlfast.kernels.photometric import photometric
+from fmlfast.kernels.photometric_pixels import photometric_pixels
 from fmlfast.kernels.rasterize import rasterize
 from fmlfast.kernels.rasterize_clip import rasterize_clip
 from fmlfast.kernels.shading import shade_sh, shade_vertices
@@ -59,6 +61,7 @@ class Scene:
         self.seen = uniform(2, 3, 30, 3)
         self.chroma = uniform(2, 30, 2)
         self.sh = uniform(2, 9, 3).requires_grad_()
+        self.photos = uniform(2, 3, HEIGHT, WIDTH)
 
 
 def calls(scene: Scene, backend: Backend) -> dict[str, tuple[Any, ...]]:
@@ -83,6 +86,9 @@ def calls(scene: Scene, backend: Backend) -> dict[str, tuple[Any, ...]]:
     found["sparsity"] = (scene.colors, scene.chroma, known, scene.edges, 80.0, 0.9, backend)
     found["vertex_visibility"] = (scene.vertices, -scene.vertices.detach(), scene.Ks, drawn.depth, backend)
     found["shade_sh"] = (scene.colors, -scene.vertices.detach(), scene.sh, backend)
+    counted, both = scene.weights[:, 1].clamp(min=0.0), (True, True)
+    found["photometric"] = (scene.photos, scene.vertices, scene.Ks, scene.colors, counted, "geman", *both, backend)
+    found["photometric_pixels"] = (scene.image, 0.5 * scene.image.detach(), None, "l1", True, backend)
     if backend == "triton":
         texture_mips(scene.texels, backend="triton")  # registers it, as the others
         linear_decode(scene.codes, scene.basis, scene.mean, "triton")
@@ -175,7 +181,11 @@ def loss_chain(scene: Scene, backend: Backend) -> tuple[tuple[Tensor, ...], list
     normals = torch.nn.functional.normalize(scene.vertices - 40, dim=-1)
     shaded = shade_sh(colors, normals, scene.sh, backend)
     visible = vertex_visibility(scene.vertices, normals, scene.Ks, depth, backend)
-    return (costs, shaded, visible), [scene.codes, scene.basis, scene.mean, scene.colors, scene.vertices, scene.sh]
+    counted = scene.weights[:, 1].clamp(min=0.0)
+    seen, sampled = photometric(scene.photos, scene.vertices, scene.Ks, shaded, counted, "l1", backend)
+    costs = costs + seen + photometric_pixels(scene.image, 0.5 * scene.image.detach(), None, "geman", backend)
+    leaves = [scene.codes, scene.basis, scene.mean, scene.colors, scene.vertices, scene.sh, scene.image]
+    return (costs, shaded, visible, sampled), leaves
 
 
 Chain = Callable[[Scene, Backend], tuple[tuple[Tensor, ...], list[Tensor]]]
@@ -234,7 +244,7 @@ def test_exported_program_computes_the_same(chain: Chain):
 
     class Module(torch.nn.Module):
         def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-            for name in ("vertices", "positions", "colors", "texels", "codes", "basis", "mean", "sh"):
+            for name in ("vertices", "positions", "colors", "texels", "codes", "basis", "mean", "sh", "image"):
                 for leaf, value in zip(inputs, given, strict=True):
                     if getattr(scene, name) is leaf or getattr(scene, name) is value:
                         setattr(scene, name, value)

@@ -15,7 +15,8 @@ from fmlfast.kernels.deviation import deviation
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.interpolate_derivatives import interpolate_derivatives
 from fmlfast.kernels.normals import vertex_normals
-from fmlfast.kernels.photometric import photometric, photometric_pixels
+from fmlfast.kernels.photometric import photometric
+from fmlfast.kernels.photometric_pixels import photometric_pixels
 from fmlfast.kernels.rasterize import Fragments, rasterize
 from fmlfast.kernels.rasterize_clip import rasterize_clip
 from fmlfast.kernels.shading import shade_sh, shade_vertices

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from fmlfast.camera import project
 from fmlfast.kernels.common.backend import Backend
-from fmlfast.kernels.photometric import KINDS, photometric, photometric_pixels, sample_bilinear
+from fmlfast.kernels.photometric import KINDS, photometric, sample_bilinear
+from fmlfast.kernels.photometric_pixels import photometric_pixels
 from tests.helpers.photometric_checks import BACKENDS, cost_of, near, refused
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from fmlfast.kernels.common.backend import Backend
-from fmlfast.kernels.photometric import KINDS, photometric_pixels
+from fmlfast.kernels.photometric import KINDS
+from fmlfast.kernels.photometric_pixels import photometric_pixels
 from tests.helpers.photometric_checks import BACKENDS, cost_of, near, refused
 
 

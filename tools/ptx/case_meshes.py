@@ -11,6 +11,7 @@ from fmlfast.kernels import normals as N
 from fmlfast.kernels import photometric as P
 from fmlfast.kernels import shading as S
 from fmlfast.kernels.common.backend import Backend
+from fmlfast.kernels.photometric_pixels import photometric_pixels
 from tools.ptx.case_pictures import camera, sheet
 from tools.ptx.compare import compare
 
@@ -113,7 +114,7 @@ def losses() -> None:
                 a[:, 1, 1], weights[:, 1, 1] = torch.nan, 0
             compare(
                 f"photometric_pixels {kind} {frames} x {h} x {w} x {c}",
-                lambda x, backend, kind=kind: P.photometric_pixels(*x, kind=kind, backend=backend),
+                lambda x, backend, kind=kind: photometric_pixels(*x, kind=kind, backend=backend),
                 [a, b, weights],
                 [1, 0, 0],
                 1e-3,
