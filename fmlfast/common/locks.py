@@ -215,7 +215,9 @@ def check_writable(path: str | Path) -> None:
     path = Path(path)
     place = next(parent for parent in path.absolute().parents if parent.exists())
     try:
-        os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}.", dir=place))
+        made = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=SUFFIX, dir=place)
+        with suppress(FileNotFoundError):  # another process took it for what a killed one left
+            os.rmdir(made)
     except OSError as error:
         reason = f"{place} is a file" if place.is_file() else error.strerror
         raise OSError(f"{path} cannot be written: {reason}; choose another output") from error

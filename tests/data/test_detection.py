@@ -188,8 +188,8 @@ def test_a_clip_and_its_detection_have_as_many_frames() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: [*m[:3], (m[3][0], m[3][1][:-4]), *m[4:]], "sample first: damaged detection"),
-        (lambda m: [*m[:3], (m[3][0], b"not safetensors"), *m[4:]], "sample first: damaged detection"),
+        (lambda m: [*m[:3], (m[3][0], m[3][1][:-4]), *m[4:]], "sample first: damaged safetensors"),
+        (lambda m: [*m[:3], (m[3][0], b"not safetensors"), *m[4:]], "sample first: damaged safetensors"),
         (lambda m: [*m[:3], (m[3][0], m[9][1]), *m[4:]], "sample first: the detection must be of 3 frames"),
         (lambda m: [m[3], *m[:3], *m[4:]], "sample first: unexpected file first.safetensors"),
         (lambda m: [*m[:2], m[3], m[2], *m[4:]], "sample first: unexpected file first.002.jpg"),

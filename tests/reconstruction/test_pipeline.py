@@ -152,8 +152,8 @@ def test_a_crowd_is_listed_and_one_is_chosen(photos, run, monkeypatch):
     assert [str(caught.value).index(item) for item in listed] == sorted(
         str(caught.value).index(item) for item in listed
     )
-    for number in (3, -1):
-        with pytest.raises(ValueError, match=f"no face {number}; choose"):
+    for number, message in {3: "no face 3; choose", -1: "face must be at least 0, got -1"}.items():
+        with pytest.raises(ValueError, match=message):
             reconstruct([photos["left"]], run, face=number)
     chosen = reconstruct([photos["left"]], run, face=2, refine=0)
     np.testing.assert_array_equal(chosen.landmarks[0], crowd[0].landmarks)
