@@ -176,7 +176,7 @@ def loss_chain(scene: Scene, backend: Backend) -> tuple[tuple[Tensor, ...], list
     depth = rasterize(scene.vertices.detach(), scene.triangles, scene.Ks, HEIGHT, WIDTH, backend=backend).depth
     normals = vertex_normals(scene.vertices, scene.triangles, backend)
     shaded = shade_sh(colors, normals, scene.sh, backend)
-    lit, _ = shade_vertices(scene.vertices, scene.triangles, colors, scene.sh, backend)
+    lit, _ = shade_vertices(scene.vertices, scene.triangles, scene.colors, scene.sh, backend)
     visible = vertex_visibility(scene.vertices, normals, scene.Ks, depth, backend)
     return (costs, shaded, lit, visible), [scene.codes, scene.basis, scene.mean, scene.colors, scene.vertices, scene.sh]
 
