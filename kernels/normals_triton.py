@@ -9,13 +9,10 @@ slower than the memory.
 # Pyright knows neither launch options nor that functions of a kernel return something.
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import lanes, on_device
 from .common.lanes_triton import lanes_of_frame, load3, store3
@@ -156,41 +153,43 @@ def gather_area_gradient(vertices: Tensor, mesh: Topology, d_areas: Tensor) -> T
     return d_vertices
 
 
-class _VertexNormals(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, vertices: Tensor, mesh: Topology, resolution: float) -> Tensor:
-        frames, count, _ = vertices.shape
-        normals, inverse = torch.empty_like(vertices), vertices.new_empty(frames, count)
-        block = lanes(LANES)
-        with on_device(vertices):
-            vertex_normals_fwd_kernel[(triton.cdiv(count, block) * frames,)](
-                vertices,
-                mesh.ring_start,
-                mesh.ring,
-                normals,
-                inverse,
-                count,
-                RESOLUTION=resolution,
-                BLOCK=block,
-                num_warps=4,
-            )
-        ctx.save_for_backward(vertices, normals, inverse)
-        ctx.mesh = mesh
-        return normals
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        vertices, normals, inverse = ctx.saved_tensors
-        d_areas = torch.empty_like(vertices)
-        block = lanes(LANES)
-        with on_device(vertices):
-            normalization_bwd_kernel[(triton.cdiv(inverse.numel(), block),)](
-                gradient.contiguous(), normals, inverse, d_areas, inverse.numel(), BLOCK=block, num_warps=4
-            )
-        return gather_area_gradient(vertices, ctx.mesh, d_areas), None, None
+def vertex_normals_triton(
+    vertices: Tensor,  # [F, V, 3]
+    triangles: Tensor,  # [T, 3]
+    resolution: float,
+) -> tuple[Tensor, Tensor]:  # [F, V, 3], [F, V]
+    """Computes normals, and one over the lengths of the area vectors, by a kernel."""
+    mesh = topology(triangles, vertices.shape[1])
+    frames, count, _ = vertices.shape
+    normals, inverse = torch.empty_like(vertices), vertices.new_empty(frames, count)
+    block = lanes(LANES)
+    with on_device(vertices):
+        vertex_normals_fwd_kernel[(triton.cdiv(count, block) * frames,)](
+            vertices,
+            mesh.ring_start,
+            mesh.ring,
+            normals,
+            inverse,
+            count,
+            RESOLUTION=resolution,
+            BLOCK=block,
+            num_warps=4,
+        )
+    return normals, inverse
 
 
-def vertex_normals_triton(vertices: Tensor, triangles: Tensor, resolution: float) -> Tensor:
-    """`vertex_normals` by Triton kernels; arguments are checked already."""
-    return _VertexNormals.apply(vertices, topology(triangles, vertices.shape[1]), resolution)
+def vertex_normals_triton_backward(
+    grad_normals: Tensor,  # [F, V, 3]
+    vertices: Tensor,  # [F, V, 3]
+    triangles: Tensor,  # [T, 3]
+    normals: Tensor,  # [F, V, 3]
+    inverse: Tensor,  # [F, V]
+) -> Tensor:  # [F, V, 3]
+    """Differentiates by the vertices."""
+    d_areas = torch.empty_like(vertices)
+    block = lanes(LANES)
+    with on_device(vertices):
+        normalization_bwd_kernel[(triton.cdiv(inverse.numel(), block),)](
+            grad_normals.contiguous(), normals, inverse, d_areas, inverse.numel(), BLOCK=block, num_warps=4
+        )
+    return gather_area_gradient(vertices, topology(triangles, vertices.shape[1]), d_areas)

@@ -80,7 +80,8 @@ def register(
             if all(gradient is None for gradient in given):
                 return tuple(to_inputs)
             wanted = [ctx.needs_input_grad[place] for place in places]
-            found = run_backward(wanted, *given, *ctx.saved_tensors, *ctx.settings)
+            with torch.no_grad():  # also where a graph of the gradients is asked for: plain torch may write in place
+                found = run_backward(wanted, *given, *ctx.saved_tensors, *ctx.settings)
             if torch.is_grad_enabled():
                 found = _Refuse.apply(name, len(found), *found, *gradients, *ctx.saved_tensors)
             needed = (place for place, want in zip(places, wanted, strict=True) if want)

@@ -14,6 +14,7 @@ from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.deviation import deviation
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.interpolate_derivatives import interpolate_derivatives
+from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.photometric import photometric
 from fmlfast.kernels.photometric_pixels import photometric_pixels
 from fmlfast.kernels.rasterize import rasterize
@@ -85,6 +86,7 @@ def calls(scene: Scene, backend: Backend) -> dict[str, tuple[Any, ...]]:
     known = scene.weights[:, 0] > 0
     found["sparsity"] = (scene.colors, scene.chroma, known, scene.edges, 80.0, 0.9, backend)
     found["vertex_visibility"] = (scene.vertices, -scene.vertices.detach(), scene.Ks, drawn.depth, backend)
+    found["vertex_normals"] = (scene.vertices, scene.triangles, backend)
     found["shade_sh"] = (scene.colors, -scene.vertices.detach(), scene.sh, backend)
     counted, both = scene.weights[:, 1].clamp(min=0.0), (True, True)
     found["photometric"] = (scene.photos, scene.vertices, scene.Ks, scene.colors, counted, "geman", *both, backend)
@@ -178,14 +180,15 @@ def loss_chain(scene: Scene, backend: Backend) -> tuple[tuple[Tensor, ...], list
     costs = sparsity(colors, chroma, known, scene.edges, backend=backend)
     costs = costs + deviation(colors, scene.colors[0], backend)
     depth = rasterize(scene.vertices.detach(), scene.triangles, scene.Ks, HEIGHT, WIDTH, backend=backend).depth
-    normals = torch.nn.functional.normalize(scene.vertices - 40, dim=-1)
+    normals = vertex_normals(scene.vertices, scene.triangles, backend)
     shaded = shade_sh(colors, normals, scene.sh, backend)
+    lit, _ = shade_vertices(scene.vertices, scene.triangles, scene.colors, scene.sh, backend)
     visible = vertex_visibility(scene.vertices, normals, scene.Ks, depth, backend)
     counted = scene.weights[:, 1].clamp(min=0.0)
     seen, sampled = photometric(scene.photos, scene.vertices, scene.Ks, shaded, counted, "l1", backend)
     costs = costs + seen + photometric_pixels(scene.image, 0.5 * scene.image.detach(), None, "geman", backend)
     leaves = [scene.codes, scene.basis, scene.mean, scene.colors, scene.vertices, scene.sh, scene.image]
-    return (costs, shaded, visible, sampled), leaves
+    return (costs, shaded, lit, visible, sampled), leaves
 
 
 Chain = Callable[[Scene, Backend], tuple[tuple[Tensor, ...], list[Tensor]]]
@@ -304,6 +307,7 @@ def out_of_bounds(backend: Backend) -> dict[str, tuple[Callable[[], object], str
             lambda: antialias(image, points, few, scene.Ks, drawn, backend),
             "^fragments hold a triangle",
         ),
+        "vertex_normals": (lambda: vertex_normals(points, corners, backend), beyond),
         "sparsity": (
             lambda: sparsity(colors, scene.chroma, scene.weights[:, 0] > 0, scene.edges + 1, backend=backend),
             "^edges hold the index 30, but there are 30 vertices",
