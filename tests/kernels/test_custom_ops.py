@@ -11,6 +11,7 @@ import fmlfast.nvdiffrast as dr
 from fmlfast.kernels.antialias import antialias
 from fmlfast.kernels.blendshape import linear_decode
 from fmlfast.kernels.common.backend import Backend
+from fmlfast.kernels.deform import skin_displacements
 from fmlfast.kernels.deviation import deviation
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.interpolate_derivatives import interpolate_derivatives
@@ -61,6 +62,7 @@ class Scene:
         self.seen = uniform(2, 3, 30, 3)
         self.chroma = uniform(2, 30, 2)
         self.sh = uniform(2, 9, 3).requires_grad_()
+        self.skin = torch.randint(0, 30, (25, 4), generator=g), uniform(25, 4)
         self.photos = uniform(2, 3, HEIGHT, WIDTH)
 
 
@@ -88,6 +90,7 @@ def calls(scene: Scene, backend: Backend) -> dict[str, tuple[Any, ...]]:
     found["shade_sh"] = (scene.colors, -scene.vertices.detach(), scene.sh, backend)
     counted, both = scene.weights[:, 1].clamp(min=0.0), (True, True)
     found["photometric"] = (scene.photos, scene.vertices, scene.Ks, scene.colors, counted, "geman", *both, backend)
+    found["skin_displacements"] = (scene.colors, *scene.skin, 30, backend)
     found["photometric_pixels"] = (scene.image, 0.5 * scene.image.detach(), None, "l1", True, backend)
     if backend == "triton":
         texture_mips(scene.texels, backend="triton")  # registers it, as the others
@@ -184,6 +187,7 @@ def loss_chain(scene: Scene, backend: Backend) -> tuple[tuple[Tensor, ...], list
     counted = scene.weights[:, 1].clamp(min=0.0)
     seen, sampled = photometric(scene.photos, scene.vertices, scene.Ks, shaded, counted, "l1", backend)
     costs = costs + seen + photometric_pixels(scene.image, 0.5 * scene.image.detach(), None, "geman", backend)
+    costs = costs + skin_displacements(scene.vertices, *scene.skin, backend).square().mean((1, 2))
     leaves = [scene.codes, scene.basis, scene.mean, scene.colors, scene.vertices, scene.sh, scene.image]
     return (costs, shaded, visible, sampled), leaves
 
@@ -307,6 +311,10 @@ def out_of_bounds(backend: Backend) -> dict[str, tuple[Callable[[], object], str
         "sparsity": (
             lambda: sparsity(colors, scene.chroma, scene.weights[:, 0] > 0, scene.edges + 1, backend=backend),
             "^edges hold the index 30, but there are 30 vertices",
+        ),
+        "skin_displacements": (
+            lambda: skin_displacements(colors[:, :20], *scene.skin, backend),
+            "^skin_indices hold the index 28, but there are 20 nodes",
         ),
     }
 
