@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from .common.backend import Backend, choose_backend
 from .common.cache import TensorCache
 from .common.checks import check_indices, check_tensor
+from .common.custom_op import register
 from .common.gather import sum_rows
 from .common.topology import grouped
 
@@ -34,12 +35,10 @@ def skin_displacements(
         ValueError: naming the argument of a wrong shape, type, device, layout or value.
     """
     _check_skinning(displacements, skin_indices, skin_weights)
-    if choose_backend(backend, displacements) == "triton":
-        from .deform_triton import skin_displacements_triton  # not before: Triton is not on every platform
-
+    backend = choose_backend(backend, displacements)
+    if backend == "triton":
         check_tensor("skin_weights", skin_weights, tuple(skin_indices.shape), (torch.float32,))
-        return skin_displacements_triton(displacements, skin_indices, skin_weights)
-    return _skin(displacements, skin_indices, skin_weights)
+    return _skin(displacements, skin_indices, skin_weights, displacements.shape[1], backend)
 
 
 def deform(
@@ -83,11 +82,12 @@ def deform(
         check_tensor("rotation", rotation, (subjects, delta.shape[1], 3, 3), (dtype,), like, contiguous=False)
         check_tensor("translation", translation, (subjects, delta.shape[1], 3), (dtype,), like, contiguous=False)
     if choose_backend(backend, displacements) == "triton":
+        _check_nodes(skin_indices, displacements.shape[1])
         from .deform_triton import deform_triton  # not before: Triton is not on every platform
 
         check_tensor("skin_weights", skin_weights, tuple(skin_indices.shape), (torch.float32,))
         return deform_triton(mean, displacements, skin_indices, skin_weights, expressions, delta, rotation, translation)
-    neutral = mean + _skin(displacements, skin_indices, skin_weights)
+    neutral = mean + _skin(displacements, skin_indices, skin_weights, displacements.shape[1], "torch")
     with torch.autocast(mean.device.type, enabled=False):  # which would round positions to 8 bits
         offsets = delta.flatten(0, 1) @ expressions.flatten(1).to(dtype)
         local = neutral[:, None] + offsets.view(*delta.shape[:2], vertices, 3)
@@ -97,29 +97,52 @@ def deform(
         return posed.view(local.shape)
 
 
-def _skin(displacements: Tensor, skin_indices: Tensor, skin_weights: Tensor) -> Tensor:
+def _forward(
+    displacements: Tensor,  # [B, G, 3]
+    skin_indices: Tensor,  # [V, 8]
+    skin_weights: Tensor,  # [V, 8]
+    nodes: int,
+    backend: str,
+) -> Tensor:  # [B, V, 3]
+    """Skins; in plain torch by weighted sums of rows of all subjects."""
+    _check_nodes(skin_indices, nodes)
+    if backend == "triton":
+        from .deform_triton import skin_displacements_triton  # not before: Triton is not on every platform
+
+        return skin_displacements_triton(displacements, skin_indices, skin_weights)
     table = rearrange(displacements, "b g c -> g (b c)")
-    weights = skin_weights.detach().to(table.dtype)
-    return rearrange(_Skin.apply(table, skin_indices, weights), "v (b c) -> b v c", c=3).contiguous()
+    moved = sum_rows(table, skin_indices, weights=skin_weights.to(table.dtype))
+    return rearrange(moved, "v (b c) -> b v c", c=3).contiguous()
 
 
-class _Skin(torch.autograd.Function):
-    """Weighted sums of rows [G, C] -> [V, C]; torch's own gradient sorts the indices anew each time."""
+def _backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [B, V, 3]
+    skin_indices: Tensor,  # [V, 8]
+    skin_weights: Tensor,  # [V, 8]
+    nodes: int,
+    backend: str,
+) -> list[Tensor]:  # as displacements
+    """Carries gradients back to the nodes; torch's own sorts the indices anew each time."""
+    if backend == "triton":
+        from .deform_grad_triton import unskin
 
-    @staticmethod
-    def forward(ctx: Any, table: Tensor, indices: Tensor, weights: Tensor) -> Tensor:
-        ctx.nodes = len(table)
-        ctx.save_for_backward(indices, weights)
-        return sum_rows(table, indices, weights=weights)
+        return [unskin(grad_out.transpose(0, 1).contiguous(), nodes, skin_indices, skin_weights)]
+    start, places = _skinned.get(skin_indices, nodes, lambda: grouped(skin_indices.flatten(), nodes))
+    vertices = (places // skin_indices.shape[1]).int()
+    weights = skin_weights.to(grad_out.dtype).flatten().index_select(0, places)
+    rows = rearrange(grad_out, "b v c -> v (b c)").contiguous()
+    return [rearrange(sum_rows(rows, vertices, start, weights), "g (b c) -> b g c", c=3).contiguous()]
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        indices, weights = ctx.saved_tensors
-        start, places = _skinned.get(indices, ctx.nodes, lambda: grouped(indices.flatten(), ctx.nodes))
-        vertices = (places // indices.shape[1]).int()
-        weights = weights.flatten().index_select(0, places)
-        return sum_rows(gradient.contiguous(), vertices, start, weights), None, None
+
+def _fake(displacements: Tensor, skin_indices: Tensor, skin_weights: Tensor, nodes: int, backend: str) -> Tensor:
+    return displacements.new_empty(len(displacements), len(skin_indices), 3)
+
+
+def _fake_backward(
+    wanted: list[bool], grad_out: Tensor, skin_indices: Tensor, skin_weights: Tensor, nodes: int, backend: str
+) -> list[Tensor]:
+    return [grad_out.new_empty(len(grad_out), nodes, 3)]
 
 
 _skinned = TensorCache()
@@ -146,9 +169,22 @@ class _Pose(torch.autograd.Function):
 
 def _check_skinning(displacements: Tensor, skin_indices: Tensor, skin_weights: Tensor) -> None:
     check_tensor("displacements", displacements, ("B", "G", 3), contiguous=False)
-    like, nodes = ("displacements", displacements), displacements.shape[1]
+    like = ("displacements", displacements)
     check_tensor("skin_indices", skin_indices, ("V", "8"), (torch.int32, torch.int64), like)
     check_tensor("skin_weights", skin_weights, tuple(skin_indices.shape), like=like)
-    if skin_indices.numel() == 0:
-        return
-    check_indices("skin_indices", skin_indices, nodes, "nodes")
+
+
+def _check_nodes(skin_indices: Tensor, nodes: int) -> None:
+    if skin_indices.numel():
+        check_indices("skin_indices", skin_indices, nodes, "nodes")
+
+
+_skin = register(
+    "skin_displacements",
+    _forward,
+    _backward,
+    _fake,
+    outputs=("out",),
+    gradients_to=("displacements",),
+    fake_backward=_fake_backward,
+)

@@ -245,7 +245,7 @@ def skin_displacements_triton(
     skin_indices: Tensor,  # [V, 8]
     skin_weights: Tensor,  # [V, 8]
 ) -> Tensor:  # [B, V, 3]
-    """`deform.skin_displacements` through the kernels: one frame without expressions, mean and pose."""
+    """Skins by the kernel of `deform`: one frame without expressions, mean and pose."""
     subjects, vertices = len(displacements), len(skin_indices)
     expressions, delta = displacements.new_empty(0, vertices, 3), displacements.new_empty(subjects, 1, 0)
-    return _Deform.apply(None, displacements, skin_indices, skin_weights, expressions, delta, None, None)[:, 0]
+    return _forward(None, displacements, skin_indices, skin_weights, expressions, delta, None, None)[:, 0]

@@ -11,6 +11,7 @@ import fmlfast.nvdiffrast as dr
 from fmlfast.kernels.antialias import antialias
 from fmlfast.kernels.blendshape import linear_decode
 from fmlfast.kernels.common.backend import Backend
+from fmlfast.kernels.deform import skin_displacements
 from fmlfast.kernels.deviation import deviation
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.interpolate_derivatives import interpolate_derivatives
@@ -24,45 +25,10 @@ from fmlfast.kernels.sparsity import chromaticity, sparsity
 from fmlfast.kernels.texture import texture, texture_mips
 from fmlfast.kernels.visibility import vertex_visibility
 from fmlfast.renderer import render
+from tests.helpers.triangle_soup import HEIGHT, WIDTH, Scene
 
 pytestmark = pytest.mark.usefixtures("poisoned_memory")
 backends = pytest.mark.parametrize("backend", ["torch", "triton"])
-
-HEIGHT, WIDTH = 9, 12
-
-
-class Scene:
-    """A soup of 20 triangles over 2 frames, with all that the operations need; leaves have gradients."""
-
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
-        g = torch.Generator().manual_seed(5)
-
-        def uniform(*shape: int) -> Tensor:
-            return torch.rand(*shape, generator=g, dtype=torch.float32).to(dtype)
-
-        self.vertices = (
-            uniform(2, 30, 3) * torch.tensor([60, 60, 50], dtype=dtype) + torch.tensor([-30, -30, 60], dtype=dtype)
-        ).requires_grad_()
-        self.triangles = torch.randint(0, 30, (20, 3), generator=g, dtype=torch.int32)
-        self.Ks = torch.tensor([[10, 0, WIDTH / 2], [0, 10, HEIGHT / 2], [0, 0, 1]], dtype=dtype).repeat(2, 1, 1)
-        flat = torch.cat([self.vertices.detach(), 70 * uniform(2, 30, 1)], -1)
-        self.positions = (flat * torch.tensor([1, 1, 0.01, 1], dtype=dtype)).requires_grad_()
-        self.colors = uniform(2, 30, 3).requires_grad_()
-        self.image = uniform(2, HEIGHT, WIDTH, 2).requires_grad_()
-        self.texels = uniform(1, 8, 4, 3).requires_grad_()
-        self.mips = uniform(1, 11, 3).requires_grad_()
-        self.uv = uniform(2, 5, 6, 2).requires_grad_()
-        self.uv_da = uniform(2, 5, 6, 4).requires_grad_()
-        self.bias = uniform(2, 5, 6).requires_grad_()
-        self.codes = uniform(2, 3).requires_grad_()
-        self.basis = uniform(3, 96).requires_grad_()
-        self.mean = uniform(90).requires_grad_()
-        self.edges = torch.randint(0, 30, (40, 2), generator=g)
-        self.weights = uniform(2, 3, 30) - 0.3
-        self.seen = uniform(2, 3, 30, 3)
-        self.chroma = uniform(2, 30, 2)
-        self.sh = uniform(2, 9, 3).requires_grad_()
-        self.photos = uniform(2, 3, HEIGHT, WIDTH)
 
 
 def calls(scene: Scene, backend: Backend) -> dict[str, tuple[Any, ...]]:
@@ -90,6 +56,7 @@ def calls(scene: Scene, backend: Backend) -> dict[str, tuple[Any, ...]]:
     found["shade_sh"] = (scene.colors, -scene.vertices.detach(), scene.sh, backend)
     counted, both = scene.weights[:, 1].clamp(min=0.0), (True, True)
     found["photometric"] = (scene.photos, scene.vertices, scene.Ks, scene.colors, counted, "geman", *both, backend)
+    found["skin_displacements"] = (scene.colors, *scene.skin, 30, backend)
     found["photometric_pixels"] = (scene.image, 0.5 * scene.image.detach(), None, "l1", True, backend)
     if backend == "triton":
         texture_mips(scene.texels, backend="triton")  # registers it, as the others
@@ -187,6 +154,7 @@ def loss_chain(scene: Scene, backend: Backend) -> tuple[tuple[Tensor, ...], list
     counted = scene.weights[:, 1].clamp(min=0.0)
     seen, sampled = photometric(scene.photos, scene.vertices, scene.Ks, shaded, counted, "l1", backend)
     costs = costs + seen + photometric_pixels(scene.image, 0.5 * scene.image.detach(), None, "geman", backend)
+    costs = costs + skin_displacements(scene.vertices, *scene.skin, backend).square().mean((1, 2))
     leaves = [scene.codes, scene.basis, scene.mean, scene.colors, scene.vertices, scene.sh, scene.image]
     return (costs, shaded, lit, visible, sampled), leaves
 
@@ -311,6 +279,10 @@ def out_of_bounds(backend: Backend) -> dict[str, tuple[Callable[[], object], str
         "sparsity": (
             lambda: sparsity(colors, scene.chroma, scene.weights[:, 0] > 0, scene.edges + 1, backend=backend),
             "^edges hold the index 30, but there are 30 vertices",
+        ),
+        "skin_displacements": (
+            lambda: skin_displacements(colors[:, :20], *scene.skin, backend),
+            "^skin_indices hold the index 28, but there are 20 nodes",
         ),
     }
 
