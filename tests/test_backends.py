@@ -35,8 +35,9 @@ def test_a_step_of_either_backend_is_the_same(frames: Frames, device: str):
     assert gradients.keys() == other_gradients.keys()
     largest = float(torch.stack([g.norm() for g in gradients.values()]).max())
     for name, gradient in gradients.items():  # but for one that is 0: the codes are normalised over the batch
-        error = (other_gradients[name] - gradient).norm() / gradient.norm().clamp(min=1e-4 * largest)
-        assert float(error) < 1e-3, name
+        difference = (other_gradients[name] - gradient).abs().flatten().sort().values
+        sure = difference[: len(difference) - len(difference) // 1000]  # rounding may hide a vertex from one backend
+        assert float(sure.norm() / gradient.norm().clamp(min=1e-4 * largest)) < 3e-4, name
     again_loss, again_gradients = step(frames, "triton", device)
     assert torch.equal(again_loss, other_loss)
     if device == "cpu":  # convolutions on a GPU may add up in any order
