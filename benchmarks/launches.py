@@ -10,10 +10,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
-from types import SimpleNamespace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,7 +18,6 @@ from torch import Tensor
 from benchmarks.harness.timing import Call
 from benchmarks.report.table import markdown
 from fmlfast.kernels.antialias import antialias
-from fmlfast.kernels.common import backend
 from fmlfast.kernels.common.backend import Backend
 from fmlfast.kernels.common.fragments import Fragments
 from fmlfast.kernels.interpolate import interpolate
@@ -48,53 +44,10 @@ def main() -> None:
 
 def use_idle_driver() -> None:
     """Makes Triton compile for sm_90 and launch nothing, and operations take CPU tensors for a GPU's."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.backends.driver import DriverBase
+    from tools.ptx import driver  # needs Triton
 
-    class IdleDriver(DriverBase):
-        def __init__(self) -> None:
-            self.utils = SimpleNamespace(
-                load_binary=lambda *_: (object(), object(), 0, 0, 1024),
-                get_device_properties=lambda _: {"max_shared_mem": 232448, "multiprocessor_count": 132},
-                unload_module=lambda _: None,
-            )
-            self.launcher_cls = lambda source, metadata: lambda *_: None
-
-        @classmethod
-        def is_active(cls) -> bool:
-            return True
-
-        def map_python_to_cpp_type(self, ty: str) -> str:
-            return ty
-
-        def get_current_target(self) -> Any:
-            return GPUTarget("cuda", 90, 32)
-
-        def get_active_torch_device(self) -> torch.device:
-            return torch.device("cpu")
-
-        def get_current_device(self) -> int:
-            return 0
-
-        def get_current_stream(self, device: int | None = None) -> int:
-            return 0
-
-        def get_benchmarker(self) -> Any:
-            raise NotImplementedError("nothing runs here")
-
-    triton.runtime.driver.set_active(IdleDriver())
-    on_a_gpu: dict[str, Any] = {
-        "choose_backend": lambda chosen, tensor: chosen,
-        "lanes": lambda default: default,
-        "on_device": lambda tensor: nullcontext(),
-    }
-    for module in [module for name, module in sys.modules.items() if name.startswith("fmlfast.kernels")]:
-        for name in on_a_gpu.keys() & vars(module).keys():
-            setattr(module, name, on_a_gpu[name])
-    for name, function in on_a_gpu.items():  # for modules that are imported with the first kernel
-        setattr(backend, name, function)
-    torch.cuda.get_device_properties = lambda device=None: SimpleNamespace(multi_processor_count=132)  # type: ignore[assignment]
+    driver.gates()
+    driver.install(launcher=lambda source, metadata: lambda *_: None)
 
 
 def calls() -> dict[str, Call]:

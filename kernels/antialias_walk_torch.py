@@ -32,10 +32,10 @@ def walk(
         s = crossing(torch.stack([a0 - center, c0 - level]), torch.stack([a1 - center, c1 - level]))
         walking = walking & (s < 1 + TIE) & (triangle != goal)
         left = int(walking.count_nonzero())
+        if left == 0:
+            break
         if 2 * left < len(walking):  # those that have ended are carried along for a while, which costs less
             result[number] = ends
-            if left == 0:
-                break
             rows = walking.nonzero().view(-1)
             state = number, ends, center, level, along, across, sign, down, goal, corner, low, a0, c0, a1, c1, s
             (number, ends, center, level, along, across, sign, down, goal, corner, low, a0, c0, a1, c1, s) = (
@@ -57,6 +57,5 @@ def walk(
         low = torch.where(above, low, vertex)
         a0, c0 = torch.where(above, a0, a), torch.where(above, c0, c)
         a1, c1 = torch.where(above, a, a1), torch.where(above, c, c1)
-    else:
-        result[number] = ends
+    result[number] = ends
     return result

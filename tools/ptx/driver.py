@@ -7,6 +7,7 @@ backend, block sizes and devices what they are on a GPU, for tensors on the CPU.
 
 import functools
 import os
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -163,8 +164,8 @@ class _Utils:
     def unload_module(self, module: Any) -> None: ...
 
 
-def install(capability: int = 90) -> None:
-    """Makes the emulator Triton's active driver."""
+def install(capability: int = 90, launcher: Callable[[Any, Any], Callable[..., None]] | None = None) -> None:
+    """Makes the emulator Triton's active driver; with a `launcher` (source, metadata) of its own, that launches."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         raise RuntimeError("TRITON_INTERPRET is set: kernels would not be compiled")
     import triton
@@ -175,7 +176,7 @@ def install(capability: int = 90) -> None:
 
     class EmulatorDriver(DriverBase):
         def __init__(self) -> None:
-            self.utils, self.launcher_cls = _Utils(), _Launcher
+            self.utils, self.launcher_cls = _Utils(), launcher or _Launcher
 
         @classmethod
         def is_active(cls) -> bool:
@@ -224,7 +225,7 @@ def install(capability: int = 90) -> None:
 
 
 def gates() -> None:
-    """Before any other module of its kernels is imported: the project takes tensors on the CPU for those of a GPU."""
+    """Makes the project take tensors on the CPU for those of a GPU, also in modules that are imported already."""
     from fmlfast.kernels.common import backend
 
     def choose_backend(backend: str | None, tensor: torch.Tensor) -> str:
@@ -236,10 +237,16 @@ def gates() -> None:
             raise ValueError(f"backend 'triton' computes in float32, not {tensor.dtype}: convert, or choose 'torch'")
         return backend
 
-    backend.choose_backend = choose_backend
-    backend.interpreting = lambda: False
-    backend.lanes = lambda default: default
-    backend.on_device = lambda tensor: nullcontext()
+    on_a_gpu: dict[str, Any] = {
+        "choose_backend": choose_backend,
+        "interpreting": lambda: False,
+        "lanes": lambda default: default,
+        "on_device": lambda tensor: nullcontext(),
+    }
+    loaded = [module for name, module in sys.modules.items() if name.startswith("fmlfast.kernels")]
+    for module in (backend, *loaded):
+        for name in on_a_gpu.keys() & vars(module).keys():
+            setattr(module, name, on_a_gpu[name])
     torch.cuda.get_device_properties = lambda device=None: SimpleNamespace(
         multi_processor_count=settings.multiprocessors, name="emulator", major=9, minor=0, total_memory=80 << 30
     )
