@@ -8,8 +8,11 @@ Everything else is taken as sRGB already, wide gamuts apart, since screens show 
 from functools import cache
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
+
+from fmlfast.color import linear_to_srgb, srgb_to_linear
 
 # Code points of ITU-T H.273.
 _PQ, _HLG = 16, 18
@@ -41,8 +44,7 @@ def _table(transfer: int, primaries: int) -> ImageFilter.Color3DLUT:
     light = _linear(np.stack([red, green, blue], -1).reshape(-1, 3), transfer)
     light = (light @ np.array(_TO_709.get(primaries, np.eye(3))).T).clip(min=0.0)
     light = _compressed(light) if transfer in (_PQ, _HLG) else light.clip(max=1.0)
-    srgb = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
-    return ImageFilter.Color3DLUT(_STEPS, srgb.ravel().tolist())
+    return ImageFilter.Color3DLUT(_STEPS, linear_to_srgb(torch.from_numpy(light)).flatten().tolist())
 
 
 def _linear(codes: NDArray[np.float64], transfer: int) -> NDArray[np.float64]:
@@ -54,7 +56,7 @@ def _linear(codes: NDArray[np.float64], transfer: int) -> NDArray[np.float64]:
     if transfer == _HLG:  # ITU-R BT.2100, table 5: inverse OETF, then OOTF of gamma 1.2
         scene = np.where(codes <= 0.5, codes**2 / 3, (np.exp((codes - 0.55991073) / 0.17883277) + 0.28466892) / 12)
         return _HLG_PEAK / _DIFFUSE_WHITE * scene * (scene @ np.array(_LUMA_2020))[:, None] ** 0.2
-    return np.where(codes <= 0.04045, codes / 12.92, ((codes + 0.055) / 1.055) ** 2.4)
+    return srgb_to_linear(torch.from_numpy(codes)).numpy()
 
 
 def _compressed(light: NDArray[np.float64]) -> NDArray[np.float64]:
