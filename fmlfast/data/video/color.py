@@ -8,11 +8,8 @@ Everything else is taken as sRGB already, wide gamuts apart, since screens show 
 from functools import cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
-
-from fmlfast.color import linear_to_srgb, srgb_to_linear
 
 # Code points of ITU-T H.273.
 _PQ, _HLG = 16, 18
@@ -39,24 +36,29 @@ def to_srgb(codes: NDArray[np.uint8], transfer: int, primaries: int) -> NDArray[
 
 @cache
 def _table(transfer: int, primaries: int) -> ImageFilter.Color3DLUT:
+    import torch  # here: help pages and processes that read no such video need none of it
+
+    from fmlfast.color import linear_to_srgb, srgb_to_linear
+
     steps = np.linspace(0.0, 1.0, _STEPS)
     blue, green, red = np.meshgrid(steps, steps, steps, indexing="ij")  # red changes fastest
-    light = _linear(np.stack([red, green, blue], -1).reshape(-1, 3), transfer)
+    codes = np.stack([red, green, blue], -1).reshape(-1, 3)
+    hdr = transfer in (_PQ, _HLG)
+    light = _hdr_light(codes, transfer) if hdr else srgb_to_linear(torch.from_numpy(codes)).numpy()
     light = (light @ np.array(_TO_709.get(primaries, np.eye(3))).T).clip(min=0.0)
-    light = _compressed(light) if transfer in (_PQ, _HLG) else light.clip(max=1.0)
+    light = _compressed(light) if hdr else light.clip(max=1.0)
     return ImageFilter.Color3DLUT(_STEPS, linear_to_srgb(torch.from_numpy(light)).flatten().tolist())
 
 
-def _linear(codes: NDArray[np.float64], transfer: int) -> NDArray[np.float64]:
-    """Decodes codes [N, 3] in 0..1 to light, 1 for diffuse white."""
+def _hdr_light(codes: NDArray[np.float64], transfer: int) -> NDArray[np.float64]:
+    """Decodes PQ or HLG codes [N, 3] in 0..1 to light, 1 for diffuse white."""
     if transfer == _PQ:  # ITU-R BT.2100, table 4
         root = codes ** (1 / 78.84375)
         ratio = (root - 0.8359375).clip(min=0) / (18.8515625 - 18.6875 * root)
         return 10_000 / _DIFFUSE_WHITE * ratio ** (1 / 0.1593017578125)
-    if transfer == _HLG:  # ITU-R BT.2100, table 5: inverse OETF, then OOTF of gamma 1.2
-        scene = np.where(codes <= 0.5, codes**2 / 3, (np.exp((codes - 0.55991073) / 0.17883277) + 0.28466892) / 12)
-        return _HLG_PEAK / _DIFFUSE_WHITE * scene * (scene @ np.array(_LUMA_2020))[:, None] ** 0.2
-    return srgb_to_linear(torch.from_numpy(codes)).numpy()
+    # ITU-R BT.2100, table 5: inverse OETF, then OOTF of gamma 1.2
+    scene = np.where(codes <= 0.5, codes**2 / 3, (np.exp((codes - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+    return _HLG_PEAK / _DIFFUSE_WHITE * scene * (scene @ np.array(_LUMA_2020))[:, None] ** 0.2
 
 
 def _compressed(light: NDArray[np.float64]) -> NDArray[np.float64]:
