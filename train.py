@@ -15,12 +15,16 @@ from typing import Any, Literal
 
 import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
 
+from fmlfast.common.termination import end_while_loading, ends_in_one_line
+
+if __name__ == "__main__":
+    end_while_loading()
+
 import torch
 import tyro
 
 from fmlfast.common.extras import require
 from fmlfast.common.locks import lock_folder
-from fmlfast.common.termination import ends_in_one_line
 from fmlfast.data.augment import AugmentConfig
 from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset, training_batches

@@ -9,7 +9,6 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-
 CHECKSUM = "crc32"  # entry of the metadata
 
 

@@ -1,9 +1,10 @@
 """Caches decoded clips on disk beside their shards; training maps them into memory instead of decoding JPEGs again.
 
 `<data>/decoded/<size>px/<shard>.safetensors` holds the clips of one shard, resized: `images` [F, 3, S, S] uint8 of all
-frames, their labels, `starts` [N + 1] int64, where each clip's frames begin, and `checksums` [N] int64. A file is written once, whole or not
-at all, and again when its shard's size or modification time are no longer those in its header. All processes that read
-it share the pages in the operating system's cache. The folder may be removed at any time.
+frames, their labels, `starts` [N + 1] int64, where each clip's frames begin, and `checksums` [N] int64 of the clips. A
+file is written once, whole or not at all, and again when its shard's size or modification time are no longer those in
+its header. All processes that read it share the pages in the operating system's cache. The folder may be removed at any
+time.
 """
 
 import json

@@ -13,8 +13,8 @@ from torch import Tensor
 from fmlfast.common.atomic import atomic_folder
 from fmlfast.common.stored_arrays import check_tensors, read_tensors
 from fmlfast.common.tensor_file import write_tensors
-from fmlfast.common.text_files import checked_json
 from fmlfast.common.tensors import exact
+from fmlfast.common.text_files import checked_json
 from fmlfast.common.version import __version__
 from fmlfast.mesh_io import write_mesh
 from fmlfast.model.codes import Codes
