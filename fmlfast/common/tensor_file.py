@@ -17,7 +17,7 @@ def checksum(tensors: Mapping[str, Tensor]) -> int:
     total = 0
     for name, tensor in sorted(tensors.items()):
         total = zlib.crc32(f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), total)
-        total = zlib.crc32(tensor.detach().contiguous().flatten().view(torch.uint8).numpy(), total)
+        total = zlib.crc32(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().data, total)
     return total
 
 

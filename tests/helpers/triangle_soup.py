@@ -45,6 +45,6 @@ class Scene:
         self.photos = uniform(2, 3, HEIGHT, WIDTH)
 
     @property
-    def template(self) -> tuple[Tensor, ...]:
+    def template(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The first six arguments of `deform`."""
         return self.rest, self.moved, *self.skin, self.expressions, self.delta
