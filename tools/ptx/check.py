@@ -40,8 +40,9 @@ QUICK = [
     "tests/kernels/test_kernel_contracts.py",
     "tests/kernels/test_low_rank_adam.py",
     "tests/kernels/test_normals.py",
+    "tests/kernels/test_sparsity.py",
 ]
-"""Every kernel once (test_kernel_contracts), and where faults were found that the interpreter cannot see."""
+"""Every kernel once, most by test_kernel_contracts, and where faults were found that the interpreter cannot see."""
 
 
 def missing() -> str | None:
