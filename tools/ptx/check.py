@@ -63,7 +63,7 @@ def main() -> int:
         print(f"skipped: {reason}")
         return 0
     ignored = [f"--ignore-glob=*/{name}*" for name in WITHOUT]
-    chosen = OWN + (QUICK if arguments.quick else LARGE + WHOLE + TESTS)
+    chosen = OWN + LARGE + (QUICK if arguments.quick else WHOLE + TESTS)
     tests = arguments.tests or ["--every-kernel", *chosen]
     command = [sys.executable, "-m", "pytest", "-p", "tools.ptx.plugin", "-n", str(arguments.jobs), *ignored, *tests]
     environment = os.environ | {"PTX_CAPABILITY": str(arguments.capability)}
