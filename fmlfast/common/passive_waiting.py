@@ -7,8 +7,8 @@ the CPU then takes 20 to 80 times as long. Children inherit the settings; users 
 import os
 
 OURS = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "2000"}
-"""Environment variables that are set: for all of OpenMP, and for GCC's, which torch uses on Linux. That one spins for some
-20 microseconds first: waking a sleeping core of a virtual machine takes longer, and many waits are shorter."""
+"""Environment variables that are set: for all of OpenMP, and for GCC's, which torch uses on Linux. That one spins for
+some 20 microseconds first: waking a sleeping core of a virtual machine takes longer, and many waits are shorter."""
 SETTINGS = (*OURS, "KMP_BLOCKTIME")
 """Environment variables that say how long a thread spins; the last one is LLVM's and Intel's."""
 
