@@ -166,8 +166,7 @@ PRESETS = {
 def main(args: list[str] | None = None, prog: str | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog, add_help=False)
-    default = "base" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--preset", choices=PRESETS, default=default)
+    parser.add_argument("--preset", choices=PRESETS, default="base" if torch.cuda.is_available() else "cpu")
     chosen, rest = parser.parse_known_args(args)
     description = f"{__doc__}\n--preset {{cpu,base,paper}} sets the defaults below (now: {chosen.preset})."
     parse = partial(tyro.cli, Config, prog=prog, args=rest, description=description)
