@@ -1,7 +1,18 @@
 """Deterministic gather and scatter of rows: sums, those of gradients too, are made in a fixed order."""
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def places(
+    mask: Tensor,  # bool, any shape
+) -> Tensor:  # [n] int64
+    """Finds where a mask is true, counted through all of it, ascending; on a CPU NumPy is several times as fast."""
+    if mask.is_cuda:
+        return mask.flatten().nonzero().view(-1)
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
 
 
 def gather_rows(
