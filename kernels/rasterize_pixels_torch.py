@@ -1,7 +1,8 @@
 """Splits windows into rows and rows into pixels, for the torch backend of rasterisation.
 
 What a row of pixels has in common is computed once for it, and of a long row only the pixels are kept that the
-triangle reaches there. Two splits in turn need no division.
+triangle may reach there. Two splits in turn need no division. First rows and first pixels come as they are, as small
+triangles have no others; only what comes after is copied from them.
 """
 
 from collections.abc import Iterator
@@ -25,12 +26,7 @@ class Pixels(NamedTuple):
     x: list[Tensor]  # three of [N], corners relative to the pixel's centre
     y: list[Tensor]  # three of [N]
     w: list[Tensor] | None  # three of [N], None where all are 1
-    row: Tensor  # [N] int64, of `box`
-    box: Tensor  # [R] int64, of the windows that were split
-
-    def boxes(self, index: Tensor) -> Tensor:  # [n] -> [n]
-        """Finds the windows of the pixels `index`."""
-        return self.box.index_select(0, self.row.index_select(0, index))
+    box: Tensor  # [N] int64, the window that it is in
 
 
 class _Rows(NamedTuple):
@@ -39,7 +35,7 @@ class _Rows(NamedTuple):
     box: Tensor  # [N] int64
     at: Tensor  # [N] int64, place of the first pixel
     center: Tensor  # [N] column of its centre
-    columns: Tensor  # [N] number of pixels, 0 too
+    columns: Tensor  # [N] number of pixels
     x: list[Tensor]  # three of [N], corners as in Boxes
     y: list[Tensor]  # three of [N], relative to the centres
     w: list[Tensor] | None  # three of [N]
@@ -47,42 +43,44 @@ class _Rows(NamedTuple):
 
 def single_pixels(boxes: Boxes, height: int, width: int) -> Iterator[Pixels]:
     """Splits windows into the pixels that their triangles may hit, a bounded number at a time."""
-    for rows in _rows(boxes, height, width):
-        rows = _shortened(rows)
-        for row, rank in _repeated(rows.columns):
+    for rows in map(_shortened, _rows(boxes, height, width)):
+        yield Pixels(rows.at, relative(rows.x, rows.center, rows.w), rows.y, rows.w, rows.box)
+        for row, rank in _others(rows.columns):
             w = None if rows.w is None else take(rows.w, row)
             x = relative(take(rows.x, row), rows.center.index_select(0, row) + rank, w)
-            yield Pixels(rows.at.index_select(0, row) + rank, x, take(rows.y, row), w, row, rows.box)
+            at, box = take((rows.at, rows.box), row)
+            yield Pixels(at + rank, x, take(rows.y, row), w, box)
 
 
 def _rows(boxes: Boxes, height: int, width: int) -> Iterator[_Rows]:
-    center = boxes.left + 0.5
-    first = (boxes.frame.long() * height + boxes.top.long()) * width + boxes.left.long()
-    for box, rank in _repeated(boxes.rows):
+    box = torch.arange(len(boxes.left), device=boxes.left.device)
+    at = (boxes.frame.long() * height + boxes.top.long()) * width + boxes.left.long()
+    center, middle = boxes.left + 0.5, boxes.top + 0.5
+    yield _Rows(box, at, center, boxes.columns, boxes.x, relative(boxes.y, middle, boxes.w), boxes.w)
+    for box, rank in _others(boxes.rows):
         w = None if boxes.w is None else take(boxes.w, box)
-        y = relative(take(boxes.y, box), boxes.top.index_select(0, box) + rank + 0.5, w)
-        at = first.index_select(0, box) + rank * width
-        yield _Rows(box, at, *take((center, boxes.columns), box), take(boxes.x, box), y, w)
+        y = relative(take(boxes.y, box), middle.index_select(0, box) + rank, w)
+        below = at.index_select(0, box) + rank * width
+        yield _Rows(box, below, *take((center, boxes.columns), box), take(boxes.x, box), y, w)
 
 
-def _repeated(counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:  # [n], n >= 1
-    """Repeats each place as often as its count says, some CHUNK at a time: places [N] int64, and how often before."""
-    ends = counts.cumsum(0)
+def _others(counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:  # [n], each >= 1
+    """Repeats places once less than their counts say, some CHUNK at a time: places [N] int64, and ranks from 1."""
+    ends = (counts - 1).cumsum(0)
     total = int(ends[-1])
     limits = torch.arange(CHUNK, total + CHUNK, CHUNK, device=ends.device)
     cuts = [0, *torch.searchsorted(ends, limits).add_(1).clamp_(max=len(ends)).tolist()]
+    done = 0
     for first, last in zip(cuts, cuts[1:], strict=False):
-        if first == last:
-            continue
-        begin = int(ends[first - 1]) if first else 0
-        length = int(ends[last - 1]) - begin
+        part = ends[first:last] - done
+        length = int(part[-1]) if len(part) else 0
         if length == 0:
             continue
-        # Faster than repeat_interleave: the place is how many have ended.
-        place = torch.bincount(ends[first:last] - begin, minlength=length)[:length].cumsum(0)
-        starts = ends[first:last] - counts[first:last] - begin
-        rank = torch.arange(length, device=ends.device) - starts.index_select(0, place)
-        yield place + first if first else place, rank
+        place = torch.bincount(part, minlength=length)[:length].cumsum(0)  # how many have ended: no repeat_interleave
+        start = part - counts[first:last]  # one before, as ranks start at 1
+        rank = torch.arange(length, device=ends.device) - start.index_select(0, place)
+        yield place + first, rank
+        done += length
 
 
 def _shortened(rows: _Rows) -> _Rows:
@@ -107,9 +105,9 @@ def _shortened(rows: _Rows) -> _Rows:
         none0, none1 = b0 > e0, b1 > e1
         begin = torch.minimum(b0.masked_fill_(none0, torch.inf), b1.masked_fill_(none1, torch.inf))
         end = torch.maximum(e0.masked_fill_(none0, -torch.inf), e1.masked_fill_(none1, -torch.inf))
-    first = torch.minimum((begin * after - _MARGIN).ceil_().clamp_(min=0), columns)
-    last = (end * after + _MARGIN).floor_().clamp_(min=-1)
-    count = (last - first + 1).clamp_(min=0).to(columns)
+    first = torch.minimum((begin * after - _MARGIN).ceil_().clamp_(min=0), after)
+    last = torch.maximum((end * after + _MARGIN).floor_(), first)  # one pixel at least is kept
+    count = (last - first + 1).to(columns)
     return rows._replace(
         at=rows.at.scatter_add(0, long, first.long()),
         center=rows.center.scatter_add(0, long, first),

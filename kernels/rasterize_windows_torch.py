@@ -104,8 +104,11 @@ def bounding_boxes(
 ) -> Iterator[Boxes]:
     """Finds the window of every triangle that may hit a pixel, a bounded number at a time."""
     shared = len(screen.x) == 1
-    for first in span.triangles[::CHUNK]:
-        part = corners[:, first : min(first + CHUNK, span.triangles.stop)]
+    if len(span.triangles) == 0:
+        return
+    even = -(-len(span.triangles) // -(-len(span.triangles) // CHUNK))
+    for first in span.triangles[::even]:
+        part = corners[:, first : min(first + even, span.triangles.stop)]
         count = part.shape[1]
         step = max(1, CHUNK // count)
         for frame in span.frames[::step]:
