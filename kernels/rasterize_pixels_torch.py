@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .common.gather import places
+from .common.gather import places, repeated
 from .rasterize_windows_torch import CHUNK, OPPOSITE, Boxes, edges, relative, take
 
 _SHORT = 4  # pixels; rows up to this long are drawn whole
@@ -45,7 +45,8 @@ def single_pixels(boxes: Boxes, height: int, width: int) -> Iterator[Pixels]:
     """Splits windows into the pixels that their triangles may hit, a bounded number at a time."""
     for rows in map(_shortened, _rows(boxes, height, width)):
         yield Pixels(rows.at, relative(rows.x, rows.center, rows.w), rows.y, rows.w, rows.box)
-        for row, rank in _others(rows.columns):
+        for row, rank in repeated(rows.columns - 1, CHUNK):
+            rank += 1
             w = None if rows.w is None else take(rows.w, row)
             x = relative(take(rows.x, row), rows.center.index_select(0, row) + rank, w)
             at, box = take((rows.at, rows.box), row)
@@ -57,30 +58,12 @@ def _rows(boxes: Boxes, height: int, width: int) -> Iterator[_Rows]:
     at = (boxes.frame.long() * height + boxes.top.long()) * width + boxes.left.long()
     center, middle = boxes.left + 0.5, boxes.top + 0.5
     yield _Rows(box, at, center, boxes.columns, boxes.x, relative(boxes.y, middle, boxes.w), boxes.w)
-    for box, rank in _others(boxes.rows):
+    for box, rank in repeated(boxes.rows - 1, CHUNK):
+        rank += 1
         w = None if boxes.w is None else take(boxes.w, box)
         y = relative(take(boxes.y, box), middle.index_select(0, box) + rank, w)
         below = at.index_select(0, box) + rank * width
         yield _Rows(box, below, *take((center, boxes.columns), box), take(boxes.x, box), y, w)
-
-
-def _others(counts: Tensor) -> Iterator[tuple[Tensor, Tensor]]:  # [n], each >= 1
-    """Repeats places once less than their counts say, some CHUNK at a time: places [N] int64, and ranks from 1."""
-    ends = (counts - 1).cumsum(0)
-    total = int(ends[-1])
-    limits = torch.arange(CHUNK, total + CHUNK, CHUNK, device=ends.device)
-    cuts = [0, *torch.searchsorted(ends, limits).add_(1).clamp_(max=len(ends)).tolist()]
-    done = 0
-    for first, last in zip(cuts, cuts[1:], strict=False):
-        part = ends[first:last] - done
-        length = int(part[-1]) if len(part) else 0
-        if length == 0:
-            continue
-        place = torch.bincount(part, minlength=length)[:length].cumsum(0)  # how many have ended: no repeat_interleave
-        start = part - counts[first:last]  # one before, as ranks start at 1
-        rank = torch.arange(length, device=ends.device) - start.index_select(0, place)
-        yield place + first, rank
-        done += length
 
 
 def _shortened(rows: _Rows) -> _Rows:

@@ -74,9 +74,9 @@ def _draw(
     on_edge = places((e[0] == 0) | (e[1] == 0) | (e[2] == 0))
     if len(on_edge):
         edge = hit.index_select(0, on_edge)
-        x, y, w = (None if a is None else take(a, edge) for a in (pixels.x, pixels.y, pixels.w))
+        w = None if pixels.w is None else take(pixels.w, edge)
         kept = torch.ones_like(hit, dtype=torch.bool)
-        kept[on_edge] = _owns(take(e, on_edge), x, y, w, facing)
+        kept[on_edge] = _owns(take(e, on_edge), take(pixels.x, edge), take(pixels.y, edge), w, facing)
         kept = places(kept)
         hit, e = hit.index_select(0, kept), take(e, kept)
     at, box = take((pixels.at, pixels.box), hit)
@@ -143,7 +143,7 @@ def _slopes(x: list[Tensor], y: list[Tensor], w: list[Tensor] | None) -> tuple[l
     return right, [x[j] * w[i] - x[i] * w[j] for i, j in OPPOSITE]
 
 
-def _owns(e: list[Tensor], x: list[Tensor], y: list[Tensor], w: list[Tensor], facing: int) -> Tensor:
+def _owns(e: list[Tensor], x: list[Tensor], y: list[Tensor], w: list[Tensor] | None, facing: int) -> Tensor:
     """[N] bool, the top-left rule: the signs where the pixel moves a little right and much less down."""
     signs = []
     for value, right, down in zip(e, *_slopes(x, y, w), strict=True):
@@ -165,9 +165,9 @@ def _resolve(
         line = covered.div(width, rounding_mode="trunc")
         frame = line.div(height, rounding_mode="trunc")
         column, row = ((a + 0.5).to(screen.x.dtype) for a in (covered - line * width, line - frame * height))
-        planes = (screen.x, screen.y, screen.scale) if screen.w is None else (screen.x, screen.y, screen.scale, screen.w)
-        x, y, scale, *w = _at_corners(planes, corners, triangle, frame)
-        w = w[0] if w else None
+        planes = [a for a in (screen.x, screen.y, screen.scale, screen.w) if a is not None]
+        x, y, scale, *more = _at_corners(planes, corners, triangle, frame)
+        w = more[0] if more else None
         x, y = relative(x, column, w), relative(y, row, w)
         weights = [a * b for a, b in zip(edges(x, y), scale, strict=True)]
         total = weights[0] + weights[1] + weights[2]
