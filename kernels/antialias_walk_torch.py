@@ -64,9 +64,9 @@ def walk(
                     x[rows] for x in state
                 )
                 walks = np.ones(len(rows), dtype=bool)
-            triangle, vertex, after, later, vertex_after = beyond_[corner_].T
-            a = screen_[along + vertex] * sign_
-            c = screen_[across + vertex]
+            triangle, vertex, after, later, vertex_after = beyond_.take(corner_, axis=0).T
+            a = screen_.take(along + vertex) * sign_
+            c = screen_.take(across + vertex)
             wide, high = a1 - a0, c1 - c0
             last = (triangle < 0) | (wide * (c - c0) - high * (a - a0) > 0)
             flat = np.abs(wide) - high

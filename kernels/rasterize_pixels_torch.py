@@ -63,7 +63,8 @@ def _rows(boxes: Boxes, height: int, width: int) -> Iterator[_Rows]:
         w = None if boxes.w is None else take(boxes.w, box)
         y = relative(take(boxes.y, box), middle.index_select(0, box) + rank, w)
         below = at.index_select(0, box) + rank * width
-        yield _Rows(box, below, *take((center, boxes.columns), box), take(boxes.x, box), y, w)
+        start, columns = take((center, boxes.columns), box)
+        yield _Rows(box, below, start, columns, take(boxes.x, box), y, w)
 
 
 def _shortened(rows: _Rows) -> _Rows:

@@ -98,7 +98,7 @@ def _at_corners(
     frame: Tensor,  # [N]
 ) -> list[list[Tensor]]:  # three of [N] a plane
     """Takes the vertices' numbers at the corners of triangles in frames."""
-    ids = take(corners, triangle)
+    ids = [a.index_select(0, triangle) for a in corners]
     count, vertices = planes[0].shape
     if count > 1:
         ids = [a + frame * vertices for a in ids]

@@ -61,8 +61,8 @@ def pairs_at_outlines(
     ends = torch.cat(ends, 1)
     x, y = (plane.reshape(-1).index_select(0, ends.view(-1)).view(2, -1) for plane in screen)
 
-    # Steep edges cross pairs in a row, at the height of their centres; the others pairs in a column. A line of pixels is
-    # crossed at one place, no more than two pixels behind the edge of the pair's first one.
+    # Steep edges cross pairs in a row, at the height of their centres; the others pairs in a column. Such a line of
+    # pixels is crossed at one place, at most two pixels after the start of a pair.
     down = (x[1] - x[0]).abs() >= (y[1] - y[0]).abs()
     across, along = torch.where(down, x, y), torch.where(down, y, x)
     slope = ((along[1] - along[0]) / (across[1] - across[0])).nan_to_num_(0.0)  # of an edge that is a point
