@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .common.backend import interpreting, lanes, on_device
+from .common.lanes_triton import store_row
 from .common.picture import Picture
 from .rasterize_grad_triton import gradient as gradient
 from .rasterize_project_triton import OPTIONS, blocks_of, project
@@ -25,7 +26,6 @@ from .rasterize_rules_triton import (
     load_triangle,
     ordered,
     slopes,
-    store_row,
     window,
 )
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from .common.backend import lanes, on_device
 from .common.checks import check_corners
 from .common.custom_op import register
-from .common.lanes_triton import lanes_of_frame, load3, store3
+from .common.lanes_triton import lanes_of_frame, load3, store3, store_row
 from .common.topology import topology
-from .normals_triton import LANES, gather_area_gradient, through_normalization, unit_normals
+from .normals_triton import LANES, gather_area_gradient, pad_rows, through_normalization, unit_normals
 
 
 @triton.jit
@@ -82,7 +82,7 @@ def shade_sh_fwd_kernel(
 
 @triton.jit
 def shade_vertices_fwd_kernel(
-    vertices_ptr,  # [F, V, 3]
+    rows_ptr,  # [F, V, 4] vertices
     ring_start_ptr,  # [V + 1]
     ring_ptr,  # [3T, 2]
     reflectance_ptr,  # [R, V, 3]
@@ -96,8 +96,7 @@ def shade_vertices_fwd_kernel(
     BLOCK: tl.constexpr,
 ):
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
-    points_ptr = vertices_ptr + frame * vertices * 3
-    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION)
+    x, y, z, inverse = unit_normals(rows_ptr + frame * vertices * 4, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION)
     at = frame * vertices + vertex
     store3(normals_ptr + 3 * at, x, y, z, mask)
     tl.store(inverse_ptr + at, inverse, mask)
@@ -114,7 +113,7 @@ def shade_bwd_kernel(
     upstream_ptr,  # [F, V, 3] gradient of the normals from elsewhere, or None
     inverse_ptr,  # [F, V] one over the length of the area vectors, or None
     d_reflectance_ptr,  # [R, V, 3] out, or None
-    d_normals_ptr,  # [F, V, 3] out, or None; gradient of the area vectors where inverse_ptr is given
+    d_normals_ptr,  # [F, V, 3] out, or None; [F, V, 4], gradient of the area vectors, where inverse_ptr is given
     sums_ptr,  # [F, blocks, 9, 3] out, gradient of the light summed over a block of vertices, or None
     vertices,
     frames_per_set,
@@ -152,7 +151,9 @@ def shade_bwd_kernel(
             if inverse_ptr is not None:
                 inverse = tl.load(inverse_ptr + at, mask, 0.0)
                 dx, dy, dz = through_normalization(dx, dy, dz, x, y, z, inverse)
-            store3(d_normals_ptr + 3 * at, dx, dy, dz, mask)
+                store_row(d_normals_ptr, at, (dx, dy, dz, tl.zeros_like(dx)), mask)
+            else:
+                store3(d_normals_ptr + 3 * at, dx, dy, dz, mask)
     if d_reflectance_ptr is not None:
         store3(d_reflectance_ptr + at_set, dr, dg, db, mask)
 
@@ -172,7 +173,7 @@ def _shade_bwd(
     block = lanes(LANES)
     blocks = triton.cdiv(count, block)
     d_reflectance = torch.empty_like(reflectance) if needed[0] else None
-    d_normals = torch.empty_like(normals) if needed[1] else None
+    d_normals = normals.new_empty(frames, count, 3 if inverse is None else 4) if needed[1] else None
     sums = sh.new_empty(frames, blocks, 9, 3) if needed[2] else None
     with on_device(normals):
         shade_bwd_kernel[(blocks * sets,)](
@@ -236,7 +237,7 @@ def _forward(
     block = lanes(LANES)
     with on_device(vertices):
         shade_vertices_fwd_kernel[(triton.cdiv(count, block) * frames,)](
-            vertices,
+            pad_rows(vertices),
             mesh.ring_start,
             mesh.ring,
             reflectance,
