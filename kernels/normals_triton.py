@@ -42,12 +42,17 @@ def unit_normals(rows_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION: t
     ax, ay, az, _ = load_row(rows_ptr, vertex, mask)
     start, count = _ring_of(ring_start_ptr, vertex, mask)
     x, y, z, square = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
+    cx, cy, cz = x, y, z  # edge from a to c
+    c = tl.full(vertex.shape, -1, tl.int32)
     for i in range(tl.max(count)):
         some = i < count
+        last = c
         b, c = load_pair(ring_ptr, start + i, some)
-        bx, by, bz, _ = load_row(rows_ptr, b, some)
+        new = some & (b != last)  # rings are fans: mostly b is the c before
+        bx, by, bz, _ = load_row(rows_ptr, b, new)
+        bx, by, bz = tl.where(new, bx - ax, cx), tl.where(new, by - ay, cy), tl.where(new, bz - az, cz)
         cx, cy, cz, _ = load_row(rows_ptr, c, some)
-        bx, by, bz, cx, cy, cz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
+        cx, cy, cz = cx - ax, cy - ay, cz - az
         tx, ty, tz = _cross(bx, by, bz, cx, cy, cz)
         square += tl.where(some, bx * bx + by * by + bz * bz + cx * cx + cy * cy + cz * cz, 0.0)
         x += tl.where(some, tx, 0.0)
@@ -138,12 +143,18 @@ def area_vectors_bwd_kernel(
     ax, ay, az, _ = load_row(areas_ptr, vertex, mask)
     start, count = _ring_of(ring_start_ptr, vertex, mask)
     x, y, z = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
+    cx, cy, cz, qx, qy, qz = x, y, z, x, y, z
+    c = tl.full(vertex.shape, -1, tl.int32)
     for i in range(tl.max(count)):
         some = i < count
+        last = c
         b, c = load_pair(ring_ptr, start + i, some)
-        bx, by, bz, _ = load_row(points_ptr, b, some)
+        new = some & (b != last)
+        bx, by, bz, _ = load_row(points_ptr, b, new)
+        bx, by, bz = tl.where(new, bx, cx), tl.where(new, by, cy), tl.where(new, bz, cz)
+        px, py, pz, _ = load_row(areas_ptr, b, new)
+        px, py, pz = tl.where(new, px, qx), tl.where(new, py, qy), tl.where(new, pz, qz)
         cx, cy, cz, _ = load_row(points_ptr, c, some)
-        px, py, pz, _ = load_row(areas_ptr, b, some)
         qx, qy, qz, _ = load_row(areas_ptr, c, some)
         tx, ty, tz = _cross(bx - cx, by - cy, bz - cz, ax + px + qx, ay + py + qy, az + pz + qz)
         x += tl.where(some, tx, 0.0)

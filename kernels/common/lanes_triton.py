@@ -15,9 +15,9 @@ def load3(ptr, mask):
 @triton.jit
 def store3(ptr, x, y, z, mask):
     """Stores vectors at ptr."""
-    tl.store(ptr, x, mask)
-    tl.store(ptr + 1, y, mask)
-    tl.store(ptr + 2, z, mask)
+    joined = tl.reshape(tl.join(tl.join(x, z), tl.join(y, z)), (x.shape[0], 4))
+    column = tl.arange(0, 4)[None, :]
+    tl.store(ptr[:, None] + column, joined, mask=mask[:, None] & (column < 3))
 
 
 @triton.jit
