@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .common.backend import lanes, on_device
 from .common.lanes_triton import lanes_of_frame, load3, load_pair, load_row, store3, store_row
+from .common.rows_triton import pad_rows
 from .common.topology import Topology, topology
 
 LANES = 128
@@ -72,20 +73,6 @@ def through_normalization(gx, gy, gz, nx, ny, nz, inverse):
     """Carries the gradient of a unit normal back to its area vector."""
     along = gx * nx + gy * ny + gz * nz
     return (gx - along * nx) * inverse, (gy - along * ny) * inverse, (gz - along * nz) * inverse
-
-
-@triton.jit
-def pad_rows_kernel(
-    vectors_ptr,  # [N, 3]
-    rows_ptr,  # [N, 4] out
-    count,
-    BLOCK: tl.constexpr,
-):
-    """Adds a zero to vectors, so that gathering one is one load instead of three. Moves 28 bytes a vector."""
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = at < count
-    x, y, z = load3(vectors_ptr + 3 * at, mask)
-    store_row(rows_ptr, at, (x, y, z, tl.zeros_like(x)), mask)
 
 
 @triton.jit
@@ -161,18 +148,6 @@ def area_vectors_bwd_kernel(
         y += tl.where(some, ty, 0.0)
         z += tl.where(some, tz, 0.0)
     store3(d_vertices_ptr + 3 * (frame * vertices + vertex), x, y, z, mask)
-
-
-def pad_rows(vertices: Tensor) -> Tensor:
-    """Copies vertices [F, V, 3] into rows of four floats [F, V, 4] for kernels that gather them."""
-    frames, count, _ = vertices.shape
-    rows = vertices.new_empty(frames, count, 4)
-    block = lanes(LANES)
-    with on_device(vertices):
-        pad_rows_kernel[(triton.cdiv(frames * count, block),)](
-            vertices, rows, frames * count, BLOCK=block, num_warps=4
-        )
-    return rows
 
 
 def gather_area_gradient(vertices: Tensor, mesh: Topology, d_areas: Tensor) -> Tensor:

@@ -18,8 +18,9 @@ from .common.backend import lanes, on_device
 from .common.checks import check_corners
 from .common.custom_op import register
 from .common.lanes_triton import lanes_of_frame, load3, store3, store_row
+from .common.rows_triton import pad_rows
 from .common.topology import topology
-from .normals_triton import LANES, gather_area_gradient, pad_rows, through_normalization, unit_normals
+from .normals_triton import LANES, gather_area_gradient, through_normalization, unit_normals
 
 
 @triton.jit
