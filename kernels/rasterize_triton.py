@@ -12,7 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .common.backend import interpreting, lanes, on_device
-from .common.lanes_triton import store3, store_row
+from .common.lanes_triton import store3_together, store_row
 from .common.picture import Picture
 from .rasterize_grad_triton import gradient as gradient
 from .rasterize_project_triton import OPTIONS, blocks_of, project
@@ -207,7 +207,7 @@ def rasterize_resolve_kernel(
     tl.store(triangle_id_ptr + at, triangle, mask=mask)
     w0, w1, w2 = tl.div_rn(w0, total), tl.div_rn(w1, total), tl.div_rn(w2, total)
     w0, w1, w2 = tl.where(covered, w0, 0.0), tl.where(covered, w1, 0.0), tl.where(covered, w2, 0.0)
-    store3(barycentrics_ptr + at * 3, w0, w1, w2, mask)
+    store3_together(barycentrics_ptr + at * 3, w0, w1, w2, mask)
     tl.store(depth_ptr + at, tl.where(covered, depth, float("inf")), mask=mask)
     if derivatives_ptr is not None:
         right0, down0 = slopes(q, r)

@@ -15,7 +15,7 @@ from torch import Tensor
 from .common.backend import lanes, on_device
 from .common.cache import TensorCache
 from .common.custom_op import register_constant
-from .common.lanes_triton import lanes_of_frame, load_pair, load_row, store3
+from .common.lanes_triton import lanes_of_frame, load_pair, load_row, store3_together
 from .common.rows_triton import pad_rows
 from .common.topology import grouped
 
@@ -98,7 +98,7 @@ def sparsity_fwd_kernel(
         g2 += slope * d2
     tl.store(cost_ptr + tl.program_id(0), tl.sum(cost) * 0.5)
     scale = 2.0 * half_p * share
-    store3(gradient_ptr + 3 * at, scale * g0, scale * g1, scale * g2, inside)
+    store3_together(gradient_ptr + 3 * at, scale * g0, scale * g1, scale * g2, inside)
 
 
 def _chromaticity(

@@ -14,7 +14,15 @@ def load3(ptr, mask):
 
 @triton.jit
 def store3(ptr, x, y, z, mask):
-    """Stores vectors at ptr."""
+    """Stores vectors at ptr, a component at a time: every sector of memory goes out three times."""
+    tl.store(ptr, x, mask)
+    tl.store(ptr + 1, y, mask)
+    tl.store(ptr + 2, z, mask)
+
+
+@triton.jit
+def store3_together(ptr, x, y, z, mask):
+    """Stores vectors at ptr, every sector once; it takes more registers."""
     joined = tl.reshape(tl.join(tl.join(x, z), tl.join(y, z)), (x.shape[0], 4))
     column = tl.arange(0, 4)[None, :]
     tl.store(ptr[:, None] + column, joined, mask=mask[:, None] & (column < 3))
