@@ -1,6 +1,6 @@
 """Rows of four floats for kernels that gather vectors of three: one load of 128 bits a vector instead of three."""
-# Pyright does not know launch options.
-# pyright: reportCallIssue=false, reportArgumentType=false
+# Pyright knows neither launch options nor that functions of a kernel return something.
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
 
 import triton
 import triton.language as tl
