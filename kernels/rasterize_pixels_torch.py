@@ -82,7 +82,7 @@ def _shortened(rows: _Rows) -> _Rows:
     # Edge functions are linear along the row. Their sum is too: its sign says which way round the triangle turns, and
     # does not change where all w are 1.
     if w is None:
-        sign = torch.where(left[0] + left[1] + left[2] < 0, -1.0, 1.0)
+        sign = torch.where(left[0] + left[1] + left[2] < 0, -torch.ones_like(slack), 1.0)
         begin, end = _interval([a * sign for a in left], [a * sign for a in right], slack)
     else:
         (b0, e0), (b1, e1) = _interval(left, right, slack), _interval([-a for a in left], [-a for a in right], slack)
