@@ -1,7 +1,7 @@
 """The walks of the silhouette search: all of a picture take their steps together.
 
-In NumPy, on the host: a step is some 40 calls for a few thousand walks at first and for a few at last, and a call of
-NumPy costs a quarter of one of torch.
+In NumPy, on the host: a step is some 40 calls for a few thousand walks at first and for a few at last, and
+calls of NumPy on short arrays cost less than those of torch.
 """
 
 import numpy as np
