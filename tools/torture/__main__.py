@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,9 @@ def rows(chosen: Settings, home: Path) -> Iterator[Row]:
     """Tries everything that was chosen."""
     for name in _wanted(JOBS, chosen.only):
         (home / name / "inputs").mkdir(parents=True)
-        yield from Torture(JOBS[name](home / name / "inputs"), home / name, chosen.seed).rows(chosen.cases)
+        with redirect_stdout(sys.stderr):  # the table has it alone
+            job = JOBS[name](home / name / "inputs")
+        yield from Torture(job, home / name, chosen.seed).rows(chosen.cases)
     if "damage" in chosen.only:
         from tools.torture import damage  # imports every reader
 

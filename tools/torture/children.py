@@ -1,9 +1,12 @@
-"""Calls things in forked children, which may be killed."""
+"""Calls things in forked children, which may be killed, and are where they hang."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+
+HUNG = 600  # s after which a child that still runs ends by SIGALRM
 
 
 def forked(call: Callable[[], object]) -> int:
@@ -27,6 +30,7 @@ def start(call: Callable[[], object]) -> int:
     child = os.fork()
     if child == 0:
         status = 1
+        signal.alarm(HUNG)
         try:
             call()
             status = 0
