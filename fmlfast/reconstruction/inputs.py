@@ -2,10 +2,8 @@
 
 import io
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,8 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from fmlfast.common.arguments import check_whole
 from fmlfast.common.folders import files_in
+from fmlfast.common.given_files import check_file
+from fmlfast.common.pictures import open_picture
 from fmlfast.data.face_detector import Face
 from fmlfast.data.video.clips import Detector
 from fmlfast.data.video.decode import VIDEO_SUFFIXES, Video
@@ -37,13 +37,9 @@ def read_image(path: str | Path) -> np.ndarray:
     full, has a pixel format without a known range, is smaller than 64 pixels on a side, or larger than Pillow allows:
     179 megapixels, or twice PIL.Image.MAX_IMAGE_PIXELS where that was set.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such image")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name the image files in it")
+    path = check_file(path)
     try:
-        with _opened(path) as opened:
+        with open_picture(path) as opened:
             if opened.format == PROGRAM:
                 raise ValueError("PostScript is a program, which is not run")
             _shorten_transparency(opened)
@@ -65,21 +61,12 @@ def read_focal(path: str | Path) -> float | None:
     cropped photos.
     """
     try:
-        with _opened(path) as opened:
+        with open_picture(path) as opened:
             told = opened.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)
             diagonal = math.hypot(*opened.size)
     except Exception:  # decoders raise whatever they like on broken bytes, which tell nothing
         return None
     return told * diagonal / FILM_DIAGONAL if isinstance(told, int) and told > 0 else None  # 0 stands for unknown
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """Opens an image without Pillow's warning of large ones, which phones take."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as opened:
-            yield opened
 
 
 def _shorten_transparency(opened: Image.Image) -> None:
