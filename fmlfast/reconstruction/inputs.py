@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from fmlfast.data.video.decode import VIDEO_SUFFIXES, Video
 from fmlfast.data.video.tracking import rejection_reason
 
 MIN_SIDE = 64  # pixels; a face in less has too little to fit and the detector no longer finds it
+MOST_NAME = 200  # bytes; file systems allow 255, and names of files say more than whose they are
 FILM_DIAGONAL = math.hypot(36.0, 24.0)  # mm
 PROGRAM = "EPS"  # Pillow's name of PostScript, which it would have Ghostscript run
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow before 11.3 opens a 16-bit grey PNG as "I"
@@ -186,7 +188,7 @@ def read_everyone(image: Picture, detector: Detector) -> list[Photo]:
     if picture is None:
         raise ValueError(f"{label}: --face all takes a photo; choose a person of a video with --face N")
     faces = detector.detect(picture)
-    name, focal = (Path(image).stem, read_focal(image)) if isinstance(image, str | Path) else ("image-0", None)
+    name, focal = (_name(Path(image)), read_focal(image)) if isinstance(image, str | Path) else ("image-0", None)
     chosen = [choose_face(faces, label, number, alone=True) for number in range(max(1, len(faces)))]
     return [Photo(name, picture, face, focal=focal) for face in chosen]
 
@@ -205,7 +207,7 @@ def read_photos(images: Sequence[Picture], detector: Detector, face: int | None,
             found += read_video(Path(label), detector, face, frames)
         else:
             array = isinstance(image, np.ndarray)
-            name, focal = (f"image-{number}", None) if array else (Path(image).stem, read_focal(image))
+            name, focal = (f"image-{number}", None) if array else (_name(Path(image)), read_focal(image))
             chosen = choose_face(detector.detect(picture), label, face, len(images) == 1)
             found.append(Photo(name, picture, chosen, focal=focal))
     return list(_numbered(found))
@@ -256,7 +258,7 @@ def read_video(path: Path, detector: Detector, face: int | None, frames: int) ->
             if reason:
                 passed[f"with a face that is {reason}"] += 1
             elif key not in best or found.detector_disagreement < best[key].face.detector_disagreement:
-                best[key] = Photo(path.stem, image, found, frame.time)
+                best[key] = Photo(_name(path), image, found, frame.time)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if not best:
@@ -264,7 +266,7 @@ def read_video(path: Path, detector: Detector, face: int | None, frames: int) ->
         raise ValueError(f"{path}: no good frame of {sum(passed.values())} looked at: {reasons or 'it is empty'}")
     chosen = max(several for several, _ in best)
     kept = [photo for (several, _), photo in sorted(best.items(), key=lambda item: item[0]) if several == chosen]
-    return [replace(photo, name=f"{path.stem}-{number:02d}") for number, photo in enumerate(kept)]
+    return [replace(photo, name=f"{photo.name}-{number:02d}") for number, photo in enumerate(kept)]
 
 
 def choose_face(faces: Sequence[Face], label: str, face: int | None, alone: bool) -> Face:
@@ -285,6 +287,12 @@ def choose_face(faces: Sequence[Face], label: str, face: int | None, alone: bool
         "{} at x {:.0f}-{:.0f}, y {:.0f}-{:.0f}".format(i, *np.array(f.box)[[0, 2, 1, 3]]) for i, f in enumerate(faces)
     ]
     raise ValueError(f"{label}: {problem}; choose with --face N from left to right: {'; '.join(boxes)}")
+
+
+def _name(path: Path) -> str:
+    """Names what is in a file after it, as names of a result's files and JSON can be: Unicode, and not too long."""
+    stem = re.sub(r"[\ud800-\udfff]", "_", path.stem)  # bytes that are no UTF-8
+    return stem.encode()[:MOST_NAME].decode(errors="ignore")
 
 
 def _numbered(photos: Sequence[Photo]) -> Iterator[Photo]:
