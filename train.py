@@ -33,6 +33,7 @@ from fmlfast.kernels.common.backend import choose_backend
 from fmlfast.losses import LossWeights
 from fmlfast.model.config import ModelConfig
 from fmlfast.model.fml import FML
+from fmlfast.model.stored_model import is_whole
 from fmlfast.training.allocator import keep_freed_memory
 from fmlfast.training.checkpoint import load_state, save_state
 from fmlfast.training.distributed import World
@@ -251,7 +252,7 @@ def train_model(config: Config, world: World) -> None:
     if log is None or shown is None:
         return
     log.close()
-    if start < config.steps or not (config.run / "model.safetensors").exists():  # it was killed just before its end
+    if start < config.steps or not is_whole(config.run):  # it was killed just before its end, or damaged since
         model.face.decoder = None
         settle(model, clips)
         fit_code_prior(model, clips)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from fmlfast.common.stored_arrays import read_arrays
 from fmlfast.evaluation.report import read_history, write_report
 from fmlfast.model.config import ModelConfig
-from fmlfast.model.stored_model import read_model
+from fmlfast.model.stored_model import is_whole, read_model
 from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.reconstruction.track.tracked import TrackedPerson
 from fmlfast.template.face_template import FaceTemplate
@@ -198,3 +198,15 @@ def test_a_template_is_not_subdivided_without_end(tmp_path: Path) -> None:
         FaceTemplate.from_folder(tmp_path, level=30)
     with pytest.raises(ValueError, match="level must lie in"):
         ModelConfig(level=3)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_model_is_whole_or_not(name: str, tmp_path: Path) -> None:
+    path = READERS[name].make(tmp_path)
+    assert is_whole(path.parent)
+    stored = path.read_bytes()
+    for damaged in (b"", stored[:-1], None):
+        path.unlink()
+        if damaged is not None:
+            path.write_bytes(damaged)
+        assert not is_whole(path.parent)

@@ -31,6 +31,7 @@ def start(call: Callable[[], object]) -> int:
     if child == 0:
         status = 1
         signal.alarm(HUNG)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         try:
             call()
             status = 0
