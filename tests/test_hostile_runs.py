@@ -202,11 +202,11 @@ def test_a_template_is_not_subdivided_without_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_model_is_whole_or_not(name: str, tmp_path: Path) -> None:
-    path = READERS[name].make(tmp_path)
-    assert is_whole(path.parent)
-    stored = path.read_bytes()
-    for damaged in (b"", stored[:-1], None):
-        path.unlink()
+    run = READERS["model.safetensors"].make(tmp_path).parent
+    assert is_whole(run)
+    stored = (run / name).read_bytes()
+    for damaged in (b"", stored[: len(stored) // 2], None):
+        (run / name).unlink()
         if damaged is not None:
-            path.write_bytes(damaged)
-        assert not is_whole(path.parent)
+            (run / name).write_bytes(damaged)
+        assert not is_whole(run)

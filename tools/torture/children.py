@@ -1,12 +1,10 @@
-"""Calls things in forked children, which may be killed, and are where they hang."""
+"""Calls things in forked children, which may be killed."""
 
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-
-HUNG = 600  # s after which a child that still runs ends by SIGALRM
 
 
 def forked(call: Callable[[], object]) -> int:
@@ -30,7 +28,6 @@ def start(call: Callable[[], object]) -> int:
     child = os.fork()
     if child == 0:
         status = 1
-        signal.alarm(HUNG)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         try:
             call()

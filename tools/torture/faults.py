@@ -16,6 +16,7 @@ from fmlfast.common.termination import ERROR, ends_in_one_line
 from tools.torture.children import forked, killed_at, operations, start, status_of
 from tools.torture.jobs import Job
 
+HUNG = 600  # s after which a command that still runs ends by SIGALRM
 _LOG = 4096  # bytes, which the messages need
 _CAUGHT = {signal.SIGINT, signal.SIGTERM}
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
@@ -142,6 +143,7 @@ class Torture:
             for stream in (1, 2):
                 os.dup2(handle, stream)
             sys.stdout = sys.stderr = os.fdopen(handle, "w", buffering=1)
+            signal.alarm(HUNG)
             with ends_in_one_line():
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
                 try:
