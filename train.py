@@ -15,12 +15,16 @@ from typing import Any, Literal
 
 import fmlfast.common.passive_waiting  # noqa: F401  (before torch)
 
+from fmlfast.common.termination import end_while_loading, ends_in_one_line
+
+if __name__ == "__main__":
+    end_while_loading()
+
 import torch
 import tyro
 
 from fmlfast.common.extras import require
 from fmlfast.common.locks import lock_folder
-from fmlfast.common.termination import ends_in_one_line
 from fmlfast.data.augment import AugmentConfig
 from fmlfast.data.frames import Frames
 from fmlfast.data.loader import ClipDataset, training_batches
@@ -163,8 +167,7 @@ PRESETS = {
 def main(args: list[str] | None = None, prog: str | None = None) -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(prog, add_help=False)
-    default = "base" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--preset", choices=PRESETS, default=default)
+    parser.add_argument("--preset", choices=PRESETS, default="base" if torch.cuda.is_available() else "cpu")
     chosen, rest = parser.parse_known_args(args)
     description = f"{__doc__}\n--preset {{cpu,base,paper}} sets the defaults below (now: {chosen.preset})."
     parse = partial(tyro.cli, Config, prog=prog, args=rest, description=description)
@@ -220,9 +223,8 @@ def train_model(config: Config, world: World) -> None:
     clips, step = build_step(config, world)
     model, state = step.model, config.run / "state.safetensors"
     start = load_state(state, model, step.optimizers, settings(config)) if config.resume else 0
-    part = (world.rank, world.size)
     batches = training_batches(
-        clips, config.batch, config.frames, config.steps, config.seed, start, config.workers, part
+        clips, config.batch, config.frames, config.steps, config.seed, start, config.workers, (world.rank, world.size)
     )
     batches = Prefetcher(batches, world.device)
     shown = preview_frames(config) if world.main else None

@@ -41,6 +41,7 @@ from .common.backend import Backend, choose_backend
 from .common.checks import check_corners, check_intrinsics, check_seen, check_tensor, check_triangles
 from .common.custom_op import register
 from .common.fragments import Fragments
+from .common.gather import places
 from .common.outlines import MAX_STEPS, pairs_at_outlines
 from .common.picture import Layer
 from .common.topology import topology
@@ -146,12 +147,13 @@ def find_silhouettes(
     screen = torch.stack(screen_position(vertices, Ks[:, None]))  # [2, F, V]
 
     pairs = pairs_at_outlines(screen, triangles, height, width)
-    pairs[:, 0] &= torch.nn.functional.pad(ids[:, :, :-1] != ids[:, :, 1:], (0, 1))
-    pairs[:, 1] &= torch.nn.functional.pad(ids[:, :-1] != ids[:, 1:], (0, 0, 0, 1))
-    slot = pairs.view(-1).nonzero().view(-1)  # (2 frame + down) size + pixel
+    pairs[:, 0, :, -1] = pairs[:, 1, -1] = False  # nothing comes after the last column and row
+    slot = places(pairs)  # (2 frame + down) size + pixel
     frame, down = slot // (2 * size), slot // size % 2
     first = frame * size + slot % size
     second = first + torch.where(down == 1, width, 1)
+    border = places(ids.view(-1)[first] != ids.view(-1)[second])
+    slot, frame, down, first, second = (a.index_select(0, border) for a in (slot, frame, down, first, second))
     side = (depth[first] > depth[second]).int()
     p = torch.where(side == 0, first, second)
     seen, goal = ids.view(-1)[p], ids.view(-1)[first + second - p]

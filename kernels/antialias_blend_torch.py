@@ -1,11 +1,11 @@
 """Blends pairs of pixels over silhouette edges in plain torch, and its gradients; see `antialias`."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from .common.gather import add_rows, gather_rows
+from .common.gather import add_rows, gather_rows, places
 from .common.outlines import FAR, NEAR
 from .common.projection import camera_of, project
 
@@ -24,7 +24,7 @@ class _Pairs(NamedTuple):
 def _pairs(triangles: Tensor, codes: Tensor) -> _Pairs:
     _, _, height, width = codes.shape
     size, codes = height * width, codes.view(-1)
-    slot = (codes >= 0).nonzero().view(-1)  # (2 frame + down) size + pixel
+    slot = places(codes >= 0)  # (2 frame + down) size + pixel
     code = codes.index_select(0, slot).long()
     side, corner = code & 1, code >> 1
     frame, down = slot // (2 * size), slot // size % 2
@@ -119,7 +119,7 @@ def turned(x: Tensor, y: Tensor, down: Tensor, side: Tensor) -> tuple[Tensor, Te
     return torch.where(down == 1, y, x) * (1 - 2 * side), torch.where(down == 1, x, y)
 
 
-def crossing(low: Tensor, high: Tensor) -> Tensor:  # [2, N], [2, N] -> [N]
+def crossing(low: Any, high: Any) -> Any:  # [2, N], [2, N] -> [N], tensors or pairs of arrays
     """Where an edge crosses the segment, its ends being (along, across) from p's centre."""
-    along, across = high - low
+    along, across = high[0] - low[0], high[1] - low[1]
     return low[0] - low[1] / across * along

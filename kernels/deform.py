@@ -1,11 +1,8 @@
 """Geometry from codes: linear skinning of graph displacements, blendshapes and a rigid pose (paper section 3)."""
 
-from typing import Any
-
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .common.backend import Backend, choose_backend
 from .common.cache import TensorCache
@@ -81,23 +78,14 @@ def deform(
     if rotation is not None and translation is not None:
         check_tensor("rotation", rotation, (subjects, delta.shape[1], 3, 3), (dtype,), like, contiguous=False)
         check_tensor("translation", translation, (subjects, delta.shape[1], 3), (dtype,), like, contiguous=False)
-    if choose_backend(backend, displacements) == "triton":
-        _check_nodes(skin_indices, displacements.shape[1])
-        from .deform_triton import deform_triton  # not before: Triton is not on every platform
-
+    backend = choose_backend(backend, displacements)
+    if backend == "triton":
         check_tensor("skin_weights", skin_weights, tuple(skin_indices.shape), (torch.float32,))
-        return deform_triton(mean, displacements, skin_indices, skin_weights, expressions, delta, rotation, translation)
-    neutral = mean + _skin(displacements, skin_indices, skin_weights, displacements.shape[1], "torch")
-    with torch.autocast(mean.device.type, enabled=False):  # which would round positions to 8 bits
-        offsets = delta.flatten(0, 1) @ expressions.flatten(1).to(dtype)
-        local = neutral[:, None] + offsets.view(*delta.shape[:2], vertices, 3)
-        if rotation is None or translation is None:
-            return local
-        posed = _Pose.apply(local.flatten(0, 1), rotation.flatten(0, 1), translation.flatten(0, 1))
-        return posed.view(local.shape)
+    skin, pose = (skin_indices, skin_weights), (rotation, translation)
+    return _deform(mean, displacements, *skin, expressions, delta, *pose, displacements.shape[1], backend)[0]
 
 
-def _forward(
+def _skin_forward(
     displacements: Tensor,  # [B, G, 3]
     skin_indices: Tensor,  # [V, 8]
     skin_weights: Tensor,  # [V, 8]
@@ -115,7 +103,7 @@ def _forward(
     return rearrange(moved, "v (b c) -> b v c", c=3).contiguous()
 
 
-def _backward(
+def _skin_backward(
     wanted: list[bool],
     grad_out: Tensor,  # [B, V, 3]
     skin_indices: Tensor,  # [V, 8]
@@ -135,11 +123,11 @@ def _backward(
     return [rearrange(sum_rows(rows, vertices, start, weights), "g (b c) -> b g c", c=3).contiguous()]
 
 
-def _fake(displacements: Tensor, skin_indices: Tensor, skin_weights: Tensor, nodes: int, backend: str) -> Tensor:
+def _skin_fake(displacements: Tensor, skin_indices: Tensor, skin_weights: Tensor, nodes: int, backend: str) -> Tensor:
     return displacements.new_empty(len(displacements), len(skin_indices), 3)
 
 
-def _fake_backward(
+def _skin_fake_backward(
     wanted: list[bool], grad_out: Tensor, skin_indices: Tensor, skin_weights: Tensor, nodes: int, backend: str
 ) -> list[Tensor]:
     return [grad_out.new_empty(len(grad_out), nodes, 3)]
@@ -148,23 +136,115 @@ def _fake_backward(
 _skinned = TensorCache()
 
 
-class _Pose(torch.autograd.Function):
-    """R v + t in planes [F, 3, V], whose long rows make small products fast: [F, V, 3], [F, 3, 3], [F, 3]."""
+def _deform_forward(
+    mean: Tensor,  # [V, 3]
+    displacements: Tensor,  # [B, G, 3]
+    skin_indices: Tensor,  # [V, 8]
+    skin_weights: Tensor,  # [V, 8]
+    expressions: Tensor,  # [E, V, 3]
+    delta: Tensor,  # [B, M, E]
+    rotation: Tensor | None,  # [B, M, 3, 3]
+    translation: Tensor | None,  # [B, M, 3]
+    nodes: int,
+    backend: str,
+) -> tuple[Tensor, Tensor]:  # [B, M, V, 3], [B M, 3, V] or [0]
+    """Deforms; in plain torch also returns what it poses, in planes, whose long rows make small products fast."""
+    if backend == "triton":
+        _check_nodes(skin_indices, nodes)
+        from .deform_triton import deform_triton  # not before: Triton is not on every platform
 
-    @staticmethod
-    def forward(ctx: Any, vertices: Tensor, rotation: Tensor, translation: Tensor) -> Tensor:
-        points = vertices.transpose(1, 2).contiguous()
-        ctx.save_for_backward(points, rotation)
-        return (rotation @ points).add_(translation[..., None]).transpose(1, 2).contiguous()
+        skin = skin_indices, skin_weights
+        out = deform_triton(mean, displacements, *skin, expressions, delta, rotation, translation)
+        return out, out.new_empty(0)
+    neutral = mean + _skin_forward(displacements, skin_indices, skin_weights, nodes, backend)
+    offsets = delta.flatten(0, 1) @ expressions.flatten(1).to(delta.dtype)
+    local = neutral[:, None] + offsets.view(*delta.shape[:2], *mean.shape)
+    if rotation is None or translation is None:
+        return local, local.new_empty(0)
+    points = local.flatten(0, 1).transpose(1, 2).contiguous()
+    posed = (rotation.flatten(0, 1) @ points).add_(translation.flatten(0, 1)[..., None])
+    return posed.transpose(1, 2).contiguous().view(local.shape), points
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        points, rotation = ctx.saved_tensors
-        upstream = gradient.transpose(1, 2).contiguous()
-        with torch.autocast(gradient.device.type, enabled=False):
-            to_vertices = (rotation.transpose(1, 2) @ upstream).transpose(1, 2).contiguous()
-            return to_vertices, upstream @ points.transpose(1, 2), upstream.sum(2)
+
+def _deform_backward(
+    wanted: list[bool],
+    grad_out: Tensor,  # [B, M, V, 3]
+    out: Tensor,  # [B, M, V, 3]
+    points: Tensor,  # [B M, 3, V] or [0]
+    skin_indices: Tensor,  # [V, 8]
+    skin_weights: Tensor,  # [V, 8]
+    expressions: Tensor,  # [E, V, 3]
+    delta: Tensor,  # [B, M, E]
+    rotation: Tensor | None,  # [B, M, 3, 3]
+    translation: Tensor | None,  # [B, M, 3]
+    nodes: int,
+    backend: str,
+) -> list[Tensor]:  # as mean, displacements, expressions, delta, rotation, translation
+    """Carries gradients back through pose, blendshapes and skinning."""
+    if backend == "triton":
+        from .deform_triton import deform_triton_backward
+
+        skin = skin_indices, skin_weights
+        return deform_triton_backward(wanted, grad_out, out, *skin, expressions, delta, rotation, translation, nodes)
+    mean, displacements, basis, codes, turned, moved = wanted
+    found: list[Tensor | None] = [None] * 6
+    local = grad_out
+    if rotation is not None:
+        upstream = grad_out.flatten(0, 1).transpose(1, 2).contiguous()  # in planes
+        if mean or displacements or basis or codes:
+            turned_back = rotation.flatten(0, 1).transpose(1, 2) @ upstream
+            local = turned_back.transpose(1, 2).contiguous().view(grad_out.shape)
+        found[4] = (upstream @ points.transpose(1, 2)).view(rotation.shape) if turned else None
+        found[5] = upstream.sum(2).view(rotation.shape[:-1]) if moved else None
+    if mean or displacements:
+        summed = local.sum(1)
+        found[0] = summed.sum(0) if mean else None
+        if displacements:
+            found[1] = _skin_backward([True], summed, skin_indices, skin_weights, nodes, backend)[0]
+    if basis or codes:
+        rows, flat = local.flatten(0, 1).flatten(1), expressions.flatten(1)  # [B M, 3V], [E, 3V]
+        found[2] = (delta.flatten(0, 1).T @ rows).to(flat.dtype).view(expressions.shape) if basis else None
+        found[3] = (rows @ flat.to(rows.dtype).T).view(delta.shape) if codes else None
+    return [x for x in found if x is not None]
+
+
+def _deform_fake(
+    mean: Tensor,
+    displacements: Tensor,
+    skin_indices: Tensor,
+    skin_weights: Tensor,
+    expressions: Tensor,
+    delta: Tensor,
+    rotation: Tensor | None,
+    translation: Tensor | None,
+    nodes: int,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    (subjects, frames, _), vertices = delta.shape, len(mean)
+    planes = (0,) if backend == "triton" or rotation is None else (subjects * frames, 3, vertices)
+    return delta.new_empty(subjects, frames, vertices, 3), delta.new_empty(planes)
+
+
+def _deform_fake_backward(
+    wanted: list[bool],
+    grad_out: Tensor,
+    out: Tensor,
+    points: Tensor,
+    skin_indices: Tensor,
+    skin_weights: Tensor,
+    expressions: Tensor,
+    delta: Tensor,
+    rotation: Tensor | None,
+    translation: Tensor | None,
+    nodes: int,
+    backend: str,
+) -> list[Tensor]:
+    subjects, frames, vertices, _ = grad_out.shape
+    pose = (subjects, frames, 3, 3), (subjects, frames, 3)
+    shapes = (vertices, 3), (subjects, nodes, 3), expressions.shape, delta.shape, *pose
+    types = grad_out.dtype, grad_out.dtype, expressions.dtype, *3 * (grad_out.dtype,)
+    found = zip(shapes, types, wanted, strict=True)
+    return [grad_out.new_empty(shape, dtype=dtype) for shape, dtype, needed in found if needed]
 
 
 def _check_skinning(displacements: Tensor, skin_indices: Tensor, skin_weights: Tensor) -> None:
@@ -181,10 +261,19 @@ def _check_nodes(skin_indices: Tensor, nodes: int) -> None:
 
 _skin = register(
     "skin_displacements",
-    _forward,
-    _backward,
-    _fake,
+    _skin_forward,
+    _skin_backward,
+    _skin_fake,
     outputs=("out",),
     gradients_to=("displacements",),
-    fake_backward=_fake_backward,
+    fake_backward=_skin_fake_backward,
+)
+_deform = register(
+    "deform",
+    _deform_forward,
+    _deform_backward,
+    _deform_fake,
+    outputs=("out", "points"),
+    gradients_to=("mean", "displacements", "expressions", "delta", "rotation", "translation"),
+    fake_backward=_deform_fake_backward,
 )

@@ -150,7 +150,7 @@ def unpose(
         return local, summed, None, None
     total = partial.sum(0)
     outer = total[..., :9].unflatten(-1, (3, 3))  # sum of g (out - t)^T, and local = R^T (out - t)
-    return local, summed, (outer[..., None] * rotation[:, :, None]).sum(-2), total[..., 9:]
+    return local, summed, (outer[..., None] * rotation[:, :, None]).sum(-2), total[..., 9:].contiguous()
 
 
 def unskin(

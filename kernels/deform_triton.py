@@ -7,7 +7,6 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .blendshape_triton import codes_gradient, skinny_product
 from .common.backend import lanes, on_device
@@ -116,7 +115,7 @@ def deform_fwd_kernel(
         tl.store(place_ptr + 2, pz, mask=known)
 
 
-def _forward(
+def deform_triton(
     mean: Tensor | None,  # [V, 3]
     displacements: Tensor,  # [B, G, 3]
     skin_indices: Tensor,  # [V, SLOTS]
@@ -126,6 +125,7 @@ def _forward(
     rotation: Tensor | None,  # [B, M, 3, 3]
     translation: Tensor | None,  # [B, M, 3]
 ) -> Tensor:  # [B, M, V, 3]
+    """Deforms by the kernel."""
     (subjects, frames, count), (vertices, slots) = delta.shape, skin_indices.shape
     out = torch.empty(subjects, frames, vertices, 3, dtype=torch.float32, device=displacements.device)
     if out.numel() == 0:
@@ -174,70 +174,45 @@ def _blocks(
     return blocks.transpose(1, 2).flatten(2, 3).contiguous()
 
 
-class _Deform(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx,
-        mean: Tensor | None,
-        displacements: Tensor,
-        skin_indices: Tensor,
-        skin_weights: Tensor,
-        expressions: Tensor,
-        delta: Tensor,
-        rotation: Tensor | None,
-        translation: Tensor | None,
-    ) -> Tensor:
-        arguments = (mean, displacements, skin_indices, skin_weights, expressions, delta, rotation, translation)
-        out = _forward(*arguments)
-        kept = out if rotation is not None else None
-        ctx.save_for_backward(skin_indices, skin_weights, expressions, delta, rotation, translation, kept)
-        ctx.nodes = displacements.shape[1]
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        skin_indices, skin_weights, expressions, delta, rotation, translation, posed = ctx.saved_tensors
-        mean, displacements, _, _, basis, codes, turned, moved = ctx.needs_input_grad
-        grad = grad.contiguous()
-        found: list[Tensor | None] = [None] * 8
-        local, summed = grad, None
-        if rotation is not None:
-            local, summed, found[6], found[7] = unpose(
-                grad,
-                posed,
-                rotation.contiguous(),
-                translation.contiguous(),
-                local_needed=basis or codes,
-                summed_needed=mean or displacements,
-                pose_needed=turned or moved,
-            )
-        elif mean or displacements:
-            summed = grad.sum(1).transpose(0, 1).contiguous()
-        if summed is not None:
-            found[0] = summed.sum(1) if mean else None
-            found[1] = unskin(summed, ctx.nodes, skin_indices, skin_weights) if displacements else None
-        if local is not None and (basis or codes):
-            rows, flat = local.flatten(0, 1).flatten(1), expressions.flatten(1)  # [B M, 3V], [E, 3V]
-            if basis:
-                product = skinny_product(delta.flatten(0, 1).T, rows, torch.empty_like(flat))
-                found[4] = product.view_as(expressions)
-            found[5] = codes_gradient(rows, flat).view_as(delta) if codes else None
-        return tuple(found)
-
-
-def deform_triton(
-    mean: Tensor,  # [V, 3]
-    displacements: Tensor,  # [B, G, 3]
+def deform_triton_backward(
+    wanted: list[bool],
+    grad: Tensor,  # [B, M, V, 3]
+    out: Tensor,  # [B, M, V, 3]
     skin_indices: Tensor,  # [V, 8]
     skin_weights: Tensor,  # [V, 8]
     expressions: Tensor,  # [E, V, 3]
     delta: Tensor,  # [B, M, E]
     rotation: Tensor | None,  # [B, M, 3, 3]
     translation: Tensor | None,  # [B, M, 3]
-) -> Tensor:  # [B, M, V, 3]
-    """`deform.deform` through the kernels."""
-    return _Deform.apply(mean, displacements, skin_indices, skin_weights, expressions, delta, rotation, translation)
+    nodes: int,
+) -> list[Tensor]:
+    """Gradients of those of mean, displacements, expressions, delta, rotation and translation that are wanted."""
+    mean, displacements, basis, codes, turned, moved = wanted
+    found: list[Tensor | None] = [None] * 6
+    grad = grad.contiguous()
+    local, summed = grad, None
+    if rotation is not None and translation is not None:
+        local, summed, found[4], found[5] = unpose(
+            grad,
+            out,
+            rotation.contiguous(),
+            translation.contiguous(),
+            local_needed=basis or codes,
+            summed_needed=mean or displacements,
+            pose_needed=turned or moved,
+        )
+    elif mean or displacements:
+        summed = grad.sum(1).transpose(0, 1).contiguous()
+    if summed is not None:
+        found[0] = summed.sum(1) if mean else None
+        found[1] = unskin(summed, nodes, skin_indices, skin_weights) if displacements else None
+    if local is not None and (basis or codes):
+        rows, flat = local.flatten(0, 1).flatten(1), expressions.flatten(1)  # [B M, 3V], [E, 3V]
+        if basis:
+            product = skinny_product(delta.flatten(0, 1).T, rows, torch.empty_like(flat))
+            found[2] = product.view_as(expressions)
+        found[3] = codes_gradient(rows, flat).view_as(delta) if codes else None
+    return [x for x, needed in zip(found, wanted, strict=True) if x is not None and needed]
 
 
 def skin_displacements_triton(
@@ -248,4 +223,4 @@ def skin_displacements_triton(
     """Skins by the kernel of `deform`: one frame without expressions, mean and pose."""
     subjects, vertices = len(displacements), len(skin_indices)
     expressions, delta = displacements.new_empty(0, vertices, 3), displacements.new_empty(subjects, 1, 0)
-    return _forward(None, displacements, skin_indices, skin_weights, expressions, delta, None, None)[:, 0]
+    return deform_triton(None, displacements, skin_indices, skin_weights, expressions, delta, None, None)[:, 0]

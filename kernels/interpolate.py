@@ -7,7 +7,7 @@ from .common.backend import Backend, choose_backend
 from .common.checks import check_corners, check_seen, check_tensor, check_triangles
 from .common.custom_op import register
 from .common.fragments import Fragments
-from .common.gather import add_rows, gather_rows, sum_rows
+from .common.gather import add_rows, gather_rows, places, sum_rows
 
 
 def interpolate(
@@ -123,7 +123,7 @@ def find_corners(
     """Finds the covered pixels and the rows of the table of all frames' attributes at the corners that they see."""
     _, height, width = triangle_id.shape
     ids = triangle_id.reshape(-1)
-    covered = ((ids >= 0) & (ids < len(triangles))).nonzero().view(-1)
+    covered = places((ids >= 0) & (ids < len(triangles)))
     corners = triangles.index_select(0, ids.index_select(0, covered)).long()
     if len(attributes) > 1:
         corners = corners + (covered // (height * width) * attributes.shape[1])[:, None]

@@ -163,6 +163,13 @@ def interpolate_derivatives_bwd_kernel(
         channel = first + tl.arange(0, CHANNEL_BLOCK)
         seen = hit[:, None] & (channel < CHANNELS)[None, :]
         by_x, by_y = _pairs(grad_out_ptr, at, channel, seen, CHANNELS)
+        if TO_ATTRIBUTES:  # first: with the sums over channels alive, 64 of them need more registers than there are
+            into = total_ptr + offset
+            g0 = by_x * x0[:, None] + by_y * y0[:, None]
+            g1 = by_x * x1[:, None] + by_y * y1[:, None]
+            add_fixed(into, i0, channel, g0 * scale, CHANNELS, one_row)
+            add_fixed(into, i1, channel, g1 * scale, CHANNELS, one_row)
+            add_fixed(into, i2, channel, -(g0 + g1) * scale, CHANNELS, one_row)
         if TO_WEIGHTS:
             base = attributes_ptr + offset + channel[None, :]
             a2 = tl.load(base + i2[:, None], mask=seen, other=0)
@@ -172,13 +179,6 @@ def interpolate_derivatives_bwd_kernel(
             to_y0 += tl.sum(by_y * e0, 1)
             to_x1 += tl.sum(by_x * e1, 1)
             to_y1 += tl.sum(by_y * e1, 1)
-        if TO_ATTRIBUTES:
-            into = total_ptr + offset
-            g0 = by_x * x0[:, None] + by_y * y0[:, None]
-            g1 = by_x * x1[:, None] + by_y * y1[:, None]
-            add_fixed(into, i0, channel, g0 * scale, CHANNELS, one_row)
-            add_fixed(into, i1, channel, g1 * scale, CHANNELS, one_row)
-            add_fixed(into, i2, channel, -(g0 + g1) * scale, CHANNELS, one_row)
     if TO_WEIGHTS:
         into = grad_derivatives_ptr + 4 * at
         tl.store(into, to_x0, mask=exists)

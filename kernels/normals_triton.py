@@ -1,10 +1,11 @@
 """Kernels of `vertex_normals`: a lane gathers the triangles around a vertex of a frame; nothing is added atomically.
 
-Floor at 3.0 TB/s for 32 frames of 55,525 vertices and 110,368 triangles. Forward reads 12 bytes a vertex of a frame and
-writes 16, the inverse length among them: 50 MB, 17 us. Backward reads 28 and writes 12 for the gradient of the area
-vectors, then reads 24 and writes 12: 135 MB, 45 us. The mesh's ring, 24 bytes a triangle, comes once, and positions of
-a frame stay in the L2 cache; a vertex gathers twelve times, at 14 cache lines a warp, so that the L1 cache may well be
-slower than the memory.
+Floor at 3.0 TB/s for 32 frames of 68,152 vertices and 133,344 triangles. Positions are written as rows of four floats,
+so that gathering one is one load: 28 bytes a vertex of a frame, 20 us. Forward reads 16 and writes 16, the inverse
+length among them: 70 MB, 23 us. Backward reads 28 and writes 16 for the gradient of the area vectors, writes the rows,
+then reads 32 and writes 12: 253 MB, 84 us. The mesh's ring, 24 bytes a triangle, comes once, and rows of a frame stay
+in the L2 cache. A vertex gathers seven times forward and fourteen times backward, at some 16 cache lines a warp: what
+the L1 cache looks up takes 58 and 89 us.
 """
 # Pyright knows neither launch options nor that functions of a kernel return something.
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
@@ -15,7 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .common.backend import lanes, on_device
-from .common.lanes_triton import lanes_of_frame, load3, store3
+from .common.lanes_triton import lanes_of_frame, load3, load_pair, load_row, store3_together, store_row
+from .common.rows_triton import pad_rows
 from .common.topology import Topology, topology
 
 LANES = 128
@@ -34,21 +36,25 @@ def _ring_of(ring_start_ptr, vertex, mask):
 
 
 @triton.jit
-def unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION: tl.constexpr):
-    """Computes normals of vertices of the frame at points_ptr [V, 3], and the inverse lengths of their area vectors.
+def unit_normals(rows_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION: tl.constexpr):
+    """Computes normals of vertices of the frame at rows_ptr [V, 4], and the inverse lengths of their area vectors.
 
     `error` bounds, but for the factor RESOLUTION, how far rounding of the positions moves an area vector.
     """
-    ax, ay, az = load3(points_ptr + 3 * vertex, mask)
+    ax, ay, az, _ = load_row(rows_ptr, vertex, mask)
     start, count = _ring_of(ring_start_ptr, vertex, mask)
     x, y, z, square = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
+    cx, cy, cz = x, y, z  # edge from a to c
+    c = tl.full(vertex.shape, -1, tl.int32)
     for i in range(tl.max(count)):
         some = i < count
-        b = tl.load(ring_ptr + 2 * (start + i), some, 0).to(tl.int64)
-        c = tl.load(ring_ptr + 2 * (start + i) + 1, some, 0).to(tl.int64)
-        bx, by, bz = load3(points_ptr + 3 * b, some)
-        cx, cy, cz = load3(points_ptr + 3 * c, some)
-        bx, by, bz, cx, cy, cz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
+        last = c
+        b, c = load_pair(ring_ptr, start + i, some)
+        new = some & (b != last)  # rings are fans: mostly b is the c before
+        bx, by, bz, _ = load_row(rows_ptr, b, new)
+        bx, by, bz = tl.where(new, bx - ax, cx), tl.where(new, by - ay, cy), tl.where(new, bz - az, cz)
+        cx, cy, cz, _ = load_row(rows_ptr, c, some)
+        cx, cy, cz = cx - ax, cy - ay, cz - az
         tx, ty, tz = _cross(bx, by, bz, cx, cy, cz)
         square += tl.where(some, bx * bx + by * by + bz * bz + cx * cx + cy * cy + cz * cz, 0.0)
         x += tl.where(some, tx, 0.0)
@@ -72,7 +78,7 @@ def through_normalization(gx, gy, gz, nx, ny, nz, inverse):
 
 @triton.jit
 def vertex_normals_fwd_kernel(
-    vertices_ptr,  # [F, V, 3]
+    rows_ptr,  # [F, V, 4]
     ring_start_ptr,  # [V + 1]
     ring_ptr,  # [3T, 2]
     normals_ptr,  # [F, V, 3] out
@@ -82,10 +88,9 @@ def vertex_normals_fwd_kernel(
     BLOCK: tl.constexpr,
 ):
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
-    points_ptr = vertices_ptr + frame * vertices * 3
-    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION)
+    x, y, z, inverse = unit_normals(rows_ptr + frame * vertices * 4, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION)
     at = frame * vertices + vertex
-    store3(normals_ptr + 3 * at, x, y, z, mask)
+    store3_together(normals_ptr + 3 * at, x, y, z, mask)
     tl.store(inverse_ptr + at, inverse, mask)
 
 
@@ -94,7 +99,7 @@ def normalization_bwd_kernel(
     d_normals_ptr,  # [F, V, 3]
     normals_ptr,  # [F, V, 3]
     inverse_ptr,  # [F, V]
-    d_areas_ptr,  # [F, V, 3] out, gradients of the area vectors
+    d_areas_ptr,  # [F, V, 4] out, gradients of the area vectors
     count,
     BLOCK: tl.constexpr,
 ):
@@ -103,15 +108,15 @@ def normalization_bwd_kernel(
     gx, gy, gz = load3(d_normals_ptr + 3 * at, mask)
     x, y, z = load3(normals_ptr + 3 * at, mask)
     gx, gy, gz = through_normalization(gx, gy, gz, x, y, z, tl.load(inverse_ptr + at, mask, 0.0))
-    store3(d_areas_ptr + 3 * at, gx, gy, gz, mask)
+    store_row(d_areas_ptr, at, (gx, gy, gz, tl.zeros_like(gx)), mask)
 
 
 @triton.jit
 def area_vectors_bwd_kernel(
-    vertices_ptr,  # [F, V, 3]
+    rows_ptr,  # [F, V, 4]
     ring_start_ptr,  # [V + 1]
     ring_ptr,  # [3T, 2]
-    d_areas_ptr,  # [F, V, 3]
+    d_areas_ptr,  # [F, V, 4]
     d_vertices_ptr,  # [F, V, 3] out
     vertices,
     BLOCK: tl.constexpr,
@@ -121,34 +126,39 @@ def area_vectors_bwd_kernel(
     The area vector (b - a) x (c - a) counts at all three corners.
     """
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
-    points_ptr = vertices_ptr + frame * vertices * 3
-    areas_ptr = d_areas_ptr + frame * vertices * 3
-    ax, ay, az = load3(areas_ptr + 3 * vertex, mask)
+    points_ptr = rows_ptr + frame * vertices * 4
+    areas_ptr = d_areas_ptr + frame * vertices * 4
+    ax, ay, az, _ = load_row(areas_ptr, vertex, mask)
     start, count = _ring_of(ring_start_ptr, vertex, mask)
     x, y, z = tl.zeros_like(ax), tl.zeros_like(ax), tl.zeros_like(ax)
+    cx, cy, cz, qx, qy, qz = x, y, z, x, y, z
+    c = tl.full(vertex.shape, -1, tl.int32)
     for i in range(tl.max(count)):
         some = i < count
-        b = 3 * tl.load(ring_ptr + 2 * (start + i), some, 0).to(tl.int64)
-        c = 3 * tl.load(ring_ptr + 2 * (start + i) + 1, some, 0).to(tl.int64)
-        bx, by, bz = load3(points_ptr + b, some)
-        cx, cy, cz = load3(points_ptr + c, some)
-        px, py, pz = load3(areas_ptr + b, some)
-        qx, qy, qz = load3(areas_ptr + c, some)
+        last = c
+        b, c = load_pair(ring_ptr, start + i, some)
+        new = some & (b != last)
+        bx, by, bz, _ = load_row(points_ptr, b, new)
+        bx, by, bz = tl.where(new, bx, cx), tl.where(new, by, cy), tl.where(new, bz, cz)
+        px, py, pz, _ = load_row(areas_ptr, b, new)
+        px, py, pz = tl.where(new, px, qx), tl.where(new, py, qy), tl.where(new, pz, qz)
+        cx, cy, cz, _ = load_row(points_ptr, c, some)
+        qx, qy, qz, _ = load_row(areas_ptr, c, some)
         tx, ty, tz = _cross(bx - cx, by - cy, bz - cz, ax + px + qx, ay + py + qy, az + pz + qz)
         x += tl.where(some, tx, 0.0)
         y += tl.where(some, ty, 0.0)
         z += tl.where(some, tz, 0.0)
-    store3(d_vertices_ptr + 3 * (frame * vertices + vertex), x, y, z, mask)
+    store3_together(d_vertices_ptr + 3 * (frame * vertices + vertex), x, y, z, mask)
 
 
 def gather_area_gradient(vertices: Tensor, mesh: Topology, d_areas: Tensor) -> Tensor:
-    """Computes the gradient of the vertices [F, V, 3] from that of the area vectors [F, V, 3]."""
+    """Computes the gradient of the vertices [F, V, 3] from that of the area vectors [F, V, 4]."""
     frames, count, _ = vertices.shape
     d_vertices = torch.empty_like(vertices)
     block = lanes(LANES)
     with on_device(vertices):
         area_vectors_bwd_kernel[(triton.cdiv(count, block) * frames,)](
-            vertices, mesh.ring_start, mesh.ring, d_areas, d_vertices, count, BLOCK=block, num_warps=4
+            pad_rows(vertices), mesh.ring_start, mesh.ring, d_areas, d_vertices, count, BLOCK=block, num_warps=4
         )
     return d_vertices
 
@@ -165,7 +175,7 @@ def vertex_normals_triton(
     block = lanes(LANES)
     with on_device(vertices):
         vertex_normals_fwd_kernel[(triton.cdiv(count, block) * frames,)](
-            vertices,
+            pad_rows(vertices),
             mesh.ring_start,
             mesh.ring,
             normals,
@@ -186,7 +196,7 @@ def vertex_normals_triton_backward(
     inverse: Tensor,  # [F, V]
 ) -> Tensor:  # [F, V, 3]
     """Differentiates by the vertices."""
-    d_areas = torch.empty_like(vertices)
+    d_areas = vertices.new_empty(*inverse.shape, 4)
     block = lanes(LANES)
     with on_device(vertices):
         normalization_bwd_kernel[(triton.cdiv(inverse.numel(), block),)](

@@ -154,7 +154,7 @@ def _backward(
     if backend == "triton":
         from .photometric_triton import scale_local
 
-        return [scale_local(part, total, grad_loss) for part in parts]
+        return scale_local(parts, total, grad_loss)
     return [torch.where(part == 0, part, part * grad_loss[:, None, None]) for part in parts]
 
 

@@ -86,7 +86,7 @@ def _backward(
     if backend == "triton":
         from .photometric_triton import scale_local
 
-        return [scale_local(local, total, grad_loss)]
+        return scale_local([local], total, grad_loss)
     share = (grad_loss / total)[:, None, None]
     if weights is not None:
         share = share * weights

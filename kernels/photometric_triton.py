@@ -150,22 +150,27 @@ def photometric_mean_kernel(
 
 @triton.jit
 def photometric_bwd_kernel(
-    local_ptr,  # [F, N]
+    first_ptr,  # [F, N]
+    second_ptr,  # [F, N] or None
     d_loss_ptr,  # [F]
     total_ptr,  # [F]
-    out_ptr,  # [F, N] out: local * d_loss / total
+    first_out_ptr,  # [F, N] out: first * d_loss / total
+    second_out_ptr,  # [F, N] out, or None
     N,
     blocks,
     BLOCK: tl.constexpr,
 ):
-    """Scales local derivatives to gradients; 8 bytes a number."""
+    """Scales the local derivatives of one thing or two to gradients; 8 bytes a number."""
     program = tl.program_id(0).to(tl.int64)
     frame = program // blocks
     column = (program % blocks) * BLOCK + tl.arange(0, BLOCK)
     scale = tl.load(d_loss_ptr + frame) / tl.load(total_ptr + frame)
     at = frame * N + column
-    local = tl.load(local_ptr + at, mask=column < N, other=0.0)
-    tl.store(out_ptr + at, tl.where(local == 0, 0.0, local * scale), mask=column < N)  # 0 even if the scale is NaN
+    local = tl.load(first_ptr + at, mask=column < N, other=0.0)
+    tl.store(first_out_ptr + at, tl.where(local == 0, 0.0, local * scale), mask=column < N)  # 0 even if scale is NaN
+    if second_ptr is not None:
+        local = tl.load(second_ptr + at, mask=column < N, other=0.0)
+        tl.store(second_out_ptr + at, tl.where(local == 0, 0.0, local * scale), mask=column < N)
 
 
 def weighted_mean(
@@ -179,20 +184,23 @@ def weighted_mean(
 
 
 def scale_local(
-    local: Tensor,  # [F, ...]
+    parts: list[Tensor],  # [F, ...], one or two of one shape
     total: Tensor,  # [F]
     d_loss: Tensor,  # [F]
-) -> Tensor:  # [F, ...]
-    """Scales the derivatives that the forward pass left to the gradient."""
-    out = torch.empty_like(local)
-    count = local[0].numel() if len(local) else 0
+) -> list[Tensor]:  # [F, ...]
+    """Scales the derivatives that the forward pass left to gradients, in one launch."""
+    found = [torch.empty_like(local) for local in parts]
+    frames = len(total)
+    count = parts[0][0].numel() if frames else 0
     block = lanes(1024)
     blocks = triton.cdiv(count, block)
-    with on_device(local):
-        photometric_bwd_kernel[(len(local) * blocks,)](
-            local, d_loss.contiguous(), total, out, count, blocks, BLOCK=block, num_warps=4
+    none = [None] * (2 - len(parts))
+    (first, second), (first_out, second_out) = (*parts, *none), (*found, *none)
+    with on_device(total):
+        photometric_bwd_kernel[(frames * blocks,)](
+            first, second, d_loss.contiguous(), total, first_out, second_out, count, blocks, BLOCK=block, num_warps=4
         )
-    return out
+    return found
 
 
 def photometric_triton(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .common.custom_op import gradients_of
-from .common.gather import add_rows
+from .common.gather import add_rows, places
 from .common.viewport import viewport_camera
 from .rasterize_windows_torch import CHUNK
 
@@ -14,6 +14,8 @@ DEGENERATE = 1e-7
 """A triangle's area, or its w at a pixel, over the terms that it is the sum of: below is rounding."""
 LARGE = 2.0**33
 """A coordinate whose products with others and with intrinsics are far from overflow."""
+MOST = 2.0**100
+"""A coordinate from which on its products with gradients may overflow: nothing moves such a corner."""
 
 
 def gradient(
@@ -28,7 +30,7 @@ def gradient(
     """Computes the gradient of the vertices: `locate` differentiated, a bounded number of pixels at a time."""
     total = torch.zeros_like(vertices).view(-1, vertices.shape[-1])
     upstream = [a for a in (barycentrics_grad, depth_grad, derivatives_grad) if a is not None]
-    for pixel in (triangle_id >= 0).view(-1).nonzero().view(-1).split(CHUNK):
+    for pixel in places(triangle_id >= 0).split(CHUNK):
         ids, corners, K, at = _gather(vertices, triangles, Ks, triangle_id, pixel)
         located = partial(_locate, K=K, at=at, derivatives=derivatives_grad is not None)
         grads = tuple(a.reshape(-1, *a.shape[3:]).index_select(0, pixel) for a in upstream)
@@ -47,9 +49,9 @@ def locate(
     """Intersects each pixel's ray with the plane of the triangle seen there: barycentrics, depth and derivatives.
 
     The same numbers as those of the rasteriser but for rounding, differentiable, in float32 or float64. Empty pixels,
-    and triangles whose area or w is lost in rounding, have zero gradients.
+    and triangles whose area or w is lost in rounding or that have a corner beyond MOST, have zero gradients.
     """
-    pixel = (triangle_id >= 0).view(-1).nonzero().view(-1)
+    pixel = places(triangle_id >= 0)
     _, corners, K, at = _gather(vertices, triangles, Ks, triangle_id, pixel)
     weights, depth, *slopes = _locate(corners, K, at, derivatives)
     barycentrics = weights.new_zeros(triangle_id.numel(), 3).index_copy(0, pixel, weights)
@@ -95,7 +97,7 @@ def _locate(
     sides = [side - origin for side in sides]  # in camera space, where the difference of close corners is exact
     (x, y), (ax, ay), (bx, by) = ((A @ v[..., None])[..., 0].unbind(-1) for v in (origin, *sides))
     area = ax * by - ay * bx
-    proper = area.abs() > DEGENERATE * ((ax * by).abs() + (ay * bx).abs())
+    proper = (area.abs() > DEGENERATE * ((ax * by).abs() + (ay * bx).abs())) & (largest < MOST)
     area = torch.where(proper, area, 1)
     first, second = (torch.where(proper, w, 0) / area for w in (bx * y - by * x, x * ay - y * ax))
     if clip:

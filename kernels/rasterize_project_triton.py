@@ -8,8 +8,9 @@ import triton.language as tl
 from torch import Tensor
 
 from .common.backend import lanes, on_device
+from .common.lanes_triton import load_row, store_row
 from .common.projection_triton import load_camera
-from .rasterize_rules_triton import load_row, project_clip_corner, project_corner, store_row
+from .rasterize_rules_triton import project_clip_corner, project_corner
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 

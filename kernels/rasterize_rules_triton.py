@@ -10,6 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
+from .common.lanes_triton import load_row
 from .common.projection_triton import project
 from .common.viewport import OBLIQUE
 
@@ -46,25 +47,6 @@ def project_clip_corner(corner, height, width):
     depth, weight = z * scale, tl.where(front, 1.0, w * scale)
     u, v = project(viewport(height, width), x, y, scale, weight)
     return tl.where(tl.abs(u + v + depth + w) < float("inf"), u, float("nan")), v, weight, scale, depth
-
-
-@triton.jit
-def load_row(rows_ptr, row, mask):
-    """Loads four floats of rows of memory, by one load of 128 bits a lane; 0 where the mask is off."""
-    at = (rows_ptr + row.to(tl.int64) * 4)[:, None] + tl.arange(0, 4)[None, :]
-    values = tl.load(at, mask=mask[:, None], other=0.0)
-    even, odd = tl.split(tl.reshape(values, (row.shape[0], 2, 2)))
-    u, w = tl.split(even)
-    v, scale = tl.split(odd)
-    return u, v, w, scale
-
-
-@triton.jit
-def store_row(rows_ptr, row, values, mask):
-    """Stores what `load_row` loads."""
-    u, v, w, scale = values
-    joined = tl.reshape(tl.join(tl.join(u, w), tl.join(v, scale)), (row.shape[0], 4))
-    tl.store((rows_ptr + row.to(tl.int64) * 4)[:, None] + tl.arange(0, 4)[None, :], joined, mask=mask[:, None])
 
 
 @triton.jit

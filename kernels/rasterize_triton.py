@@ -12,6 +12,7 @@ import triton.language as tl
 from torch import Tensor
 
 from .common.backend import interpreting, lanes, on_device
+from .common.lanes_triton import store3_together, store_row
 from .common.picture import Picture
 from .rasterize_grad_triton import gradient as gradient
 from .rasterize_project_triton import OPTIONS, blocks_of, project
@@ -25,14 +26,13 @@ from .rasterize_rules_triton import (
     load_triangle,
     ordered,
     slopes,
-    store_row,
     window,
 )
 
 _ITEM_BITS = tl.constexpr(40)  # of the counter of a queue; triangles are counted above
 _SLOT = tl.constexpr(1 << _ITEM_BITS.value)  # a triangle in it
 _QUEUE = 1 << 22  # triangles of frames that one queue is made for: 64 MB
-_TILE = 4  # pixels; 3% of the triangles of a face at 240 x 240 do not fit the window of 2 x 2, most of them fit this
+_TILE = 4  # pixels; 6% of the triangles of a face at 240 x 240 do not fit the window of 2 x 2, most of them fit this
 _ITEMS = 16  # tiles a program handles at a time
 _PROGRAMS = 8  # of a multiprocessor that draw tiles
 
@@ -206,9 +206,8 @@ def rasterize_resolve_kernel(
     total = tl.where(covered, w0 + w1 + w2, 1.0)
     tl.store(triangle_id_ptr + at, triangle, mask=mask)
     w0, w1, w2 = tl.div_rn(w0, total), tl.div_rn(w1, total), tl.div_rn(w2, total)
-    tl.store(barycentrics_ptr + at * 3, tl.where(covered, w0, 0.0), mask=mask)
-    tl.store(barycentrics_ptr + at * 3 + 1, tl.where(covered, w1, 0.0), mask=mask)
-    tl.store(barycentrics_ptr + at * 3 + 2, tl.where(covered, w2, 0.0), mask=mask)
+    w0, w1, w2 = tl.where(covered, w0, 0.0), tl.where(covered, w1, 0.0), tl.where(covered, w2, 0.0)
+    store3_together(barycentrics_ptr + at * 3, w0, w1, w2, mask)
     tl.store(depth_ptr + at, tl.where(covered, depth, float("inf")), mask=mask)
     if derivatives_ptr is not None:
         right0, down0 = slopes(q, r)

@@ -1,4 +1,4 @@
-"""Windows of pixels that triangles may hit, for the torch backend of rasterisation: found, split, and tested."""
+"""Windows of pixels that triangles may hit, for the torch backend of rasterisation."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .common.gather import places
 from .common.projection import camera_of, project
 from .common.viewport import OBLIQUE, viewport_camera
 
@@ -13,18 +14,19 @@ CHUNK = 1 << 17
 """(frame, triangle) or (triangle, pixel) pairs held at once: bounds the memory to some 100 MB."""
 OPPOSITE = ((1, 2), (2, 0), (0, 1))
 """The edge opposite each corner."""
-_TILES = (64, 8, 1)  # large windows are split into tiles of these sizes; tiles that cannot be hit are dropped
 
 
 class Screen(NamedTuple):
-    """Homogeneous pixel coordinates of all vertices, K X = (x, y, w) / scale, x NaN where not finite."""
+    """Homogeneous pixel coordinates of all vertices, K X = (x, y, w) / scale, x NaN where not finite.
 
-    x: Tensor  # [N]
-    y: Tensor  # [N]
-    w: Tensor  # [N], 1 in front
-    scale: Tensor  # [N], in front 1 / z, or 1 / w of clip space
-    z: Tensor | None  # [N] z * scale of clip space
-    clipped: bool  # whether any vertex is not in front: behind the near plane or, in clip space, too oblique
+    There is one row for a frame, or for all frames.
+    """
+
+    x: Tensor  # [F or 1, V]
+    y: Tensor  # [F or 1, V]
+    w: Tensor | None  # [F or 1, V], 1 in front; None where none is behind the near plane or, in clip space, too oblique
+    scale: Tensor  # [F or 1, V], in front 1 / z, or 1 / w of clip space
+    z: Tensor | None  # [F or 1, V] z * scale of clip space
 
 
 class Span(NamedTuple):
@@ -35,22 +37,17 @@ class Span(NamedTuple):
 
 
 class Boxes(NamedTuple):
-    """N windows of pixels, each with the triangle that may cover it; int32."""
+    """N windows of pixels, each with the triangle that may cover it."""
 
-    triangle: Tensor  # [N]
-    frame: Tensor  # [N]
-    corners: list[Tensor]  # three of [N] int64, rows of the screen's arrays
+    triangle: Tensor  # [N] int32
+    frame: Tensor  # [N] int32
+    x: list[Tensor]  # three of [N], see Screen
+    y: list[Tensor]  # three of [N]
+    w: list[Tensor] | None  # three of [N], None where all are 1
     left: Tensor  # [N] first column
     top: Tensor  # [N] first row
-    columns: Tensor  # [N] number of columns
-    rows: Tensor  # [N] number of rows
-    clipped: bool  # whether these triangles have a vertex that is not in front
-
-    def at(self, index: Tensor) -> "Boxes":  # index [n]
-        triangle, frame, left, top, columns, rows = take(
-            (self.triangle, self.frame, self.left, self.top, self.columns, self.rows), index
-        )
-        return Boxes(triangle, frame, take(self.corners, index), left, top, columns, rows, self.clipped)
+    columns: Tensor  # [N] int32, number of columns
+    rows: Tensor  # [N] int32, number of rows
 
 
 def camera_screen(
@@ -61,11 +58,14 @@ def camera_screen(
     """Projects vertices of camera space."""
     x, y, z = vertices.unbind(-1)
     front = z >= near
-    scale = torch.where(front, z, near).reciprocal()
-    w = torch.where(front, 1.0, z * scale)
-    u, v = project(camera_of(Ks[:, None]), x, y, scale, w)
-    u = torch.where((u + v + z).isfinite(), u, torch.nan)
-    return Screen(u.reshape(-1), v.reshape(-1), w.reshape(-1), scale.reshape(-1), None, not bool(front.all()))
+    w = None
+    if bool(front.all()):
+        scale = z.reciprocal()
+    else:
+        scale = torch.where(front, z, near).reciprocal()
+        w = torch.where(front, 1.0, z * scale)
+    u, v = project(camera_of(Ks[:, None]), x, y, scale, 1.0 if w is None else w)
+    return Screen(u + _zero(u + v + z), v, w, scale, None)
 
 
 def clip_screen(
@@ -74,54 +74,83 @@ def clip_screen(
     width: int,
 ) -> Screen:
     """Projects vertices of clip space; those that are not in front are scaled to a largest coordinate of 1."""
-    x, y, z, w = positions.view(-1, 4).unbind(-1)
+    x, y, z, w = positions.view(-1, positions.shape[-2], 4).unbind(-1)
     reach = torch.maximum(torch.maximum(x.abs(), y.abs()), z.abs())
     front = w > reach * OBLIQUE
-    reach = torch.maximum(reach, w.abs())
-    scale = torch.where(front, w, torch.where(reach > 0, reach, 1.0)).reciprocal()
-    depth, weight = z * scale, torch.where(front, 1.0, w * scale)
-    u, v = project(camera_of(viewport_camera(1, height, width, positions)), x, y, scale, weight)
-    u = torch.where((u + v + depth + w).isfinite(), u, torch.nan)
-    return Screen(u, v, weight, scale, depth, not bool(front.all()))
+    weight = None
+    if bool(front.all()):
+        scale = w.reciprocal()
+    else:
+        reach = torch.maximum(reach, w.abs())
+        scale = torch.where(front, w, torch.where(reach > 0, reach, 1.0)).reciprocal()
+        weight = torch.where(front, 1.0, w * scale)
+    depth = z * scale
+    camera = camera_of(viewport_camera(1, height, width, positions))
+    u, v = project(camera, x, y, scale, 1.0 if weight is None else weight)
+    return Screen(u + _zero(u + v + depth + w), v, weight, scale, depth)
+
+
+def _zero(number: Tensor) -> Tensor:
+    """0, NaN where the number is not finite."""
+    return number - number
 
 
 def bounding_boxes(
     screen: Screen,
     corners: Tensor,  # [3, T]
-    stride: int,  # vertices between those of two frames
     span: Span,
     height: int,
     width: int,
 ) -> Iterator[Boxes]:
     """Finds the window of every triangle that may hit a pixel, a bounded number at a time."""
-    for first in span.triangles[::CHUNK]:
-        part = corners[:, first : min(first + CHUNK, span.triangles.stop)]
+    shared = len(screen.x) == 1
+    if len(span.triangles) == 0:
+        return
+    even = -(-len(span.triangles) // -(-len(span.triangles) // CHUNK))
+    for first in span.triangles[::even]:
+        part = corners[:, first : min(first + even, span.triangles.stop)]
         count = part.shape[1]
         step = max(1, CHUNK // count)
         for frame in span.frames[::step]:
-            offsets = torch.arange(frame, min(frame + step, span.frames.stop), device=part.device) * stride
-            ids = (part[:, None] + offsets[:, None]).flatten(1)  # [3, step * T]
-            (x0, x1), (y0, y1) = (_range([a.index_select(0, c) for c in ids.unbind(0)]) for a in (screen.x, screen.y))
+            views = slice(0, 1) if shared else slice(frame, min(frame + step, span.frames.stop))
+            x, y = _of_corners(screen.x[views], part), _of_corners(screen.y[views], part)
+            (x0, x1), (y0, y1) = _range(x), _range(y)
             left, right = (x0 - 0.5).ceil_().clamp_(min=0), (x1 - 0.5).floor_().clamp_(max=width - 1)
             top, bottom = (y0 - 0.5).ceil_().clamp_(min=0), (y1 - 0.5).floor_().clamp_(max=height - 1)
-            seen = (left <= right) & (top <= bottom)  # False for NaN
-            groups = [(seen, False)]
-            if screen.clipped:
-                w0, w1 = _range([screen.w.index_select(0, c) for c in ids.unbind(0)])
+            seen = (left <= right).logical_and_(top <= bottom)  # False for NaN
+            groups = [(seen, None)]
+            if screen.w is not None:
+                w = _of_corners(screen.w[views], part)
+                w0, w1 = _range(w)
                 shown = w1 == 1 if screen.z is None else w1 > 0
                 crossing = (w0 < 1) & shown & ~(x0 + y0).isnan()
                 # A triangle that reaches behind may show up anywhere.
                 for bound, value in ((left, 0), (top, 0), (right, width - 1), (bottom, height - 1)):
                     bound.masked_fill_(crossing, value)
-                groups = [(seen & (w0 == 1), False), (crossing, True)]
-            for chosen, clipped in groups:
-                index = chosen.nonzero().view(-1).int()
-                if len(index):
-                    l, t, r, b = (a.index_select(0, index).int() for a in (left, top, right, bottom))
-                    turn = torch.div(index, count, rounding_mode="trunc")
-                    triangle, frame_of = index - turn * count + first, turn + frame
-                    corner = take(ids.unbind(0), index)
-                    yield Boxes(triangle, frame_of, corner, l, t, r - l + 1, b - t + 1, clipped)
+                groups = [(seen & (w0 == 1), None), (crossing, w)]
+            for chosen, weights in groups:
+                index = places(chosen)
+                if len(index) == 0:
+                    continue
+                l, t, r, b = take((left, top, right, bottom), index)
+                turn = index.div(count, rounding_mode="trunc")
+                yield Boxes(
+                    (index - turn * count + first).int(),
+                    (turn + frame).int(),
+                    take(x, index),
+                    take(y, index),
+                    None if weights is None else take(weights, index),
+                    l,
+                    t,
+                    (r - l).int() + 1,
+                    (b - t).int() + 1,
+                )
+
+
+def _of_corners(planes: Tensor, corners: Tensor) -> list[Tensor]:  # [F, V], [3, T] -> three of [F T]
+    if len(planes) == 1:
+        return [planes[0].index_select(0, c) for c in corners]  # faster
+    return [planes.index_select(1, c).view(-1) for c in corners]
 
 
 def _range(values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -130,76 +159,16 @@ def _range(values: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.minimum(torch.minimum(a, b), c), torch.maximum(torch.maximum(a, b), c)
 
 
-def single_pixels(boxes: Boxes, screen: Screen, sizes: tuple[int, ...] = _TILES) -> Iterator[Boxes]:
-    """Splits boxes down to single pixels, dropping tiles that their triangle cannot hit."""
-    size, finer = sizes[0], sizes[1:]
-    if not finer:
-        yield from _split(boxes, size)
-        return
-    large = torch.maximum(boxes.columns, boxes.rows) > size
-    if not bool(large.any()):
-        yield from single_pixels(boxes, screen, finer)
-        return
-    yield from single_pixels(boxes.at((~large).nonzero().view(-1)), screen, finer)
-    for tiles in _split(boxes.at(large.nonzero().view(-1)), size):
-        hit = _may_hit(tiles, screen).nonzero().view(-1)
-        yield from single_pixels(tiles.at(hit), screen, finer)
+def relative(numbers: list[Tensor], center: Tensor, w: list[Tensor] | None) -> list[Tensor]:
+    """The columns or rows of three corners [N] relative to pixels' centres [N]."""
+    if w is None:
+        return [a - center for a in numbers]
+    return [a - center * b for a, b in zip(numbers, w, strict=True)]
 
 
-def _split(boxes: Boxes, size: int) -> Iterator[Boxes]:
-    """Tiles of size x size pixels (cut off at the border of the box), a bounded number at a time."""
-    shift = size.bit_length() - 1  # sizes are powers of two
-    across = (boxes.columns + size - 1) >> shift
-    counts = across * ((boxes.rows + size - 1) >> shift)
-    ends = counts.cumsum(0)
-    total = int(ends[-1]) if len(ends) else 0
-    limits = torch.arange(CHUNK, total + CHUNK, CHUNK, device=ends.device)
-    cuts = [0, *torch.searchsorted(ends, limits).add_(1).clamp_(max=len(ends)).tolist()]
-    for first, last in zip(cuts, cuts[1:], strict=False):
-        if first == last:
-            continue
-        index = torch.repeat_interleave(torch.arange(first, last, device=ends.device), counts[first:last])
-        rank = torch.arange(len(index), device=ends.device)
-        rank += (counts - ends).index_select(0, index) + (ends[first - 1] if first else 0)
-        part = boxes.at(index)
-        rank = rank.int()
-        width = across.index_select(0, index)
-        row = rank // width
-        column = rank - row * width
-        column, row = column * size, row * size
-        columns, rows = (part.columns - column).clamp_(max=size), (part.rows - row).clamp_(max=size)
-        yield part._replace(left=part.left + column, top=part.top + row, columns=columns, rows=rows)
-
-
-def edges(
-    screen: Screen, corners: Sequence[Tensor], column: Tensor, row: Tensor, clipped: bool
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """The edge function opposite each corner at the pixel's centre, and the corners x, y relative to it; [N] each."""
-    px, py = column.to(screen.x.dtype) + 0.5, row.to(screen.x.dtype) + 0.5
-    if clipped:
-        w = [screen.w.index_select(0, c) for c in corners]
-        x = [screen.x.index_select(0, c) - px * a for c, a in zip(corners, w, strict=True)]
-        y = [screen.y.index_select(0, c) - py * a for c, a in zip(corners, w, strict=True)]
-    else:
-        x = [screen.x.index_select(0, c).sub_(px) for c in corners]
-        y = [screen.y.index_select(0, c).sub_(py) for c in corners]
-    e = [(x[i] * y[j]).sub_(y[i] * x[j]) for i, j in OPPOSITE]
-    return e, x, y
-
-
-def _may_hit(tiles: Boxes, screen: Screen) -> Tensor:
-    """[N] bool, False where the centres of the tile's pixels all lie outside the triangle."""
-    values, sizes = [], []
-    for column in (tiles.left, tiles.left + tiles.columns - 1):
-        for row in (tiles.top, tiles.top + tiles.rows - 1):
-            e, x, y = edges(screen, tiles.corners, column, row, tiles.clipped)
-            values.append(torch.stack(e))
-            sizes.append(torch.stack([(x[i] * y[j]).abs() + (y[i] * x[j]).abs() for i, j in OPPOSITE]))
-    # Edge functions are linear, so those at the tile's corners bound all others, up to rounding.
-    value, slack = torch.stack(values), 1e-6 * torch.stack(sizes).amax(0)
-    positive = (value.amax(0) + slack >= 0).all(0)
-    negative = (value.amin(0) - slack <= 0).all(0)
-    return positive | negative
+def edges(x: Sequence[Tensor], y: Sequence[Tensor]) -> list[Tensor]:
+    """The edge functions opposite the corners, whose x and y are relative to the pixel's centre; [N] each."""
+    return [(x[i] * y[j]).sub_(y[i] * x[j]) for i, j in OPPOSITE]
 
 
 def take(tensors: Sequence[Tensor], index: Tensor) -> list[Tensor]:

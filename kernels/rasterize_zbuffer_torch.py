@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-_EMPTY = torch.iinfo(torch.int64).max
+_EMPTY = (0x7F800000 << 32) | 0xFFFFFFFF  # an infinite depth, triangle -1
 
 
 class ZBuffer:
@@ -29,16 +29,13 @@ class ZBuffer:
         at: Tensor,  # [N] int64
         depth: Tensor,  # [N] not -0
         triangle: Tensor,  # [N] int32
-        valid: Tensor,  # [N] bool
     ) -> None:
-        """Puts the triangles that are valid into the pixels `at`, where they are nearer than what is there."""
+        """Puts triangles into the pixels `at`, where they are nearer than what is there."""
         if self.depth is None:
             bits = depth.view(torch.int32)
             key = (_ordered(bits) if self.signed else bits).long().bitwise_left_shift_(32).bitwise_or_(triangle)
-            self.keys.scatter_reduce_(0, at, torch.where(valid, key, _EMPTY), "amin")
+            self.keys.scatter_reduce_(0, at, key, "amin")
             return
-        kept = valid.nonzero().view(-1)
-        at, depth, triangle = (a.index_select(0, kept) for a in (at, depth, triangle))
         before = self.depth.index_select(0, at)
         self.depth.scatter_reduce_(0, at, depth, "amin")
         after = self.depth.index_select(0, at)
@@ -50,13 +47,10 @@ class ZBuffer:
 
     def read(self) -> tuple[Tensor, Tensor]:  # [N] int32, [N]
         """Returns triangle, -1 where there is none, and depth, inf there."""
-        empty = self.keys == _EMPTY
-        triangle = self.keys.to(torch.int32).masked_fill_(empty, -1)  # keeps the low 32 bits
+        triangle, bits = (half.contiguous() for half in self.keys.view(torch.int32).view(-1, 2).unbind(1))
         if self.depth is not None:
             return triangle, self.depth
-        bits = (self.keys >> 32).to(torch.int32)
-        depth = (_ordered(bits) if self.signed else bits).view(torch.float32)
-        return triangle, depth.masked_fill_(empty, torch.inf)
+        return triangle, (_ordered(bits) if self.signed else bits).view(torch.float32)
 
 
 def _ordered(bits: Tensor) -> Tensor:

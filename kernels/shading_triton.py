@@ -1,10 +1,11 @@
 """Kernels of `shade_sh` and of `shade_vertices`, which is `vertex_normals` and `shade_sh` in one pass.
 
-Floor at 3.0 TB/s for 32 frames of 8 people, 55,525 vertices and 110,368 triangles. `shade_vertices` forward, a lane per
-vertex of a frame, reads 12 bytes of position and writes 28 (normal, colour, inverse length), and reads 12 a vertex of a
-person: 79 MB, 26 us. Backward, a lane per vertex of a person goes through the frames, reads 28 bytes a
-frame (12 more where normals are used elsewhere) and writes 12, and moves 24 a person: 82 MB, 27 us; gathering the
-gradients of the area vectors is another 22 us, as in `vertex_normals`. `shade_sh` alone: 16 us and 25 us.
+Floor at 3.0 TB/s for 32 frames of 8 people, 68,152 vertices and 133,344 triangles. `shade_vertices` forward, a lane a
+vertex of a frame, reads 16 bytes of position, which another 28 make a row of, and writes 28 (normal, colour, inverse
+length), and reads 12 a vertex of a person: 164 MB, 54 us. Backward, a lane per vertex of a person goes through the
+frames, reads 28 bytes a frame (12 more where normals are used elsewhere) and writes 16, and moves 24 a person: 109 MB,
+36 us; gathering the gradients of the area vectors is another 52 us, as in `vertex_normals`. `shade_sh` alone: 20 us and
+31 us.
 """
 # Pyright knows neither launch options nor that functions of a kernel return something.
 # pyright: reportCallIssue=false, reportGeneralTypeIssues=false, reportArgumentType=false
@@ -17,7 +18,8 @@ from torch import Tensor
 from .common.backend import lanes, on_device
 from .common.checks import check_corners
 from .common.custom_op import register
-from .common.lanes_triton import lanes_of_frame, load3, store3
+from .common.lanes_triton import lanes_of_frame, load3, store3, store3_together, store_row
+from .common.rows_triton import pad_rows
 from .common.topology import topology
 from .normals_triton import LANES, gather_area_gradient, through_normalization, unit_normals
 
@@ -60,7 +62,7 @@ def _store_light_sums(sums_ptr, weight, x, y, z):
 def _store_colors(colors_ptr, reflectance_ptr, sh_ptr, x, y, z, mask):
     r, g, b = load3(reflectance_ptr, mask)
     r, g, b = r * _light(sh_ptr, x, y, z), g * _light(sh_ptr + 1, x, y, z), b * _light(sh_ptr + 2, x, y, z)
-    store3(colors_ptr, r, g, b, mask)
+    store3_together(colors_ptr, r, g, b, mask)
 
 
 @triton.jit
@@ -82,7 +84,7 @@ def shade_sh_fwd_kernel(
 
 @triton.jit
 def shade_vertices_fwd_kernel(
-    vertices_ptr,  # [F, V, 3]
+    rows_ptr,  # [F, V, 4] vertices
     ring_start_ptr,  # [V + 1]
     ring_ptr,  # [3T, 2]
     reflectance_ptr,  # [R, V, 3]
@@ -96,10 +98,9 @@ def shade_vertices_fwd_kernel(
     BLOCK: tl.constexpr,
 ):
     frame, _, vertex, mask = lanes_of_frame(vertices, BLOCK)
-    points_ptr = vertices_ptr + frame * vertices * 3
-    x, y, z, inverse = unit_normals(points_ptr, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION)
+    x, y, z, inverse = unit_normals(rows_ptr + frame * vertices * 4, ring_start_ptr, ring_ptr, vertex, mask, RESOLUTION)
     at = frame * vertices + vertex
-    store3(normals_ptr + 3 * at, x, y, z, mask)
+    store3_together(normals_ptr + 3 * at, x, y, z, mask)
     tl.store(inverse_ptr + at, inverse, mask)
     source_ptr = reflectance_ptr + 3 * (frame // frames_per_set * vertices + vertex)
     _store_colors(colors_ptr + 3 * at, source_ptr, sh_ptr + frame * 27, x, y, z, mask)
@@ -114,7 +115,7 @@ def shade_bwd_kernel(
     upstream_ptr,  # [F, V, 3] gradient of the normals from elsewhere, or None
     inverse_ptr,  # [F, V] one over the length of the area vectors, or None
     d_reflectance_ptr,  # [R, V, 3] out, or None
-    d_normals_ptr,  # [F, V, 3] out, or None; gradient of the area vectors where inverse_ptr is given
+    d_normals_ptr,  # [F, V, 3] out, or None; [F, V, 4], gradient of the area vectors, where inverse_ptr is given
     sums_ptr,  # [F, blocks, 9, 3] out, gradient of the light summed over a block of vertices, or None
     vertices,
     frames_per_set,
@@ -152,7 +153,9 @@ def shade_bwd_kernel(
             if inverse_ptr is not None:
                 inverse = tl.load(inverse_ptr + at, mask, 0.0)
                 dx, dy, dz = through_normalization(dx, dy, dz, x, y, z, inverse)
-            store3(d_normals_ptr + 3 * at, dx, dy, dz, mask)
+                store_row(d_normals_ptr, at, (dx, dy, dz, tl.zeros_like(dx)), mask)
+            else:
+                store3(d_normals_ptr + 3 * at, dx, dy, dz, mask)
     if d_reflectance_ptr is not None:
         store3(d_reflectance_ptr + at_set, dr, dg, db, mask)
 
@@ -172,7 +175,7 @@ def _shade_bwd(
     block = lanes(LANES)
     blocks = triton.cdiv(count, block)
     d_reflectance = torch.empty_like(reflectance) if needed[0] else None
-    d_normals = torch.empty_like(normals) if needed[1] else None
+    d_normals = normals.new_empty(frames, count, 3 if inverse is None else 4) if needed[1] else None
     sums = sh.new_empty(frames, blocks, 9, 3) if needed[2] else None
     with on_device(normals):
         shade_bwd_kernel[(blocks * sets,)](
@@ -236,7 +239,7 @@ def _forward(
     block = lanes(LANES)
     with on_device(vertices):
         shade_vertices_fwd_kernel[(triton.cdiv(count, block) * frames,)](
-            vertices,
+            pad_rows(vertices),
             mesh.ring_start,
             mesh.ring,
             reflectance,

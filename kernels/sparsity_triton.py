@@ -15,7 +15,8 @@ from torch import Tensor
 from .common.backend import lanes, on_device
 from .common.cache import TensorCache
 from .common.custom_op import register_constant
-from .common.lanes_triton import lanes_of_frame
+from .common.lanes_triton import lanes_of_frame, load_pair, load_row, store3_together
+from .common.rows_triton import pad_rows
 from .common.topology import grouped
 
 _lists = TensorCache()
@@ -53,7 +54,7 @@ def chromaticity_fwd_kernel(
 
 @triton.jit
 def sparsity_fwd_kernel(
-    reflectance_ptr,  # [B, V, 3]
+    rows_ptr,  # [B, V, 4] reflectance
     chroma_ptr,  # [B, V, 2]
     known_ptr,  # [B, V]
     start_ptr,  # [V + 1]
@@ -70,11 +71,8 @@ def sparsity_fwd_kernel(
     """Sums half the cost of every edge at each of its ends, and the whole gradient of each end."""
     subject, _, v, inside = lanes_of_frame(vertices, BLOCK)
     at = subject * vertices + v
-    r0 = tl.load(reflectance_ptr + 3 * at, mask=inside, other=0.0)
-    r1 = tl.load(reflectance_ptr + 3 * at + 1, mask=inside, other=0.0)
-    r2 = tl.load(reflectance_ptr + 3 * at + 2, mask=inside, other=0.0)
-    h0 = tl.load(chroma_ptr + 2 * at, mask=inside, other=0.0)
-    h1 = tl.load(chroma_ptr + 2 * at + 1, mask=inside, other=0.0)
+    r0, r1, r2, _ = load_row(rows_ptr, at, inside)
+    h0, h1 = load_pair(chroma_ptr, at, inside)
     known = tl.load(known_ptr + at, mask=inside, other=0).to(tl.int1)
     first = tl.load(start_ptr + v, mask=inside, other=0)
     degree = tl.load(start_ptr + v + 1, mask=inside, other=0) - first
@@ -85,11 +83,10 @@ def sparsity_fwd_kernel(
     for n in range(tl.max(degree)):
         has = n < degree
         other = subject * vertices + tl.load(neighbor_ptr + first + n, mask=has, other=0)
-        d0 = r0 - tl.load(reflectance_ptr + 3 * other, mask=has, other=0.0)
-        d1 = r1 - tl.load(reflectance_ptr + 3 * other + 1, mask=has, other=0.0)
-        d2 = r2 - tl.load(reflectance_ptr + 3 * other + 2, mask=has, other=0.0)
-        k0 = h0 - tl.load(chroma_ptr + 2 * other, mask=has, other=0.0)
-        k1 = h1 - tl.load(chroma_ptr + 2 * other + 1, mask=has, other=0.0)
+        o0, o1, o2, _ = load_row(rows_ptr, other, has)
+        d0, d1, d2 = r0 - o0, r1 - o1, r2 - o2
+        k0, k1 = load_pair(chroma_ptr, other, has)
+        k0, k1 = h0 - k0, h1 - k1
         both = known & tl.load(known_ptr + other, mask=has, other=0).to(tl.int1)
         weight = tl.exp(tl.where(both, -eta * tl.sqrt(k0 * k0 + k1 * k1), 0.0))
         squared = d0 * d0 + d1 * d1 + d2 * d2 + TINY
@@ -100,9 +97,8 @@ def sparsity_fwd_kernel(
         g1 += slope * d1
         g2 += slope * d2
     tl.store(cost_ptr + tl.program_id(0), tl.sum(cost) * 0.5)
-    tl.store(gradient_ptr + 3 * at, 2.0 * half_p * share * g0, mask=inside)
-    tl.store(gradient_ptr + 3 * at + 1, 2.0 * half_p * share * g1, mask=inside)
-    tl.store(gradient_ptr + 3 * at + 2, 2.0 * half_p * share * g2, mask=inside)
+    scale = 2.0 * half_p * share
+    store3_together(gradient_ptr + 3 * at, scale * g0, scale * g1, scale * g2, inside)
 
 
 def _chromaticity(
@@ -147,8 +143,8 @@ def sparsity_triton(
     if subjects:
         with on_device(reflectance):
             sparsity_fwd_kernel[(blocks * subjects,)](
-                reflectance, chroma, known, start, neighbor, cost, gradient, vertices, eta, p / 2, 1 / len(edges),
-                TINY=tiny, BLOCK=block, num_warps=4,
+                pad_rows(reflectance), chroma, known, start, neighbor, cost, gradient, vertices,
+                eta, p / 2, 1 / len(edges), TINY=tiny, BLOCK=block, num_warps=4,
             )  # fmt: skip
     return cost.sum(1) / len(edges), gradient
 

@@ -43,7 +43,7 @@ def test_an_unknown_command_is_one_line_with_the_nearest(capsys):
     assert "fmlfast --help lists all" in fails(["xyz"], capsys)
 
 
-@pytest.mark.parametrize("name", ["reconstruct", "export", "prepare", "evaluate", "calibrate", "info"])
+@pytest.mark.parametrize("name", ["reconstruct", "track", "export", "view", "prepare", "evaluate", "calibrate", "info"])
 def test_a_commands_help_does_not_wait_for_torch(name):
     code = f"""
 import sys, fmlfast.cli
@@ -63,6 +63,15 @@ def test_train_is_the_page_of_the_repository():
     page = subprocess.run(script, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     own = run_module("train", "--help").stdout
     assert "--model.template-unit" in own and own.replace("fmlfast train", "train.py", 1) == page
+
+
+@pytest.mark.parametrize("program", [("train.py",), ("-m", "fmlfast", "reconstruct", "face.jpg")])
+def test_ctrl_c_while_torch_loads_ends_in_one_line(program, tmp_path):
+    code = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise SystemExit('went on')\n"
+    (tmp_path / "torch.py").write_text(code)
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, *program], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
 def test_synthesize_has_the_generators_settings():

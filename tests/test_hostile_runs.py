@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from fmlfast.common.stored_arrays import read_arrays
+from fmlfast.common.text_files import read_json
 from fmlfast.evaluation.report import read_history, write_report
 from fmlfast.model.config import ModelConfig
 from fmlfast.model.stored_model import is_whole, read_model
@@ -159,7 +160,7 @@ def test_names_of_quantities_are_no_formulas(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../x", "a/b", 7, None])
 def test_names_of_photos_lead_nowhere_else(name: Any, tmp_path: Path) -> None:
     path = READERS["parameters.json"].make(tmp_path)
-    stored = json.loads(path.read_text())
+    stored = read_json(path)
     stored["photos"][0]["name"] = name
     path.write_text(json.dumps(stored))
     target = f"photo-{name}.png"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from fmlfast.common.passive_waiting import SETTINGS
+from fmlfast.common.passive_waiting import OURS, SETTINGS
 
 import pytest
 
@@ -55,17 +55,17 @@ def test_what_the_user_set_stays(given: str | None, monkeypatch: pytest.MonkeyPa
         monkeypatch.setenv(given, "active")
     runpy.run_path(str(ROOT / (MODULE.replace(".", "/") + ".py")))
     found = {name: os.environ[name] for name in SETTINGS if name in os.environ}
-    assert found == ({"OMP_WAIT_POLICY": "passive"} if given is None else {given: "active"})
+    assert found == (OURS if given is None else {given: "active"})
 
 
 def test_children_inherit_it_and_the_library_does_not_set_it() -> None:
     """The command sets it without torch; `import fmlfast`, kernels and renderer included, leaves the environment."""
-    child = "import os; print(os.environ.get('OMP_WAIT_POLICY'))"
+    child = "import os; print(os.environ.get('OMP_WAIT_POLICY'), os.environ.get('GOMP_SPINCOUNT'))"
     start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
     bare = {name: value for name, value in os.environ.items() if name not in SETTINGS}
     for code, wanted in (
-        ("import sys, fmlfast.cli; assert 'torch' not in sys.modules", "passive"),
-        ("import fmlfast, fmlfast.renderer", "None"),
+        ("import sys, fmlfast.cli; assert 'torch' not in sys.modules", "passive 2000"),
+        ("import fmlfast, fmlfast.renderer", "None None"),
     ):
         done = subprocess.run(
             [sys.executable, "-c", f"{code}; {start}"], cwd=ROOT, env=bare, capture_output=True, text=True, check=True

@@ -37,14 +37,14 @@ SUBJECTS = tuple(
 """Subjects of a batch."""
 IMAGES = (
     *(Scene(1, 4, face(2), size, "gpu", "image", size) for size in (240, 512, 1024, 2048)),
-    *(Scene(1, 1, face(2), size, "cpu", "image", size) for size in (240, 512, 1024)),
+    *(Scene(1, 1, face(2), size, "cpu", "image", size) for size in (240, 512, 1024, 2048)),
 )
 """Sides of the image, one mesh."""
 VERTICES = tuple(
     Scene(1, frames, mesh, sphere_image(mesh), suite, "vertices", mesh.vertices)
     for suite, frames, sizes in (
         ("gpu", 4, (3_000, 30_000, 100_000, 300_000, 1_000_000)),
-        ("cpu", 1, (3_000, 30_000, 300_000)),
+        ("cpu", 1, (3_000, 30_000, 500_000)),
     )
     for mesh in map(sphere_of, sizes)
 )

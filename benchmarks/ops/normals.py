@@ -47,6 +47,7 @@ CASES = [case(scene) for scene in (*PICTURES, *VERTICES)]
 
 def compile_cases() -> list[Case]:
     """Launches at full size; bytes with positions and gradients of a frame in cache."""
+    from fmlfast.kernels.common.rows_triton import pad_rows_kernel
     from fmlfast.kernels.normals_triton import (
         LANES,
         area_vectors_bwd_kernel,
@@ -55,15 +56,23 @@ def compile_cases() -> list[Case]:
     )
 
     block, per = {"BLOCK": LANES}, "vertex of a frame"
+
+    def pad(stage: str, vectors: float) -> Case:
+        step = InStep(stage, vectors, LANES)
+        return Case(pad_rows_kernel, "*fp32 *fp32 i32", block, 12 + 16, "vector", f"in {stage}", step=step)
+
     step = InStep("shading, backward", sizes.VERTICES_OF_FRAMES, LANES, (sizes.RING,))
     return [
+        pad("shading", sizes.VERTICES_OF_FRAMES),
+        pad("regularisers", sizes.VERTICES_OF_SUBJECTS),
+        pad("shading, backward", sizes.VERTICES_OF_FRAMES),
         Case(
             vertex_normals_fwd_kernel,
             "*fp32 *i32 *i32 *fp32 *fp32 i32",
             {"RESOLUTION": RESOLUTION} | block,
-            12 + 16,
+            16 + 16,
             per,
         ),
-        Case(normalization_bwd_kernel, "*fp32 *fp32 *fp32 *fp32 i32", block, 28 + 12, per),
-        Case(area_vectors_bwd_kernel, "*fp32 *i32 *i32 *fp32 *fp32 i32", block, 24 + 12, per, step=step),
+        Case(normalization_bwd_kernel, "*fp32 *fp32 *fp32 *fp32 i32", block, 28 + 16, per),
+        Case(area_vectors_bwd_kernel, "*fp32 *i32 *i32 *fp32 *fp32 i32", block, 32 + 12, per, step=step),
     ]

@@ -142,12 +142,21 @@ def compile_cases() -> list[Case]:
         ),
         Case(
             photometric_bwd_kernel,
-            "*fp32 *fp32 *fp32 *fp32 i32 i32",
+            "*fp32 *fp32 *fp32 *fp32 *fp32 *fp32 i32 i32",
             {"BLOCK": 1024},
+            16,
+            "number of each of two",
+            options=options,
+            step=InStep("photometric, backward", 3 * sizes.VERTICES_OF_FRAMES, 1024),
+        ),
+        Case(
+            photometric_bwd_kernel,
+            "*fp32 *fp32 *fp32 *fp32 i32 i32",
+            {"second_ptr": None, "second_out_ptr": None, "BLOCK": 1024},
             8,
             "number",
             options=options,
-            step=InStep("photometric, backward", 6 * sizes.VERTICES_OF_FRAMES, 1024),
+            variant="one",
         ),
         *(
             Case(

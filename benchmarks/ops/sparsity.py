@@ -118,7 +118,7 @@ def compile_cases() -> list[Case]:
             sparsity_fwd_kernel,
             "*fp32 *fp32 *i1 *i32 *i32 *fp32 *fp32 i32 fp32 fp32 fp32",
             {"TINY": TINY, "BLOCK": 128},
-            bytes=21 + 12 + 28 / 8,  # a vertex's lists of edges are read from memory once for 8 subjects
+            bytes=25 + 12 + 28 / 8,  # a vertex's lists of edges are read from memory once for 8 subjects
             element="vertex of a subject",
             options={"num_warps": 4},
             step=InStep("regularisers", sizes.VERTICES_OF_SUBJECTS, 128, (sizes.RING,)),

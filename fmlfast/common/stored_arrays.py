@@ -7,25 +7,33 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from fmlfast.common.given_files import check_file
+from fmlfast.common.tensor_file import CHECKSUM, checksum
 
 MOST_ARRAYS = 2**29  # bytes of an npz file's arrays, unpacked
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Reads a safetensors file, mapped into memory; ValueError naming it where it is none, or a number not finite."""
+    """Reads a safetensors file, mapped into memory.
+
+    ValueError naming it where it is none, a number is not finite, or its checksum, if it has one, another one.
+    """
     path = check_file(path)
     try:
         tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            told = (file.metadata() or {}).get(CHECKSUM)
     except (SafetensorError, ValueError, KeyError, RuntimeError, OSError, OverflowError) as error:
         raise ValueError(f"{path}: damaged, or no safetensors file ({error})") from error
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
             raise ValueError(f"{path}: {name} holds NaN or infinity")
+    if told is not None and told != f"{checksum(tensors):08x}":
+        raise ValueError(f"{path}: damaged (checksum): copy it anew from where it was made, or make it again")
     return tensors
 
 

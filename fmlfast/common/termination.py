@@ -22,6 +22,17 @@ class Terminated(SystemExit):
         super().__init__(128 + number)
 
 
+def end_while_loading() -> None:
+    """Ends the process in one line at Ctrl-C until `orderly_termination`; for programs, before they import torch."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _end)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os.write(2, b"interrupted\n")
+    os._exit(128 + number)  # an exception may be lost in what is being imported, and there is nothing to clean up
+
+
 @contextmanager
 def orderly_termination() -> Iterator[None]:
     """Lets SIGTERM and SIGHUP raise `Terminated` where the program does nothing else about them."""
@@ -29,6 +40,8 @@ def orderly_termination() -> Iterator[None]:
         yield
         return
     owner = os.getpid()
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a forked child has nothing to clean up

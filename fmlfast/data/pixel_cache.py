@@ -1,9 +1,10 @@
 """Caches decoded clips on disk beside their shards; training maps them into memory instead of decoding JPEGs again.
 
 `<data>/decoded/<size>px/<shard>.safetensors` holds the clips of one shard, resized: `images` [F, 3, S, S] uint8 of all
-frames, their labels, and `starts` [N + 1] int64, where each clip's frames begin. A file is written once, whole or not
-at all, and again when its shard's size or modification time are no longer those in its header. All processes that read
-it share the pages in the operating system's cache. The folder may be removed at any time.
+frames, their labels, `starts` [N + 1] int64, where each clip's frames begin, and `checksums` [N] int64 of the clips. A
+file is written once, whole or not at all, and again when its shard's size or modification time are no longer those in
+its header. All processes that read it share the pages in the operating system's cache. The folder may be removed at any
+time.
 """
 
 import json
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,14 +26,14 @@ from torch import Tensor
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.progress import ProgressBar
-from fmlfast.common.tensor_file import write_tensors
+from fmlfast.common.tensor_file import checksum, write_tensors
 from fmlfast.data.frames import ClipTensors, resize_clip
 from fmlfast.data.landmark_assets import FEATURES
 from fmlfast.data.mediapipe478 import NUM_POINTS, NUM_SCORES
 from fmlfast.data.shards import ClipRef, read_clip
 from fmlfast.ibug68 import NUM_LANDMARKS
 
-FORMAT = 5
+FORMAT = 6
 _NAMES = tuple(field.name for field in fields(ClipTensors))
 _LABEL_BYTES = 4 * (6 * NUM_LANDMARKS + 12 + 8 * NUM_POINTS + 2 * NUM_SCORES + 2 * FEATURES)  # a frame's
 _MEMORY = 4 * 10**9  # bytes of shards that are decoded at once, each whole in memory before it is written
@@ -44,6 +45,7 @@ class CachedShard:
 
     path: Path
     clips: int
+    _sound: set[int] = field(default_factory=set)  # clips whose checksum was compared
 
     @cached_property
     def _tensors(self) -> dict[str, Tensor]:
@@ -53,9 +55,17 @@ class CachedShard:
         return {name: value for name, value in vars(self).items() if name != "_tensors"}  # each process maps for itself
 
     def __getitem__(self, clip: int) -> ClipTensors:
-        """Returns images and labels of a clip, as views of the mapped file."""
+        """Returns images and labels of a clip, as views of the mapped file.
+
+        When a process reads a clip for the first time, its checksum is compared: ValueError naming the file.
+        """
         begin, end = self._tensors["starts"][clip : clip + 2].tolist()
-        return ClipTensors(**{name: self._tensors[name][begin:end] for name in _NAMES})
+        parts = {name: self._tensors[name][begin:end] for name in _NAMES}
+        if clip not in self._sound:
+            if checksum(parts) != int(self._tensors["checksums"][clip]):
+                raise ValueError(f"{self.path}: clip {clip} is damaged (checksum); remove the file, it is made again")
+            self._sound.add(clip)
+        return ClipTensors(**parts)
 
 
 def open_cached(shard: Path, size: int) -> CachedShard | None:
@@ -63,7 +73,7 @@ def open_cached(shard: Path, size: int) -> CachedShard | None:
     path = _cache_path(shard, size)
     try:
         with safe_open(path, "pt") as file:
-            if file.metadata() == _header(shard, size) and {*file.keys()} == {*_NAMES, "starts"}:
+            if file.metadata() == _header(shard, size) and {*file.keys()} == {*_NAMES, "starts", "checksums"}:
                 return CachedShard(path, file.get_slice("starts").get_shape()[0] - 1)
     except (OSError, SafetensorError):
         pass  # damaged: same as missing
@@ -105,14 +115,18 @@ def _make(shard: Path, refs: list[ClipRef], size: int, advance: Callable[[int], 
         counts = [len(ref.images) for ref in refs]
         starts = torch.tensor([0, *counts]).cumsum(0)
         tensors: dict[str, Tensor] = {}
+        checksums = []
         for ref, begin in zip(refs, starts.tolist(), strict=False):
-            for name, part in vars(ClipTensors.of(resize_clip(read_clip(ref), size))).items():
+            parts = vars(ClipTensors.of(resize_clip(read_clip(ref), size)))
+            checksums.append(checksum(parts))
+            for name, part in parts.items():
                 if name not in tensors:
                     tensors[name] = torch.empty(sum(counts), *part.shape[1:], dtype=part.dtype)
                 tensors[name][begin : begin + len(part)] = part
             advance(1)
         with atomic_path(path) as temporary:
-            write_tensors(temporary, {**tensors, "starts": starts}, header)
+            places = {"starts": starts, "checksums": torch.tensor(checksums)}
+            write_tensors(temporary, tensors | places, header, checked=False)  # a clip at a time instead
             temporary.chmod(shard.stat().st_mode & 0o666)  # who reads the shard may read this
 
 

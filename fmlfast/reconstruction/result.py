@@ -1,7 +1,6 @@
 """Holds what is reconstructed of one person, draws it, and saves it to and loads it from a folder."""
 
 import io
-import json
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from fmlfast.common.atomic import atomic_folder
 from fmlfast.common.stored_arrays import check_tensors, read_tensors
 from fmlfast.common.tensor_file import write_tensors
 from fmlfast.common.tensors import exact
+from fmlfast.common.text_files import checked_json
 from fmlfast.common.version import __version__
 from fmlfast.mesh_io import write_mesh
 from fmlfast.model.codes import Codes
@@ -226,7 +226,7 @@ class Reconstruction:
                 Image.fromarray(self.texture).save(temporary / TEXTURE)
                 tensors["texture_confidence"] = torch.from_numpy(self.texture_confidence)
             write_tensors(temporary / CODES, tensors)
-            (temporary / PARAMETERS).write_text(json.dumps(self.parameters(), indent=1) + "\n")
+            (temporary / PARAMETERS).write_text(checked_json(self.parameters()))
             if meshes:
                 self._write_meshes(temporary)
 

@@ -273,10 +273,9 @@ class FaceTemplate:
         step = loop_step(len(self.vertices), self.triangles)
         skinning = skinning_matrix(self.skin_indices, self.skin_weights, len(self.node_vertices))
         indices, weights = largest_weights(torch.sparse.mm(step.matrix, skinning), self.skin_indices.shape[1])
-        count = len(self.triangles)
-        landmarks = subdivide_points(count, self.landmark_triangles, self.landmark_barycentrics)
-        jaw = subdivide_points(count, self.jaw_triangles, self.jaw_barycentrics)
-        surface = subdivide_points(count, self.surface_triangles, self.surface_barycentrics)
+        landmarks = subdivide_points(self.landmark_triangles, self.landmark_barycentrics)
+        jaw = subdivide_points(self.jaw_triangles, self.jaw_barycentrics)
+        surface = subdivide_points(self.surface_triangles, self.surface_barycentrics)
         return replace(
             self,
             level=self.level + 1,

@@ -12,8 +12,9 @@ from fmlfast.kernels.common.topology import mesh_edges
 class LoopStep:
     """One Loop subdivision: `matrix` sparse [V1, V0] float32 and `triangles` [4 * T0, 3] int64 of the finer mesh.
 
-    Triangle t becomes the children t, T0 + t, 2 * T0 + t (at its corners 0, 1, 2) and 3 * T0 + t (the middle one).
-    Vertices 0..V0-1 are the old ones, moved; the others lie on the edges.
+    Triangle t becomes the children 4 t, 4 t + 1, 4 t + 2 (at its corners 0, 1, 2) and 4 t + 3 (the middle one), so that
+    triangles side by side in memory are so on the surface. Vertices 0..V0-1 are the old ones, moved; the others lie on
+    the edges.
     """
 
     matrix: Tensor
@@ -74,14 +75,13 @@ def loop_step(num_vertices: int, triangles: Tensor) -> LoopStep:
     middle = num_vertices + edge_of_side.reshape(3, -1)  # [3, T0], the new vertices after corners 0, 1, 2
     a, b, c = triangles.unbind(1)
     children = [(a, middle[0], middle[2]), (middle[0], b, middle[1]), (middle[2], middle[1], c), tuple(middle)]
-    return LoopStep(matrix, torch.cat([torch.stack(child, 1) for child in children]))
+    return LoopStep(matrix, torch.stack([torch.stack(child, 1) for child in children], 1).flatten(0, 1))
 
 
-def subdivide_points(num_triangles: int, triangle: Tensor, barycentrics: Tensor) -> tuple[Tensor, Tensor]:
+def subdivide_points(triangle: Tensor, barycentrics: Tensor) -> tuple[Tensor, Tensor]:
     """Converts surface points to the child triangles of one subdivision, at the same parametric position.
 
     Args:
-        num_triangles: T0, triangles before the step.
         triangle: [...] int64 triangle of each point.
         barycentrics: [..., 3] float, summing to 1.
 
@@ -95,4 +95,4 @@ def subdivide_points(num_triangles: int, triangle: Tensor, barycentrics: Tensor)
     # the middle child's corners lie on sides 01, 12, 20: the parent's coordinate vanishes at the opposite one
     in_middle = 1.0 - 2.0 * barycentrics[..., [2, 0, 1]]
     inside = torch.where((child == 3)[..., None], in_middle, at_corner)
-    return child * num_triangles + triangle, inside
+    return 4 * triangle + child, inside

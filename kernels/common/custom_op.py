@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 _library = torch.library.Library("fmlfast", "FRAGMENT")
+# Private, but of what is public `register_autograd` costs twice as much, and `get_kernel` leaves out torch's modes.
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _TAGS = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_exact_strides)  # kernels count on dense rows
 

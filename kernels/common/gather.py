@@ -1,7 +1,44 @@
 """Deterministic gather and scatter of rows: sums, those of gradients too, are made in a fixed order."""
 
+from collections.abc import Iterator
+
+import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+def places(
+    mask: Tensor,  # bool, any shape
+) -> Tensor:  # [n] int64
+    """Finds where a mask is true, counted through all of it, ascending; on a CPU NumPy is several times as fast."""
+    if mask.device.type != "cpu":
+        return mask.flatten().nonzero().view(-1)
+    return torch.from_numpy(np.flatnonzero(mask.numpy()))
+
+
+def repeated(
+    counts: Tensor,  # [K] of an integer type
+    most: int,
+) -> Iterator[tuple[Tensor, Tensor]]:  # [n] int64 twice, n >= 1
+    """Repeats each place k as often as counts[k] says: places, ascending, and how often they came before.
+
+    About `most` come at a time; the repetitions of one place are not torn apart.
+    """
+    ends = counts.cumsum(0)
+    total = int(ends[-1]) if len(ends) else 0
+    limits = torch.arange(most, total + most, most, device=ends.device)
+    cuts = [0, *torch.searchsorted(ends, limits).add_(1).clamp_(max=len(ends)).tolist()]
+    done = 0
+    for first, last in zip(cuts, cuts[1:], strict=False):
+        part = ends[first:last] - done
+        length = int(part[-1]) if len(part) else 0
+        if length == 0:
+            continue
+        place = torch.bincount(part, minlength=length)[:length].cumsum(0)  # how many have ended: no repeat_interleave
+        begin = part - counts[first:last]
+        yield place + first, torch.arange(length, device=ends.device) - begin.index_select(0, place)
+        done += length
 
 
 def gather_rows(

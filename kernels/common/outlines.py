@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .cache import TensorCache
+from .gather import places, repeated
 from .topology import topology
 
 MAX_STEPS = 64
@@ -24,7 +25,11 @@ TIE = 1e-4
 FLAT = 1e-5
 """A triangle's area over that of its box: below, rounding may turn it over."""
 SLACK = 0.01
-"""Pixels; more than rounding moves a crossing."""
+"""Pixels; more than rounding moves a crossing in an image."""
+ROUNDING = 1e-6
+"""Of an edge's coordinates; more than rounding moves a crossing far outside of it."""
+CHUNK = 1 << 17
+"""Pixels on outlines held at once."""
 
 _edges = TensorCache()
 
@@ -51,32 +56,35 @@ def pairs_at_outlines(
     for frame, planes in enumerate(screen.unbind(1)):
         facing = _facing(planes, edges.corners)
         here, behind = (facing.index_select(0, side) for side in edges.sides)
-        outline = (here * behind * edges.sense <= 0).nonzero().view(-1)
+        outline = places(here * behind * edges.sense <= 0)
         ends.append(edges.ends.index_select(1, outline) + frame * count)
     ends = torch.cat(ends, 1)
-    (x0, x1), (y0, y1) = (plane.reshape(-1)[ends].aminmax(dim=0) for plane in screen)
+    x, y = (plane.reshape(-1).index_select(0, ends.view(-1)).view(2, -1) for plane in screen)
 
-    # Steep edges cross pairs in a row, at the height of their centres; the others pairs in a column.
-    down = x1 - x0 >= y1 - y0
-    left = torch.where(down, x0 - 0.5, x0 - 2 - SLACK).ceil().clamp(min=0)
-    right = torch.where(down, x1 - 0.5, x1 + SLACK).floor().clamp(max=width - 1)
-    top = torch.where(down, y0 - 2 - SLACK, y0 - 0.5).ceil().clamp(min=0)
-    bottom = torch.where(down, y1 + SLACK, y1 - 0.5).floor().clamp(max=height - 1)
-    inside = ((left <= right) & (top <= bottom)).nonzero().view(-1)  # False for NaN
-    left, right, top, bottom = (bound.index_select(0, inside).long() for bound in (left, right, top, bottom))
-    picture = ends[0].index_select(0, inside) // count * 2 + down.index_select(0, inside)
-
-    # Boxes are given by their corners: sums along rows and columns fill them.
-    boxes = torch.zeros(frames, 2, height + 1, width + 1, dtype=torch.int32, device=screen.device)
-    for row, column, value in (
-        (top, left, 1),
-        (top, right + 1, -1),
-        (bottom + 1, left, -1),
-        (bottom + 1, right + 1, 1),
-    ):
-        at = (picture * (height + 1) + row) * (width + 1) + column
-        boxes.view(-1).index_add_(0, at, torch.full_like(at, value, dtype=torch.int32))
-    return boxes.cumsum(2, dtype=torch.int32).cumsum(3, dtype=torch.int32)[:, :, :-1, :-1] > 0
+    # Steep edges cross pairs in a row, at the height of their centres; the others pairs in a column. Such a line of
+    # pixels is crossed at one place, at most two pixels after the start of a pair.
+    down = (x[1] - x[0]).abs() >= (y[1] - y[0]).abs()
+    across, along = torch.where(down, x, y), torch.where(down, y, x)
+    slope = ((along[1] - along[0]) / (across[1] - across[0])).nan_to_num_(0.0)  # of an edge that is a point
+    slack = SLACK + ROUNDING * (across.abs() + along.abs()).sum(0)
+    line = (torch.minimum(across[0], across[1]) - 0.5).ceil_().clamp_(min=0)
+    end = torch.minimum((torch.maximum(across[0], across[1]) - 0.5).floor_(), torch.where(down, width, height) - 1)
+    inside = places(line <= end)  # False for NaN
+    picture = ends[0] // count * 2 + down
+    values = line, end, across[0], along[0], slope, slack, down, picture
+    line, end, across, along, slope, slack, down, picture = (a.index_select(0, inside) for a in values)
+    marked = torch.zeros(frames, 2, height, width, dtype=torch.bool, device=screen.device)
+    for edge, rank in repeated((end - line + 1).long(), CHUNK):
+        turned, at = down.index_select(0, edge), line.index_select(0, edge) + rank
+        crossing = (at + 0.5 - across.index_select(0, edge)) * slope.index_select(0, edge) + along.index_select(0, edge)
+        reach = slack.index_select(0, edge)
+        first = (crossing - 2 - reach).ceil_().clamp_(min=0)
+        last = torch.minimum((crossing + reach).floor_(), torch.where(turned, height, width) - 1)
+        pixel = first + torch.arange(max(0, int((last - first).max()) + 1), device=edge.device)[:, None]
+        row, column = torch.where(turned, pixel, at), torch.where(turned, at, pixel)
+        place = (picture.index_select(0, edge) * height + row.long()) * width + column.long()
+        marked.view(-1)[place[pixel <= last]] = True
+    return marked
 
 
 def _facing(planes: Tensor, corners: Tensor) -> Tensor:  # [2, V], [3, T] -> [T] int8

@@ -57,6 +57,30 @@ def topology(triangles: Tensor, vertices: int) -> "Topology":
     return _topologies.get(triangles, vertices, lambda: Topology(triangles.detach().clone(), vertices))
 
 
+def _fan_order(
+    group: Tensor,  # [N] int64, ascending, multiples of more than any end
+    begin: Tensor,  # [N] int32
+    end: Tensor,  # [N] int32
+) -> Tensor:  # [N] int64
+    """Sorts pairs within their groups so that each begins where the one before it ends, as far as possible."""
+    here = torch.arange(len(group), device=group.device)
+    ends, by_end = torch.sort(group + end, stable=True)
+    begins, by_begin = torch.sort(group + begin, stable=True)
+    place = torch.searchsorted(ends, begins).clamp(max=max(len(ends) - 1, 0))
+    follows = (ends[place] == begins) & (begins != begins.roll(1))  # each has one follower at most
+    before = here.scatter(0, by_begin, torch.where(follows, by_end[place], by_begin))
+    rounds = len(group).bit_length()
+    jump, least = before, here
+    for _ in range(rounds):  # twice as far each time
+        least, jump = torch.minimum(least, least[jump]), jump[jump]
+    closed = before[jump] != jump  # has no head to end at: the pair of least number becomes one
+    jump = before = torch.where(closed & (least == here), here, before)
+    steps = (before != here).long()
+    for _ in range(rounds):
+        steps, jump = steps + steps[jump], jump[jump]
+    return torch.argsort(jump * (len(group) + 1) + steps)
+
+
 class Topology:
     """Adjacency of a triangle mesh; every part is made when first asked for, in an order that never changes."""
 
@@ -92,10 +116,12 @@ class Topology:
     def ring(self) -> Tensor:
         """[3T, 2] int32: the other two corners of each triangle at a vertex, in the triangle's order after it.
 
-        Sorted by vertex, then by corner of the triangle, then by triangle.
+        Sorted by vertex, and around it as a fan: a pair begins where the one before it ends, where there is such a one.
         """
         others = torch.stack([self.triangles.roll(-1, 1).T.flatten(), self.triangles.roll(-2, 1).T.flatten()], 1)
-        return others[self._corners[1]].contiguous()
+        others = others[self._corners[1]]
+        vertex = self.triangles.T.flatten()[self._corners[1]]
+        return others[_fan_order(vertex.long() * self.vertices, *others.unbind(1))]
 
     @cached_property
     def neighbors(self) -> Tensor:

@@ -168,3 +168,18 @@ def test_it_travels_to_other_processes_without_its_pixels(folder: Path) -> None:
     packed = pickle.dumps(clips)
     assert len(packed) < 5000
     assert torch.equal(pickle.loads(packed)[4].images, expected)
+
+
+def test_a_flipped_bit_of_a_clip_is_found_when_it_is_first_read(folder: Path) -> None:
+    clips = ClipDataset(folder, "train", 33, 10**9)
+    path = folder / "decoded/33px/train-000001.safetensors"
+    whole, first, second = path.read_bytes(), clips[2].images.clone(), clips[3].images.clone()
+    at = whole.index(second.numpy().tobytes()) + second.numel() // 2
+    path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+    damaged = ClipDataset(folder, "train", 33, 10**9)
+    assert torch.equal(damaged[2].images, first)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"train-000001\.safetensors: clip 1 is damaged \(checksum\); remove"):
+            damaged[3]
+    path.unlink()
+    assert torch.equal(ClipDataset(folder, "train", 33, 10**9)[3].images, second)

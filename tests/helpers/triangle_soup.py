@@ -38,4 +38,13 @@ class Scene:
         self.chroma = uniform(2, 30, 2)
         self.sh = uniform(2, 9, 3).requires_grad_()
         self.skin = torch.randint(0, 30, (25, 4), generator=g), uniform(25, 4)
+        self.rest, self.moved = uniform(25, 3).requires_grad_(), uniform(2, 30, 3).requires_grad_()
+        self.expressions, self.delta = uniform(4, 25, 3).requires_grad_(), uniform(2, 1, 4).requires_grad_()
+        self.rotation = torch.linalg.qr(uniform(2, 1, 3, 3)).Q.contiguous().requires_grad_()
+        self.translation = uniform(2, 1, 3).requires_grad_()
         self.photos = uniform(2, 3, HEIGHT, WIDTH)
+
+    @property
+    def template(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """The first six arguments of `deform`."""
+        return self.rest, self.moved, *self.skin, self.expressions, self.delta

@@ -11,7 +11,7 @@ import fmlfast.nvdiffrast as dr
 from fmlfast.kernels.antialias import antialias
 from fmlfast.kernels.blendshape import linear_decode
 from fmlfast.kernels.common.backend import Backend
-from fmlfast.kernels.deform import skin_displacements
+from fmlfast.kernels.deform import deform, skin_displacements
 from fmlfast.kernels.deviation import deviation
 from fmlfast.kernels.interpolate import interpolate
 from fmlfast.kernels.interpolate_derivatives import interpolate_derivatives
@@ -57,6 +57,8 @@ def calls(scene: Scene, backend: Backend) -> dict[str, tuple[Any, ...]]:
     counted, both = scene.weights[:, 1].clamp(min=0.0), (True, True)
     found["photometric"] = (scene.photos, scene.vertices, scene.Ks, scene.colors, counted, "geman", *both, backend)
     found["skin_displacements"] = (scene.colors, *scene.skin, 30, backend)
+    found["deform"] = (*scene.template, scene.rotation, scene.translation, 30, backend)
+    found["deform, without pose"] = (*scene.template, None, None, 30, backend)
     found["photometric_pixels"] = (scene.image, 0.5 * scene.image.detach(), None, "l1", True, backend)
     if backend == "triton":
         texture_mips(scene.texels, backend="triton")  # registers it, as the others
@@ -155,7 +157,10 @@ def loss_chain(scene: Scene, backend: Backend) -> tuple[tuple[Tensor, ...], list
     seen, sampled = photometric(scene.photos, scene.vertices, scene.Ks, shaded, counted, "l1", backend)
     costs = costs + seen + photometric_pixels(scene.image, 0.5 * scene.image.detach(), None, "geman", backend)
     costs = costs + skin_displacements(scene.vertices, *scene.skin, backend).square().mean((1, 2))
+    posed = deform(*scene.template, scene.rotation, scene.translation, backend)
+    costs = costs + (deform(*scene.template, backend=backend) - 1e-3 * posed).square().mean((1, 2, 3))
     leaves = [scene.codes, scene.basis, scene.mean, scene.colors, scene.vertices, scene.sh, scene.image]
+    leaves += [*scene.template[:2], *scene.template[4:], scene.rotation, scene.translation]
     return (costs, shaded, lit, visible, sampled), leaves
 
 
@@ -212,13 +217,12 @@ def test_compiled_without_a_graph_break(chain: Chain, backend: Backend, fresh_co
 def test_exported_program_computes_the_same(chain: Chain):
     scene = Scene()
     inputs = chain(scene, "torch")[1]
+    names = {value: name for name, value in vars(scene).items() if isinstance(value, Tensor)}
 
     class Module(torch.nn.Module):
         def forward(self, *given: Tensor) -> tuple[Tensor, ...]:
-            for name in ("vertices", "positions", "colors", "texels", "codes", "basis", "mean", "sh", "image"):
-                for leaf, value in zip(inputs, given, strict=True):
-                    if getattr(scene, name) is leaf or getattr(scene, name) is value:
-                        setattr(scene, name, value)
+            for leaf, value in zip(inputs, given, strict=True):
+                setattr(scene, names[leaf], value)
             return chain(scene, "torch")[0]
 
     expected = Module()(*inputs)
@@ -279,6 +283,10 @@ def out_of_bounds(backend: Backend) -> dict[str, tuple[Callable[[], object], str
         "sparsity": (
             lambda: sparsity(colors, scene.chroma, scene.weights[:, 0] > 0, scene.edges + 1, backend=backend),
             "^edges hold the index 30, but there are 30 vertices",
+        ),
+        "deform": (
+            lambda: deform(scene.template[0], colors[:, :20], *scene.skin, *scene.template[4:], backend=backend),
+            "^skin_indices hold the index 28, but there are 20 nodes",
         ),
         "skin_displacements": (
             lambda: skin_displacements(colors[:, :20], *scene.skin, backend),

@@ -216,6 +216,22 @@ def test_gradients_are_made_where_they_are_wanted(wanted: str, device: str):
     assert all(a.grad is None for name, a in inputs.items() if name != wanted)
 
 
+def test_both_gradients_take_one_launch(device: str, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("triton", reason="Triton is for Linux only")
+    from fmlfast.kernels import photometric_triton
+
+    kernel, grids = photometric_triton.photometric_bwd_kernel, []
+
+    class Counted:
+        def __getitem__(self, grid: Any) -> Any:
+            grids.append(grid)
+            return kernel[grid]
+
+    monkeypatch.setattr(photometric_triton, "photometric_bwd_kernel", Counted())
+    Scene(2, 30, 6, 6)("triton", "l1", device=device)
+    assert len(grids) == 1
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_cameras_may_be_shared(backend: Backend, device: str):
     scene = Scene(2, 30, 6, 6)

@@ -222,6 +222,7 @@ def test_batch_equals_one_by_one_and_repeats_bitwise(draw: Draw):
     ("backend", "name"),
     [
         ("torch", "rasterize_windows_torch.CHUNK"),
+        ("torch", "rasterize_pixels_torch.CHUNK"),
         ("torch", "rasterize_torch.CHUNK"),
         ("triton", "rasterize_triton._QUEUE"),
     ],

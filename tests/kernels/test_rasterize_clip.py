@@ -266,6 +266,7 @@ def test_batch_equals_one_by_one_and_repeats_bitwise(draw_clip: DrawClip):
     [
         ("torch", "rasterize_windows_torch.CHUNK", torch.float32),
         ("torch", "rasterize_windows_torch.CHUNK", torch.float64),
+        ("torch", "rasterize_pixels_torch.CHUNK", torch.float32),
         ("torch", "rasterize_torch.CHUNK", torch.float32),
         ("triton", "rasterize_triton._QUEUE", torch.float32),
     ],

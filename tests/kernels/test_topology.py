@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.harness.scenes import sphere
 from fmlfast.kernels.common.cache import TensorCache
 from fmlfast.kernels.common.checks import check_corners, check_tensor
 from fmlfast.kernels.common.fixed_point import fixed_point_scale, from_fixed_point
@@ -35,6 +36,18 @@ def test_rings_and_neighbors_of_random_triangles():
             else:
                 assert neighbor == -1
     assert 0 < pairs < 3 * len(triangles)
+
+
+def test_rings_of_vertices_are_fans():
+    triangles = torch.tensor([[0, 1, 2], [0, 3, 4], [0, 2, 3], [0, 4, 1], [5, 7, 8], [5, 6, 7], [5, 9, 10], [5, 7, 6]])
+    mesh = topology(triangles, 11)
+    rings = mesh.ring.split(mesh.ring_start.diff().tolist())
+    assert rings[0].tolist() == [[1, 2], [2, 3], [3, 4], [4, 1]], "closed, from its first triangle on"
+    assert rings[5].tolist() == [[9, 10], [7, 6], [6, 7], [7, 8]], "open, in two parts"
+    points, triangles = sphere(3, 1.0)
+    ball = topology(triangles, len(points))
+    rings = ball.ring.split(ball.ring_start.diff().tolist())
+    assert all(torch.equal(ring[:, 0], ring[:, 1].roll(1)) for ring in rings)
 
 
 def test_edges_of_random_triangles():

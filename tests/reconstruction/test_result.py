@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 import fmlfast
 from fmlfast import cli
 from fmlfast.camera import project
+from fmlfast.common.text_files import read_json
 from fmlfast.mesh_io import read_obj
 from fmlfast.model.codes import Codes
 from fmlfast.model.fml import FML
@@ -151,7 +152,7 @@ def edit(change: Callable[[dict], object]) -> Callable[[Path], object]:
 
     def apply(folder: Path) -> None:
         path = folder / "parameters.json"
-        stored = json.loads(path.read_text())
+        stored = read_json(path)
         change(stored)
         path.write_text(json.dumps(stored))
 

@@ -10,7 +10,7 @@ _CONVERSIONS = {
     ("u64", "u32"): "cvt_u64_u32", ("s64", "s32"): "cvt_s64_s32", ("u32", "u64"): "cvt_u32_u64",
     ("u64", "u16"): "cvt_u64_u32", ("s32", "s64"): "cvt_u32_u64", ("u16", "u32"): "cvt_u16", ("u32", "u16"): "cvt_u16",
     ("s16", "s8"): "cvt_s16_s8", ("s32", "s8"): "cvt_s32_s8", ("s32", "s16"): "cvt_s32_s16", ("u16", "u8"): "cvt_u8",
-    ("u32", "u8"): "cvt_u8",
+    ("u32", "u8"): "cvt_u8", ("s8", "s32"): "cvt_s16_s8",
 }  # fmt: skip
 _EXTENDED = {"cvt_u64_u32": "zext64", "cvt_s64_s32": "sext64"}
 _FUNCTIONS = {

@@ -146,7 +146,7 @@ def run_kernel(
 def _disagreement(kernel: str, argument: str, count: int, seed: int) -> Finding:
     """What is found where two schedules leave different bytes in an argument."""
     where = f"{count} bytes of {argument}, seed {seed}"
-    return Finding("depends on the schedule", kernel, argument, "", 0, "", "", 0, 0, 0, 0, count, where, "")
+    return Finding("depends on the schedule", kernel, argument, count=count, where=where)
 
 
 def _bytes(tensor: torch.Tensor) -> torch.Tensor:

@@ -86,17 +86,17 @@ class Finding:
     type: str
     kernel: str
     source: str
-    text: str
-    line: int
-    other_source: str
-    other_text: str
-    block: int
-    thread: int
-    other_block: int
-    other_thread: int
-    count: int
-    where: str
-    detail: str
+    text: str = ""
+    line: int = 0
+    other_source: str = ""
+    other_text: str = ""
+    block: int = 0
+    thread: int = 0
+    other_block: int = 0
+    other_thread: int = 0
+    count: int = 1
+    where: str = ""
+    detail: str = ""
 
     @property
     def benign(self) -> bool:

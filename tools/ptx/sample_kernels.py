@@ -126,3 +126,13 @@ def in_place_kernel(out, BLOCK: tl.constexpr):
     """Few elements: several warps read what one of them overwrites."""
     i = tl.arange(0, BLOCK)
     tl.store(out + i, tl.load(out + i) + 1)
+
+
+@triton.jit
+def frames_kernel(x, out, WIDE: tl.constexpr, BLOCK: tl.constexpr):
+    """Copies a row a program, by addresses that are right in 64 bits only."""
+    row = tl.program_id(0)
+    if WIDE:
+        row = row.to(tl.int64)
+    i = row * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + i, tl.load(x + i))

@@ -1,6 +1,5 @@
 """Holds a person tracked through a video, and writes it to and reads it from a folder."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from fmlfast.common.atomic import atomic_path
 from fmlfast.common.stored_arrays import read_arrays
-from fmlfast.common.text_files import read_json
+from fmlfast.common.text_files import checked_json, read_json
 from fmlfast.common.version import __version__
 from fmlfast.reconstruction.blendshape_csv import write_blendshape_csv
 from fmlfast.reconstruction.gaze import eye_rotations
@@ -97,7 +96,7 @@ class TrackedPerson:
         with atomic_path(folder / ARRAYS) as temporary:
             np.savez_compressed(temporary, **{name: values.numpy() for name, values in vars(track).items()})
         with atomic_path(folder / PARAMETERS) as temporary:
-            temporary.write_text(json.dumps(self.parameters(), indent=1) + "\n")
+            temporary.write_text(checked_json(self.parameters()))
         eyes, names = eye_rotations(template, track.expression), template.expression_names
         write_blendshape_csv(folder / SHEET, motion.times, names, track.expression, track.rotation, eyes)
         write_head(folder / HEAD, self.head)
