@@ -13,7 +13,7 @@ os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THR
 import torch
 import tyro
 
-from tools.torture.faults import Row, Torture
+from tools.torture.faults import Row, Torture, table
 from tools.torture.jobs import JOBS
 
 PARTS = (*JOBS, "damage", "memory")
@@ -36,20 +36,25 @@ class Settings:
 
 
 def main() -> None:
-    """Prints a row as soon as it is known; ends with status 1 where anything was lost."""
+    """Tells each row on stderr as soon as it is known, then prints the tables; status 1 where anything was lost."""
     chosen = tyro.cli(Settings, description=__doc__)
     if unknown := {*chosen.only} - {*PARTS}:
         sys.exit(f"error: --only {' '.join(unknown)}: choose among {' '.join(PARTS)}")
     torch.set_num_threads(1)
-    print("| fault | where | tried | lost |\n|---|---|---|---|", flush=True)
-    lost = 0
+    found: list[Row] = []
     with tempfile.TemporaryDirectory() as home:
         for row in rows(chosen, Path(home)):
-            print(f"| {row.fault} | {row.where} | {row.tried:,} | {len(row.lost) or 'nothing'} |", flush=True)
+            found.append(row)
+            print(f"{row.fault}, {row.where}: {row.tried:,} tried, {len(row.lost)} lost", file=sys.stderr, flush=True)
             for problem in row.lost[:3]:
                 print(f"  {problem}", file=sys.stderr, flush=True)
-            lost += len(row.lost)
-    sys.exit(lost > 0)
+    print(table([row for row in found if row.where in JOBS]), end="\n\n")
+    print(
+        table(
+            [Row(f"{row.fault}: {row.where}", "cases", row.tried, row.lost) for row in found if row.where not in JOBS]
+        )
+    )
+    sys.exit(any(row.lost for row in found))
 
 
 def rows(chosen: Settings, home: Path) -> Iterator[Row]:

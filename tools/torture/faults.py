@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,20 @@ class Row:
         self.tried += 1
         if wrong:
             self.lost.append(wrong)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Arranges rows as Markdown: a line a fault, a column a place; the cases tried, and those of them that lost."""
+    places = list(dict.fromkeys(row.where for row in rows))
+    found = {(row.fault, row.where): row for row in rows}
+    lines = [["fault", *places], ["---", *["--:"] * len(places)]]
+    for fault in dict.fromkeys(row.fault for row in rows):
+        lines.append([fault, *(_cell(found.get((fault, place))) for place in places)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(row: Row | None) -> str:
+    return "" if row is None else f"{row.tried:,}" + f", {len(row.lost)} lost" * bool(row.lost)
 
 
 class Torture:
