@@ -19,7 +19,8 @@ def row(home: Path, steps: int) -> Row:
     """Trains for `steps` steps in a child, and compares its memory after a tenth of them with that at the end."""
     generate(replace(FOUR_PEOPLE, out=home / "clips"))
     config = replace(short_run(home / "clips", home / "run", steps), frames=1)  # the quickest steps
-    config = replace(config, log_every=steps // 10, preview_every=steps // 2, checkpoint_every=steps // 5)
+    early = steps // 20  # the first measurement comes after each kind of work
+    config = replace(config, log_every=steps // 10, preview_every=early, checkpoint_every=early)
     sizes, found = home / "sizes", Row(f"{steps:,} steps of training", "memory", tried=1)
 
     class Measured(Log):
