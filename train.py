@@ -37,6 +37,7 @@ from fmlfast.kernels.common.backend import choose_backend
 from fmlfast.losses import LossWeights
 from fmlfast.model.config import ModelConfig
 from fmlfast.model.fml import FML
+from fmlfast.model.stored_model import is_whole
 from fmlfast.training.allocator import keep_freed_memory
 from fmlfast.training.checkpoint import load_state, save_state
 from fmlfast.training.distributed import World
@@ -222,9 +223,8 @@ def train_model(config: Config, world: World) -> None:
     clips, step = build_step(config, world)
     model, state = step.model, config.run / "state.safetensors"
     start = load_state(state, model, step.optimizers, settings(config)) if config.resume else 0
-    part = (world.rank, world.size)
     batches = training_batches(
-        clips, config.batch, config.frames, config.steps, config.seed, start, config.workers, part
+        clips, config.batch, config.frames, config.steps, config.seed, start, config.workers, (world.rank, world.size)
     )
     batches = Prefetcher(batches, world.device)
     shown = preview_frames(config) if world.main else None
@@ -254,7 +254,7 @@ def train_model(config: Config, world: World) -> None:
     if log is None or shown is None:
         return
     log.close()
-    if start < config.steps or not (config.run / "model.safetensors").exists():  # it was killed just before its end
+    if start < config.steps or not is_whole(config.run):  # it was killed just before its end, or damaged since
         model.face.decoder = None
         settle(model, clips)
         fit_code_prior(model, clips)

@@ -94,7 +94,7 @@ def test_bad_input_is_one_line_and_no_output(photo, tmp_path, model, capsys):
 
     assert "small.png: 16x16 pixels is too small" in reconstruct(small)
     assert "text.jpg: cannot be read as an image" in reconstruct(tmp_path / "text.jpg")
-    assert "absent.png: no such image" in reconstruct(tmp_path / "absent.png")
+    assert "absent.png: no such file" in reconstruct(tmp_path / "absent.png")
     assert "is not a finished run" in reconstruct(photo, checkpoint=tmp_path / "no-run")
     assert "existing exists; remove it or choose another" in reconstruct(photo, out=existing)
     assert "no such file or folder" in fails(["prepare", tmp_path / "no-videos", "--out", out], capsys)

@@ -1,7 +1,10 @@
 """Files made to exhaust memory, to hang, or to run what they hold are refused by name."""
 
 import io
+import os
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,15 +14,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fmlfast.cli.info import describe
 from fmlfast.common.arguments import check_whole
 from fmlfast.common.stored_arrays import read_arrays, read_tensors
 from fmlfast.common.text_files import MOST_JSON, parse_json, read_json, read_text
 from fmlfast.common.typed import of_values
 from fmlfast.data.crop import shrunk_image
 from fmlfast.data.detector_model import check_published
+from fmlfast.data.tar_files import read_members
 from fmlfast.data.video.clips import ClipRecord
 from fmlfast.data.video.decode import Video, _square_width
-from fmlfast.evaluation.scans.readers import read_points
+from fmlfast.evaluation.scans.readers import read_landmarks, read_points
+from fmlfast.mesh_io import read_obj
 from fmlfast.reconstruction.inputs import expand_folders, read_image
 from fmlfast.reconstruction.pipeline import reconstruct
 from fmlfast.reconstruction.result import Reconstruction
@@ -197,3 +203,80 @@ def test_frames_of_videos_have_a_limited_size(tmp_path: Path, monkeypatch: pytes
     assert list(video.frames()) == [] and "damaged packets" in video.trouble
     with pytest.raises(ValueError, match=r"a\.mkv: has no frame"):
         VideoFacts.of(path)
+
+
+@pytest.mark.parametrize(
+    ("member", "kind"),
+    [(b"\x93NUMPY\1\0\x10\0{'descr': (('<f8\n", zipfile.ZIP_STORED), (bytes(40), zipfile.ZIP_LZMA)],
+    ids=["a bracket that never closes", "no LZMA"],
+)
+def test_whatever_is_wrong_in_an_archive_is_one_error(member: bytes, kind: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.npy", member)
+    stored = path.read_bytes()
+    for signature, at in ((b"PK\3\4", 8), (b"PK\1\2", 10)):  # the kind of compression, told twice
+        place = stored.index(signature) + at
+        stored = stored[:place] + kind.to_bytes(2, "little") + stored[place + 2 :]
+    path.write_bytes(stored)
+    with pytest.raises(ValueError, match=r"a\.npz: damaged, or no npz file"):
+        read_arrays(path)
+
+
+def test_a_picture_makes_room_for_no_more_than_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    make_result().save(tmp_path / "out", meshes=False, pictures=False)
+    path, photo = tmp_path / "out" / "texture.png", tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(path)
+    stored = bytearray(path.read_bytes())
+    at = stored.index(b"IDAT") - 4
+    stored[at : at + 4] = b"\x7f\xff\xff\xff"  # bytes of pixels that follow
+    for damaged in (path, photo):
+        damaged.write_bytes(stored)
+    size = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (size + 2**30, before[1]))
+    try:
+        for read in (lambda: Reconstruction.load(tmp_path / "out"), lambda: read_image(photo)):
+            with suppress(ValueError):
+                read()
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, before)
+    monkeypatch.setattr("fmlfast.common.pictures.MOST_PICTURE", 1000)
+    with pytest.raises(ValueError, match=r"photo\.png: .*save a smaller copy"):
+        read_image(photo)
+
+
+def test_streams_of_unknown_codecs_are_refused(tmp_path: Path) -> None:
+    frames = [np.full((64, 80, 3), 90, np.uint8)] * 2
+    path = write_video(tmp_path / "a.mkv", frames)
+    path.write_bytes(path.read_bytes().replace(b"V_FFV1", b"V_WHAT"))
+    with pytest.raises(ValueError, match=r"a\.mkv: has a video stream of an unknown codec"):
+        VideoFacts.of(path)
+    with pytest.raises(ValueError, match=r"a\.mkv: has a video stream of an unknown codec"):
+        describe(path)
+
+
+READ_WHOLE: dict[str, Callable[[Path], object]] = {
+    "text": read_text,
+    "tensors": read_tensors,
+    "arrays": read_arrays,
+    "photo": read_image,
+    "video": VideoFacts.of,
+    "clips": lambda path: list(read_members(path)),
+    "OBJ": read_obj,
+    "scan": read_points,
+    "landmarks": lambda path: read_landmarks(path, np.zeros((10, 3))),
+}
+
+
+@pytest.mark.parametrize("name", READ_WHOLE)
+def test_pipes_devices_and_folders_are_no_files(name: str, tmp_path: Path) -> None:
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no named pipes")
+    os.mkfifo(tmp_path / "pipe.obj")  # would be waited for
+    (tmp_path / "zero.obj").symlink_to("/dev/zero")  # never ends
+    (tmp_path / "folder.obj").mkdir()
+    for path in tmp_path.iterdir():
+        with pytest.raises(ValueError, match=rf"{path.name} is a (pipe or device; copy|folder; name a file)"):
+            READ_WHOLE[name](path)

@@ -16,7 +16,7 @@ from fmlfast.common.stored_arrays import read_arrays
 from fmlfast.common.text_files import read_json
 from fmlfast.evaluation.report import read_history, write_report
 from fmlfast.model.config import ModelConfig
-from fmlfast.model.stored_model import read_model
+from fmlfast.model.stored_model import is_whole, read_model
 from fmlfast.reconstruction.result import Reconstruction
 from fmlfast.reconstruction.track.tracked import TrackedPerson
 from fmlfast.template.face_template import FaceTemplate
@@ -199,3 +199,15 @@ def test_a_template_is_not_subdivided_without_end(tmp_path: Path) -> None:
         FaceTemplate.from_folder(tmp_path, level=30)
     with pytest.raises(ValueError, match="level must lie in"):
         ModelConfig(level=3)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_model_is_whole_or_not(name: str, tmp_path: Path) -> None:
+    run = READERS["model.safetensors"].make(tmp_path).parent
+    assert is_whole(run)
+    stored = (run / name).read_bytes()
+    for damaged in (b"", stored[: len(stored) // 2], None):
+        (run / name).unlink()
+        if damaged is not None:
+            (run / name).write_bytes(damaged)
+        assert not is_whole(run)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.torture.faults import Torture
+from tools.torture.faults import Row, Torture, table
 from tools.torture.jobs import Job, prepare_job, table_job
 
 pytest.importorskip("fcntl")
@@ -40,3 +40,9 @@ def test_losses_are_noticed(tmp_path: Path) -> None:
     assert Torture(print_instead, tmp_path / "more").two_at_once(1).lost
     with pytest.raises(ChildProcessError, match="broken ended with status 2: error: no"):
         Torture(Job("broken", lambda out: (_ for _ in ()).throw(ValueError("no")).send(None), str), tmp_path / "broken")
+
+
+def test_the_table_has_a_line_a_fault_and_a_column_a_place() -> None:
+    rows = [Row("kill", "a", 1000), Row("kill", "b", 3, ["x", "y"]), Row("full", "b", 4)]
+    lines = ["| fault | a | b |", "| --- | --: | --: |", "| kill | 1,000 | 3, 2 lost |", "| full |  | 4 |"]
+    assert table(rows).splitlines() == lines

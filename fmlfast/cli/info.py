@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
@@ -209,24 +209,20 @@ def _model(folder: Path) -> str:
 
 
 def _video(path: Path) -> Facts:
-    from fmlfast.common.extras import require
-    from fmlfast.data.video.decode import file_address
+    from fmlfast.data.video.decode import Video
 
-    av: Any = require("av", "video")
     try:
-        container = av.open(file_address(path), metadata_errors="ignore")
-    except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{path}: cannot be opened as a video: {error}") from error
-    with container:
-        if not container.streams.video:
-            raise ValueError(f"{path}: has no video stream")
-        stream = container.streams.video[0]
-        seconds = container.duration / av.time_base if container.duration else None
-        rate = float(stream.average_rate) if stream.average_rate else None
-        return [
-            ("video", str(path)),
-            ("picture", f"{stream.width} x {stream.height} px, {stream.codec_context.name}"),
-            ("length", f"{seconds:.1f} s" if seconds else "unknown"),
-            ("frames", f"{stream.frames or 'unknown number'}, {f'{rate:.3g} a second' if rate else 'unknown rate'}"),
-            ("sound", container.streams.audio[0].codec_context.name if container.streams.audio else "none"),
-        ]
+        with Video(path).opened() as (container, stream):
+            seconds = container.duration / 1e6 if container.duration else None  # of microseconds
+            rate = float(stream.average_rate) if stream.average_rate else None
+            sound = container.streams.audio[0].codec_context if container.streams.audio else None
+            many = f"{stream.frames or 'unknown number'}, {f'{rate:.3g} a second' if rate else 'unknown rate'}"
+            return [
+                ("video", str(path)),
+                ("picture", f"{stream.width} x {stream.height} px, {stream.codec_context.name}"),
+                ("length", f"{seconds:.1f} s" if seconds else "unknown"),
+                ("frames", many),
+                ("sound", sound.name if sound else "none"),
+            ]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

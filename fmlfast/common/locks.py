@@ -162,7 +162,7 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
 
     An empty folder that was made is removed again. Raises BlockingIOError, naming the process that writes there.
     """
-    folder = Path(folder)
+    folder = _check_name(Path(folder))
     with _tidied(folder), hold(folder / IN_FOLDER, str(folder)):
         remove_dead(folder)
         yield
@@ -212,7 +212,7 @@ def check_new(folder: Path) -> Path:
 
 def check_writable(path: str | Path) -> None:
     """Raises OSError where no file or folder can be made at `path`: to be called before the work. Leaves no trace."""
-    path = Path(path)
+    path = _check_name(Path(path))
     place = next(parent for parent in path.absolute().parents if parent.exists())
     try:
         made = tempfile.mkdtemp(prefix=f".{path.name}.", suffix=SUFFIX, dir=place)
@@ -221,6 +221,13 @@ def check_writable(path: str | Path) -> None:
     except OSError as error:
         reason = f"{place} is a file" if place.is_file() else error.strerror
         raise OSError(f"{path} cannot be written: {reason}; choose another output") from error
+
+
+def _check_name(path: Path) -> Path:
+    """Returns `path`; raises OSError where it is no Unicode, as tensors could be written there but not read again."""
+    if any("\ud800" <= sign <= "\udfff" for sign in str(path)):
+        raise OSError(f"{path} cannot be written: its name is no UTF-8; choose another output")
+    return path
 
 
 @contextmanager

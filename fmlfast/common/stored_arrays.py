@@ -1,7 +1,6 @@
 """Reads safetensors and npz files that may be damaged or hostile: one ValueError that names the file."""
 
 import zipfile
-import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -12,11 +11,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from fmlfast.common.given_files import check_file
 from fmlfast.common.tensor_file import CHECKSUM, checksum
 
 MOST_ARRAYS = 2**29  # bytes of an npz file's arrays, unpacked
-_LOOKUP = (ValueError, KeyError, TypeError, OSError, EOFError, SyntaxError, OverflowError, NotImplementedError)
-_NO_ARCHIVE = (*_LOOKUP, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)  # what NumPy and zipfile raise
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -24,6 +22,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
     ValueError naming it where it is none, a number is not finite, or its checksum, if it has one, another one.
     """
+    path = check_file(path)
     try:
         tensors = load_file(path)
         with safe_open(path, "pt") as file:
@@ -40,6 +39,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 def read_arrays(path: str | Path, most: int = MOST_ARRAYS) -> dict[str, NDArray]:
     """Reads the arrays of an npz file, without pickles; ValueError naming it where it is none, or unpacks to more."""
+    path = check_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(info.file_size for info in archive.infolist()) > most:
@@ -49,7 +49,7 @@ def read_arrays(path: str | Path, most: int = MOST_ARRAYS) -> dict[str, NDArray]
         if other := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
             raise ValueError(f"{other[0]} is no array")
         return arrays
-    except _NO_ARCHIVE as error:
+    except Exception as error:  # zipfile, NumPy, and what they unpack and parse with each raise their own
         raise ValueError(f"{path}: damaged, or no npz file ({error})") from error
 
 

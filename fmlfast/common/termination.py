@@ -1,5 +1,6 @@
 """Ends commands in order: one line for a mistake, for Ctrl-C and for SIGTERM, after cleaning up."""
 
+import io
 import os
 import signal
 import sys
@@ -87,8 +88,11 @@ def _raise(number: int) -> None:
 def ends_in_one_line() -> Iterator[None]:
     """Ends the process with a line on stderr and status 2 for the user's mistakes, 130 after Ctrl-C, 143 after SIGTERM.
 
-    Mistakes, and what disks do, are ValueError, OSError, ImportError and FloatingPointError.
+    Mistakes, and what disks do, are ValueError, OSError, ImportError and FloatingPointError. Names of files that the
+    terminal has no characters for are shown with backslashes.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is
     try:
         with orderly_termination():
             yield

@@ -6,6 +6,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from fmlfast.common.given_files import check_file
+
 CHECKSUM = "checksum"  # of a JSON object
 MOST_TEXT = 2**28  # bytes of a text file
 MOST_JSON = 2**24  # bytes of JSON, which takes up to 30 times as much as Python's objects
@@ -14,7 +16,7 @@ _PART = 2**20  # bytes; a read makes room for as many as it is asked for
 
 def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
     """Reads UTF-8 text of at most `most` bytes; ValueError naming the file for others, OSError where unreadable."""
-    path = Path(path)
+    path = check_file(path)
     with path.open("rb") as file:
         payload = b"".join(islice(iter(lambda: file.read(_PART), b""), most // _PART + 1))
     if len(payload) > most:

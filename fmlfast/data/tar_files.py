@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.given_files import check_file
 
 KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_#=-]{0,79}")  # no dot, no slash: keys become file names
 SHARD = re.compile(r"([a-z][a-z0-9_]*)(-truth)?-(\d{6})\.tar")
@@ -52,7 +53,7 @@ def read_members(path: Path) -> Iterator[tuple[str, str, Span]]:
     Only headers of plain files are understood, as `TarWriter` makes them: those that continue elsewhere (long names,
     sparse files) tell sizes that exhaust memory or never end.
     """
-    with path.open("rb") as file:
+    with check_file(path).open("rb") as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(max(0, size - 1024))
         check(size % 512 == 0 and file.read() == bytes(1024), f"{path}: truncated: the end of the tar file is missing")

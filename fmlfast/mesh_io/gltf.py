@@ -76,7 +76,8 @@ class GltfDocument:
     def to_glb(self) -> bytes:
         """Encodes header, JSON chunk padded with spaces, and BIN chunk."""
         document = {**self.json, "buffers": [{"byteLength": len(self.buffer)}]}
-        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+        text = json.dumps(document, separators=(",", ":"), ensure_ascii=False)
+        text = text.encode(errors="replace")  # names after files may be no Unicode
         text += b" " * (-len(text) % 4)
         total = 12 + 8 + len(text) + 8 + len(self.buffer)
         head = struct.pack("<4sII", b"glTF", 2, total) + struct.pack("<I4s", len(text), b"JSON")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from fmlfast.common.atomic import atomic_path
+from fmlfast.common.given_files import check_file
 from fmlfast.mesh_io.mesh import Mesh
 
 MATERIAL = "surface"
@@ -27,7 +28,7 @@ class Obj:
 def obj_lines(path: Path) -> Iterator[tuple[int, str, list[str]]]:
     """Yields number, keyword and values of an OBJ file's statements, comments left out and continued lines joined."""
     joined = ""
-    for number, line in enumerate([*path.read_text("utf-8-sig", "replace").splitlines(), ""], 1):
+    for number, line in enumerate([*check_file(path).read_text("utf-8-sig", "replace").splitlines(), ""], 1):
         joined += line.split("#")[0].rstrip()
         if joined.endswith("\\"):
             joined = joined[:-1] + " "

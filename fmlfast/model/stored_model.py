@@ -67,6 +67,14 @@ def read_model(folder: Path) -> StoredModel:
     return StoredModel(config, template, weights)
 
 
+def is_whole(folder: Path) -> bool:
+    """Tells whether the files of a run's model are there and can be read."""
+    try:
+        return bool(read_json(folder / CONFIG)) and bool(read_tensors(folder / WEIGHTS))
+    except (ValueError, OSError):
+        return False
+
+
 def _sizes(config: ModelConfig) -> dict[str, Any]:
     """Lists what the settings say of the weights' sizes."""
     names = ("identity_dim", "reflectance_dim", "channels", "width")

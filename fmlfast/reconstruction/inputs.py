@@ -2,10 +2,9 @@
 
 import io
 import math
-import warnings
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -15,12 +14,15 @@ from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from fmlfast.common.arguments import check_whole
 from fmlfast.common.folders import files_in
+from fmlfast.common.given_files import check_file
+from fmlfast.common.pictures import open_picture
 from fmlfast.data.face_detector import Face
 from fmlfast.data.video.clips import Detector
 from fmlfast.data.video.decode import VIDEO_SUFFIXES, Video
 from fmlfast.data.video.tracking import rejection_reason
 
 MIN_SIDE = 64  # pixels; a face in less has too little to fit and the detector no longer finds it
+MOST_NAME = 200  # bytes; file systems allow 255, and names of files say more than whose they are
 FILM_DIAGONAL = math.hypot(36.0, 24.0)  # mm
 PROGRAM = "EPS"  # Pillow's name of PostScript, which it would have Ghostscript run
 SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # Pillow before 11.3 opens a 16-bit grey PNG as "I"
@@ -37,13 +39,9 @@ def read_image(path: str | Path) -> np.ndarray:
     full, has a pixel format without a known range, is smaller than 64 pixels on a side, or larger than Pillow allows:
     179 megapixels, or twice PIL.Image.MAX_IMAGE_PIXELS where that was set.
     """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such image")
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name the image files in it")
+    path = check_file(path)
     try:
-        with _opened(path) as opened:
+        with open_picture(path) as opened:
             if opened.format == PROGRAM:
                 raise ValueError("PostScript is a program, which is not run")
             _shorten_transparency(opened)
@@ -65,21 +63,12 @@ def read_focal(path: str | Path) -> float | None:
     cropped photos.
     """
     try:
-        with _opened(path) as opened:
+        with open_picture(path) as opened:
             told = opened.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.FocalLengthIn35mmFilm)
             diagonal = math.hypot(*opened.size)
     except Exception:  # decoders raise whatever they like on broken bytes, which tell nothing
         return None
     return told * diagonal / FILM_DIAGONAL if isinstance(told, int) and told > 0 else None  # 0 stands for unknown
-
-
-@contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """Opens an image without Pillow's warning of large ones, which phones take."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as opened:
-            yield opened
 
 
 def _shorten_transparency(opened: Image.Image) -> None:
@@ -199,7 +188,7 @@ def read_everyone(image: Picture, detector: Detector) -> list[Photo]:
     if picture is None:
         raise ValueError(f"{label}: --face all takes a photo; choose a person of a video with --face N")
     faces = detector.detect(picture)
-    name, focal = (Path(image).stem, read_focal(image)) if isinstance(image, str | Path) else ("image-0", None)
+    name, focal = (_name(Path(image)), read_focal(image)) if isinstance(image, str | Path) else ("image-0", None)
     chosen = [choose_face(faces, label, number, alone=True) for number in range(max(1, len(faces)))]
     return [Photo(name, picture, face, focal=focal) for face in chosen]
 
@@ -218,7 +207,7 @@ def read_photos(images: Sequence[Picture], detector: Detector, face: int | None,
             found += read_video(Path(label), detector, face, frames)
         else:
             array = isinstance(image, np.ndarray)
-            name, focal = (f"image-{number}", None) if array else (Path(image).stem, read_focal(image))
+            name, focal = (f"image-{number}", None) if array else (_name(Path(image)), read_focal(image))
             chosen = choose_face(detector.detect(picture), label, face, len(images) == 1)
             found.append(Photo(name, picture, chosen, focal=focal))
     return list(_numbered(found))
@@ -269,7 +258,7 @@ def read_video(path: Path, detector: Detector, face: int | None, frames: int) ->
             if reason:
                 passed[f"with a face that is {reason}"] += 1
             elif key not in best or found.detector_disagreement < best[key].face.detector_disagreement:
-                best[key] = Photo(path.stem, image, found, frame.time)
+                best[key] = Photo(_name(path), image, found, frame.time)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     if not best:
@@ -277,7 +266,7 @@ def read_video(path: Path, detector: Detector, face: int | None, frames: int) ->
         raise ValueError(f"{path}: no good frame of {sum(passed.values())} looked at: {reasons or 'it is empty'}")
     chosen = max(several for several, _ in best)
     kept = [photo for (several, _), photo in sorted(best.items(), key=lambda item: item[0]) if several == chosen]
-    return [replace(photo, name=f"{path.stem}-{number:02d}") for number, photo in enumerate(kept)]
+    return [replace(photo, name=f"{photo.name}-{number:02d}") for number, photo in enumerate(kept)]
 
 
 def choose_face(faces: Sequence[Face], label: str, face: int | None, alone: bool) -> Face:
@@ -298,6 +287,12 @@ def choose_face(faces: Sequence[Face], label: str, face: int | None, alone: bool
         "{} at x {:.0f}-{:.0f}, y {:.0f}-{:.0f}".format(i, *np.array(f.box)[[0, 2, 1, 3]]) for i, f in enumerate(faces)
     ]
     raise ValueError(f"{label}: {problem}; choose with --face N from left to right: {'; '.join(boxes)}")
+
+
+def _name(path: Path) -> str:
+    """Names what is in a file after it, as names of a result's files and JSON can be: Unicode, and not too long."""
+    stem = re.sub(r"[\ud800-\udfff]", "_", path.stem)  # bytes that are no UTF-8
+    return stem.encode()[:MOST_NAME].decode(errors="ignore")
 
 
 def _numbered(photos: Sequence[Photo]) -> Iterator[Photo]:

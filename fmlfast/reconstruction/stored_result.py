@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from fmlfast.common.pictures import open_picture
 from fmlfast.common.text_files import read_json
 from fmlfast.common.version import __version__
 from fmlfast.template.face_template import FaceTemplate
 
 FORMAT = 1  # version of the result folder's layout
 _LOOKUP = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
-DAMAGE = (*_LOOKUP, SyntaxError, OSError, Image.DecompressionBombError)
+DAMAGE = (*_LOOKUP, OSError)
 _NUMBERS = {"K": (3, 3), "landmarks": (68, 2), "landmark_error": (), "landmark_error_before_refinement": ()}
 
 
@@ -64,9 +64,12 @@ def photo_file(name: str) -> str:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Reads a picture, [H, W, 3] uint8 sRGB."""
-    with Image.open(path) as opened:
-        return np.array(opened.convert("RGB"))
+    """Reads a picture, [H, W, 3] uint8 sRGB; ValueError naming it where it is damaged."""
+    try:
+        with open_picture(path) as opened:
+            return np.array(opened.convert("RGB"))
+    except Exception as error:  # decoders raise whatever they like on broken bytes
+        raise ValueError(f"{path.name} cannot be read as an image ({error})") from error
 
 
 def load_named_template(path: Path, told: Any) -> FaceTemplate:

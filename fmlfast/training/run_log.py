@@ -23,7 +23,7 @@ class Log:
     def __init__(self, folder: Path, start: int, steps: int, tensorboard: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "metrics.jsonl"
-        lines = self.path.read_text("utf-8", "replace").splitlines() if start and self.path.exists() else []
+        lines = self.path.read_text("utf-8", "replace").splitlines() if start and self.path.is_file() else []
         kept = [line for line in lines if (step := _step(line)) is not None and step <= start]
         with atomic_path(self.path) as path:
             path.write_text("".join(f"{line}\n" for line in kept))

@@ -1,5 +1,6 @@
 """How processes end: by Ctrl-C, by SIGTERM, or killed, and with them their workers."""
 
+import io
 import os
 import signal
 import subprocess
@@ -84,6 +85,14 @@ def test_commands_end_in_one_line(
     with pytest.raises(SystemExit) as stopped, ends_in_one_line(), ends_in_one_line():  # fmlfast train is in fmlfast
         raise error
     assert stopped.value.code == status and capsys.readouterr() == ("", told)
+
+
+def test_names_that_are_no_unicode_are_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, "ascii"))
+    with ends_in_one_line():
+        print(os.fsdecode(b"out/a\xff"), "é", flush=True)
+    assert shown.getvalue().split() == [b"out/a\\udcff", b"\\xe9"]
 
 
 def test_defects_keep_their_traceback() -> None:

@@ -184,6 +184,13 @@ def test_two_locks_of_one_file_are_two_holders(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_place_without_a_name_in_unicode_is_refused(tmp_path: Path) -> None:
+    for hold_it in (lock_folder, lock_new_folder):
+        with pytest.raises(OSError, match="cannot be written: its name is no UTF-8"), hold_it(tmp_path / "a\udcff"):
+            raise AssertionError("held")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_new_folder_is_made_by_one_process(tmp_path: Path) -> None:
     out = tmp_path / "deep" / "out"
 

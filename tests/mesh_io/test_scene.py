@@ -1,6 +1,7 @@
 import numpy as np
 import torch
 
+from fmlfast.mesh_io.gltf import GltfDocument
 from fmlfast.mesh_io.scene import quaternions, sparse_rows
 from fmlfast.rotation import rotation_from_axis_angle
 
@@ -31,3 +32,9 @@ def test_half_turns_about_any_axis_are_converted() -> None:
 def test_rows_are_kept_by_their_length() -> None:
     values = np.array([[0, 0, 0], [0.3, 0.4, 0], [0.3, 0.3, 0], [0, 0, -0.6]], np.float32)
     np.testing.assert_array_equal(sparse_rows(values, 0.49), [1, 3])
+
+
+def test_a_name_that_is_no_unicode_is_written() -> None:
+    document = GltfDocument()
+    document.add("meshes", {"name": "a\udcffé"})
+    assert '"name":"a?é"'.encode() in document.to_glb()

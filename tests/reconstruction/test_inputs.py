@@ -1,5 +1,6 @@
 """Which pictures a face is reconstructed from; tests/reconstruction/test_pipeline.py has the photos."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fmlfast.data.face_detector import Face
-from fmlfast.reconstruction.inputs import is_video, read_photos, read_video
+from fmlfast.reconstruction.inputs import is_video, read_everyone, read_photos, read_video
 from tests.helpers.detections import face_detection
 from tests.helpers.videos import write_video
 
@@ -82,6 +83,25 @@ def test_photos_and_videos_together(tmp_path: Path) -> None:
     assert [photo.name for photo in found] == ["a-01", "a-00", "a-01-2", "a", "image-3"]
     assert [photo.time is None for photo in found] == [True, False, False, True, True]
     assert is_video("a.MOV") and is_video(Path("b.webm")) and not is_video("a.gif") and not is_video("a.jpg")
+
+
+def test_names_are_those_that_files_and_json_can_have(tmp_path: Path) -> None:
+    if os.name == "nt":
+        pytest.skip("Windows has other names")
+    picture, names = tmp_path / "a.png", [os.fsdecode(b"a\xff\xfeb"), "x" * 251, "é" * 125, "a\nb"]
+    Image.fromarray(np.full((SIDE, SIDE, 3), 50, np.uint8)).save(picture)
+    photos = [picture.rename(tmp_path / f"{name}.png") for name in names[:1]]
+    for name in names[1:]:
+        photos.append(tmp_path / f"{name}.png")
+        photos[-1].write_bytes(photos[0].read_bytes())
+    detector = Detector({50: [face()]})
+    found = [photo.name for photo in read_photos([*photos, photos[1]], detector, None, 2)]
+    assert found == ["a__b", "x" * 200, "é" * 100, "a\nb", "x" * 200 + "-2"]
+    assert read_everyone(photos[0], detector)[0].name == "a__b"
+    film = video(tmp_path / "a.mp4", [50, 50])
+    assert [photo.name for photo in read_video(film.rename(tmp_path / f"{'é' * 125}.mp4"), detector, None, 1)] == [
+        "é" * 100 + "-00"
+    ]
 
 
 def test_videos_that_give_nothing(tmp_path: Path) -> None:

@@ -159,6 +159,11 @@ def test_resuming_a_finished_run_changes_nothing(config: training.Config) -> Non
     before = (config.run / "model.safetensors").read_bytes()
     training.train(replace(config, resume=True))
     assert (config.run / "model.safetensors").read_bytes() == before
+    stored = (config.run / "config.json").read_bytes()
+    (config.run / "config.json").write_bytes(stored[:100])
+    training.train(replace(config, resume=True))  # writes what is damaged anew
+    assert (config.run / "model.safetensors").read_bytes() == before
+    assert json.loads((config.run / "config.json").read_bytes())["model"] == json.loads(stored)["model"]
 
 
 def test_resuming_with_other_settings_is_refused(config: training.Config) -> None:

@@ -4,6 +4,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ os.environ |= {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THR
 import torch
 import tyro
 
-from tools.torture.faults import Row, Torture
+from tools.torture.faults import Row, Torture, table
 from tools.torture.jobs import JOBS
 
 PARTS = (*JOBS, "damage", "memory")
@@ -35,27 +36,34 @@ class Settings:
 
 
 def main() -> None:
-    """Prints a row as soon as it is known; ends with status 1 where anything was lost."""
+    """Tells each row on stderr as soon as it is known, then prints the tables; status 1 where anything was lost."""
     chosen = tyro.cli(Settings, description=__doc__)
     if unknown := {*chosen.only} - {*PARTS}:
         sys.exit(f"error: --only {' '.join(unknown)}: choose among {' '.join(PARTS)}")
     torch.set_num_threads(1)
-    print("| fault | where | tried | lost |\n|---|---|---|---|", flush=True)
-    lost = 0
+    found: list[Row] = []
     with tempfile.TemporaryDirectory() as home:
         for row in rows(chosen, Path(home)):
-            print(f"| {row.fault} | {row.where} | {row.tried:,} | {len(row.lost) or 'nothing'} |", flush=True)
+            found.append(row)
+            print(f"{row.fault}, {row.where}: {row.tried:,} tried, {len(row.lost)} lost", file=sys.stderr, flush=True)
             for problem in row.lost[:3]:
                 print(f"  {problem}", file=sys.stderr, flush=True)
-            lost += len(row.lost)
-    sys.exit(lost > 0)
+    print(table([row for row in found if row.where in JOBS]), end="\n\n")
+    print(
+        table(
+            [Row(f"{row.fault}: {row.where}", "cases", row.tried, row.lost) for row in found if row.where not in JOBS]
+        )
+    )
+    sys.exit(any(row.lost for row in found))
 
 
 def rows(chosen: Settings, home: Path) -> Iterator[Row]:
     """Tries everything that was chosen."""
     for name in _wanted(JOBS, chosen.only):
         (home / name / "inputs").mkdir(parents=True)
-        yield from Torture(JOBS[name](home / name / "inputs"), home / name, chosen.seed).rows(chosen.cases)
+        with redirect_stdout(sys.stderr):  # the table has it alone
+            job = JOBS[name](home / name / "inputs")
+        yield from Torture(job, home / name, chosen.seed).rows(chosen.cases)
     if "damage" in chosen.only:
         from tools.torture import damage  # imports every reader
 

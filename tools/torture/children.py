@@ -1,6 +1,7 @@
 """Calls things in forked children, which may be killed."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -27,6 +28,7 @@ def start(call: Callable[[], object]) -> int:
     child = os.fork()
     if child == 0:
         status = 1
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
         try:
             call()
             status = 0

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from fmlfast.common.termination import ERROR, ends_in_one_line
 from tools.torture.children import forked, killed_at, operations, start, status_of
 from tools.torture.jobs import Job
 
+HUNG = 600  # s after which a command that still runs ends by SIGALRM
 _LOG = 4096  # bytes, which the messages need
 _CAUGHT = {signal.SIGINT, signal.SIGTERM}
 INTERRUPTED = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}
@@ -35,6 +36,20 @@ class Row:
         self.tried += 1
         if wrong:
             self.lost.append(wrong)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Arranges rows as Markdown: a line a fault, a column a place; the cases tried, and those of them that lost."""
+    places = list(dict.fromkeys(row.where for row in rows))
+    found = {(row.fault, row.where): row for row in rows}
+    lines = [["fault", *places], ["---", *["--:"] * len(places)]]
+    for fault in dict.fromkeys(row.fault for row in rows):
+        lines.append([fault, *(_cell(found.get((fault, place))) for place in places)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(row: Row | None) -> str:
+    return "" if row is None else f"{row.tried:,}" + f", {len(row.lost)} lost" * bool(row.lost)
 
 
 class Torture:
@@ -142,6 +157,7 @@ class Torture:
             for stream in (1, 2):
                 os.dup2(handle, stream)
             sys.stdout = sys.stderr = os.fdopen(handle, "w", buffering=1)
+            signal.alarm(HUNG)
             with ends_in_one_line():
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, _CAUGHT)
                 try:

@@ -3,22 +3,28 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 import train as training
+from fmlfast.cli.reconstruct import reconstruct
 from fmlfast.data.shards import list_clips, list_splits, read_clip
+from fmlfast.data.synthetic import generate as generating
 from fmlfast.data.synthetic.generate import SyntheticConfig, generate, render_person
 from fmlfast.data.video import prepare as preparing
 from fmlfast.data.video.clips import ClipRecord, Source, SourceRecord
+from fmlfast.evaluation import report
 from fmlfast.evaluation.stored_table import store_table
 from fmlfast.model.fml import FML
 from fmlfast.reconstruction import pipeline
-from fmlfast.reconstruction.result import Reconstruction
+from fmlfast.training import settle as settling
 from tests.helpers.photographs import FakeDetector, photograph
 from tests.helpers.small_model import SMALL
 from tests.helpers.training_runs import short_run
@@ -64,18 +70,32 @@ def prepare_job(home: Path) -> Job:
 
 
 def synthesize_job(home: Path) -> Job:
-    """`fmlfast synthesize` of three people."""
+    """`fmlfast synthesize` of three people, rendered in the process itself: others take seconds to start."""
     settings = SyntheticConfig(
         home, people=2, val_people=0, test_people=1, size=32, level=0, supersample=1, detect=False, workers=1
     )
-    return Job("synthesize", lambda out: None if out.exists() else generate(replace(settings, out=out)), files)
+
+    def run(out: Path) -> None:
+        generating.WorkerPool = _no_workers  # pyright: ignore[reportAttributeAccessIssue]
+        if not out.exists():
+            generate(replace(settings, out=out))
+
+    run(home / "first")  # imports what each child would
+    return Job("synthesize", run, files)
+
+
+def _no_workers(*_: object) -> Any:
+    """A pool of workers that is the process itself."""
+    return nullcontext(SimpleNamespace(map=lambda call, jobs, chunksize: map(call, jobs)))
 
 
 def train_job(home: Path) -> Job:
-    """`fmlfast train` with a checkpoint every other step."""
+    """`fmlfast train` with a checkpoint every other step, short in the end and without curves in its report."""
     data = home / "clips"
     generate(replace(FOUR_PEOPLE, out=data))
     base = replace(short_run(data, home, STEPS), checkpoint_every=2)
+    settling.settle_expressions = partial(settling.settle_expressions, steps=4)  # pyright: ignore
+    report.training_curves = lambda history: None
 
     def run(out: Path) -> None:
         training.train(replace(base, run=out, resume=(out / "state.safetensors").exists()))
@@ -84,22 +104,22 @@ def train_job(home: Path) -> Job:
         steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
         return steps, files(out)["model.safetensors"]
 
+    run(home / "first")  # imports what each child would, and decodes the clips
     return Job("train", run, content)
 
 
 def reconstruct_job(home: Path) -> Job:
-    """What `fmlfast reconstruct` writes of a drawn photo."""
+    """`fmlfast reconstruct` of a drawn photo, with refinement and texture."""
     picture, face = photograph(120, 120, 0.0, 0.0)
     FakeDetector.faces, pipeline.FaceDetector = {(120, 120): [face]}, FakeDetector  # pyright: ignore
     Image.fromarray(picture).save(home / "photo.png")
     FML(SMALL).save(home / "model")
-    result = pipeline.reconstruct([home / "photo.png"], home / "model", refine=0, texture=64, topology="own")
-    result.save(home / "kept")  # what is read back is written alike
 
     def run(out: Path) -> None:
         if not out.exists():
-            Reconstruction.load(home / "kept").save(out)
+            reconstruct((home / "photo.png",), home / "model", out, refine=2, texture=64, topology="own")
 
+    run(home / "first")  # imports what each child would
     return Job("reconstruct", run, files)
 
 

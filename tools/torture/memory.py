@@ -18,8 +18,9 @@ GROWTH = 16 * 2**20  # bytes that a run may grow by after its first tenth: alloc
 def row(home: Path, steps: int) -> Row:
     """Trains for `steps` steps in a child, and compares its memory after a tenth of them with that at the end."""
     generate(replace(FOUR_PEOPLE, out=home / "clips"))
-    config = short_run(home / "clips", home / "run", steps)
-    config = replace(config, log_every=steps // 10, preview_every=steps // 2, checkpoint_every=steps // 5)
+    config = replace(short_run(home / "clips", home / "run", steps), frames=1)  # the quickest steps
+    early = steps // 20  # the first measurement comes after each kind of work
+    config = replace(config, log_every=steps // 10, preview_every=early, checkpoint_every=early)
     sizes, found = home / "sizes", Row(f"{steps:,} steps of training", "memory", tried=1)
 
     class Measured(Log):

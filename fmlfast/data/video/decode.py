@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from fmlfast.common.extras import require
+from fmlfast.common.given_files import check_file
 from fmlfast.data.video.color import to_srgb
 
 VIDEO_SUFFIXES = frozenset(
@@ -65,13 +66,12 @@ class Video:
         It begins at the last key frame at or before `start` seconds. Raises ValueError when the file cannot be opened
         or has no video stream, ImportError without the `video` extra.
         """
-        av = require("av", "video")
-        with self._open(av) as (container, stream):
+        with self.opened() as (container, stream):
             clock = _Clock(container, stream, 0.0 if start <= 0 else self.origin)
             count = 0
             if start > 0:
                 container.seek(int((start + self.origin) / stream.time_base), stream=stream)
-            for raw in self._decode(av, container, stream):
+            for raw in self._decode(container, stream):
                 if count == 0 and start <= 0 and raw.time is not None:
                     clock.origin = float(raw.time)
                 yield Frame(clock.time(raw), raw, _square_width(raw, stream))
@@ -83,15 +83,14 @@ class Video:
     @cached_property
     def origin(self) -> float:
         """The file's own stamp of the first frame, seconds; what `frames` counts from."""
-        av = require("av", "video")
-        with self._open(av) as (container, stream):
-            first = next(self._decode(av, container, stream), None)
+        with self.opened() as (container, stream):
+            first = next(self._decode(container, stream), None)
             return 0.0 if first is None or first.time is None else float(first.time)
 
     def rate_and_count(self) -> tuple[Fraction, int | None]:
         """Reads the mean number of frames a second, and the number of frames where the file tells it or its length."""
         av = require("av", "video")
-        with self._open(av) as (container, stream):
+        with self.opened() as (container, stream):
             rate = Fraction(stream.average_rate or 25)
             if stream.frames:
                 return rate, stream.frames
@@ -107,7 +106,7 @@ class Video:
     def _sought(self, times: Sequence[float]) -> list[Frame] | None:
         """Seeks frames; None where the file's seeking or stamps cannot be trusted."""
         av, found = require("av", "video"), []
-        with self._open(av) as (container, stream):
+        with self.opened() as (container, stream):
             if not _stamped(container):
                 return None
             for time in times:
@@ -116,7 +115,7 @@ class Video:
                     container.seek(max(0, int((stamp - SEEK_MARGIN) / stream.time_base)), stream=stream)
                 except (av.FFmpegError, OSError):
                     return None
-                frame = self._exactly(self._decode(av, container, stream), stamp)
+                frame = self._exactly(self._decode(container, stream), stamp)
                 if frame is None:
                     return None
                 found.append(Frame(time, frame, _square_width(frame, stream)))
@@ -145,21 +144,24 @@ class Video:
                 raise ValueError(f"{self.path}: no frame at {time:.3f} s")
 
     @contextmanager
-    def _open(self, av: Any) -> Iterator[tuple[Any, Any]]:
-        """Opens the file, and gives the container and its first video stream."""
+    def opened(self) -> Iterator[tuple[Any, Any]]:
+        """Opens the file: PyAV's container and its first video stream. Raises what `frames` raises."""
+        av = require("av", "video")
         try:
-            container = av.open(file_address(self.path), metadata_errors="ignore")
+            container = av.open(file_address(check_file(self.path)), metadata_errors="ignore")
         except (av.FFmpegError, OSError) as error:
             raise ValueError(f"cannot be opened as a video: {_reason(error)}") from error
         with container:
             if not container.streams.video:
                 raise ValueError("has no video stream")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise ValueError("has a video stream of an unknown codec")
             stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
             yield container, stream
 
-    def _decode(self, av: Any, container: Any, stream: Any) -> Iterator[Any]:
-        damaged = 0
+    def _decode(self, container: Any, stream: Any) -> Iterator[Any]:
+        av, damaged = require("av", "video"), 0
         packets = container.demux(stream)
         while True:
             try:

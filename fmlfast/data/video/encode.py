@@ -117,11 +117,13 @@ class _Sound:
     def __init__(self, av: Any, source: Path, container: Any, end: float) -> None:
         self._av, self._source, self._end, self._start = av, file_address(source), end, Video(source).origin
         with av.open(self._source, metadata_errors="ignore") as opened:
-            self.found = bool(opened.streams.audio)
-            if not self.found:
+            streams = opened.streams.audio
+            coded = streams[0].codec_context if streams else None  # none for an unknown codec, either
+            self.found = coded is not None
+            if coded is None:
                 return
-            given = opened.streams.audio[0]
-            self._copied = given.codec_context.codec.canonical_name in _COPIED
+            given = streams[0]
+            self._copied = coded.codec.canonical_name in _COPIED
             if self._copied:
                 self._stream = container.add_stream_from_template(given)
             else:

@@ -23,7 +23,7 @@ _FOLDER = re.compile(r"(\d+)-of-(\d+)")
 
 def part_of(name: str, parts: int) -> int:
     """Assigns a video to a part, 1..parts, by the hash of its name: other videos that come or go change nothing."""
-    return 1 + int(hashlib.sha256(name.encode()).hexdigest(), 16) % parts
+    return 1 + int(hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest(), 16) % parts
 
 
 def merge_parts(config: PrepareConfig, videos: Mapping[str, str]) -> PrepareReport:

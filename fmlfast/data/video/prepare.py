@@ -115,7 +115,8 @@ def _name_sources(paths: list[tuple[Path, str]], stored: dict[str, SourceRecord]
     sources = []
     for path, name in paths:
         stat = path.stat()
-        key = hashlib.sha256(f"{path}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()[:12]
+        told = f"{path}|{stat.st_size}|{stat.st_mtime_ns}".encode(errors="surrogatepass")  # names may be no Unicode
+        key = hashlib.sha256(told).hexdigest()[:12]
         if names.setdefault(name, key) != key:  # another file of this name: its people are not the same
             name = f"{name}~{key}"
         person = path.parent.parent.name

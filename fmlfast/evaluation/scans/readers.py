@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fmlfast.common.extras import require
+from fmlfast.common.given_files import check_file
 from fmlfast.common.text_files import read_text
 from fmlfast.mesh_io import obj_lines
 
@@ -23,7 +24,7 @@ def read_points(path: Path) -> Points:
     Formats: OBJ, VRML (.wrl), the first shape of a FaceWarehouse .bs file, and all that trimesh reads. Raises
     ValueError, naming the file, if it is malformed, empty or not finite.
     """
-    suffix = path.suffix.lower()
+    suffix = check_file(path).suffix.lower()
     if suffix == ".obj":
         points = _obj(path)
     elif suffix == ".wrl":
@@ -49,7 +50,7 @@ def read_landmarks(path: Path, points: Points) -> Points:
     Formats: .pp (MeshLab), .bnd (BU-3DFE), or text with `x y z` or a vertex number from 0 in each line; lines starting
     with # are ignored. Raises ValueError, naming the file, for anything else.
     """
-    suffix = path.suffix.lower()
+    suffix = check_file(path).suffix.lower()
     try:
         if suffix == ".pp":
             picked = ElementTree.parse(path).getroot().iter("point")

@@ -10,7 +10,7 @@ import pytest
 
 from fmlfast.data.shards import list_clips
 from fmlfast.data.video.parts import _members, part_of
-from fmlfast.data.video.prepare import prepare
+from fmlfast.data.video.prepare import _name_sources, prepare
 from tests.helpers.drawn_faces import SquareDetector, moving
 from tests.helpers.preparing import clips_of, configure
 from tests.helpers.videos import write_video
@@ -170,3 +170,14 @@ def test_merging_needs_parts_and_is_no_part(tmp_path: Path, videos: Path) -> Non
     with pytest.raises(ValueError, match="holds no parts; prepare them with --part"):
         prepare(configure(tmp_path / "new", videos, merge=True))
     assert not (tmp_path / "new").exists()
+
+
+def test_names_that_are_no_unicode_are_told_apart(tmp_path: Path) -> None:
+    try:
+        paths = [(tmp_path / name, name) for name in ("a\udcff.mp4", "a\udcfe.mp4", "a\nb.mp4")]
+        for path, _ in paths:
+            path.touch()
+    except (OSError, UnicodeError):
+        pytest.skip("this file system has Unicode names only")
+    assert len({source.key for source in _name_sources(paths, {})}) == 3
+    assert {part_of(name, 2) for _, name in paths} <= {1, 2}
