@@ -102,7 +102,7 @@ def _backward(
     table, out = attributes.flatten(0, 1), []
     if wanted[0]:
         weights = barycentrics.reshape(-1, 3).index_select(0, covered).to(attributes.dtype)
-        rows = torch.bmm(weights[:, :, None], gradient[:, None]).flatten(0, 1)
+        rows = (weights[:, :, None] * gradient[:, None]).flatten(0, 1)
         out.append(add_rows(torch.zeros_like(table), corners.flatten(), rows).view(attributes.shape))
     if wanted[1]:
         to_weights = torch.bmm(gather_rows(table, corners), gradient[:, :, None])[:, :, 0].to(barycentrics.dtype)

@@ -5,7 +5,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from .common.custom_op import gradients_of
+from .common.custom_op import pull_back
 from .common.gather import add_rows, places
 from .common.viewport import viewport_camera
 from .rasterize_windows_torch import CHUNK
@@ -34,7 +34,8 @@ def gradient(
         ids, corners, K, at = _gather(vertices, triangles, Ks, triangle_id, pixel)
         located = partial(_locate, K=K, at=at, derivatives=derivatives_grad is not None)
         grads = tuple(a.reshape(-1, *a.shape[3:]).index_select(0, pixel) for a in upstream)
-        (part,) = gradients_of(located, [corners], [True], grads)
+        _, pull, _ = pull_back(lambda corners, located=located: (located(corners), ()), [corners], [True])
+        (part,) = pull(grads)
         total = add_rows(total, ids.view(-1), part.flatten(0, 1))  # one pixel after the other, wherever the chunks end
     return total.view(vertices.shape)
 

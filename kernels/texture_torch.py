@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .common.custom_op import gradients_of
+from .common.custom_op import pull_back
 from .common.gather import add_rows, gather_rows, sum_rows
 from .texture_cube_torch import across_edges, cube_derivatives, cube_face
 
@@ -45,13 +45,14 @@ def texture_torch_backward(
     table = _table(texels, mips)
     how = texels, table, filter_mode, boundary_mode, highest
 
-    def weigh(uv: Tensor, uv_da: Tensor | None, mip_level_bias: Tensor | None) -> Tensor:
-        return _find(uv, uv_da, mip_level_bias, *how)[1]
+    def weigh(uv: Tensor, uv_da: Tensor | None, mip_level_bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        rows, weights = _find(uv, uv_da, mip_level_bias, *how)
+        return weights, rows
 
-    rows, weights = _find(uv, uv_da, mip_level_bias, *how)
+    weights, pull, rows = pull_back(weigh, [uv, uv_da, mip_level_bias], wanted[2:])
     gradient, out = grad_out.reshape(-1, texels.shape[-1]), []
     if wanted[0] or wanted[1]:
-        shares = torch.bmm(weights.nan_to_num()[:, :, None], gradient[:, None]).flatten(0, 1)
+        shares = (weights.nan_to_num()[:, :, None] * gradient[:, None]).flatten(0, 1)
         to_table = add_rows(torch.zeros_like(table).flatten(0, 1), rows.flatten(), shares).view(table.shape)
         count = texels.shape[1:-1].numel()
         if wanted[0]:
@@ -60,7 +61,7 @@ def texture_torch_backward(
             out.append(to_table[:, count:].clone(memory_format=torch.contiguous_format))
     if any(wanted[2:]):
         to_weights = torch.bmm(gather_rows(table.flatten(0, 1), rows), gradient[:, :, None])[:, :, 0]
-        out += gradients_of(weigh, [uv, uv_da, mip_level_bias], wanted[2:], to_weights)
+        out += pull(to_weights)
     return out
 
 

@@ -124,20 +124,28 @@ def register_constant(name: str, function: Callable[..., Any], fake: Callable[..
     return getattr(torch.ops.fmlfast, name).default
 
 
-def gradients_of(
-    function: Callable[..., Any],
+def pull_back(
+    function: Callable[..., tuple[Any, Any]],
     inputs: Sequence[Tensor | None],
     wanted: Sequence[bool],
-    upstream: Tensor | tuple[Tensor, ...],
-) -> list[Tensor]:
-    """Differentiates a plain function of tensors inside of an operation, where autograd does not see it."""
+) -> tuple[Any, Callable[[Any], list[Tensor]], Any]:
+    """Calls a plain function of tensors inside of an operation, where autograd does not see it.
 
-    def of_wanted(*varied: Tensor) -> Any:
+    Returns the first of its two results, what makes gradients of the wanted inputs out of upstream ones of that, and
+    the second (tensors), which is not differentiated.
+    """
+
+    def of_wanted(*varied: Tensor) -> tuple[Any, Any]:
         left = iter(varied)
         return function(*[next(left) if needed else x for x, needed in zip(inputs, wanted, strict=True)])
 
     chosen = [x.detach() for x, needed in zip(inputs, wanted, strict=True) if needed and x is not None]
-    return list(torch.func.vjp(of_wanted, *chosen)[1](upstream)) if chosen else []
+    if not chosen:
+        first, second = function(*inputs)
+        return first, lambda _: [], second
+    results: Any = torch.func.vjp(of_wanted, *chosen, has_aux=True)
+    first, pull, second = results
+    return first, lambda upstream: list(pull(upstream)), second
 
 
 def _without_autocast(function: Callable[..., Any]) -> Callable[..., Any]:
