@@ -37,7 +37,7 @@ def test_every_kernel_compiles_for_every_target_without_spills(tmp_path: Path):
     assert {(r["kernel"], r["target"]) for r in table if r["spills"] != "0"} == set()
     written = {
         name
-        for path in (ROOT / "kernels").glob("*_triton.py")
+        for path in (ROOT / "kernels").rglob("*_triton.py")
         for name in re.findall(r"^def (\w+_kernel)\(", path.read_text(), re.MULTILINE)
     }
     expected = {(name, target) for name in written for target in ("sm_80", "sm_90", "gfx942")}

@@ -26,7 +26,7 @@ class Population:
             self.modes = stored["modes"].astype(np.float32)  # [K, V0, 3] mm
             if self.modes.shape[1:] != self.mean.shape or not np.isfinite(self.mean).all():
                 raise ValueError("mean and modes do not go together")
-        except (KeyError, ValueError, TypeError) as error:
+        except (FileNotFoundError, KeyError, ValueError, TypeError) as error:
             raise ValueError(f"{path}: no population; make one with tools/register_population.py ({error})") from error
         if fingerprint != FaceTemplate.default(0).fingerprint:
             raise ValueError(

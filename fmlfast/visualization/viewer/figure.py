@@ -43,15 +43,15 @@ class Figure:
     def coarse(self) -> "Figure":
         """Returns the mesh of one Loop subdivision less, which has a quarter of the triangles, or a small one itself.
 
-        The vertices of the coarser level are the first ones of the finer, and child i of a triangle keeps its corner i.
+        The vertices of the coarser level are the first ones of the finer, and child i of a triangle keeps its corner i;
+        the fourth child has new vertices alone.
         """
-        count = len(self.triangles) // 4
-        if count < _MANY // 4 or len(self.triangles) % 4:
+        if len(self.triangles) < _MANY or len(self.triangles) % 4:
             return self
-        corners = [self.triangles[i * count : (i + 1) * count, i] for i in range(3)]
-        triangles = torch.stack(corners, 1)
+        children = self.triangles.view(-1, 4, 3)
+        triangles = torch.stack([children[:, i, i] for i in range(3)], 1)
         known = int(triangles.max()) + 1
-        if len(triangles.unique()) != known or not _subdivided(self.triangles, known):
+        if len(triangles.unique()) != known or bool((children[:, 3] < known).any()):
             return self
         return replace(
             self,
@@ -90,11 +90,6 @@ def shrunk(albedo: Albedo) -> tuple[Albedo, ...]:
 def plain_head(template: FaceTemplate) -> Head:
     """Returns the template itself as a head."""
     return Head(template, template.vertices, template.colors)
-
-
-def _subdivided(triangles: Tensor, known: int) -> bool:
-    """Tells whether the last quarter of the triangles has only new vertices, as after a Loop step."""
-    return bool((triangles[-(len(triangles) // 4) :] >= known).all())
 
 
 def _to(albedo: Albedo, device: torch.device | str) -> Albedo:
