@@ -24,7 +24,7 @@ DIFFERS = {
 }
 
 MOST_LOOKS = 1e10
-"""Pixels times triangles that are tried on a CPU, whose kernel looks at every triangle for every pixel, 2e9 a second."""
+"""Pixels times triangles that are tried on a CPU, which looks at every triangle for every pixel, 2e9 a second."""
 
 _kept = TensorCache()
 
