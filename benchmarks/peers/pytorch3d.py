@@ -23,8 +23,8 @@ DIFFERS = {
     "render": Difference("no antialiasing, so outlines are hard and have no gradients", 0.3, 2.0),
 }
 
-MOST_LOOKS = 1e10
-"""Pixels times triangles that are tried on a CPU, which looks at every triangle for every pixel, 2e9 a second."""
+MOST_LOOKS = 1e9
+"""Pixels times triangles that are tried on a CPU, which looks at every triangle for every pixel, 2e8 a second."""
 
 _kept = TensorCache()
 
@@ -81,7 +81,7 @@ def draw(inputs: Inputs, bins: Bins) -> Seen:
     """`near` is not looked at. Raises TimeoutError where a CPU would take too long."""
     looks = len(inputs["vertices"]) * inputs["height"] * inputs["width"] * len(inputs["triangles"])
     if inputs["vertices"].device.type == "cpu" and looks > MOST_LOOKS:
-        raise TimeoutError(f"would look at {len(inputs['triangles']):,} triangles for every pixel, {looks / 2e9:.0f} s")
+        raise TimeoutError(f"would look at {len(inputs['triangles']):,} triangles for every pixel, {looks / 2e8:.0f} s")
     rasterizer = importlib.import_module("pytorch3d.renderer.mesh.rasterize_meshes")
     triangles, depth, barycentrics, _ = rasterizer.rasterize_meshes(
         _meshes(to_ndc(inputs["vertices"], inputs), inputs["triangles"]),
