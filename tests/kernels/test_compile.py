@@ -58,12 +58,6 @@ def test_static_table_is_that_of_the_report():
     assert float(row["issued_bytes_per_element"]) == pytest.approx(4 * 9, rel=0.3)
 
 
-@pytest.mark.parametrize("kernel", ["vertex_normals_fwd", "shade_vertices_fwd", "area_vectors_bwd", "sparsity_fwd"])
-def test_neighbours_are_gathered_in_rows_of_four(kernel: str):
-    found = [int(r["loads_128"]) for r in rows(REPORT) if r["kernel"] == f"{kernel}_kernel" and r["target"] == "sm_90"]
-    assert found and min(found) >= 2
-
-
 AMD = """
 kernel:                                 ; @kernel
 ; %bb.0:

@@ -1,34 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
 """What compiled kernels promise beyond their results; runs with the emulator's plugin."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
+from fmlfast.kernels.normals import vertex_normals
 from fmlfast.kernels.rasterize import rasterize
 from tools.ptx.driver import settings
 from tools.ptx.execute import Kernel
 
 
 @pytest.fixture
-def fused() -> Iterator[dict[str, list[int]]]:
-    """How many products are fused with a sum in each launch, by kernel."""
-    counts: dict[str, list[int]] = {}
+def launched() -> Iterator[dict[str, list[Kernel]]]:
+    """The kernels of all launches, by name."""
+    kernels: dict[str, list[Kernel]] = {}
 
-    def count(name: str, kernel: Kernel, grid: tuple[int, int, int], values: list[Any], names: list[str]) -> None:
-        counts.setdefault(name, []).append(sum(i.op == "fma_f" for i in kernel.program.code))
+    def keep(name: str, kernel: Kernel, grid: tuple[int, int, int], values: list[Any], names: list[str]) -> None:
+        kernels.setdefault(name, []).append(kernel)
 
-    settings.on_launch = count
-    yield counts
+    settings.on_launch = keep
+    yield kernels
     settings.on_launch = None
 
 
-def test_both_passes_of_a_fixed_point_sum_compute_the_same_numbers(fused: dict[str, list[int]]) -> None:
+def found(kernel: Kernel, pattern: str) -> int:
+    """Counts instructions."""
+    return sum(re.search(pattern, i.text) is not None for i in kernel.program.code)
+
+
+def test_both_passes_of_a_fixed_point_sum_compute_the_same_numbers(launched: dict[str, list[Kernel]]) -> None:
     """Compiled twice, products and sums must not be fused, or what is added may exceed the largest that was found."""
     vertices = torch.tensor([[[-1.0, -1, 3], [1, -1, 3], [0, 1, 4]]]).requires_grad_()
     Ks = torch.tensor([[[20.0, 0, 8], [0, 20, 8], [0, 0, 1]]])
     seen = rasterize(vertices, torch.tensor([[0, 1, 2]]), Ks, 16, 16, backend="triton")
     torch.autograd.grad(seen.barycentrics.square().sum(), vertices)
-    assert fused["rasterize_bwd_kernel"] == [0, 0]
+    assert [sum(i.op == "fma_f" for i in kernel.program.code) for kernel in launched["rasterize_bwd_kernel"]] == [0, 0]
+
+
+def test_neighbours_are_gathered_in_rows_of_four(launched: dict[str, list[Kernel]]) -> None:
+    """One load a neighbour: a vertex's own row, and those of a pair; backward also those of the gradients."""
+    vertices = torch.rand(1, 5, 3, requires_grad=True)
+    triangles = torch.tensor([[0, 1, 2], [0, 2, 3], [0, 3, 4]])
+    torch.autograd.grad(vertex_normals(vertices, triangles, backend="triton").sum(), vertices)
+    for name, rows in {"vertex_normals_fwd_kernel": 3, "area_vectors_bwd_kernel": 5}.items():
+        (kernel,) = launched[name]
+        assert found(kernel, r"\bld\.global[^ ]*\.v4\.") == rows
