@@ -30,7 +30,7 @@ def _state(tensor: Tensor) -> _State:
     """
     known: _State | None = _states.get(tensor)
     version, address = tensor._version, tensor.data_ptr()
-    now = tensor.detach().numpy() if tensor.device.type == "cpu" else None  # NumPy compares five times as fast
+    now = tensor.detach().numpy() if tensor.is_cpu else None  # NumPy compares five times as fast
     if known is not None and (known.version, known.address) == (version, address):
         if known.values is None or now is None or np.array_equal(known.values, now):
             return known
