@@ -55,10 +55,12 @@ class WorkerPool(ProcessPoolExecutor):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
-            self._parent.close()
-        self.shutdown(wait=True, cancel_futures=True)
+        manager: Any = self._executor_manager_thread
+        # Cancels calls before workers end: the manager of Python 3.11 fails at a cancelled call whose worker is gone.
+        self.shutdown(wait=kind is None, cancel_futures=True)
         self._parent.close()
+        if manager is not None:
+            manager.join()
 
 
 def _begin(alive: Connection, initializer: Callable[[], object] | None) -> None:

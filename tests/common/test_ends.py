@@ -5,11 +5,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fmlfast.common.child_processes import WorkerPool
 from fmlfast.common.termination import Terminated, ends_in_one_line, orderly_termination, uninterrupted
 from tools.torture.children import forked
 
@@ -69,6 +74,25 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: signal.Signals, t
     assert (status < 0) == any(folder.glob(".*"))  # of the killed one the lock stays, until the next
 
 
+def test_calls_cancelled_before_workers_end_print_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed, shutdown = [], ProcessPoolExecutor.shutdown
+
+    def late(*args: Any, **kwargs: Any) -> None:
+        time.sleep(1)
+        shutdown(*args, **kwargs)
+
+    monkeypatch.setattr(threading, "excepthook", failed.append)
+    monkeypatch.setattr(ProcessPoolExecutor, "shutdown", late)
+    with pytest.raises(KeyboardInterrupt), WorkerPool(1) as pool:
+        calls = [pool.submit(time.sleep, 600) for _ in range(4)]
+        while not calls[1].running():  # handed to the worker, as is the first
+            time.sleep(0.01)
+        for call in calls:
+            call.cancel()
+        raise KeyboardInterrupt
+    assert not failed
+
+
 @pytest.mark.parametrize(
     ("error", "status", "told"),
     [
@@ -100,6 +124,16 @@ def test_defects_keep_their_traceback() -> None:
         raise ZeroDivisionError
 
 
+@pytest.fixture
+def not_ignored() -> Iterator[None]:
+    """Signals end this process, also where it was started by nohup."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("not_ignored")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_signals_unwind_and_are_given_back(number: signal.Signals) -> None:
     done = []
@@ -113,6 +147,7 @@ def test_signals_unwind_and_are_given_back(number: signal.Signals) -> None:
     assert signal.getsignal(number) is signal.SIG_DFL
 
 
+@pytest.mark.usefixtures("not_ignored")
 @pytest.mark.parametrize(
     ("number", "raised"),
     [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, Terminated), (signal.SIGHUP, Terminated)],
